@@ -1,0 +1,119 @@
+"""What the analysis found: plain data, every number with its n; the report is written from this alone.
+
+Accuracies and effects are in percentage points (pp). All intervals are two-sided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.study.plan import PaperValue
+
+HELPS, HURTS = "helps", "hurts"
+NO_DIFFERENCE = "no detectable difference"
+UNDECIDED = "undecided"
+NOT_EVALUABLE = "not evaluable"
+
+GLYPHS = {HELPS: "▲", HURTS: "▼", NO_DIFFERENCE: "≈", UNDECIDED: "?", NOT_EVALUABLE: "—"}
+
+REPRODUCED, DIFFERS, COMPATIBLE = "reproduced", "differs", "compatible but imprecise"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Declared before the first run."""
+
+    metric: str = "top1"
+    alpha: float = 0.05
+    smallest_effect_pp: float = 0.2
+    comparable_to_paper: bool = False  # True only where data and size are the paper's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """The accuracy of one arm over its seeds."""
+
+    n: int  # seeds with a value
+    diverged: int
+    missing: int  # planned, not there (yet), or failed
+    missing_reason: str | None  # e.g. "2 failed: out of memory", "3 not run yet"
+    mean: float | None
+    sd: float | None
+    low: float | None  # 95 % t interval of the mean; None for n < 2
+    high: float | None
+    secondary: Mapping[str, float]  # other metrics, means over the same seeds: top5, loss, ...
+    values: Mapping[int, float]  # seed -> metric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """One declared contrast: this row minus the row it is compared with."""
+
+    versus: str
+    n: int
+    estimate: float | None
+    low: float | None  # unadjusted 95 % interval over re-training, on this test set (T1)
+    high: float | None
+    adjusted_low: float | None  # Holm-adjusted
+    adjusted_high: float | None
+    p: float | None
+    p_holm: float | None
+    df: float | None
+    flagged: bool  # the variance guard gave one of the two arms its own variance
+    new_images_low: float | None  # 95 % interval over new test images too (T2); None without per-image bits
+    new_images_high: float | None
+    detectable: float | None  # minimum detectable effect at 80 % power with this n
+    prob_better: float | None  # P(one run of this row beats one run of the other)
+    verdict: str  # one of the words above
+    qualifier: str  # e.g. "by at least 0.2 pp", "about 4 more seeds would settle it", or ""
+    fragile: bool  # dropping one seed, or counting diverged runs as chance, changes the verdict
+    differences: Mapping[int, float]  # seed -> paired difference
+    paper: float | None  # the paper's own effect
+    paper_status: str | None  # verified | memory
+    gap: float | None  # ours minus the paper's effect
+    gap_low: float | None
+    gap_high: float | None
+    agreement: str | None  # reproduced | differs | compatible but imprecise; None unless comparable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellFinding:
+    """One cell of a table: what was measured, what was printed, what it means."""
+
+    row: str
+    column: str | None
+    arm_id: str | None
+    tricks: tuple[str, ...]
+    paper: Mapping[str, PaperValue]
+    note: str | None
+    level: Level | None  # None: a quoted number, nothing was trained
+    effect: Effect | None  # None: a reference row
+    sentence: str  # the claim in words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFinding:
+    """One table, cells in reading order."""
+
+    key: str
+    title: str
+    design: str
+    columns: tuple[str | None, ...]
+    cells: tuple[CellFinding, ...]
+    note: str | None
+    contrasts: int  # size of the Holm family
+    pooled_sd: float | None  # residual sd of the block fit
+    seed_correlation: float | None  # estimated share of the seed (block) in the variance
+    paired_df_cost: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Everything a report says about results."""
+
+    study: str
+    size: str
+    settings: Settings
+    seeds: tuple[int, ...]
+    tables: tuple[TableFinding, ...]

@@ -1,0 +1,75 @@
+"""The runs a study needs: unique, ordered by need, priced, and which table cells share them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.study.spec import Arm, RunSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperValue:
+    """One printed number. `status` is `verified` or `memory` (see docs/references.md)."""
+
+    value: float
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One row of one table, in one column: the arm that answers it and what the paper printed."""
+
+    row: str
+    column: str | None
+    arm_id: str | None  # None: a number quoted from elsewhere, nothing is trained
+    tricks: tuple[str, ...]  # the tricks that are on, in order, recipe-only ones too
+    versus: str | None  # label of the row (same table, same column) this one is compared with
+    paper: Mapping[str, PaperValue] = field(default_factory=dict)  # metric -> value
+    paper_versus: str | None = None  # the row the paper's own effect is measured from, where it differs
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanTable:
+    """One table of a study, its cells in reading order."""
+
+    key: str
+    title: str
+    design: str
+    columns: tuple[str | None, ...]
+    cells: tuple[Cell, ...]
+    note: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class PlannedRun:
+    """One run, what must be finished before it, and what it will cost."""
+
+    run_id: str
+    arm_id: str
+    seed: int
+    needs: tuple[str, ...]  # run_ids: teacher before student
+    macs: float  # multiply-adds of the whole training: 3 x forward x images x epochs
+    time_s: float | None = None  # estimated from measured throughput, where a record exists
+    done: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """A study at one size, expanded. Runs are in submission order: seed-major, needs first."""
+
+    study: str
+    size: str
+    seeds: tuple[int, ...]
+    header: Mapping[str, Any]  # paper, question, metric, smallest_effect, ... as the study says them
+    tables: tuple[PlanTable, ...]
+    arms: Mapping[str, Arm]  # arm_id -> arm
+    arm_labels: Mapping[str, str]  # arm_id -> the first "table / row / column" that shows it
+    runs: list[PlannedRun]
+    notes: tuple[str, ...] = ()  # substitutions and everything else a reader of this size must know
+
+    def spec(self, run: PlannedRun) -> RunSpec:
+        """The full spec of a planned run."""
+        return RunSpec(arm=self.arms[run.arm_id], seed=run.seed)

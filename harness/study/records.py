@@ -1,0 +1,119 @@
+"""The run folder: the only truth about a run. Plain files, one purpose each, nothing half-written.
+
+runs/<run_id>/spec.json          the resolved spec, written first
+              events.jsonl       append-only: one line per epoch, attempts, heartbeats
+              env.json           versions, device, threads of the attempt that finished
+              checkpoint.pt      the newest complete state (absent once the run has ended, unless kept)
+              weights.pt         final weights, where another run needs them
+              predictions.bin    one bit per test image: 1 where the top-1 answer was right
+              summary.json       written last, atomically: a run without it has not ended
+              lock               held (flock) by the process that is training the run
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
+ENDED = frozenset({FINISHED, DIVERGED})  # outcomes; `failed` is retried by the next `harness run`
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths and files of one run. Reading never writes."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def env(self) -> Path:
+        return self.path / "env.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.pt"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.bin"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The summary, or None while the run has not ended."""
+        return read_json(self.summary)
+
+    def read_events(self) -> list[dict[str, Any]]:
+        """Every complete event line, oldest first. A last line cut off by a crash is left out."""
+        return list(_complete_lines(self.events))
+
+    def append_event(self, kind: str, **values: Any) -> None:
+        """Append one line; a single write, so a reader never sees half of a line that was completed."""
+        line = json.dumps({"kind": kind, "time_s": time.time(), **values}) + "\n"
+        with self.events.open("a") as file:
+            file.write(line)
+
+    def has_ended(self) -> bool:
+        """Whether the run has an outcome (finished or diverged) that will not change."""
+        summary = self.read_summary()
+        return summary is not None and summary["status"] in ENDED
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The file's data, or None where there is no file."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write, fsync, rename: a reader sees the old file or the new one, never a part."""
+    write_bytes(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write, fsync, rename (see `write_json`)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return
+    for line in text.split(b"\n")[:-1]:
+        yield json.loads(line)
