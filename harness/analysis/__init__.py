@@ -1,0 +1,5 @@
+"""How sure are we: frames of records -> effects, intervals, verdicts. Pure functions; writes nothing."""
+
+from harness.analysis.decide import decide
+
+__all__ = ["decide"]

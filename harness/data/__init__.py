@@ -1,0 +1,78 @@
+"""Data sets, listed by hand. Importing this package imports neither torch nor numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.data import cifar, fashion_mnist, generated, imagefolder, imagenet
+from harness.data.entry import Entry, unknown
+
+if TYPE_CHECKING:
+    from harness.data.base import DataSet
+
+DATASETS: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        fashion_mnist.ENTRY,
+        imagefolder.ENTRY,
+        cifar.CIFAR10,
+        cifar.CIFAR100,
+        imagenet.ENTRY,
+        generated.ENTRY,
+    )
+}
+
+
+def validate_data(name: str, args: Mapping[str, Any]) -> None:
+    """Check a data set's name and arguments without touching its files.
+
+    Raises:
+        ValueError: in words for the user: what is wrong, the nearest valid name, the valid ones.
+    """
+    if name not in DATASETS:
+        raise ValueError(unknown("data set", name, DATASETS))
+    entry = DATASETS[name]
+    for key in args:
+        if key not in entry.args:
+            raise ValueError(unknown(f"argument of the data set {name}", key, entry.args))
+    entry.validate({**entry.args, **args})
+
+
+def missing_data(name: str, args: Mapping[str, Any], data_dir: Path) -> str | None:
+    """None where the data set is ready on this machine, else what to put where."""
+    validate_data(name, args)
+    entry = DATASETS[name]
+    return entry.missing({**entry.args, **args}, data_dir)
+
+
+def count_classes(name: str, args: Mapping[str, Any], data_dir: Path) -> int:
+    """The number of classes; lists folders at most, reads no image."""
+    validate_data(name, args)
+    entry = DATASETS[name]
+    return entry.count_classes({**entry.args, **args}, data_dir)
+
+
+def load(
+    name: str,
+    args: Mapping[str, Any],
+    *,
+    train_images: int | None,
+    test_images: int | None,
+    data_dir: Path,
+) -> DataSet:
+    """Load a data set; a second call with the same arguments in one process returns the same object.
+
+    `train_images`, `test_images`: None for all, else a fixed class-balanced subset: the first of each class
+    in the set's own order, kept in that order.
+
+    Raises:
+        ValueError: unknown name or argument, a subset larger than the set, or a damaged file.
+        FileNotFoundError: the data is not there; the message says what to put where.
+    """
+    validate_data(name, args)
+    from harness.data.loading import load_cached
+
+    filled = {**DATASETS[name].args, **args}
+    return load_cached(DATASETS[name], filled, (train_images, test_images), Path(data_dir).resolve())

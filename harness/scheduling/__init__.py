@@ -1,0 +1,1 @@
+"""Where runs are executed: `inline` and `local` behind the one interface of `base`."""

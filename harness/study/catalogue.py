@@ -23,6 +23,7 @@ class TrickEntry:
     acts_in_training: bool  # False: everything it does is in the edited recipe
     validate: Callable[[Mapping[str, Any]], None]  # raises ValueError on a bad option value
     edit_recipe: Callable[[Recipe, Mapping[str, Any]], Recipe]  # raises ValueError where it cannot apply
+    edits_recipe: bool = True  # False: `edit_recipe` returns what it was given, and planning need not call it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

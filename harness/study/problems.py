@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+Location = tuple[
+    str | int, ...
+]  # keys and list indices from the top of the file, e.g. ("tables", "t1", "rows", 0)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,3 +42,47 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else "."
     return f"unknown {kind} '{name}'{hint} Valid: {', '.join(names) or 'none'}"
+
+
+class ProblemList:
+    """Mistakes found so far. The same mistake in several rows or at several sizes is said once."""
+
+    def __init__(self, path: str, line_of: Callable[[Location], int]) -> None:
+        self._path = path
+        self._line_of = line_of
+        self._found: dict[tuple[int, str], tuple[dict[str, None], dict[str, None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, location: Location, message: str, *, row: str = "", size: str = "") -> None:
+        """Note a mistake at a place in the file; `row` and `size` say where it shows."""
+        rows, sizes = self._found.setdefault((self._line_of(location), message), ({}, {}))
+        if row:
+            rows[row] = None
+        if size:
+            sizes[size] = None
+
+    def problems(self) -> list[Problem]:
+        """What was found, one `Problem` per line and message."""
+        return [
+            Problem(self._path, line, message + _shown_in(list(rows), list(sizes)))
+            for (line, message), (rows, sizes) in self._found.items()
+        ]
+
+    def raise_if_any(self) -> None:
+        """Raises:
+        StudyError: something was found.
+        """
+        if self._found:
+            raise StudyError(self.problems())
+
+
+def _shown_in(rows: list[str], sizes: list[str]) -> str:
+    parts = []
+    if rows:
+        more = len(rows) - 1
+        parts.append(rows[0] + (f" and {more} more row{'s' if more > 1 else ''}" if more else ""))
+    if sizes:
+        parts.append(f"size{'s' if len(sizes) > 1 else ''} {', '.join(sizes)}")
+    return f" ({'; '.join(parts)})" if parts else ""

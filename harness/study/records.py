@@ -12,6 +12,7 @@ runs/<run_id>/spec.json          the resolved spec, written first
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -84,6 +85,38 @@ class RunFolder:
         """Whether the run has an outcome (finished or diverged) that will not change."""
         summary = self.read_summary()
         return summary is not None and summary["status"] in ENDED
+
+
+def run_state(folder: RunFolder) -> str:
+    """finished | diverged | running | failed | stopped (resumable) | missing. Reading never writes.
+
+    Absence of evidence is never an end: a run without a summary can always be run again.
+    """
+    summary = folder.read_summary()
+    if summary is not None:
+        return str(summary["status"])
+    if is_locked(folder):
+        return "running"
+    kinds = [event["kind"] for event in folder.read_events()]
+    if kinds and kinds[-1] == FAILED:
+        return FAILED
+    return "stopped" if kinds else "missing"
+
+
+def is_locked(folder: RunFolder) -> bool:
+    """Whether a living process on this machine is training the run."""
+    try:
+        handle = os.open(folder.lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(handle)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

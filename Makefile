@@ -1,0 +1,53 @@
+# The two commands of the README are `make demo` and `make test`; each sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q --root-user-action=ignore -c constraints.txt
+export OMP_NUM_THREADS := 1
+
+.PHONY: demo test check fmt smoke report docs bench bench-gpu clean
+
+demo: .venv/runtime  ## run the Bag of Tricks study on embedded real data, end in a report
+	$(BIN)/harness run studies/bag_of_tricks.yaml
+
+test: .venv/dev  ## every test, at most 10 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+check: .venv/dev  ## format, lint, types, house rules, generated docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_house.py tests/test_docs.py
+	$(BIN)/python scripts/make_docs.py --check
+
+fmt: .venv/dev  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+smoke: .venv/runtime  ## every study, end to end to the report, in its smallest form
+	$(BIN)/python scripts/smoke.py
+
+report: .venv/runtime  ## write the report of the demo again from what has been run
+	$(BIN)/harness report studies/bag_of_tricks.yaml
+
+docs: .venv/dev  ## write the generated pages and model costs again
+	$(BIN)/python scripts/make_docs.py
+
+bench: .venv/dev  ## the figures of docs/performance.md that need no GPU
+	$(BIN)/python benchmarks/run_all.py
+
+bench-gpu:  ## the figures that need a GPU, with the python3 at hand
+	$(PYTHON) benchmarks/gpu.py
+
+clean:  ## remove the environment and every run; reports stay
+	rm -rf .venv runs mlflow.db mlartifacts
+
+.venv/runtime: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; say which with 'make PYTHON=python3.12 ...'"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(PIP) -e .
+	@touch $@
+
+.venv/dev: .venv/runtime
+	$(PIP) -e '.[dev]'
+	@touch $@

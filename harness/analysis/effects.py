@@ -1,0 +1,182 @@
+"""One declared contrast as an `Effect`: numbers from the comparison, then words, robustness and the paper."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.analysis.better import probability_better
+from harness.analysis.comparisons import Comparison
+from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED, Effect, Level, Settings
+from harness.analysis.images import MeanSquares, mean_squares, new_images_half_width, unpack
+from harness.analysis.intervals import Estimate, half_width
+from harness.analysis.levels import why_no_value
+from harness.analysis.outcomes import Outcome
+from harness.analysis.paper import PaperEffect, gap_to_paper
+from harness.analysis.power import detectable_effect
+from harness.analysis.sentences import SAME_RUN
+from harness.analysis.verdicts import Verdict, judge, not_evaluable, too_many_diverged
+
+ON_THIS_TEST_SET = "on this test set"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One of the two arms of a contrast."""
+
+    level: Level
+    runs: Mapping[int, Outcome] = field(default_factory=dict)
+
+
+def empty_effect(versus: str, verdict: Verdict, paper: PaperEffect | None, n: int = 0) -> Effect:
+    """An effect without numbers of ours."""
+    return Effect(
+        versus=versus,
+        n=n,
+        estimate=None,
+        low=None,
+        high=None,
+        adjusted_low=None,
+        adjusted_high=None,
+        p=None,
+        p_holm=None,
+        df=None,
+        flagged=False,
+        new_images_low=None,
+        new_images_high=None,
+        detectable=None,
+        prob_better=None,
+        verdict=verdict.word,
+        qualifier=verdict.qualifier,
+        fragile=False,
+        differences={},
+        paper=None if paper is None else paper.value,
+        paper_status=None if paper is None else paper.status,
+        gap=None,
+        gap_low=None,
+        gap_high=None,
+        agreement=None,
+    )
+
+
+def same_run(versus: str, side: Side, paper: PaperEffect | None) -> Effect:
+    """Row and reference are one arm at this size: the effect is 0 by construction, nothing is tested."""
+    if side.level.n == 0:
+        return empty_effect(versus, not_evaluable(why_no_value(side.level)), paper)
+    blank = empty_effect(versus, Verdict(NO_DIFFERENCE, SAME_RUN), paper, side.level.n)
+    zeros = dict.fromkeys(side.level.values, 0.0)
+    return dataclasses.replace(blank, estimate=0.0, low=0.0, high=0.0, differences=zeros)
+
+
+def measured(
+    comparison: Comparison,
+    sides: tuple[Side, Side],
+    paper: PaperEffect | None,
+    settings: Settings,
+    versus: str,
+) -> Effect:
+    """The effect of a row over its reference; `sides` are (row, reference)."""
+    images = _images(sides, settings)
+    verdict = _verdict(comparison, sides, images, settings)
+    effect = dataclasses.replace(
+        empty_effect(versus, verdict, paper, comparison.seeds),
+        estimate=comparison.difference,
+        p=comparison.p,
+        p_holm=comparison.p_holm,
+        flagged=comparison.flagged,
+        **_run_by_run(*(side.level for side in sides)),
+    )
+    estimate = comparison.estimate
+    if estimate is None:
+        return effect
+    low, high = _interval(estimate, 0.05)
+    adjusted_low, adjusted_high = _interval(estimate, comparison.level)
+    new_width = None if images is None else new_images_half_width(estimate, images, 0.05)
+    effect = dataclasses.replace(
+        effect,
+        low=low,
+        high=high,
+        adjusted_low=adjusted_low,
+        adjusted_high=adjusted_high,
+        df=float(estimate.df),
+        new_images_low=None if new_width is None else float(estimate.value) - new_width,
+        new_images_high=None if new_width is None else float(estimate.value) + new_width,
+        detectable=detectable_effect(estimate, comparison.level),
+    )
+    return _with_gap(effect, estimate, paper, settings)
+
+
+def _run_by_run(row: Level, reference: Level) -> dict[str, Any]:
+    common = {
+        seed: value - reference.values[seed] for seed, value in row.values.items() if seed in reference.values
+    }
+    if not row.n or not reference.n:
+        return {"differences": common}
+    better = probability_better(list(row.values.values()), list(reference.values.values()))
+    return {"differences": common, "prob_better": better}
+
+
+def _verdict(
+    comparison: Comparison, sides: tuple[Side, Side], images: MeanSquares | None, settings: Settings
+) -> Verdict:
+    for side in sides:
+        ended = side.level.n + side.level.diverged
+        if too_many_diverged(side.level.diverged, ended):
+            return not_evaluable(f"{side.level.diverged} of {ended} runs diverged")
+        if side.level.n == 0:
+            return not_evaluable(why_no_value(side.level))
+    if comparison.seeds == 1:
+        return not_evaluable("1 seed: no verdict possible")
+    if comparison.estimate is None:
+        return not_evaluable("every seed gave the same value: the spread between seeds is unknown")
+    verdict = judge(comparison.estimate, comparison.level, comparison.seeds, settings)
+    if verdict.word in (HELPS, HURTS) and images is not None:
+        width = new_images_half_width(comparison.estimate, images, comparison.level)
+        if abs(comparison.estimate.value) <= width:
+            return Verdict(verdict.word, " ".join(filter(None, (ON_THIS_TEST_SET, verdict.qualifier))))
+    if verdict.word == UNDECIDED and not _includes_zero(comparison.estimate, settings.alpha):
+        note = "the interval excludes 0 only before the correction for several comparisons"
+        return Verdict(verdict.word, f"{verdict.qualifier}; {note}")
+    return verdict
+
+
+def _images(sides: tuple[Side, Side], settings: Settings) -> MeanSquares | None:
+    """For T2: the per-image bits of the seeds that both arms have; None without bits of two seeds."""
+    if settings.metric != "top1":  # the bits are of the top-1 answer
+        return None
+    pairs = []
+    for seed in sides[0].level.values:
+        bits = [_bits(side.runs.get(seed)) for side in sides if seed in side.level.values]
+        if len(bits) == 2 and bits[0] is not None and bits[1] is not None and bits[0].size == bits[1].size:
+            pairs.append(bits[0].astype(np.int8) - bits[1].astype(np.int8))
+    if len(pairs) < 2 or len({pair.size for pair in pairs}) > 1 or pairs[0].size < 2:
+        return None
+    return mean_squares(np.stack(pairs))
+
+
+def _bits(run: Outcome | None) -> NDArray[np.uint8] | None:
+    return None if run is None or run.predictions is None else unpack(run.predictions, run.test_images)
+
+
+def _with_gap(effect: Effect, estimate: Estimate, paper: PaperEffect | None, settings: Settings) -> Effect:
+    if paper is None or not settings.comparable_to_paper:
+        return effect
+    gap = gap_to_paper(estimate, effect.n, paper, settings)
+    return dataclasses.replace(
+        effect, gap=gap.value, gap_low=gap.low, gap_high=gap.high, agreement=gap.agreement
+    )
+
+
+def _interval(estimate: Estimate, alpha: float) -> tuple[float, float]:
+    width = float(half_width(estimate, alpha))
+    return float(estimate.value) - width, float(estimate.value) + width
+
+
+def _includes_zero(estimate: Estimate, alpha: float) -> bool:
+    low, high = _interval(estimate, alpha)
+    return low <= 0.0 <= high

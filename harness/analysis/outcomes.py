@@ -1,0 +1,86 @@
+"""The frame of records, one row per run, as plain outcomes: arm -> seed -> what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.analysis.intervals import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FINISHED, DIVERGED = "finished", "diverged"
+METRICS = ("top1", "top5", "loss")
+_PREFERRED = (FINISHED, DIVERGED)  # where an arm and a seed have two records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One run. Metrics that are absent or not finite are left out."""
+
+    status: str
+    metrics: Mapping[str, float]
+    predictions: bytes | None = None  # one bit per test image (numpy.packbits)
+    test_images: int = 0
+    reason: str | None = None  # why it failed, where the record says so
+
+
+Outcomes = Mapping[str, Mapping[int, Outcome]]
+
+
+def read_outcomes(records: pd.DataFrame, seeds: Sequence[int]) -> Outcomes:
+    """Outcomes of the planned seeds. The order of the frame's rows does not matter."""
+    out: dict[str, dict[int, Outcome]] = {}
+    for row in records.to_dict("records"):
+        arm, seed = str(row["arm_id"]), int(row["seed"])
+        if seed not in seeds:
+            continue
+        outcome = _outcome({str(key): value for key, value in row.items()})
+        known = out.setdefault(arm, {}).get(seed)
+        if known is None or _rank(outcome) < _rank(known):
+            out[arm][seed] = outcome
+    return out
+
+
+def matrix(outcomes: Outcomes, arms: Sequence[str], seeds: Sequence[int], metric: str) -> Floats:
+    """The metric of every finished run, (A, S); NaN where there is none."""
+    values = np.full((len(arms), len(seeds)), np.nan)
+    for a, arm in enumerate(arms):
+        for s, seed in enumerate(seeds):
+            outcome = outcomes.get(arm, {}).get(seed)
+            if outcome is not None and outcome.status == FINISHED:
+                values[a, s] = outcome.metrics.get(metric, math.nan)
+    return values
+
+
+def has_diverged(outcome: Outcome | None, metric: str) -> bool:
+    """A diverged run, or one that finished without a finite value: an outcome either way."""
+    if outcome is None:
+        return False
+    return outcome.status == DIVERGED or (outcome.status == FINISHED and metric not in outcome.metrics)
+
+
+def _rank(outcome: Outcome) -> tuple[int, str, tuple[tuple[str, float], ...]]:
+    order = _PREFERRED.index(outcome.status) if outcome.status in _PREFERRED else len(_PREFERRED)
+    return order, outcome.status, tuple(sorted(outcome.metrics.items()))
+
+
+def _outcome(row: Mapping[str, Any]) -> Outcome:
+    predictions, test_images = row.get("predictions"), row.get("test_images")
+    reason = row.get("reason")
+    return Outcome(
+        status=str(row["status"]),
+        metrics={name: float(row[name]) for name in METRICS if _is_finite(row.get(name))},
+        predictions=predictions if isinstance(predictions, bytes) else None,
+        test_images=int(test_images) if test_images is not None and _is_finite(test_images) else 0,
+        reason=reason if isinstance(reason, str) and reason else None,
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and math.isfinite(value)

@@ -1,0 +1,54 @@
+"""Would the verdict be another without one seed, or if diverged runs counted?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.analysis.comparisons import Pair, compare, words_without_seed
+from harness.analysis.findings import NOT_EVALUABLE, Settings
+from harness.analysis.intervals import Floats
+from harness.analysis.verdicts import FEWEST_SEEDS
+
+NOTHING_LEARNT_PCT = 0.0  # what a diverged run without a value counts as; chance is above it
+
+
+def fragile_pairs(
+    values: Floats, failures: Floats, pairs: Sequence[Pair], words: Sequence[str], settings: Settings
+) -> list[bool]:
+    """For each pair, whether its word changes when a seed of either arm is left out, or when failures count.
+
+    The word before the rules about the number of seeds is compared, so that 3 seeds can be tested against
+    2. Pairs with fewer than 3 seeds, or without a word, are not called fragile.
+
+    Args:
+        values: (A, S) the metric in percent of converged runs; NaN elsewhere.
+        failures: (A, S) what diverged runs count as, in percent; NaN elsewhere.
+        words: the word of each pair on `values`.
+    """
+    present = np.isfinite(values)
+    without = [
+        words_without_seed(values, pairs, settings, s) if present[:, s].any() else None
+        for s in range(values.shape[1])
+    ]
+    out = []
+    for k, (arm, versus) in enumerate(pairs):
+        if words[k] == NOT_EVALUABLE or present[[arm, versus]].sum(axis=1).min() < FEWEST_SEEDS:
+            out.append(False)
+            continue
+        used = present[arm] | present[versus]
+        left_out = [rest[k] for s, rest in enumerate(without) if rest is not None and used[s]]
+        counted = _word_with_failures(values, failures, pairs, k, settings)
+        out.append(any(word != words[k] for word in [*left_out, counted]))
+    return out
+
+
+def _word_with_failures(
+    values: Floats, failures: Floats, pairs: Sequence[Pair], k: int, settings: Settings
+) -> str:
+    """The pair's word when the diverged runs of its own two arms count (those of other arms do not)."""
+    filled = values.copy()
+    for arm in pairs[k]:
+        filled[arm] = np.where(np.isfinite(failures[arm]), failures[arm], values[arm])
+    return compare(filled, pairs, settings)[k].word

@@ -1,0 +1,88 @@
+"""From numbers to a verdict word. The words and their rules are fixed (delta: smallest effect of interest).
+
+helps                      the Holm-adjusted interval lies above 0
+hurts                      it lies below 0
+no detectable difference   neither, and the unadjusted 90 % interval lies inside (-delta, +delta) (TOST, 5 %)
+undecided                  none of these, or fewer than 3 seeds
+not evaluable              a single seed, no spread between seeds, too many diverged runs, nothing there
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.analysis.equivalence import is_equivalent
+from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, NOT_EVALUABLE, UNDECIDED, Settings
+from harness.analysis.intervals import Estimate, half_width
+from harness.analysis.power import MOST_SEEDS, detectable_effect, seeds_to_resolve
+
+FEWEST_SEEDS = 3  # for any word but undecided: two seeds give a variance with 1 or 2 degrees of freedom
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A word and what is said after it."""
+
+    word: str
+    qualifier: str = ""
+
+
+def judge(estimate: Estimate, level: float, seeds: int, settings: Settings) -> Verdict:
+    """The verdict on one contrast.
+
+    Args:
+        estimate: in percentage points, with a standard error above 0.
+        level: the alpha that Holm's rule leaves to this contrast.
+        seeds: per arm (of the arm with fewer), at least 2.
+    """
+    word = word_for(estimate, level, settings.smallest_effect_pp)
+    if seeds < FEWEST_SEEDS:
+        more = _more_seeds(estimate, level, seeds, settings)
+        return Verdict(UNDECIDED, f"{seeds} seeds: a verdict needs at least {FEWEST_SEEDS}; {more}")
+    if word == UNDECIDED:
+        return Verdict(word, _more_seeds(estimate, level, seeds, settings))
+    if word == NO_DIFFERENCE:
+        return Verdict(word, _how_small(estimate, level, settings))
+    return Verdict(word, _how_large(estimate, level, settings))
+
+
+def word_for(estimate: Estimate, level: float, delta: float) -> str:
+    """The word alone, whatever the number of seeds."""
+    width = float(half_width(estimate, level))
+    if estimate.value - width > 0:
+        return HELPS
+    if estimate.value + width < 0:
+        return HURTS
+    return NO_DIFFERENCE if is_equivalent(estimate, delta) else UNDECIDED
+
+
+def not_evaluable(reason: str) -> Verdict:
+    """No verdict can be given, and why."""
+    return Verdict(NOT_EVALUABLE, reason)
+
+
+def too_many_diverged(diverged: int, ended: int) -> bool:
+    """More than one training failure in up to 10 seeds, one more per further 10 (as in MLPerf)."""
+    return diverged > max(1, ended // 10)
+
+
+def _how_large(estimate: Estimate, level: float, settings: Settings) -> str:
+    width, size = float(half_width(estimate, level)), abs(float(estimate.value))
+    delta = settings.smallest_effect_pp
+    if size - width > delta:
+        return f"by at least {delta:g} pp"
+    return f"but by less than {delta:g} pp" if size + width < delta else ""
+
+
+def _how_small(estimate: Estimate, level: float, settings: Settings) -> str:
+    text = f"smaller than {settings.smallest_effect_pp:g} pp either way"
+    seen = detectable_effect(estimate, level)
+    return text if seen is None else f"{text}; an effect of {seen:.2f} pp would be found with 80 % power"
+
+
+def _more_seeds(estimate: Estimate, level: float, seeds: int, settings: Settings) -> str:
+    wanted = seeds_to_resolve(estimate, seeds, settings.smallest_effect_pp, level)
+    if wanted is None:
+        return f"more than {MOST_SEEDS:,} seeds would be needed to settle it"
+    more = max(wanted - seeds, 1)
+    return f"about {more} more {'seed' if more == 1 else 'seeds'} would settle it"

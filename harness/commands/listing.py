@@ -1,0 +1,109 @@
+"""`harness tricks|models|data|studies`: what can be named in a study. Reads only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.commands.catalogue import build_catalogue
+from harness.commands.workspace import workspace
+from harness.study.expand import ExpandOptions, expand
+from harness.study.loader import load_study
+from harness.study.problems import StudyError
+
+IMAGENET_INPUT = {"resolution": 224, "classes": 1000}
+
+
+def main(args: argparse.Namespace) -> int:
+    rows = {"tricks": _tricks, "models": _models, "data": _data, "studies": _studies}[args.listing](args)
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        from harness.display import show_listing
+
+        show_listing(args.listing, rows)
+    return 0
+
+
+def _tricks(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from harness.tricks import TRICKS
+    from harness.tricks.build import describe
+    from harness.tricks.cards import card
+
+    rows = []
+    for name, trick in sorted(TRICKS.items()):
+        about, paper = describe(trick), card(trick)
+        rows.append(
+            {
+                "name": name,
+                "what": paper.summary,
+                "options": dict(about["options"]),
+                "hooks": list(about["hooks"]),
+                "paper": paper.paper,
+                "differs": paper.differs,
+                "conflicts": sorted(about["conflicts"]),
+            }
+        )
+    return rows
+
+
+def _models(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from harness.models import MODELS
+    from harness.models.costs import lookup
+
+    rows = []
+    for name, entry in sorted(MODELS.items()):
+        params, macs = lookup(name, entry.args, **IMAGENET_INPUT)
+        rows.append(
+            {
+                "name": name,
+                "params": params,
+                "macs": macs,
+                **IMAGENET_INPUT,
+                "args": dict(entry.args),
+                "paper": entry.paper,
+                "note": entry.note,
+            }
+        )
+    return rows
+
+
+def _data(args: argparse.Namespace) -> list[dict[str, Any]]:
+    entries = build_catalogue(workspace(args).data_dir).data
+    return [
+        {
+            "name": name,
+            "classes": entry.classes,
+            "train_images": entry.train_images,
+            "test_images": entry.test_images,
+            "args": dict(entry.args),
+            "missing": entry.missing(entry.args),
+        }
+        for name, entry in sorted(entries.items())
+    ]
+
+
+def _studies(args: argparse.Namespace) -> list[dict[str, Any]]:
+    folder: Path = args.folder
+    catalogue = build_catalogue(workspace(args).data_dir)
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            plan = expand(load_study(path, catalogue), catalogue, ExpandOptions())
+        except StudyError as error:
+            rows.append({"file": str(path), "error": str(error)})
+            continue
+        rows.append(
+            {
+                "file": str(path),
+                "study": plan.study,
+                "paper": plan.header.get("paper"),
+                "question": plan.header.get("question"),
+                "tables": len(plan.tables),
+                "arms": len(plan.arms),
+                "runs": len(plan.runs),
+            }
+        )
+    return rows

@@ -1,0 +1,79 @@
+"""`harness report`: tracking store -> frames -> verdicts -> report. Runs are read through MLflow."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.commands.workspace import Workspace, load_plan, mirror, report_folder, workspace
+from harness.study.plan import Plan
+from harness.study.plan_json import plan_to_json
+from harness.study.records import read_json
+from harness.study.spec import canonical_json
+
+
+def main(args: argparse.Namespace) -> int:
+    place = workspace(args)
+    plan = load_plan(args, place)
+    mirror(plan, place.store()).sync([place.folder(run.run_id) for run in plan.runs])
+    print(write_report(plan, place, report_folder(args, plan)))
+    return 0
+
+
+def write_report(plan: Plan, place: Workspace, out_dir: Path) -> str:
+    """Write every format into `out_dir` and say so."""
+    from harness.analysis import decide
+    from harness.analysis.findings import Settings
+    from harness.reporting import ReportInput, render
+    from harness.tracking.collect import collect
+
+    records, curves = collect(place.store(), study=plan.study, size=plan.size)
+    wanted = {run.run_id for run in plan.runs}
+    records = records[records["run_id"].isin(wanted)].reset_index(drop=True)
+    curves = curves[curves["run_id"].isin(wanted)].reset_index(drop=True)
+    settings = Settings(
+        metric=plan.header["metric"],
+        smallest_effect_pp=plan.header["smallest_effect"],
+        comparable_to_paper=plan.size == "paper",
+    )
+    findings = decide(plan.tables, records, settings, study=plan.study, size=plan.size, seeds=plan.seeds)
+    report = ReportInput(
+        findings=findings,
+        plan=plan,
+        records=records,
+        curves=curves,
+        provenance=_provenance(plan, place, records),
+        title=plan.header.get("title") or plan.study.replace("_", " ").capitalize(),
+    )
+    render(report, out_dir)
+    return f"report: {out_dir / 'report.md'} (.html, .pdf, .json; tables and figures beside)"
+
+
+def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path) -> bool:
+    """Whether the report in `out_dir` was written from just these runs by this version."""
+    report = read_json(out_dir / "report.json")
+    return report is not None and report.get("provenance", {}).get("inputs") == inputs_digest(plan, place)
+
+
+def inputs_digest(plan: Plan, place: Workspace) -> str:
+    """One hash over the plan, every summary and the harness version."""
+    sha = hashlib.sha256(f"{__version__}\n".encode())
+    sha.update(canonical_json({**plan_to_json(plan), "runs": None, "totals": None}).encode())
+    for run in sorted(plan.runs, key=lambda run: run.run_id):
+        path = place.folder(run.run_id).summary
+        sha.update(run.run_id.encode() + (path.read_bytes() if path.exists() else b"-"))
+    return sha.hexdigest()
+
+
+def _provenance(plan: Plan, place: Workspace, records: Any) -> dict[str, Any]:
+    def distinct(column: str) -> list[str]:
+        return sorted({str(value) for value in records[column].dropna()}) if column in records else []
+
+    return {
+        "harness": __version__,
+        "inputs": inputs_digest(plan, place),
+        **{column: distinct(column) for column in ("torch", "device", "threads", "data", "data_fingerprint")},
+    }

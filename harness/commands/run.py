@@ -1,0 +1,87 @@
+"""`harness run`: reconcile, train what is missing, mirror, report. Does nothing the second time."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from harness.cli import DONE, INTERRUPTED, SOME_FAILED
+from harness.commands.report import is_up_to_date, write_report
+from harness.commands.workspace import (
+    Workspace,
+    load_plan,
+    mirror,
+    report_folder,
+    require_data,
+    workspace,
+)
+from harness.display import ProgressDisplay, plan_line
+from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
+from harness.scheduling.base import Job, Scheduler
+from harness.study.machine import Machine
+from harness.study.plan import Plan
+from harness.study.records import FAILED
+from harness.training.entry import run_one
+
+
+def main(args: argparse.Namespace) -> int:
+    place = workspace(args)
+    plan = load_plan(args, place)
+    require_data(args, plan, place)
+    print(plan_line(plan), flush=True)
+    todo = [run for run in plan.runs if not run.done]
+    statuses = _train(args, plan, place) if todo else {}
+    interrupted = RUN_INTERRUPTED in statuses.values()
+    if not args.no_report and not interrupted:
+        _report(args, plan, place)
+    if interrupted:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    return SOME_FAILED if FAILED in statuses.values() else DONE
+
+
+def _train(args: argparse.Namespace, plan: Plan, place: Workspace) -> dict[str, str]:
+    from harness.tracking.live import LiveMirror
+
+    todo = [run for run in plan.runs if not run.done]
+    priced = all(run.time_s is not None for run in todo)
+    jobs = [
+        Job(spec=plan.spec(run), needs=run.needs, cost=run.time_s if priced else run.macs)  # type: ignore[arg-type]
+        for run in todo
+    ]
+    folders = [place.folder(run.run_id) for run in plan.runs]
+    place.runs_dir.mkdir(parents=True, exist_ok=True)
+    display = ProgressDisplay(plan)
+    live = LiveMirror(lambda: mirror(plan, place.store()), folders)
+    try:
+        with display:
+            return _scheduler(args, place).execute(jobs, run_one, display.watch)
+    finally:
+        live.close()
+        display.summarise_failures(place.folder)
+
+
+def _scheduler(args: argparse.Namespace, place: Workspace) -> Scheduler:
+    from harness.scheduling.machines import default_workers, detect_devices
+
+    devices = detect_devices()
+    machine = Machine(
+        runs_dir=place.runs_dir, data_dir=place.data_dir, device=devices[0], exact=not args.fast
+    )
+    if args.on == "inline":
+        from harness.scheduling.inline import Inline
+
+        return Inline(machine)
+    from harness.scheduling.local import Local, LocalSettings
+
+    workers = args.workers or default_workers(devices, args.per_gpu)
+    return Local(LocalSettings(machine=machine, workers=workers, devices=devices, per_device=args.per_gpu))
+
+
+def _report(args: argparse.Namespace, plan: Plan, place: Workspace) -> None:
+    out_dir = report_folder(args, plan)
+    if is_up_to_date(plan, place, out_dir):
+        print(f"report: {out_dir / 'report.md'} is up to date")
+    else:
+        mirror(plan, place.store()).sync([place.folder(run.run_id) for run in plan.runs])
+        print(write_report(plan, place, out_dir))

@@ -1,0 +1,108 @@
+"""Where things are on this machine: run folders, the tracking store, reports, the user's data."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.commands.catalogue import build_catalogue
+from harness.study.estimate import reconcile
+from harness.study.expand import ExpandOptions, expand
+from harness.study.loader import load_study
+from harness.study.plan import Plan
+from harness.study.problems import Problem, StudyError
+from harness.study.records import RunFolder
+
+if TYPE_CHECKING:
+    from harness.tracking.mirror import Mirror
+    from harness.tracking.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """The folders of one working place. Run folders are the truth; the rest can be made again from them."""
+
+    runs_dir: Path
+    data_dir: Path
+    tracking_uri: str | None  # None: a SQLite file beside the run folders
+
+    def folder(self, run_id: str) -> RunFolder:
+        return RunFolder(self.runs_dir / run_id)
+
+    def store(self) -> Store:
+        """The tracking store; imports MLflow when it is first used."""
+        from harness.tracking.store import Store
+
+        beside = self.runs_dir.parent
+        uri = self.tracking_uri or f"sqlite:///{beside / 'mlflow.db'}"
+        return Store(uri=uri, artifacts=beside / "mlartifacts")
+
+
+def workspace(args: argparse.Namespace) -> Workspace:
+    """Command line first, then the environment, then the current folder."""
+    runs = args.runs or Path(os.environ.get("HARNESS_RUNS", "runs"))
+    data = args.data or Path(os.environ.get("HARNESS_DATA", "data"))
+    return Workspace(
+        runs_dir=runs.resolve(),
+        data_dir=data.resolve(),
+        tracking_uri=args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"),
+    )
+
+
+def load_plan(args: argparse.Namespace, place: Workspace) -> Plan:
+    """Read the study, expand it at the wanted size, and mark what is already done.
+
+    Raises:
+        StudyError: every mistake in the study.
+    """
+    catalogue = build_catalogue(place.data_dir)
+    study = load_study(args.study, catalogue)
+    plan = expand(study, catalogue, ExpandOptions(size=args.size, seeds=args.seeds, smoke=args.smoke))
+    reconcile(plan, place.runs_dir)
+    return plan
+
+
+def missing_data(plan: Plan, place: Workspace) -> list[str]:
+    """What the plan's data sets lack on this machine, in words that say what to put where."""
+    catalogue = build_catalogue(place.data_dir)
+    specs = {
+        (arm.recipe.data.name, repr(arm.recipe.data.args)): arm.recipe.data for arm in plan.arms.values()
+    }
+    answers = (catalogue.data[spec.name].missing(spec.args) for spec in specs.values())
+    return [answer for answer in answers if answer]
+
+
+def require_data(args: argparse.Namespace, plan: Plan, place: Workspace) -> None:
+    """Refuse to start when data are missing.
+
+    Raises:
+        StudyError: naming the line of the size and what to put where.
+    """
+    answers = missing_data(plan, place)
+    if answers:
+        raise StudyError(
+            [Problem(str(args.study), plan.header.get("size_line", 0), text) for text in answers]
+        )
+
+
+def mirror(plan: Plan, store: Store) -> Mirror:
+    """The mirror of this plan's runs in the store."""
+    from harness.tracking.mirror import Mirror
+
+    cells: dict[str, list[dict[str, str]]] = {arm_id: [] for arm_id in plan.arms}
+    for table in plan.tables:
+        for cell in table.cells:
+            if cell.arm_id is not None:
+                cells[cell.arm_id].append({"table": table.key, "row": cell.row, "column": cell.column or ""})
+    return Mirror(store, study=plan.study, size=plan.size, cells=cells)
+
+
+def report_folder(args: argparse.Namespace, plan: Plan) -> Path:
+    """`reports/<study>` at the default size, with the size in the name at any other."""
+    if args.out:
+        return args.out
+    suffix = "-smoke" if args.smoke else "" if plan.size == "mini" else f"-{plan.size}"
+    return Path("reports") / f"{plan.study}{suffix}"

@@ -1,0 +1,83 @@
+"""What the table of data sets says about each one, and what its loader hands over. No torch, no numpy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RGB = tuple[float, float, float]
+
+# The normalisation printed in He et al. 2019 (arXiv:1812.01187), Sec. 2.1, on 0-255 pixels, divided by 255.
+IMAGENET_MEAN: RGB = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+IMAGENET_STD: RGB = (58.393 / 255, 57.12 / 255, 57.375 / 255)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pixels:
+    """Decoded images. images: (N, H, W, C) uint8. labels: (N,) int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """Image files that are decoded when they are read. labels: one class index per path."""
+
+    root: Path
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Both parts of a data set as its loader found them, before any subset is taken."""
+
+    train: Pixels | Files
+    test: Pixels | Files
+    classes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One data set of the table.
+
+    `missing` returns None where the data is ready, else what to put where. `load` reads it and raises
+    FileNotFoundError or ValueError in words for the user. `count_classes` answers without reading images.
+    """
+
+    name: str
+    args: Mapping[str, Any]  # every argument with its default
+    channels: int
+    mean: RGB  # of [0, 1] pixels
+    std: RGB
+    missing: Callable[[Mapping[str, Any], Path], str | None]
+    load: Callable[[Mapping[str, Any], Path], Source]
+    validate: Callable[[Mapping[str, Any]], None]  # raises ValueError on a bad argument value
+    count_classes: Callable[[Mapping[str, Any], Path], int]
+    classes: int | None = None  # None: depends on the arguments or on the user's files
+    train_images: int | None = None
+    test_images: int | None = None
+    for_reports: bool = True  # False: generated pixels, for benchmarks only
+
+
+def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
+    """Say that `name` is not a known `kind`, suggest the nearest one and list them all.
+
+    >>> unknown("data set", "cifar", ["cifar10", "imagenet"])
+    "unknown data set 'cifar'; did you mean 'cifar10'? Valid: cifar10, imagenet"
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else "."
+    return f"unknown {kind} '{name}'{hint} Valid: {', '.join(names) or 'none'}"
+
+
+def no_arguments_to_check(args: Mapping[str, Any]) -> None:
+    """For data sets without arguments: their names were checked already."""

@@ -1,0 +1,89 @@
+"""Images in files, decoded with Pillow when a batch needs them, by threads (Pillow releases the GIL)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+THREADS = min(16, os.cpu_count() or 1)
+
+
+class FileImages:
+    """`Images` over RGB files of any size; a grey or palette file is converted to RGB."""
+
+    channels = 3
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = tuple(paths)
+        self._sizes = torch.zeros(len(self.paths), 2, dtype=torch.int64)  # zeros: not read yet
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+
+    def sizes(self, indices: Tensor) -> Tensor:
+        """Height and width in pixels, (B, 2) int64, from the files' headers; read once per file.
+
+        Raises:
+            ValueError: a file is not an image that Pillow can read; the message names it.
+        """
+        unread = indices[self._sizes[indices, 0] == 0].unique().tolist()
+        for index, size in zip(unread, self._pool.map(self._read_size, unread), strict=True):
+            self._sizes[index] = torch.tensor(size)
+        return self._sizes[indices]
+
+    def crop_resize(self, indices: Tensor, boxes: Tensor, size: int, device: str = "cpu") -> Tensor:
+        """See `harness.data.base.Images.crop_resize`; Pillow rounds each pixel to one of 256 levels.
+
+        Raises:
+            ValueError: a file cannot be decoded; the message names it.
+        """
+        crops = list(self._pool.map(self._read_crop, indices.tolist(), boxes.tolist(), [size] * len(indices)))
+        batch = torch.from_numpy(np.stack(crops)).to(device, non_blocking=True)
+        return batch.permute(0, 3, 1, 2).float().div_(255)
+
+    def _read_size(self, index: int) -> tuple[int, int]:
+        with open_image(self.paths[index]) as image:
+            return image.height, image.width
+
+    def _read_crop(self, index: int, box: Sequence[int], size: int) -> np.ndarray:
+        top, left, height, width = box
+        # Cropped first: Pillow's own `box` argument would read pixels outside the box.
+        image = decode(self.paths[index]).crop((left, top, left + width, top + height))
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open the file without decoding it.
+
+    Raises:
+        ValueError: it is not an image that Pillow can read.
+    """
+    try:
+        return Image.open(path)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"cannot read the image file {path}: {error}") from error
+
+
+def decode(path: Path) -> Image.Image:
+    """Decode the whole file to RGB.
+
+    Raises:
+        ValueError: it is not an image that Pillow can read, or it is cut off.
+    """
+    with open_image(path) as image:
+        try:
+            return image.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"cannot decode the image file {path}: {error}") from error

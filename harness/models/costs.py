@@ -1,0 +1,134 @@
+"""What one forward pass of one image costs: parameters, and multiply-adds of convolutions and linear layers.
+
+The papers print multiply-adds as FLOPs and count neither batch norm nor pooling. `lookup` answers from
+`costs.json` without importing torch, so that planning is fast; what is not there is measured.
+The file is generated: `python -m harness.models.costs QUESTIONS.json` (or on standard input) takes a list of
+{"name", "args", "resolution", "classes"} and always adds every model at its defaults for 224 pixels and
+1,000 classes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.models import MODELS, build_model, resolve_args
+
+COSTS_FILE = Path(__file__).with_name("costs.json")
+
+
+def lookup(name: str, args: Mapping[str, Any], *, resolution: int, classes: int) -> tuple[int, int]:
+    """Parameters and multiply-adds for one RGB image of `resolution` x `resolution` pixels.
+
+    Raises:
+        ValueError: an unknown model or argument, or a value out of range.
+    """
+    return _answer(question(name, args, resolution=resolution, classes=classes))
+
+
+def question(name: str, args: Mapping[str, Any], *, resolution: int, classes: int) -> str:
+    """The canonical JSON of a question: defaults filled in, arguments that change no cost left out.
+
+    Raises:
+        ValueError: an unknown model or argument, or a value out of range.
+    """
+    if type(resolution) is not int or resolution < 1:
+        raise ValueError(f"{name}: the resolution must be a positive number of pixels, got {resolution!r}")
+    full = resolve_args(name, args)
+    model = MODELS[name]
+    priced = {key: value for key, value in full.items() if model.arguments[key].changes_cost}
+    return _canonical({"name": name, "args": priced, "resolution": resolution, "classes": classes})
+
+
+def measure(
+    name: str, args: Mapping[str, Any], *, resolution: int, classes: int, in_channels: int = 3
+) -> tuple[int, int]:
+    """Build the network without storage, pass one image through it and count.
+
+    Raises:
+        ValueError: an unknown model or argument, or a value out of range.
+    """
+    import torch
+
+    with torch.device("meta"):
+        net = build_model(name, args, classes=classes, in_channels=in_channels).eval()
+        image = torch.empty(1, in_channels, resolution, resolution)
+    return sum(parameter.numel() for parameter in net.parameters()), count_macs(net, image)
+
+
+def count_macs(net: Any, images: Any) -> int:
+    """Multiply-adds of every convolution and linear layer of a torch module while `images` pass through it.
+
+    A convolution makes kernel height x width x input channels / groups of them for each output value, a
+    linear layer one for each input of each output. Biases, norms, pools and activations count nothing.
+    """
+    import torch
+    from torch import nn
+
+    macs = 0
+
+    def count(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        nonlocal macs
+        if isinstance(module, nn.Conv2d):
+            macs += output.numel() * module.weight[0].numel()
+        elif isinstance(module, nn.Linear):
+            macs += output.numel() * module.in_features
+
+    handles = [module.register_forward_hook(count) for module in net.modules()]
+    try:
+        with torch.no_grad():
+            net(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return macs
+
+
+@cache
+def _answer(asked: str) -> tuple[int, int]:
+    stored = _stored().get(asked)
+    return measure(**json.loads(asked)) if stored is None else stored
+
+
+@cache
+def _stored() -> dict[str, tuple[int, int]]:
+    """The generated file: canonical question -> (parameters, multiply-adds); empty before it exists."""
+    if not COSTS_FILE.exists():
+        return {}
+    kept = json.loads(COSTS_FILE.read_text())
+    return {_canonical(each["question"]): (each["params"], each["macs"]) for each in kept}
+
+
+def answers(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each question once, sorted, with its measured answer; every model at its defaults is among them."""
+    defaults = [{"name": name, "args": {}, "resolution": 224, "classes": 1000} for name in MODELS]
+    measured = []
+    for asked in sorted({question(**each) for each in [*defaults, *questions]}):
+        params, macs = measure(**json.loads(asked))
+        measured.append({"question": json.loads(asked), "params": params, "macs": macs})
+    return measured
+
+
+def costs_text(measured: list[dict[str, Any]]) -> str:
+    """The text of `costs.json`: one answer a line."""
+    return "[\n" + ",\n".join(json.dumps(each) for each in measured) + "\n]\n"
+
+
+def _canonical(asked: Mapping[str, Any]) -> str:
+    return json.dumps(asked, sort_keys=True, separators=(",", ":"))
+
+
+def main(argv: list[str]) -> None:
+    """Write `costs.json` from the questions in the file named, or on standard input."""
+    text = Path(argv[0]).read_text() if argv else sys.stdin.read()
+    measured = answers(json.loads(text))
+    COSTS_FILE.write_text(costs_text(measured))
+    print(f"{COSTS_FILE.name}: {len(measured)} questions")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,116 @@
+"""What the table of models says about one architecture, without importing torch."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argument:
+    """One constructor argument: its default (a JSON value, or a tuple of them) and what it accepts."""
+
+    default: Any
+    words: str  # what a valid value is, as it follows "must be"
+    accepts: Callable[[Any], bool]
+    changes_cost: bool = True  # False: parameters and multiply-adds are the same for every value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One architecture. `build` takes every argument by name, and `classes` and `in_channels`."""
+
+    name: str
+    arguments: Mapping[str, Argument]
+    build: Callable[..., nn.Module]  # imports torch when it is called, not before
+    paper: str  # key in docs/references.bib
+    note: str
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """Every constructor argument with its default."""
+        return {name: argument.default for name, argument in self.arguments.items()}
+
+    def validate(self, args: Mapping[str, Any]) -> None:
+        """Check the given arguments; those left out take their defaults.
+
+        Raises:
+            ValueError: an unknown argument, or a value of the wrong type or out of range.
+        """
+        for name, value in args.items():
+            argument = self.arguments.get(name)
+            if argument is None:
+                raise ValueError(f"{self.name}: {unknown('argument', name, self.arguments)}")
+            if not argument.accepts(value):
+                raise ValueError(f"{self.name}: {name} must be {argument.words}, got {value!r}")
+
+    def resolve(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Every argument, checked, in the type of its default (JSON has no tuples, and may say 1 for 1.0).
+
+        Raises:
+            ValueError: as `validate`.
+        """
+        self.validate(args)
+        return {name: type(default)(args.get(name, default)) for name, default in self.args.items()}
+
+
+def counts(default: tuple[int, ...], *, at_most: int) -> Argument:
+    """As many positive integers as the default has.
+
+    >>> counts((3, 4, 6, 3), at_most=100).accepts([1, 1, 1, 1])
+    True
+    """
+    words = f"{len(default)} positive integers, none above {at_most}"
+
+    def accepts(value: Any) -> bool:
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == len(default)
+            and all(type(count) is int and 1 <= count <= at_most for count in value)
+        )
+
+    return Argument(default=default, words=words, accepts=accepts)
+
+
+def number(default: float, *, low: float, high: float) -> Argument:
+    """A finite number from `low` to `high`, both included."""
+
+    def accepts(value: Any) -> bool:
+        return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+
+    return Argument(default=default, words=f"a number from {low:g} to {high:g}", accepts=accepts)
+
+
+def choice(*values: str) -> Argument:
+    """One of a few words; the first is the default."""
+    words = " or ".join(f"'{value}'" for value in values)
+    return Argument(
+        default=values[0], words=words, accepts=lambda value: isinstance(value, str) and value in values
+    )
+
+
+def switch(default: bool, *, changes_cost: bool) -> Argument:
+    """True or false."""
+    return Argument(
+        default=default,
+        words="true or false",
+        accepts=lambda value: isinstance(value, bool),
+        changes_cost=changes_cost,
+    )
+
+
+def unknown(kind: str, name: str, valid: Mapping[str, Any]) -> str:
+    """Say that `name` is not a known `kind`, suggest the nearest one and list them all.
+
+    >>> unknown("argument", "widht", {"width": 1.0, "depth": 2})
+    "unknown argument 'widht'; did you mean 'width'? Valid: depth, width"
+    """
+    close = difflib.get_close_matches(name, valid, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else "."
+    return f"unknown {kind} '{name}'{hint} Valid: {', '.join(sorted(valid))}"

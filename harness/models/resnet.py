@@ -1,0 +1,221 @@
+"""Residual networks: He et al.'s original and its refinements B, C and D in one family.
+
+Papers: he2016deep, arXiv:1512.03385, Table 1 (depths, channels) and Fig. 5 (blocks);
+he2019bag, arXiv:1812.01187, Sec. 4 and Fig. 2 (the refinements):
+
+- stride_in: the convolution of a bottleneck's main path that halves the resolution: the first "1x1" (He et
+  al.) or the "3x3" (ResNet-B). A basic block has no 1x1 convolution, its stride is always in its first 3x3;
+  the models with basic blocks therefore have no such argument, and ResNet-B does not exist for them.
+- stem: one "7x7" convolution with stride 2, or "deep": three 3x3 convolutions, the first with stride 2, with
+  32, 32 and 64 channels (ResNet-C). Either is followed by a 3x3 max-pool with stride 2.
+- shortcut: where a block changes its shape, "conv": a 1x1 convolution with the block's stride, or "avgpool":
+  a 2x2 average pool with that stride, then a 1x1 convolution with stride 1 (ResNet-D).
+
+So B is stride_in="3x3", C is B with stem="deep", D is C with shortcut="avgpool". Settings that the papers
+leave open are GluonCV's: the average pool keeps the odd last row and column (ceil_mode) and does not count
+padding. B is torchvision's resnet50; names of parameters and buffers are torchvision's as well (timm's for C
+and D), so weights trained there load here without a key map.
+
+At 32 pixels the feature maps have sides 16 (stem), 8 (max-pool and stage 1), 4, 2 and 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+STAGE_CHANNELS = (64, 128, 256, 512)  # of the 3x3 convolutions, He et al. 2016, Table 1
+STEM_CHANNELS = 64
+FIRST_STAGE_STRIDE, LATER_STAGE_STRIDE = 1, 2  # the max-pool comes before the first stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResNetConfig:
+    """Every number of a residual network. Raises ValueError where the parts do not fit together."""
+
+    depth: tuple[int, int, int, int]  # blocks in each stage
+    block: str  # bottleneck | basic
+    classes: int
+    width: float = 1.0  # multiplies every channel count, see `channels`
+    stem: str = "7x7"  # 7x7 | deep
+    stride_in: str | None = None  # 1x1 | 3x3; None with basic blocks
+    shortcut: str = "conv"  # conv | avgpool
+    zero_gamma: bool = False  # the last batch norm of each residual block starts at 0
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        if self.block not in BLOCKS:
+            raise ValueError(f"block must be 'bottleneck' or 'basic', got {self.block!r}")
+        if self.stem not in ("7x7", "deep"):
+            raise ValueError(f"stem must be '7x7' or 'deep', got {self.stem!r}")
+        if self.shortcut not in ("conv", "avgpool"):
+            raise ValueError(f"shortcut must be 'conv' or 'avgpool', got {self.shortcut!r}")
+        if self.block == "bottleneck" and self.stride_in not in ("1x1", "3x3"):
+            raise ValueError(f"stride_in must be '1x1' or '3x3', got {self.stride_in!r}")
+        if self.block == "basic" and self.stride_in is not None:
+            raise ValueError("a basic block has no stride_in: its stride is always in its first 3x3")
+
+    def channels(self, count: int) -> int:
+        """A channel count of the paper times `width`, to the nearest integer, halves upwards.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        scaled = math.floor(count * self.width + 0.5)
+        if scaled < 1:
+            raise ValueError(f"width {self.width:g} leaves no channel of {count}")
+        return scaled
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut (he2016deep, Fig. 5 right)."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, inner: int, stride: int, config: ResNetConfig) -> None:
+        super().__init__()
+        outputs = self.expansion * inner
+        stride_1x1, stride_3x3 = (stride, 1) if config.stride_in == "1x1" else (1, stride)
+        self.conv1 = _conv(inputs, inner, kernel=1, stride=stride_1x1)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = _conv(inner, inner, kernel=3, stride=stride_3x3)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = _conv(inner, outputs, kernel=1)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, outputs, stride=stride, kind=config.shortcut)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The batch norm whose gamma `zero_gamma` sets to 0."""
+        return self.bn3
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, 4 inner, ceil(H / stride), ceil(W / stride))."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        out += self.downsample(x)
+        return self.relu(out)
+
+
+class Basic(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (he2016deep, Fig. 5 left)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, inner: int, stride: int, config: ResNetConfig) -> None:
+        super().__init__()
+        self.conv1 = _conv(inputs, inner, kernel=3, stride=stride)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = _conv(inner, inner, kernel=3)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, inner, stride=stride, kind=config.shortcut)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The batch norm whose gamma `zero_gamma` sets to 0."""
+        return self.bn2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, inner, ceil(H / stride), ceil(W / stride))."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += self.downsample(x)
+        return self.relu(out)
+
+
+BLOCKS: Mapping[str, type[Bottleneck] | type[Basic]] = {"bottleneck": Bottleneck, "basic": Basic}
+
+
+class ResNet(nn.Module):
+    """Images (B, in_channels, H, W) -> logits (B, classes)."""
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        width = config.channels(STEM_CHANNELS)
+        self.conv1 = _stem(config)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.layer1, width = _stage(0, width, config)
+        self.layer2, width = _stage(1, width, config)
+        self.layer3, width = _stage(2, width, config)
+        self.layer4, width = _stage(3, width, config)
+        self.fc = nn.Linear(width, config.classes)
+        initialise(self, zero_gamma=config.zero_gamma)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+def initialise(net: nn.Module, *, zero_gamma: bool) -> None:
+    """Fill every parameter of `net`, drawing from torch's default generator in the order of the modules.
+
+    Convolutions: N(0, 2 / fan_out), fan_out = kernel area x output channels (he2015delving, Sec. 2.2); the
+    text of he2019bag, Sec. 2.1, names Xavier's rule, its authors' code a variant of He's. Batch norm: gamma
+    1, beta 0; gamma 0 in the last one of each residual block if `zero_gamma` (he2019bag, Sec. 3.1).
+    Linear: N(0, 0.01^2), bias 0 (goyal2017accurate, Sec. 5.1).
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
+    if zero_gamma:
+        for module in net.modules():
+            if isinstance(module, Bottleneck | Basic):
+                nn.init.zeros_(module.last_norm.weight)
+
+
+def _conv(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """Without bias: a batch norm follows. Padded so that stride 1 keeps the resolution."""
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+def _stem(config: ResNetConfig) -> nn.Module:
+    """The convolutions up to the stem's last batch norm; halves the resolution."""
+    half, full = config.channels(STEM_CHANNELS // 2), config.channels(STEM_CHANNELS)
+    if config.stem == "7x7":
+        return _conv(config.in_channels, full, kernel=7, stride=2)
+    return nn.Sequential(
+        _conv(config.in_channels, half, kernel=3, stride=2),
+        nn.BatchNorm2d(half),
+        nn.ReLU(inplace=True),
+        _conv(half, half, kernel=3),
+        nn.BatchNorm2d(half),
+        nn.ReLU(inplace=True),
+        _conv(half, full, kernel=3),
+    )
+
+
+def _stage(index: int, inputs: int, config: ResNetConfig) -> tuple[nn.Sequential, int]:
+    """The blocks of one stage, and how many channels come out."""
+    block = BLOCKS[config.block]
+    inner = config.channels(STAGE_CHANNELS[index])
+    outputs = inner * block.expansion
+    stride = LATER_STAGE_STRIDE if index else FIRST_STAGE_STRIDE
+    first = block(inputs, inner, stride, config)
+    others = [block(outputs, inner, 1, config) for _ in range(config.depth[index] - 1)]
+    return nn.Sequential(first, *others), outputs
+
+
+def _shortcut(inputs: int, outputs: int, *, stride: int, kind: str) -> nn.Module:
+    """The identity where a block keeps its shape, else a projection with a batch norm."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    if kind == "conv":
+        return nn.Sequential(_conv(inputs, outputs, kernel=1, stride=stride), nn.BatchNorm2d(outputs))
+    halve = nn.AvgPool2d(2, stride=2, ceil_mode=True, count_include_pad=False)
+    pool = halve if stride == 2 else nn.Identity()
+    return nn.Sequential(pool, _conv(inputs, outputs, kernel=1), nn.BatchNorm2d(outputs))

@@ -1,0 +1,56 @@
+"""A table as CSV: full precision, plain minus signs, one line per cell of the paper's table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import fields
+
+from harness.analysis.findings import CellFinding, Effect, Level, TableFinding
+
+_LEVEL = tuple(f.name for f in fields(Level) if f.name not in ("secondary", "values"))
+_EFFECT = tuple(f.name for f in fields(Effect) if f.name != "differences")
+
+
+def to_csv(table: TableFinding) -> str:
+    """Every number of the findings. An absent number is an empty field.
+
+    Columns: row, column, arm_id, tricks, then the fields of `Level`, the other metrics, one column per seed
+    (`seed_0`, ...), the paper's values with their status, and the fields of `Effect` (prefix `effect_`).
+    """
+    metrics = sorted({name for cell in table.cells if cell.level for name in cell.level.secondary})
+    seeds = sorted({seed for cell in table.cells if cell.level for seed in cell.level.values})
+    printed = sorted({name for cell in table.cells for name in cell.paper})
+    head = ["row", "column", "arm_id", "tricks", *_LEVEL, *metrics, *(f"seed_{seed}" for seed in seeds)]
+    head += [text for name in printed for text in (f"paper_{name}", f"paper_{name}_status")]
+    head += [f"effect_{name}" for name in _EFFECT]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(head)
+    for cell in table.cells:
+        writer.writerow([*_level(cell, metrics, seeds), *_paper(cell, printed), *_effect(cell)])
+    return buffer.getvalue()
+
+
+def _level(cell: CellFinding, metrics: list[str], seeds: list[int]) -> list[object]:
+    first: list[object] = [cell.row, cell.column, cell.arm_id, " ".join(cell.tricks)]
+    if cell.level is None:
+        return first + [None] * (len(_LEVEL) + len(metrics) + len(seeds))
+    level = cell.level
+    return [
+        *first,
+        *(getattr(level, name) for name in _LEVEL),
+        *(level.secondary.get(name) for name in metrics),
+        *(level.values.get(seed) for seed in seeds),
+    ]
+
+
+def _paper(cell: CellFinding, printed: list[str]) -> list[object]:
+    values = [cell.paper.get(name) for name in printed]
+    return [item for value in values for item in ((value.value, value.status) if value else (None, None))]
+
+
+def _effect(cell: CellFinding) -> list[object]:
+    if cell.effect is None:
+        return [None] * len(_EFFECT)
+    return [getattr(cell.effect, name) for name in _EFFECT]

@@ -1,0 +1,90 @@
+"""One look for every figure: width, fonts, colours that survive colour-blindness and grey printing."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from harness.analysis.findings import HELPS, HURTS
+
+WIDTH_IN = 6.9  # the text width of an A4 page
+PNG_DPI = 160
+BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#5F5F5F"
+INK, FAINT = "#1A1A1A", "#D9D9D9"
+
+# Okabe and Ito's palette without its yellow (too light on white), and a line style for each colour
+LINES = ("#000000", BLUE, VERMILLION, "#007A5A", "#B0568A", "#B87700", "#3B8FC2", "#777777")
+STYLES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (3, 1)), (0, (1, 1)), (0, (8, 2)))
+
+_RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "svg.hashsalt": "harness",
+    "svg.fonttype": "path",
+    "path.simplify": True,
+    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
+}
+_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw inside this context; matplotlib's settings are as before afterwards."""
+    with rc_context(_RC):
+        yield
+
+
+def new_figure(height_in: float) -> Figure:
+    """An empty figure of the common width whose parts are kept from overlapping."""
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def right_labels(ax: Axes, positions: list[float], labels: list[str]) -> Axes:
+    """Texts at the right edge, one per height; the layout keeps room for them."""
+    twin = ax.twinx()
+    twin.set_ylim(ax.get_ylim())
+    twin.set_yticks(positions, labels)
+    twin.tick_params(axis="y", length=0)
+    twin.spines[:].set_visible(False)
+    return twin
+
+
+def verdict_colour(verdict: str) -> str:
+    """Blue helps, vermillion hurts, grey everything else."""
+    return {HELPS: BLUE, HURTS: VERMILLION}.get(verdict, GREY)
+
+
+def to_svg(figure: Figure) -> bytes:
+    """The figure as SVG, without a date."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
+    return buffer.getvalue()
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as PNG, without the name of the program that wrote it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,71 @@
+"""The report as data: every finding and every run, in one canonical text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from harness.reporting.inputs import ReportInput
+
+SCHEMA_VERSION = 1
+RUN_FIELDS = (
+    "run_id", "arm_id", "seed", "status", "attempts", "top1", "top5", "loss", "train_loss", "train_time_s",
+    "epochs", "steps", "images_seen", "test_images", "params", "macs", "model", "precision", "batch_size",
+    "data", "data_fingerprint", "device", "threads", "torch",
+)  # fmt: skip
+
+
+def to_json(report: ReportInput) -> str:
+    """Keys: schema, title, study, size, header, notes, findings, arms, runs, provenance.
+
+    Keys are sorted, numbers are exact, absent numbers are null. There is no time of day and no tracking id
+    in it, so the same findings give the same bytes. `runs` has every run of the plan, in the plan's order.
+    """
+    plan = report.plan
+    arms = {
+        arm_id: {"label": plan.arm_labels.get(arm_id), **dataclasses.asdict(arm)}
+        for arm_id, arm in plan.arms.items()
+    }
+    data = {
+        "schema": SCHEMA_VERSION,
+        "title": report.title,
+        "study": report.findings.study,
+        "size": report.findings.size,
+        "header": plan.header,
+        "notes": plan.notes,
+        "findings": dataclasses.asdict(report.findings),
+        "arms": arms,
+        "runs": _runs(report),
+        "provenance": report.provenance,
+    }
+    text = json.dumps(plain(data), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return text + "\n"
+
+
+def _runs(report: ReportInput) -> list[dict[str, Any]]:
+    records = {str(row["run_id"]): row for row in report.records.to_dict("records")}
+    runs = []
+    for run in report.plan.runs:
+        record = records.get(run.run_id, {})
+        known = {key: record[key] for key in RUN_FIELDS if key in record}
+        planned = {"run_id": run.run_id, "arm_id": run.arm_id, "seed": run.seed, "status": "not run"}
+        runs.append(planned | known)
+    return runs
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's own types: text keys, lists, no NaN or infinity (they become null)."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):  # a scalar of numpy
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    return None if value != value else str(value)  # pandas' missing values are not equal to themselves

@@ -1,0 +1,116 @@
+"""Words for things that findings and plans hold as keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from harness.analysis.findings import GLYPHS, CellFinding, Effect, TableFinding
+from harness.study.plan import PaperValue, Plan
+
+MEMORY_MARK = "†"
+MEMORY_NOTE = f"{MEMORY_MARK} The paper's value from memory, not verified against the printed table."
+
+_METRICS = {"top1": "top-1", "top5": "top-5", "loss": "loss"}
+
+
+def metric_name(metric: str) -> str:
+    """`top1` -> `top-1`; other metrics keep their name."""
+    return _METRICS.get(metric, metric.replace("_", " "))
+
+
+def percent_suffix(metric: str) -> str:
+    """The unit of a metric in a column title."""
+    return ", %" if metric.startswith("top") else ""
+
+
+def verdict_text(effect: Effect) -> str:
+    """Glyph and word."""
+    return f"{GLYPHS.get(effect.verdict, '')} {effect.verdict}".strip()
+
+
+def short_name(key: str) -> str:
+    """How a table is called in running text.
+
+    >>> short_name("table5"), short_name("ladder")
+    ('Table 5', 'ladder')
+    """
+    found = re.fullmatch(r"table_?(\w+)", key)
+    return f"Table {found.group(1)}" if found else key
+
+
+def table_name(table: TableFinding) -> str:
+    """The table's short name and its title."""
+    return f"{short_name(table.key)}: {table.title}"
+
+
+def cell_name(cell: CellFinding) -> str:
+    """The row, and the column where the table has columns."""
+    return cell.row if cell.column is None else f"{cell.row} ({cell.column})"
+
+
+def ordered(table: TableFinding) -> list[CellFinding]:
+    """The cells column by column, in reading order inside a column."""
+    place = {column: index for index, column in enumerate(table.columns)}
+    return sorted(table.cells, key=lambda cell: place.get(cell.column, len(place)))
+
+
+def mark(status: str | None) -> str:
+    """The footnote sign of a paper value that nobody has looked up."""
+    return MEMORY_MARK if status is not None and status != "verified" else ""
+
+
+def paper_text(value: PaperValue | None) -> str:
+    """A printed value as printed (two decimals), marked if it is from memory."""
+    return "" if value is None else f"{value.value:.2f}{mark(value.status)}"
+
+
+def arm_name(plan: Plan, arm_id: str) -> str:
+    """The label of an arm ("table / row / column"), or the first digits of its identity."""
+    table, slash, rest = plan.arm_labels.get(arm_id, arm_id[:12]).partition(" / ")
+    return f"{short_name(table)}{slash}{rest}"
+
+
+def as_sentences(value: Any) -> tuple[str, ...]:
+    """Free text of a study file (a text, a list or a mapping) as a list of sentences."""
+    if value is None or value == "":
+        return ()
+    if isinstance(value, Mapping):
+        return tuple(f"{key}: {text}" for key, text in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(str(item) for item in value)
+    return (str(value),)
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as `a.b` -> text.
+
+    >>> flatten({"model": {"name": "resnet50", "args": {}}, "milestones": (1, 2.5)})
+    {'model.name': 'resnet50', 'milestones': '1, 2.5'}
+    """
+    flat: dict[str, str] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = setting_text(value)
+    return flat
+
+
+def setting_text(value: Any) -> str:
+    """A value of a setting as a reader would write it."""
+    if isinstance(value, list | tuple):
+        return ", ".join(setting_text(item) for item in value)
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "not set"}[value]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def as_slug(text: str) -> str:
+    """A text as an anchor.
+
+    >>> as_slug("Table 5: Model tweaks")
+    'table-5-model-tweaks'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,108 @@
+"""A document as PDF, set by Typst. The template gets data, never markup."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import typst
+
+from harness.reporting.cells import Cell, Table
+from harness.reporting.document import Block, Document, code_spans
+from harness.reporting.html import TEMPLATES, block_kind
+
+EPOCH = datetime.datetime(
+    2000, 1, 1, tzinfo=datetime.UTC
+)  # a fixed date, so that equal reports are equal files
+LONGEST_TEXT, DETAIL_SHARE = 40, 0.55  # in characters; second lines may wrap
+WHOLE_TABLE_ROWS = 16  # a table up to this length stays on one page
+FIRST_WITH_UA1 = (0, 14)  # the typst release that can check PDF/UA-1
+
+
+def to_pdf(document: Document, svgs: dict[str, bytes]) -> bytes:
+    """The whole report, as PDF/UA-1 where the installed typst can make it.
+
+    Raises:
+        typst.TypstError: the template does not compile; never because of a text in the document.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "report.typ").write_bytes((TEMPLATES / "report.typ").read_bytes())
+        (folder / "report.json").write_text(json.dumps(_data(document), ensure_ascii=False))
+        (folder / "figures").mkdir()
+        for key, svg in svgs.items():
+            (folder / "figures" / f"{key}.svg").write_bytes(svg)
+        return typst.compile(
+            str(folder / "report.typ"),
+            root=str(folder),
+            ignore_system_fonts=True,
+            pdf_standards=["ua-1"] if _can_check_ua1() else [],
+            timestamp=EPOCH,
+        )
+
+
+def _can_check_ua1() -> bool:
+    return tuple(int(part) for part in version("typst").split(".")[:2]) >= FIRST_WITH_UA1
+
+
+def _data(document: Document) -> dict[str, Any]:
+    sections = [
+        {"title": section.title, "blocks": [_block(block) for block in section.blocks]}
+        for section in document.sections
+    ]
+    banner = [{"text": text, "code": code} for text, code in code_spans(document.banner)]
+    return {
+        "banner": banner,
+        "title": document.title,
+        "question": document.question,
+        "scope": document.scope,
+        "sections": sections,
+    }
+
+
+def _block(block: Block) -> dict[str, Any]:
+    if isinstance(block, Table):
+        return _table(block)
+    return {"block": block_kind(block), **asdict(block)}
+
+
+def _table(table: Table) -> dict[str, Any]:
+    columns = [
+        {
+            "title": column.title,
+            "kind": column.kind,
+            "detail": column.detail_title if table.has_detail(index) else "",
+            "width": column_width(table, index),
+        }
+        for index, column in enumerate(table.columns)
+    ]
+    groups = [
+        {"name": name, "rows": [[asdict(cell) for cell in row.cells] for row in rows]}
+        for name, rows in table.groups()
+    ]
+    return {
+        "block": "table",
+        "caption": table.caption,
+        "columns": columns,
+        "groups": groups,
+        "notes": table.notes,
+        "breakable": len(table.rows) > WHOLE_TABLE_ROWS,
+    }
+
+
+def _detail_length(cell: Cell) -> float:
+    """In characters. Intervals need their length, other second lines may wrap."""
+    return len(cell.detail) * (0.95 if cell.detail.startswith("[") else DETAIL_SHARE)
+
+
+def column_width(table: Table, index: int) -> float:
+    """A share of the page for a column: the length of its longest text, tempered, so that long texts wrap."""
+    cells = [row.cells[index] for row in table.rows]
+    longest = max((max(len(cell.text), _detail_length(cell)) for cell in cells), default=0)
+    words = max((len(word) for word in table.columns[index].title.split()), default=0)
+    return float(min(max(longest, words, 4), LONGEST_TEXT)) ** 0.75

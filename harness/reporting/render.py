@@ -1,0 +1,74 @@
+"""Write a report in every format. The same input gives the same bytes in each of them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from harness.reporting.cells import Table
+from harness.reporting.csv_tables import to_csv
+from harness.reporting.figures.gallery import Picture, draw_all
+from harness.reporting.html import to_html
+from harness.reporting.inputs import ReportInput
+from harness.reporting.json_report import to_json
+from harness.reporting.latex import to_latex
+from harness.reporting.markdown import to_markdown
+from harness.reporting.outline import outline
+from harness.reporting.pdf import to_pdf
+from harness.reporting.sections.results import main_table
+
+OWN_FOLDERS = ("tables", "figures")  # replaced as a whole, so that no file of an older report stays behind
+
+
+def render(report: ReportInput, out_dir: Path) -> list[Path]:
+    """Write report.{md,html,pdf,json}, tables/*.{csv,tex}, figures/*.{svg,png}; return the paths, sorted.
+
+    Everything is written to a draft folder beside `out_dir` first: an error leaves the old report whole.
+    """
+    pictures = draw_all(report)
+    files = {**_texts(report, pictures), **_tables(report), **_figures(pictures)}
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".draft-", dir=out_dir) as name:
+        draft = Path(name)
+        for path, content in files.items():
+            (draft / path).parent.mkdir(exist_ok=True)
+            (draft / path).write_bytes(content)
+        _replace(draft, out_dir)
+    return sorted(out_dir / path for path in files)
+
+
+def _texts(report: ReportInput, pictures: list[Picture]) -> dict[str, bytes]:
+    document = outline(report, pictures)
+    svgs = {picture.key: picture.svg for picture in pictures}
+    return {
+        "report.md": to_markdown(document).encode(),
+        "report.html": to_html(document, svgs).encode(),
+        "report.pdf": to_pdf(document, svgs),
+        "report.json": to_json(report).encode(),
+    }
+
+
+def _tables(report: ReportInput) -> dict[str, bytes]:
+    files = {}
+    for table in report.findings.tables:
+        shown: Table = main_table(table, report.findings.settings)
+        files[f"tables/{table.key}.csv"] = to_csv(table).encode()
+        files[f"tables/{table.key}.tex"] = to_latex(shown).encode()
+    return files
+
+
+def _figures(pictures: list[Picture]) -> dict[str, bytes]:
+    svgs = {f"figures/{picture.key}.svg": picture.svg for picture in pictures}
+    return svgs | {f"figures/{picture.key}.png": picture.png for picture in pictures}
+
+
+def _replace(draft: Path, out_dir: Path) -> None:
+    """Move the draft's files into place; folders that belong to the report are swapped whole."""
+    for folder in OWN_FOLDERS:
+        if (out_dir / folder).exists():
+            shutil.rmtree(out_dir / folder)
+        if (draft / folder).exists():
+            (draft / folder).replace(out_dir / folder)
+    for file in sorted(path for path in draft.iterdir() if path.is_file()):
+        file.replace(out_dir / file.name)

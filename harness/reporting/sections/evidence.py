@@ -1,0 +1,77 @@
+"""Every number behind a verdict, for the reader who wants to check it."""
+
+from __future__ import annotations
+
+from harness.analysis.findings import CellFinding, Effect, TableFinding
+from harness.reporting.cells import NUMBER, SPREAD, Cell, Column, Row, Table
+from harness.reporting.document import Paragraph, Section
+from harness.reporting.inputs import ReportInput
+from harness.reporting.names import ordered, table_name
+from harness.reporting.numbers import DASH, interval, number, probability
+from harness.reporting.sections.results import effect_digits
+
+_COLUMNS = (
+    Column(title="Row"),
+    Column(title="n", kind=NUMBER),
+    Column(title="Effect, pp: Holm-adjusted interval", kind=SPREAD),
+    Column(title="p (Holm)", kind=NUMBER),
+    Column(title="df", kind=NUMBER),
+    Column(title="95 % CI, new test images too", kind=SPREAD),
+    Column(title="Detectable effect, pp", kind=NUMBER),
+    Column(title="P(one run is better)", kind=NUMBER),
+)
+
+
+def evidence(report: ReportInput) -> Section | None:
+    """One table per study table that has effects; None where nothing is compared."""
+    tables = [_table(table) for table in report.findings.tables if _with_effect(table)]
+    if not tables:
+        return None
+    intro = (
+        "Verdicts use the Holm-adjusted intervals. “New test images too” widens the interval to other "
+        "test images of the same kind. “Detectable effect” is the smallest true effect that this n would "
+        "find with probability 0.8. “P(one run is better)” is the chance that a single run of the row beats "
+        "a single run of the row it is compared with."
+    )
+    return Section("Evidence for each verdict", (Paragraph(intro), *tables))
+
+
+def _with_effect(table: TableFinding) -> list[tuple[CellFinding, Effect]]:
+    return [
+        (cell, cell.effect) for cell in ordered(table) if cell.effect and cell.effect.estimate is not None
+    ]
+
+
+def _table(table: TableFinding) -> Table:
+    cells = _with_effect(table)
+    noise = [f"Comparisons in the Holm family: {table.contrasts}."]
+    if table.pooled_sd is not None:
+        noise.append(f"Pooled sd between seeds: {number(table.pooled_sd)} pp.")
+    if table.seed_correlation is not None:
+        noise.append(f"Share of the variance that runs with the same seed have in common: "
+                     f"{number(table.seed_correlation)}.")  # fmt: skip
+    guarded = [cell.row for cell, effect in cells if effect.flagged]
+    if guarded:
+        noise.append(f"Own variance instead of the pooled one (variance guard): {', '.join(guarded)}.")
+    return Table(
+        key=f"{table.key}_evidence",
+        caption=f"{table_name(table)}: the numbers behind the verdicts.",
+        columns=_COLUMNS,
+        rows=tuple(Row(_row(cell, effect), cell.column or "") for cell, effect in cells),
+        notes=(" ".join(noise),),
+    )
+
+
+def _row(cell: CellFinding, effect: Effect) -> tuple[Cell, ...]:
+    digits = effect_digits(effect)
+    texts = (
+        cell.row,
+        str(effect.n),
+        interval(effect.adjusted_low, effect.adjusted_high, digits),
+        "" if effect.p_holm is None else probability(effect.p_holm),
+        "" if effect.df is None else number(effect.df, 1),
+        interval(effect.new_images_low, effect.new_images_high, digits),
+        "" if effect.detectable is None else number(effect.detectable, digits),
+        "" if effect.prob_better is None else number(effect.prob_better),
+    )
+    return tuple(Cell(text or DASH) for text in texts)

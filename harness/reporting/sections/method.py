@@ -1,0 +1,65 @@
+"""How the verdicts were made, in words, from the declared settings."""
+
+from __future__ import annotations
+
+from harness.analysis.findings import (
+    GLYPHS,
+    HELPS,
+    HURTS,
+    NO_DIFFERENCE,
+    NOT_EVALUABLE,
+    UNDECIDED,
+    Settings,
+)
+from harness.reporting.document import Definitions, Paragraph, Section
+from harness.reporting.inputs import ReportInput
+from harness.reporting.names import metric_name
+from harness.reporting.numbers import count, number
+
+_READ_OUTS = {"last_epoch": "at the last epoch (never at the best epoch on the test set)"}
+
+
+def method(report: ReportInput) -> Section:
+    """The protocol, and what each verdict word means."""
+    settings = report.findings.settings
+    read_outs = sorted({arm.recipe.read_out for arm in report.plan.arms.values()})
+    read = " and ".join(_READ_OUTS.get(name, name.replace("_", " ")) for name in read_outs)
+    text = (
+        f"Metric: {metric_name(settings.metric)} accuracy on the test set, read {read}, as declared before "
+        "the first run. Every recipe is trained with the same "
+        f"{count(len(report.findings.seeds), 'seed')}. {_noise(report)} "
+        "Each effect is a difference of two recipe means from a randomised-block fit over the whole table "
+        "(the seed is the block). A recipe whose residuals are much noisier than the others' keeps its own "
+        "variance (variance guard). Intervals are t intervals over re-training; the degrees of freedom "
+        f"follow Welch and Satterthwaite. Verdicts hold at a family-wise error rate of {settings.alpha:g} per "
+        "table (Holm). Diverged runs are outcomes: they are counted beside n, and a verdict that changes when they "
+        "are counted as chance accuracy is marked fragile. “±” is always the standard deviation (sd) over "
+        "seeds."
+    )
+    return Section("Method", (Paragraph(text), Definitions(_words(settings))))
+
+
+def _noise(report: ReportInput) -> str:
+    """The measured noise between seeds, per table, where it is known."""
+    sds = [table.pooled_sd for table in report.findings.tables if table.pooled_sd is not None]
+    if not sds:
+        return "The noise between seeds could not be estimated."
+    low, high = number(min(sds)), number(max(sds))
+    spread = f"{low} pp" if low == high else f"{low} to {high} pp, depending on the table"
+    return f"The noise between seeds (pooled sd) is {spread}."
+
+
+def _words(settings: Settings) -> tuple[tuple[str, str], ...]:
+    delta = f"{settings.smallest_effect_pp:g} pp"
+    texts = {
+        HELPS: f"the Holm-adjusted interval lies above 0; “by at least {delta}” if it lies above {delta}.",
+        HURTS: "the Holm-adjusted interval lies below 0; the qualifiers mirror those of “helps”.",
+        NO_DIFFERENCE: f"neither, and the 90 % interval lies within ±{delta} (equivalence test).",
+        UNDECIDED: "none of these: the data allow effects that matter in either direction, or none.",
+        NOT_EVALUABLE: "too few finished runs, or more than one training failure among at most ten seeds.",
+    }
+    words = tuple((f"{GLYPHS[word]} {word}", text) for word, text in texts.items())
+    return (
+        *words,
+        ("fragile", "dropping one seed, or counting diverged runs as chance, changes the verdict."),
+    )

@@ -1,0 +1,94 @@
+"""What a reader sees first: what this is not, what was asked, how much was run, and the answer."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from harness.analysis.findings import (
+    GLYPHS,
+    HELPS,
+    HURTS,
+    NO_DIFFERENCE,
+    NOT_EVALUABLE,
+    UNDECIDED,
+    CellFinding,
+    TableFinding,
+)
+from harness.reporting.document import Bullets, Claim, Claims, Paragraph, Section
+from harness.reporting.inputs import ReportInput
+from harness.reporting.names import as_sentences, flatten, ordered, table_name
+from harness.reporting.numbers import MINUS, count, duration, is_number
+
+_NEGATIVE = re.compile(r"(?<=[\s\[(])-(?=\d)")  # the hyphen of a negative number, not that of a name
+
+
+def banner(report: ReportInput) -> str:
+    """The first line: that this is not the paper's experiment. Empty where data and size are the paper's."""
+    findings = report.findings
+    if findings.settings.comparable_to_paper:
+        return ""
+    where = f"This is a `{findings.size}` run on {', '.join(data_names(report))}"
+    if not report.plan.header.get("paper"):
+        return f"{where}."
+    data = report.plan.header.get("paper_data", "ImageNet")
+    return f"{where}: it is not a reproduction of the paper's {data} numbers."
+
+
+def question(report: ReportInput) -> str:
+    """The study's question, as its file states it."""
+    return str(report.plan.header.get("question") or "")
+
+
+def scope(report: ReportInput) -> str:
+    """One line: how much was planned and run, on what."""
+    plan, findings = report.plan, report.findings
+    rows = sum(len(table.cells) for table in findings.tables)
+    models = sorted({arm.recipe.model.name for arm in plan.arms.values()})
+    parts = [
+        f"{count(rows, 'row')} in {count(len(findings.tables), 'table')}",
+        f"{count(len(plan.arms), 'distinct recipe')}",
+        f"{count(len(plan.runs), 'run')} ({count(len(findings.seeds), 'seed')} each)",
+        f"data: {', '.join(data_names(report))}",
+        f"model: {', '.join(models)}",
+    ]
+    if device := flatten(report.provenance).get("device"):
+        parts.append(f"device: {device}")
+    if "train_time_s" in report.records:
+        times = [float(t) for t in report.records["train_time_s"] if is_number(t)]
+        parts.append(f"training time, summed over runs: {duration(sum(times))}")
+    return " · ".join(parts)
+
+
+def data_names(report: ReportInput) -> list[str]:
+    """The data sets of the plan, sorted."""
+    return sorted({arm.recipe.data.name for arm in report.plan.arms.values()})
+
+
+def answer(report: ReportInput) -> Section:
+    """The counts of verdicts, then one sentence per row."""
+    blocks: list[Paragraph | Bullets | Claims] = [Paragraph(_tally(report.findings.tables))]
+    if expected := as_sentences(report.plan.header.get("expect")):
+        blocks += [Paragraph("Expected before the first run:"), Bullets(expected)]
+    blocks += [
+        Claims(table_name(table), tuple(_claim(cell) for cell in ordered(table)))
+        for table in report.findings.tables
+    ]
+    return Section("Answer", tuple(blocks))
+
+
+def _tally(tables: tuple[TableFinding, ...]) -> str:
+    words = Counter(cell.effect.verdict for table in tables for cell in table.cells if cell.effect)
+    order = (HELPS, HURTS, NO_DIFFERENCE, UNDECIDED, NOT_EVALUABLE)
+    counts = ", ".join(f"{words[word]} {GLYPHS[word]} {word}" for word in order if words[word])
+    if not counts:
+        return "Nothing is compared yet: no row has an effect."
+    return f"Verdicts on {count(sum(words.values()), 'comparison')}: {counts}."
+
+
+def _claim(cell: CellFinding) -> Claim:
+    sentence = _NEGATIVE.sub(MINUS, cell.sentence)
+    if cell.effect is None:
+        return Claim("·", sentence, "")
+    glyph, word = GLYPHS.get(cell.effect.verdict, ""), cell.effect.verdict
+    return Claim(glyph if word in sentence else f"{glyph} {word}", sentence, word)

@@ -1,0 +1,94 @@
+"""What is undecided, and what it would cost to settle it."""
+
+from __future__ import annotations
+
+import re
+
+from harness.analysis.findings import UNDECIDED, CellFinding, TableFinding
+from harness.reporting.cells import NUMBER, TEXT, plain_table
+from harness.reporting.document import Paragraph, Section
+from harness.reporting.inputs import ReportInput
+from harness.reporting.names import cell_name, short_name
+from harness.reporting.numbers import DASH, count, duration, is_number
+
+_MORE_SEEDS = re.compile(r"(\d+) more seed")
+
+
+def settling(report: ReportInput) -> Section:
+    """Seeds, runs and training time for each open verdict, and for all of them together."""
+    open_cells = [
+        (table, cell)
+        for table in report.findings.tables
+        for cell in table.cells
+        if cell.effect and cell.effect.verdict == UNDECIDED
+    ]
+    title = "Undecided, and what it would cost to settle"
+    if not open_cells:
+        return Section(title, (Paragraph("No comparison is undecided."),))
+    times = mean_train_time(report)
+    rows, wanted = [], dict[str, int]()
+    for table, cell in open_cells:
+        seeds = more_seeds(cell)
+        arms = _arms(report, table, cell)
+        rows.append([short_name(table.key), cell_name(cell), *_cost(dict.fromkeys(arms, seeds or 0), times)])
+        for arm in arms:
+            wanted[arm] = max(wanted.get(arm, 0), seeds or 0)
+    titles = {"Table": TEXT, "Row": TEXT, "More seeds": NUMBER, "Runs": NUMBER, "Training time": NUMBER}
+    table_of_costs = plain_table("undecided", "The cost of a verdict on each open row.", titles, rows)
+    delta = report.findings.settings.smallest_effect_pp
+    text = (
+        f"Seeds are estimated for the smallest effect of interest ({delta:g} pp), not for the effect seen, "
+        "with probability 0.8 of a verdict if the true effect has that size. Rows share runs: "
+        f"{_total(wanted, times)}."
+    )
+    return Section(title, (Paragraph(text), table_of_costs))
+
+
+def more_seeds(cell: CellFinding) -> int | None:
+    """The number of further seeds that the verdict's qualifier names, if it names one."""
+    found = _MORE_SEEDS.search(cell.effect.qualifier) if cell.effect else None
+    return int(found.group(1)) if found else None
+
+
+def mean_train_time(report: ReportInput) -> dict[str, float]:
+    """Arm -> mean training time of one run in seconds, for arms with a measured run."""
+    if "train_time_s" not in report.records:
+        return {}
+    by_arm: dict[str, list[float]] = {}
+    for arm, time_s in zip(report.records["arm_id"], report.records["train_time_s"], strict=True):
+        if is_number(time_s):
+            by_arm.setdefault(str(arm), []).append(float(time_s))
+    return {arm: sum(times) / len(times) for arm, times in by_arm.items()}
+
+
+def _arms(report: ReportInput, table: TableFinding, cell: CellFinding) -> list[str]:
+    """The arms that need the seeds: the row's, the one it is compared with, and their teachers."""
+    assert cell.effect is not None
+    versus = next(
+        (c.arm_id for c in table.cells if c.row == cell.effect.versus and c.column == cell.column), None
+    )
+    arms = [arm for arm in (cell.arm_id, versus) if arm]
+    teachers = [report.plan.arms[arm].teacher for arm in arms if arm in report.plan.arms]
+    return list(dict.fromkeys([*arms, *(teacher for teacher in teachers if teacher)]))
+
+
+def _cost(seeds: dict[str, int], times: dict[str, float]) -> list[str]:
+    """Seeds, runs and time of one row, or dashes where the number of seeds is not known."""
+    most = max(seeds.values(), default=0)
+    if not most:
+        return [DASH, DASH, DASH]
+    return [f"about {most}", str(sum(seeds.values())), _time(seeds, times)]
+
+
+def _time(seeds: dict[str, int], times: dict[str, float]) -> str:
+    if any(arm not in times for arm in seeds):
+        return f"{DASH} (not measured)"
+    return duration(sum(n * times[arm] for arm, n in seeds.items()))
+
+
+def _total(wanted: dict[str, int], times: dict[str, float]) -> str:
+    runs = sum(wanted.values())
+    if not runs:
+        return "no number of seeds is known yet"
+    time_s = _time(wanted, times)
+    return f"all open rows together need {count(runs, 'run')}, {time_s} of training one after another"

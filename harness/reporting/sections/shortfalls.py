@@ -1,0 +1,73 @@
+"""What is missing or failed, what was replaced, and what the paper leaves out."""
+
+from __future__ import annotations
+
+import textwrap
+
+from harness.reporting.cells import NUMBER, TEXT, Table, plain_table
+from harness.reporting.document import Block, Bullets, Paragraph, Section
+from harness.reporting.inputs import ReportInput
+from harness.reporting.names import arm_name, as_sentences
+from harness.reporting.numbers import DASH, count
+from harness.study.records import FINISHED
+
+NOT_RUN = "not run"
+ERROR_CHARS = 120
+
+
+def statuses(report: ReportInput) -> dict[str, str]:
+    """run_id -> status, for every run of the plan."""
+    known = dict(zip(report.records["run_id"], report.records["status"], strict=True))
+    return {run.run_id: str(known.get(run.run_id, NOT_RUN)) for run in report.plan.runs}
+
+
+def shortfalls(report: ReportInput) -> Section:
+    """Runs without a result, substitutions at this size, and the gaps of the paper."""
+    blocks: list[Block] = []
+    bad = _unfinished(report)
+    total = len(report.plan.runs)
+    if bad is None:
+        blocks.append(Paragraph(f"All {count(total, 'planned run')} finished."))
+    else:
+        lost = len(bad.rows)
+        blocks += [Paragraph(f"{count(lost, 'run')} of {total} did not finish with a value."), bad]
+    for title, items in (
+        ("What differs from the paper at this size:", report.plan.notes),
+        ("Deviations:", as_sentences(report.plan.header.get("deviations"))),
+        ("What the paper leaves out:", as_sentences(report.plan.header.get("unknown"))),
+    ):
+        if items:
+            blocks += [Paragraph(title), Bullets(tuple(items))]
+    return Section("Missing, failed, replaced", tuple(blocks))
+
+
+def _unfinished(report: ReportInput) -> Table | None:
+    attempts, errors, status_of = _column(report, "attempts"), _column(report, "error"), statuses(report)
+    rows = [
+        [
+            arm_name(report.plan, run.arm_id),
+            str(run.seed),
+            status_of[run.run_id],
+            attempts.get(run.run_id, DASH),
+            _first_line(errors.get(run.run_id, "")),
+        ]
+        for run in report.plan.runs
+        if status_of[run.run_id] != FINISHED
+    ]
+    if not rows:
+        return None
+    titles = {"Run": TEXT, "Seed": NUMBER, "Status": TEXT, "Attempts": NUMBER, "Error": TEXT}
+    return plain_table("unfinished", "Planned runs without a value.", titles, rows)
+
+
+def _column(report: ReportInput, name: str) -> dict[str, str]:
+    """run_id -> the value of a column as text, where there is one."""
+    if name not in report.records:
+        return {}
+    pairs = zip(report.records["run_id"], report.records[name], strict=True)
+    return {str(run): str(value) for run, value in pairs if value is not None and value == value}
+
+
+def _first_line(error: str) -> str:
+    lines = error.strip().splitlines()
+    return textwrap.shorten(lines[0], ERROR_CHARS, placeholder=" ...") if lines else DASH

@@ -1,0 +1,83 @@
+"""The canonical text of an arm, as `spec.canonical_json` writes it, for 100,000 arms in a few seconds.
+
+Most arms of a study share their model, data, augmentation and tricks, and differ in numbers. So the text
+around the numbers is made once per combination of shared parts. A test compares with `canonical_json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any
+
+from harness.study.spec import Arm, Recipe, TrickSpec, canonical_json, digest
+
+_FIELDS = sorted(field.name for field in dataclasses.fields(Recipe))
+_NUMBERS = [field.name for field in dataclasses.fields(Recipe) if field.type in ("int", "float")]
+_SHARED = [name for name in _FIELDS if name not in _NUMBERS]
+_NUMBERS.sort()
+_numbers = attrgetter(*_NUMBERS)
+_shared = attrgetter(*_SHARED)
+
+
+class CanonicalText:
+    """Texts of arms, remembering the text of every part that several arms hold as one object."""
+
+    def __init__(self) -> None:
+        # By the ids of the parts; the parts are kept beside, so that an id stays theirs.
+        self._frames: dict[tuple[int, ...], tuple[Any, str]] = {}
+        self._parts: dict[int, tuple[Any, str]] = {}
+
+    def arm_id(self, arm: Arm) -> str:
+        """Equal to `arm.arm_id`, faster.
+
+        Raises:
+            ValueError: a number is not finite.
+        """
+        return digest(self.arm(arm))
+
+    def arm(self, arm: Arm) -> str:
+        """Equal to `canonical_json(dataclasses.asdict(arm))`."""
+        teacher = "null" if arm.teacher is None else json.dumps(arm.teacher)
+        recipe = self.recipe(arm.recipe)
+        return f'{{"recipe":{recipe},"teacher":{teacher},"tricks":{self._part(arm.tricks)}}}'
+
+    def recipe(self, recipe: Recipe) -> str:
+        """The recipe's part of the text."""
+        shared = _shared(recipe)
+        key = tuple(map(id, shared))
+        found = self._frames.get(key)
+        if found is None:
+            found = self._frames[key] = (shared, self._frame(recipe))
+        numbers = _numbers(recipe)
+        if not math.isfinite(sum(numbers)):
+            wrong = [name for name, value in zip(_NUMBERS, numbers, strict=True) if not math.isfinite(value)]
+            raise ValueError(f"{' and '.join(wrong)} must be a finite number")
+        return found[1] % numbers  # JSON writes numbers as repr does
+
+    def _frame(self, recipe: Recipe) -> str:
+        """The text with %r in place of every number."""
+        parts = []
+        for name in _FIELDS:
+            text = "%r" if name in _NUMBERS else self._part(getattr(recipe, name)).replace("%", "%%")
+            parts.append(f"{json.dumps(name)}:{text}")
+        return "{" + ",".join(parts) + "}"
+
+    def _part(self, value: Any) -> str:
+        known = self._parts.get(id(value))
+        if known is None:
+            known = self._parts[id(value)] = (value, canonical_json(_plain(value)))
+        return known[1]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, tuple) and value and isinstance(value[0], TrickSpec):
+        return [dataclasses.asdict(trick) for trick in value]
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value

@@ -1,0 +1,140 @@
+"""The cells of a study's tables at one size: the arm that answers each, its comparison, what was printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.study.drafts import Draft, Row, Study, draft
+from harness.study.paper import paper_values
+from harness.study.plan import Cell, PaperValue, PlanTable
+from harness.study.problems import Location, ProblemList, unknown
+from harness.study.resolve import ArmError, Resolver
+from harness.study.schema import Table
+from harness.study.trick_sets import Unusable
+
+
+def check_rows(key: str, table: Table, rows: tuple[Row, ...], problems: ProblemList) -> None:
+    """Add what is wrong with the rows of a table at every size: labels, references, printed values."""
+    seen: dict[str, Row] = {}
+    for row in rows:
+        if row.label in seen:
+            problems.add((*row.location, "label"), f"duplicate row label '{row.label}' in table '{key}'")
+        seen.setdefault(row.label, row)
+    if rows and all(row.cite for row in rows):
+        problems.add(("tables", key), f"table '{key}' trains nothing: every row is a quoted number")
+    columns = _columns(table)
+    for row in rows:
+        _check_references(row, seen, columns, problems)
+        paper_values(row, columns, _paper_at(row), problems)
+
+
+def resolve_table(key: str, study: Study, resolver: Resolver, problems: ProblemList, size: str) -> PlanTable:
+    """The table's cells in reading order. A cell that cannot be resolved is reported and left out."""
+    table = study.file.tables[key]
+    columns = _columns(table)
+    bases: dict[tuple[str | None, str], Draft] = {}
+    cells = []
+    for row in study.rows[key]:
+        values = paper_values(row, columns, _paper_at(row), problems) if row.paper else {}
+        for column in columns:
+            if row.columns is not None and column not in row.columns:
+                continue
+            if row.cite:
+                cells.append(_cell(row, column, values, None, ()))
+                continue
+            settings = table.columns[column] if column is not None else None
+            start = row.start_from or (settings and settings.start_from) or table.start_from
+            base = bases.get((column, start))
+            if base is None:
+                if start not in study.arms:
+                    continue  # reported with the names
+                own = draft(settings.model, settings.set.values(), ()) if settings else Draft()
+                base = bases[column, start] = own.then(study.arms[start])
+            try:
+                found = resolver.arm_id(base.then(row.draft))
+            except Unusable:  # reported with the names
+                continue
+            except ValueError as error:
+                shown = f"{key}, row '{row.label}'" + (f", column '{column}'" if column else "")
+                at = ("arms", error.arm) if isinstance(error, ArmError) else row.location
+                problems.add(at, str(error), row=shown, size=size)
+                continue
+            cells.append(_cell(row, column, values, *found))
+    return PlanTable(
+        key=key, title=table.title, design=table.design, columns=columns, cells=tuple(cells), note=table.note
+    )
+
+
+def _cell(
+    row: Row,
+    column: str | None,
+    values: Mapping[str | None, Mapping[str, PaperValue]],
+    arm_id: str | None,
+    tricks: tuple[str, ...],
+) -> Cell:
+    return Cell(
+        row=row.label,
+        column=column,
+        arm_id=arm_id,
+        tricks=tricks,
+        versus=row.versus if arm_id else None,
+        paper=values.get(column, {}) if values else {},
+        paper_versus=row.paper_versus,
+        note=row.note,
+    )
+
+
+def _columns(table: Table) -> tuple[str | None, ...]:
+    return tuple(table.columns) or (None,)
+
+
+def _paper_at(row: Row) -> Location:
+    return row.location if "paper" in row.location else (*row.location, "paper")
+
+
+def _check_references(
+    row: Row, rows: Mapping[str, Row], columns: tuple[str | None, ...], problems: ProblemList
+) -> None:
+    for column in row.columns or ():
+        if column not in columns:
+            names = [name for name in columns if name is not None]
+            problems.add((*row.location, "columns"), unknown("column", column, names))
+    if row.cite:
+        _check_quoted(row, problems)
+        return
+    if row.versus is not None:
+        _check_other(row, row.versus, "versus", rows, problems)
+        other = rows.get(row.versus)
+        lacking = _exists_in(row, columns) - _exists_in(other, columns) if other else set()
+        if other and other.cite:
+            message = f"row '{row.versus}' is quoted, not trained; nothing can be compared with it"
+            problems.add((*row.location, "versus"), message)
+        elif lacking:
+            names = sorted(str(column) for column in lacking)
+            message = (
+                f"row '{row.versus}' is not in column {', '.join(names)}; name another row with 'versus'"
+            )
+            problems.add((*row.location, "versus"), message)
+    if row.paper_versus is not None:
+        _check_other(row, row.paper_versus, "paper_versus", rows, problems)
+
+
+def _check_quoted(row: Row, problems: ProblemList) -> None:
+    if not row.paper:
+        problems.add(row.location, f"row '{row.label}' is quoted (cite) but has no 'paper' values")
+    if row.draft != Draft() or row.start_from:
+        message = (
+            f"row '{row.label}' is quoted (cite): nothing is trained, so it takes no add, set or start_from"
+        )
+        problems.add(row.location, message)
+
+
+def _check_other(row: Row, name: str, key: str, rows: Mapping[str, Row], problems: ProblemList) -> None:
+    if name not in rows:
+        problems.add((*row.location, key), unknown("row", name, rows))
+    elif rows[name] is row:
+        problems.add((*row.location, key), f"row '{row.label}' cannot be compared with itself")
+
+
+def _exists_in(row: Row, columns: tuple[str | None, ...]) -> set[str | None]:
+    return set(columns if row.columns is None else row.columns)

@@ -1,0 +1,51 @@
+"""Reads a study file, and finds every mistake in it before anything is planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.study.catalogue import Catalogue
+from harness.study.cells import check_rows
+from harness.study.designs import make_rows
+from harness.study.drafts import Row, Study, named_arms
+from harness.study.expand import check_sizes
+from harness.study.names import check_names, check_sizes_exist
+from harness.study.problems import Problem, StudyError
+from harness.study.recipes import RECIPES
+from harness.study.schema_problems import parse_study
+from harness.study.source import read_source
+
+CHEAP_CELLS = (
+    2_000  # up to here every size is resolved when loading; a larger study, only the size that is planned
+)
+
+
+def load_study(path: Path, catalogue: Catalogue) -> Study:
+    """Read, check and return a study.
+
+    Raises:
+        StudyError: every mistake in the file, each with its line, the nearest valid name and the valid ones.
+    """
+    unreadable: list[Problem] = []
+    source = read_source(path, unreadable)
+    problems = source.problem_list()
+    check_sizes_exist(source.data, problems)
+    file = parse_study(source.data, problems)
+    if file is None:
+        raise StudyError([*unreadable, *problems.problems()])
+    check_names(file, catalogue, problems)
+    rows: dict[str, tuple[Row, ...]] = {}
+    for key, table in file.tables.items():
+        rows[key] = make_rows(key, table, problems)
+        check_rows(key, table, rows[key], problems)
+    study = Study(file=file, source=source, arms=named_arms(file.arms, problems), rows=rows)
+    if file.baseline.recipe in RECIPES and _cells(study) <= CHEAP_CELLS:
+        check_sizes(study, catalogue, problems)
+    found = [*unreadable, *problems.problems()]
+    if found:
+        raise StudyError(found)
+    return study
+
+
+def _cells(study: Study) -> int:
+    return sum(len(rows) * max(1, len(study.file.tables[key].columns)) for key, rows in study.rows.items())

@@ -1,0 +1,87 @@
+"""`harness plan --json`: the plan as plain data, with a stable schema.
+
+schema          1; grows when a key changes its meaning or goes
+study, size     names
+header          paper, question, expect, unknown, metric, smallest_effect (percentage points), seeds, smoke,
+                size_line
+seeds           [0, 1, ...]
+notes           [text]: what the size scales and replaces
+tables          [{key, title, design, columns, note, cells}]
+  cells         [{row, column, arm_id, tricks, versus, paper, paper_versus, note}]
+                arm_id null: quoted, not trained
+    paper       {metric: {value, status}}; value in percent; status is verified or memory
+arms            {arm_id: {label, recipe, tricks, teacher}}; recipe: every field of study.spec.Recipe
+runs            [{run_id, arm_id, seed, needs, macs, time_s, done}] in submission order
+                macs: multiply-adds of the whole training; time_s null: nothing measured yet
+totals          {cells, arms, runs, done, macs, time_s, shared_runs_saved}
+                macs and time_s: of the runs that are not done
+                shared_runs_saved: runs that the tables would train again if they did not share them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from harness.study.plan import Cell, Plan, PlanTable
+
+PLAN_SCHEMA = 1
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """The data described at the top of this file; `json.dumps` takes it as it is."""
+    return {
+        "schema": PLAN_SCHEMA,
+        "study": plan.study,
+        "size": plan.size,
+        "header": dict(plan.header),
+        "seeds": list(plan.seeds),
+        "notes": list(plan.notes),
+        "tables": [_table(table) for table in plan.tables],
+        "arms": {
+            arm_id: {"label": plan.arm_labels[arm_id], **dataclasses.asdict(arm)}
+            for arm_id, arm in plan.arms.items()
+        },
+        "runs": [{**dataclasses.asdict(run), "needs": list(run.needs)} for run in plan.runs],
+        "totals": totals(plan),
+    }
+
+
+def totals(plan: Plan) -> dict[str, Any]:
+    """Counts of the whole plan, and the cost of what is not done. time_s is None while any run has none."""
+    trained = [cell.arm_id for table in plan.tables for cell in table.cells if cell.arm_id is not None]
+    todo = [run for run in plan.runs if not run.done]
+    times = [run.time_s for run in todo if run.time_s is not None]
+    return {
+        "cells": sum(len(table.cells) for table in plan.tables),
+        "arms": len(plan.arms),
+        "runs": len(plan.runs),
+        "done": len(plan.runs) - len(todo),
+        "macs": sum(run.macs for run in todo),
+        "time_s": sum(times) if len(times) == len(todo) else None,
+        "shared_runs_saved": (len(trained) - len(set(trained))) * len(plan.seeds),
+    }
+
+
+def _table(table: PlanTable) -> dict[str, Any]:
+    return {
+        "key": table.key,
+        "title": table.title,
+        "design": table.design,
+        "columns": list(table.columns),
+        "note": table.note,
+        "cells": [_cell(cell) for cell in table.cells],
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    return {
+        "row": cell.row,
+        "column": cell.column,
+        "arm_id": cell.arm_id,
+        "tricks": list(cell.tricks),
+        "versus": cell.versus,
+        "paper": {name: {"value": value.value, "status": value.status} for name, value in cell.paper.items()},
+        "paper_versus": cell.paper_versus,
+        "note": cell.note,
+    }

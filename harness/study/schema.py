@@ -1,0 +1,138 @@
+"""The study file, key by key. What a key means is written beside it; docs/studies.md has examples."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PlainValidator
+
+from harness.study.changes import AnyUse, Changes, Closed, Positive, Whole
+from harness.study.uses import Use, parse_uses
+
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[Whole, Field(ge=1)]
+Uses = Annotated[tuple[Use, ...], PlainValidator(parse_uses)]
+
+
+def _fraction(value: Any) -> Fraction:
+    """`1/8`, `0.125` or `2`, greater than 0."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError
+        fraction = Fraction(str(value).replace(" ", ""))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise ValueError(f"must be a fraction such as 1/8, got {value!r}") from None
+    if fraction <= 0:
+        raise ValueError(f"must be greater than 0, got {value!r}")
+    return fraction
+
+
+class Seeds(Closed):
+    """How often every arm is trained: at first, and at most when more seeds would settle a verdict."""
+
+    start: Count = 3
+    at_most: Count = 10
+
+
+class Baseline(Closed):
+    """Where every row starts unless it says otherwise."""
+
+    model: AnyUse
+    recipe: Text  # a name in harness/study/recipes.py
+    set: Changes = Changes()
+
+
+class Replacement(Closed):
+    """At one size, one trick stands in for another."""
+
+    by: Text
+    because: Text
+
+
+class Size(Closed):
+    """The scale at which the tables are run. harness/study/sizes.py has the rules."""
+
+    data: AnyUse
+    resolution: Count  # side of the square input, in pixels
+    epochs: Positive  # length of the baseline; every other time scales with it
+    batch_scale: Annotated[Fraction, PlainValidator(_fraction)] = Fraction(1)  # factor on every batch size
+    models: dict[str, dict[str, Any]] = Field(default={})  # model name -> constructor arguments at this size
+    train_images: Count | None = None  # None: all
+    test_images: Count | None = None
+    set: Changes = Changes()  # changes to the baseline at this size
+    replace: dict[str, Replacement] = Field(default={})  # trick -> its stand-in
+
+
+class NamedArm(Closed):
+    """A starting point that tables and teachers refer to by name."""
+
+    start: Text = Field(default="baseline", alias="from")  # another named arm
+    model: AnyUse | None = None
+    set: Changes = Changes()
+    add: Uses = ()
+
+
+class Column(Closed):
+    """One column of a table: every row of the table once more, on another model or with other numbers."""
+
+    start_from: Text | None = None  # in place of the table's
+    model: AnyUse | None = None
+    set: Changes = Changes()
+
+
+class RowEntry(Closed):
+    """One row of the designs `rows` and `stack`."""
+
+    label: Text
+    add: Uses = ()
+    set: Changes = Changes()
+    start_from: Text | None = None  # a named arm, in place of the table's
+    on: Text | None = None  # design `stack`: an earlier row, in place of the one above
+    versus: Text | None = None  # the row this one is compared with
+    paper: dict[str, Any] = Field(default={})  # printed values; with columns, one map per column
+    paper_versus: Text | None = None  # where the paper's own effect is measured from another row
+    columns: tuple[str, ...] | None = None  # the columns in which this row exists; None: all
+    cite: bool = False  # a number quoted from elsewhere: nothing is trained
+    note: Text | None = None
+
+
+class Table(Closed):
+    """Rows, and how they are made (harness/study/designs.py)."""
+
+    title: Text
+    design: Text
+    start_from: Text = "baseline"
+    columns: dict[str, Column] = Field(default={})
+    note: Text | None = None
+    rows: tuple[RowEntry, ...] = ()  # rows, stack
+    tricks: Uses = ()  # add_one_in, leave_one_out, factorial, fractional
+    factors: dict[str, list[Any]] = Field(default={})  # grid: field, trick or trick.option -> its levels
+    exclude: tuple[dict[str, Any], ...] = ()  # grid: combinations that are left out
+    resolution: Annotated[Whole, Field(ge=3, le=8)] | None = None  # fractional
+    paper: dict[str, dict[str, Any]] = Field(default={})  # generated label -> printed values
+
+
+def _expectation(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and all(isinstance(part, str) for item in value.items() for part in item):
+        return value
+    raise ValueError("must be a text, or a map of trick to text")
+
+
+class StudyFile(Closed):
+    """One question, answered by one or more tables."""
+
+    study: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    paper: Text | None = None  # key in docs/references.bib
+    question: Text
+    expect: Annotated[Any, AfterValidator(_expectation)] = ""
+    unknown: tuple[Text, ...] = ()  # what the paper leaves out
+    metric: Literal["top1", "top5"] = "top1"
+    smallest_effect: Positive = 0.2  # percentage points
+    seeds: Seeds = Seeds()
+    baseline: Baseline
+    sizes: dict[str, Size]
+    arms: dict[str, NamedArm] = Field(default={})
+    tables: dict[str, Table]

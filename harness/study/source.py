@@ -1,0 +1,137 @@
+"""A YAML file as plain data, with the line of every key and list item."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from harness.study.problems import Location, Problem, ProblemList, StudyError, unknown
+
+
+@dataclass(slots=True)
+class Source:
+    """What was read from a file. Lines count from 1."""
+
+    path: str
+    data: Any = None
+    lines: dict[Location, int] = field(default_factory=dict)
+
+    def line(self, location: Location) -> int:
+        """The line of a place in the file, or of the nearest place around it that the file has."""
+        while location not in self.lines:
+            if not location:
+                return 1
+            location = location[:-1]
+        return self.lines[location]
+
+    def problem_list(self) -> ProblemList:
+        """An empty list of mistakes in this file."""
+        return ProblemList(self.path, self.line)
+
+
+def read_source(path: Path, problems: list[Problem]) -> Source:
+    """Read one YAML 1.2 document with plain values: no tags, anchors or aliases.
+
+    Duplicate keys, tags and aliases are appended to `problems`, and reading goes on.
+
+    Raises:
+        StudyError: the file is not there, is not text, or is not YAML.
+    """
+    text = _read_text(path)
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        root = yaml.compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        why = " ".join(str(part) for part in (error.context, error.problem) if part)
+        raise _error(path, mark.line + 1 if mark else 0, f"not valid YAML: {why}") from None
+    except YAMLError as error:
+        raise _error(path, 0, f"not valid YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise _error(path, 0, "nested too deeply to be a study") from None
+    if root is None:
+        raise _error(path, 0, "the file is empty; a study needs at least study, baseline, sizes and tables")
+    source = Source(str(path))
+    reader = _Reader(yaml, source, problems)
+    source.data = reader.value(root, ())
+    return source
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        folder = path.parent
+        beside = [file.name for file in folder.glob("*.yaml")] if folder.is_dir() else []
+        raise _error(path, 0, "no such file; " + unknown("study", path.name, beside)) from None
+    except UnicodeDecodeError as error:
+        raise _error(
+            path, 0, f"not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
+        ) from None
+    except OSError as error:
+        raise _error(path, 0, f"cannot be read: {error.strerror}") from None
+
+
+def _error(path: Path, line: int, message: str) -> StudyError:
+    return StudyError([Problem(str(path), line, message)])
+
+
+class _Reader:
+    """Turns YAML nodes into plain values and remembers lines."""
+
+    def __init__(self, yaml: YAML, source: Source, problems: list[Problem]) -> None:
+        self._yaml = yaml
+        self._source = source
+        self._problems = problems
+        self._seen: set[int] = set()
+
+    def value(self, node: Node, location: Location) -> Any:
+        line = node.start_mark.line + 1
+        self._source.lines.setdefault(location, line)
+        if id(node) in self._seen:
+            # Aliases also allow a few lines to expand into billions of values.
+            self._say(line, "aliases (*name) are not part of the study format; write the value again")
+            return None
+        self._seen.add(id(node))
+        if isinstance(node, MappingNode):
+            return self._mapping(node, location)
+        if isinstance(node, SequenceNode):
+            return [self.value(item, (*location, index)) for index, item in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _mapping(self, node: MappingNode, location: Location) -> dict[Hashable, Any]:
+        found: dict[Hashable, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, ScalarNode):
+                self._say(line, "a key must be a plain word, not a list or a map")
+                continue
+            key = self._scalar(key_node)
+            here = (*location, key)
+            if key in found:
+                self._say(line, f"duplicate key '{key}', first on line {self._source.lines[here]}")
+                here = (*location, f"{key} (again)")
+                self.value(value_node, here)
+                continue
+            self._source.lines[here] = line
+            found[key] = self.value(value_node, here)
+        return found
+
+    def _scalar(self, node: Node) -> Any:
+        if node.tag is not None and not str(node.tag).startswith("tag:yaml.org,2002:"):
+            self._say(node.start_mark.line + 1, f"the tag {node.tag} is not part of the study format")
+            return None
+        try:
+            return self._yaml.constructor.construct_object(node)
+        except (YAMLError, ValueError) as error:
+            self._say(node.start_mark.line + 1, f"cannot read '{node.value}': {str(error).splitlines()[0]}")
+            return None
+
+    def _say(self, line: int, message: str) -> None:
+        self._problems.append(Problem(self._source.path, line, message))

@@ -1,0 +1,120 @@
+"""A run folder read once: everything that one update of its MLflow run needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.study.records import RunFolder, read_json
+from harness.study.spec import RunSpec
+from harness.tracking.runs import (
+    Marker,
+    Point,
+    Tail,
+    curve_points,
+    describing_tags,
+    ended_tags,
+    final_points,
+    read_summary,
+    read_tail,
+    state_of,
+)
+
+ROWS_LENGTH = 7500  # characters; MLflow's limit for a tag is 8,000
+
+Cells = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a run folder holds beyond `Tail.offset` of the last update."""
+
+    folder: RunFolder
+    spec: Mapping[str, Any]
+    arm_id: str
+    summary: Mapping[str, Any] | None
+    tail: Tail
+    marker: Marker
+    rows: str  # the cells that the run answers, as JSON
+
+    @property
+    def points(self) -> list[Point]:
+        """The new part of the curves, and the results of an ended run."""
+        final = final_points(self.summary) if self.summary is not None else []
+        return curve_points(self.tail.events) + final
+
+    @property
+    def started_ms(self) -> int:
+        """When the run began, from its record."""
+        return round((self.summary["started_s"] if self.summary else min(self._times())) * 1000)
+
+    @property
+    def ended_ms(self) -> int:
+        """When the run ended, or was last heard of."""
+        return round((self.summary["ended_s"] if self.summary else max(self._times())) * 1000)
+
+    def identity(self, study: str, size: str) -> dict[str, str]:
+        """Tags that never change: by these the MLflow run is found again."""
+        return {
+            "study": study,
+            "size": size,
+            "run_id": self.folder.run_id,
+            "arm_id": self.arm_id,
+            "seed": str(self.spec["seed"]),
+        }
+
+    def description(self) -> dict[str, str]:
+        """Tags of this moment, in any order."""
+        ended = ended_tags(self.summary) if self.summary is not None else {}
+        return {**describing_tags(self.tail.events), **ended, "rows": self.rows}
+
+    def conclusion(self) -> dict[str, str]:
+        """Tags that may be written only when everything else is: how far the mirror has come."""
+        return {"status": self.marker.state, "mirrored": self.marker.to_text()}
+
+    def title(self) -> str:
+        """The name of the MLflow run: the first cell it answers, and its seed."""
+        cells = json.loads(self.rows)
+        where = " / ".join(str(value) for value in cells[0].values() if value) if cells else self.arm_id[:8]
+        return f"{where} / seed {self.spec['seed']}"
+
+    def _times(self) -> list[float]:
+        return [event["time_s"] for event in self.folder.read_events()]
+
+
+def read_change(folder: RunFolder, since: Marker | None, cells: Cells) -> Change | None:
+    """What is new in the folder; None where there is no spec or no event yet."""
+    data = read_json(folder.spec)
+    if data is None:
+        return None
+    summary, digest = read_summary(folder)
+    state = state_of(folder, summary)
+    if state == "missing":
+        return None
+    tail = read_tail(folder, since.offset if since else 0)
+    arm_id = RunSpec.from_json(data).arm.arm_id
+    return Change(
+        folder=folder,
+        spec=data,
+        arm_id=arm_id,
+        summary=summary,
+        tail=tail,
+        marker=Marker(offset=tail.offset, state=state, summary=digest),
+        rows=rows_text(cells.get(arm_id, ())),
+    )
+
+
+def was_replaced(folder: RunFolder, since: Marker) -> bool:
+    """Whether the folder is not the one that was mirrored: other results after the end, or fewer events."""
+    length = folder.events.stat().st_size if folder.events.exists() else 0
+    return length < since.offset or (since.has_ended and read_summary(folder)[1] != since.summary)
+
+
+def rows_text(cells: Sequence[Mapping[str, Any]]) -> str:
+    """The cells as JSON; the last ones of a list too long for a tag are left out."""
+    kept = [dict(cell) for cell in cells]
+    while len(text := json.dumps(kept)) > ROWS_LENGTH:
+        kept = kept[: len(kept) // 2]
+    return text

@@ -1,0 +1,116 @@
+"""Run folders -> MLflow: one experiment per study, one MLflow run per run, idempotent and incremental.
+
+How far a run has been mirrored is a tag of its MLflow run (`mirrored`), written last. Killed at any point,
+the next sync repeats at most what the tag does not cover; repeated points have the same step and time, and
+MLflow keeps them once. Deleting the store loses nothing: the run folders are the truth.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.study.records import RunFolder
+from harness.tracking.change import Cells, Change, read_change, was_replaced
+from harness.tracking.runs import Marker
+from harness.tracking.store import Store
+
+if TYPE_CHECKING:
+    from harness.tracking.writer import Writer
+
+
+@dataclass(slots=True)
+class SyncCount:
+    """What one sync did, in runs."""
+
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    skipped: int = 0  # folders without a spec or without any event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A run as the store has it."""
+
+    mlflow_id: str
+    artifact_uri: str
+    marker: Marker
+    rows: str
+
+
+@dataclass(slots=True)
+class Mirror:
+    """Mirrors the run folders of one study at one size.
+
+    cells: arm_id -> the table cells that it answers, each {"table", "row", "column"}.
+    """
+
+    store: Store
+    study: str
+    size: str
+    cells: Cells = field(default_factory=dict)
+    _known: dict[str, Known] = field(default_factory=dict, init=False)
+    _token: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
+    _writer: Writer | None = field(default=None, init=False)
+
+    def sync(self, folders: Iterable[RunFolder]) -> SyncCount:
+        """Bring the store up to date with the folders. Doing it twice changes nothing the second time.
+
+        Raises:
+            StoreError: the store cannot be opened.
+        """
+        count = SyncCount()
+        with self.store.locked(f"mirror-{self.study}") as lock:
+            lock.seek(0)
+            seen = lock.read()
+            if self._writer is None or seen != self._token or not self.store.exists():
+                # The first time, another process has written since, or the store was deleted.
+                self._open()
+                lock.truncate(0)
+                lock.write(self._token)
+            for folder in folders:
+                self._sync_one(folder, count)
+        return count
+
+    def _open(self) -> None:
+        from harness.tracking.writer import open_writer
+
+        self._writer, runs = open_writer(self.store, self.study, self.size)
+        self._known = {
+            run.data.tags["run_id"]: Known(
+                mlflow_id=run.info.run_id,
+                artifact_uri=run.info.artifact_uri,
+                marker=Marker.from_text(run.data.tags["mirrored"]),
+                rows=run.data.tags.get("rows", ""),
+            )
+            for run in runs
+        }
+
+    def _sync_one(self, folder: RunFolder, count: SyncCount) -> None:
+        assert self._writer is not None
+        known = self._known.get(folder.run_id)
+        if known is not None and was_replaced(folder, known.marker):
+            self._writer.delete(known.mlflow_id)
+            known = self._known.pop(folder.run_id) and None
+        change = read_change(folder, known.marker if known else None, self.cells)
+        if change is None:
+            count.skipped += 1
+        elif known is None:
+            mlflow_id, artifact_uri = self._writer.create(change)
+            self._write(change, mlflow_id, artifact_uri, is_new=True)
+            count.created += 1
+        elif (change.marker, change.rows) != (known.marker, known.rows):
+            self._write(change, known.mlflow_id, known.artifact_uri, is_new=False)
+            count.updated += 1
+        else:
+            count.unchanged += 1
+
+    def _write(self, change: Change, mlflow_id: str, artifact_uri: str, *, is_new: bool) -> None:
+        assert self._writer is not None
+        self._writer.write(change, mlflow_id, artifact_uri, is_new=is_new)
+        self._known[change.folder.run_id] = Known(
+            mlflow_id=mlflow_id, artifact_uri=artifact_uri, marker=change.marker, rows=change.rows
+        )

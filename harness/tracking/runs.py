@@ -1,0 +1,182 @@
+"""What of a run folder goes into MLflow: parameters, curve points, tags, status. Plain data, no MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.study.records import ENDED, FAILED, RunFolder, run_state
+
+FRESH_S = 90.0  # a run without a lock file (another machine's) counts as running this long after an event
+NOT_METRICS = frozenset({"kind", "time_s", "step", "attempt"})
+FINAL_METRICS = ("train_time_s", "eval_time_s", "wall_time_s")
+MLFLOW_STATUS = {"running": "RUNNING", FAILED: "FAILED", "stopped": "KILLED"}  # every outcome: FINISHED
+LONGEST_VALUE = 4000  # characters of a parameter or of an error message
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Point:
+    """One value of a curve."""
+
+    name: str
+    step: int
+    time_ms: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """The events that are new since `Marker.offset`, and where they end (bytes)."""
+
+    events: tuple[dict[str, Any], ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """How far a run has been mirrored. Kept as a tag of the MLflow run, written after everything else."""
+
+    offset: int  # bytes of events.jsonl
+    state: str
+    summary: str  # digest of summary.json, "" without one
+
+    def to_text(self) -> str:
+        return f"{self.offset} {self.state} {self.summary}"
+
+    @staticmethod
+    def from_text(text: str) -> Marker:
+        offset, state, summary = text.split(" ")
+        return Marker(offset=int(offset), state=state, summary=summary)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in ENDED
+
+
+def read_summary(folder: RunFolder) -> tuple[dict[str, Any] | None, str]:
+    """The summary and a digest of its bytes; (None, "") while there is none."""
+    try:
+        data = folder.summary.read_bytes()
+    except FileNotFoundError:
+        return None, ""
+    return json.loads(data), hashlib.sha256(data).hexdigest()[:16]
+
+
+def read_tail(folder: RunFolder, offset: int) -> Tail:
+    """The complete event lines after `offset` bytes; a line cut off by a crash is left for later."""
+    try:
+        with folder.events.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return Tail(events=(), offset=offset)
+    complete = data[: data.rfind(b"\n") + 1]
+    events = tuple(json.loads(line) for line in complete.splitlines())
+    return Tail(events=events, offset=offset + len(complete))
+
+
+def state_of(folder: RunFolder, summary: Mapping[str, Any] | None) -> str:
+    """`run_state`, and `running` also where another machine's run has written an event just now."""
+    if summary is not None:
+        return str(summary["status"])
+    state = run_state(folder)
+    if state != "stopped" or folder.lock.exists():
+        return state
+    last = folder.read_events()[-1]
+    is_fresh = last["kind"] != "stop" and time.time() - last["time_s"] < FRESH_S
+    return "running" if is_fresh else state
+
+
+def mlflow_status(state: str) -> str:
+    """MLflow's word. A diverged run has ended as it should: FINISHED; the tag `status` says diverged."""
+    return MLFLOW_STATUS.get(state, "FINISHED")
+
+
+def curve_points(events: Iterable[Mapping[str, Any]]) -> list[Point]:
+    """Every number of every epoch line, with the line's own step and time.
+
+    A repeated mirror gives the same points, which MLflow stores once: their step and time are in its key.
+    """
+    return [
+        Point(name, int(event["step"]), round(event["time_s"] * 1000), float(value))
+        for event in events
+        if event["kind"] == "epoch"
+        for name, value in event.items()
+        if name not in NOT_METRICS and _is_number(value)
+    ]
+
+
+def final_points(summary: Mapping[str, Any]) -> list[Point]:
+    """The results of an ended run, at its last step."""
+    values = {**summary["metrics"], **{name: summary.get(name) for name in FINAL_METRICS}}
+    when = round(summary["ended_s"] * 1000)
+    return [
+        Point(name, int(summary["steps"]), when, float(value))
+        for name, value in values.items()
+        if _is_number(value)
+    ]
+
+
+def parameters(spec: Mapping[str, Any]) -> dict[str, str]:
+    """The recipe, flattened: `lr`, `model`, `model.width`, `augment.flip`, ..., `tricks`, `mixup.alpha`."""
+    arm = spec["arm"]
+    flat: dict[str, Any] = {"seed": spec["seed"], "teacher": arm["teacher"]}
+    for key, value in arm["recipe"].items():
+        flat |= _named(key, value) if key in ("model", "data") else _flatten(key, value)
+    flat["tricks"] = ", ".join(trick["name"] for trick in arm["tricks"]) or "none"
+    for trick in arm["tricks"]:
+        flat |= _flatten(trick["name"], trick["options"])
+    return {key: _text(value) for key, value in flat.items()}
+
+
+def describing_tags(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Tags that are known before a run ends; `events` are the newest ones."""
+    tags = {}
+    for event in events:
+        if event["kind"] == "attempt":
+            tags["attempts"] = str(event["attempt"])
+            tags["device"] = str(event.get("device_name", event["device"]))
+        if event["kind"] == FAILED:
+            tags["error"] = str(event.get("message", ""))[:LONGEST_VALUE]
+    return tags
+
+
+def ended_tags(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of an ended run; `summary` has the whole of it, so that floats come back exactly."""
+    names = ("attempts", "data_fingerprint", "device", "torch")
+    tags = {name: str(summary[name]) for name in names if name in summary}
+    return {**tags, "summary": json.dumps(summary, sort_keys=True, separators=(",", ":"))}
+
+
+def artifacts(folder: RunFolder) -> list[str]:
+    """Paths of the files that travel: what a report needs, and how the run was made."""
+    paths = (folder.spec, folder.env, folder.summary, folder.predictions)
+    return [str(path) for path in paths if path.is_file()]
+
+
+def _named(key: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """{"name": "resnet50", "args": {"width": 1}, ...} -> {"model": "resnet50", "model.width": 1, ...}"""
+    rest = {name: item for name, item in value.items() if name not in ("name", "args")}
+    return {key: value["name"], **_flatten(key, rest), **_flatten(key, value["args"])}
+
+
+def _flatten(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {key: value}
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat |= _flatten(f"{key}.{name}", item)
+    return flat
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text[:LONGEST_VALUE]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,70 @@
+"""The complete state of an unfinished run in one file, replaced atomically."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.training.progress import Progress
+from harness.training.setup import Setup
+from harness.training.tensors import read_torch_file, write_torch_file
+
+CHECKPOINT_SCHEMA = 1
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the run starts again from step 0."""
+
+
+def save_checkpoint(path: Path, setup: Setup, progress: Progress) -> None:
+    """Write everything that a resumed run needs to make the same bits as one that was never stopped.
+
+    Random generators are not in it: each is a function of the seed and the step.
+    """
+    write_torch_file(
+        path,
+        {
+            "schema": CHECKPOINT_SCHEMA,
+            "run_id": setup.spec.run_id,
+            "model": setup.model.state_dict(),
+            "optimizer": setup.optimizer.state_dict(),
+            "precision": setup.precision.state_dict(),
+            "tricks": {name: state.state_dict() for name, state in setup.states.items()},
+            "progress": progress.state_dict(),
+        },
+    )
+
+
+def load_checkpoint(path: Path, setup: Setup, progress: Progress) -> bool:
+    """Continue where the file stopped. False: there is no file and nothing was changed.
+
+    Raises:
+        CheckpointError: the file is damaged or of another run. The setup may be half changed: build it anew.
+    """
+    if not path.exists():
+        return False
+    state = _read(path, setup.spec.run_id)
+    try:
+        setup.model.load_state_dict(state["model"])
+        setup.optimizer.load_state_dict(state["optimizer"])
+        setup.precision.load_state_dict(state["precision"])
+        for name, trick_state in setup.states.items():
+            trick_state.load_state_dict(state["tricks"][name])
+        progress.load_state_dict(state["progress"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
+    return True
+
+
+def _read(path: Path, run_id: str) -> dict[str, Any]:
+    try:
+        state = read_torch_file(path)
+    except Exception as error:  # what a damaged zip or pickle raises depends on where the damage is
+        raise CheckpointError(
+            f"the checkpoint cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from error
+    if not isinstance(state, dict) or state.get("schema") != CHECKPOINT_SCHEMA:
+        raise CheckpointError(f"the checkpoint is not of schema {CHECKPOINT_SCHEMA}")
+    if state.get("run_id") != run_id:
+        raise CheckpointError(f"the checkpoint is of run {state.get('run_id')}, this is run {run_id}")
+    return state

@@ -1,0 +1,73 @@
+"""Batches: a pure function of the run's seed and the step, so that resuming needs no sampler state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from harness.data import augment
+from harness.data.base import DataSet
+from harness.study.spec import Recipe
+from harness.training.randomness import epoch_order, stream, stream_seed
+from harness.tricks.base import Batch, Context, Trick, hooks_of
+
+
+def count_steps_per_epoch(images: int, batch_size: int) -> int:
+    """Whole batches in one epoch. The last incomplete batch is dropped, as in He et al. 2019's GluonCV code;
+    a set smaller than one batch is one batch of all its images.
+
+    >>> count_steps_per_epoch(1000, 128), count_steps_per_epoch(100, 128)
+    (7, 1)
+    """
+    return max(1, images // batch_size)
+
+
+@dataclass(slots=True, kw_only=True)
+class Feed:
+    """Makes the batch of any step: order of the epoch, augmentation, then the tricks that edit batches."""
+
+    data: DataSet
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    tricks: tuple[Trick, ...]
+    context: Context
+    _epoch: int = -1
+    _order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    _one_hot: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tricks = tuple(trick for trick in self.tricks if "edit_batch" in hooks_of(trick))
+        self._one_hot = torch.eye(self.data.classes, device=self.device)
+
+    def batch(self, step: int) -> Batch:
+        """Images (B, 3, S, S) float32, channels last, and soft targets (B, K) float32, on the device."""
+        epoch, position = divmod(step, self.context.steps_per_epoch)
+        indices = self._indices(epoch, position)
+        images = augment.training_images(
+            self.data.train, indices, spec=self.recipe.augment, view=self.view(epoch)
+        )
+        labels = self.data.train.labels[indices].to(self.device, non_blocking=True)
+        batch = Batch(images.contiguous(memory_format=torch.channels_last), self._one_hot[labels])
+        for trick in self.tricks:
+            batch = trick.edit_batch(batch, stream(self.seed, f"trick/{trick.name}", step), self.context)
+        return batch
+
+    def _indices(self, epoch: int, position: int) -> Tensor:
+        """The images of a batch, (B,) int64."""
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, epoch_order(len(self.data.train.labels), self.seed, epoch)
+        start = position * self.recipe.batch_size
+        return self._order[start : start + self.recipe.batch_size]
+
+    def view(self, epoch: int) -> augment.View:
+        return augment.View(
+            size=self.recipe.data.resolution,
+            mean=self.data.mean,
+            std=self.data.std,
+            seed=stream_seed(self.seed, "augmentation"),
+            epoch=epoch,
+            device=str(self.device),
+        )

@@ -1,0 +1,62 @@
+"""The event lines of one attempt at a run, appended to events.jsonl."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.study.machine import Machine
+from harness.study.records import RunFolder
+from harness.training.progress import Progress
+
+
+class Journal:
+    """Writes events; knows from earlier attempts what has been said already.
+
+    Kinds of event: attempt, epoch, checkpoint, checkpoint_refused, stop, diverged, end, failed.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        """Open the journal of a run whose lock is held; removes what a killed attempt left half-written."""
+        self._folder = folder
+        _drop_cut_line(folder)
+        _drop_drafts(folder)
+        events = folder.read_events()
+        self.attempt = 1 + sum(event["kind"] == "attempt" for event in events)
+        self._epoch_step = max((event["step"] for event in events if event["kind"] == "epoch"), default=0)
+        self.started_s = min((event["time_s"] for event in events), default=None)
+
+    def start(self, machine: Machine, *, device_name: str, step: int) -> None:
+        """This attempt trains from `step` on."""
+        self._folder.append_event(
+            "attempt",
+            attempt=self.attempt,
+            device=machine.device,
+            device_name=device_name,
+            threads=machine.threads,
+            resumed_from_step=step,
+        )
+
+    def epoch(self, progress: Progress, **values: Any) -> None:
+        """One line of the learning curve. An epoch that an earlier attempt wrote before it was killed is not
+        written again, so that a curve has one line per epoch."""
+        if progress.step > self._epoch_step:
+            self._folder.append_event("epoch", step=progress.step, train_loss=progress.train_loss, **values)
+
+    def note(self, kind: str, **values: Any) -> None:
+        """Any other event of this attempt."""
+        self._folder.append_event(kind, attempt=self.attempt, **values)
+
+
+def _drop_cut_line(folder: RunFolder) -> None:
+    """Remove a last line without its end, or the next event would be appended to it."""
+    if not folder.events.exists():
+        return
+    with folder.events.open("r+b") as file:
+        text = file.read()
+        file.truncate(text.rfind(b"\n") + 1)
+
+
+def _drop_drafts(folder: RunFolder) -> None:
+    """Remove files that were being written when an attempt was killed."""
+    for draft in folder.path.glob(".*.draft"):
+        draft.unlink(missing_ok=True)

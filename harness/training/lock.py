@@ -1,0 +1,38 @@
+"""Only one process trains a run at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.study.machine import Stop
+
+POLL_S = 0.1
+
+
+@contextmanager
+def exclusive(path: Path, stop: Stop) -> Iterator[bool]:
+    """Hold the lock file for the block; the system frees it when the process dies, however it dies.
+
+    Waits while another process holds it (the worker of a controller that was killed ends at its next step).
+
+    Yields:
+        True with the lock held; False if `stop()` came first.
+    """
+    with path.open("a") as file:
+        held = _try_lock(file.fileno())
+        while not held and not stop():
+            time.sleep(POLL_S)
+            held = _try_lock(file.fileno())
+        yield held
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

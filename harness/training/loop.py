@@ -1,0 +1,50 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.study.machine import Stop
+from harness.study.records import DIVERGED, FINISHED
+from harness.training.optimizers import set_lr
+from harness.training.progress import Progress
+from harness.training.randomness import seed_default
+from harness.training.schedule import lr_at
+from harness.training.setup import Setup
+
+INTERRUPTED = "interrupted"
+CHECK_EVERY_STEPS = 50  # how often, beside epoch ends, the loss is read to see whether it is still finite
+
+Boundary = Callable[[bool], None]  # after each step, with the clock stopped; True: an epoch ended
+IsDue = Callable[[], bool]  # whether the boundary is wanted although no epoch ended
+
+
+def train(setup: Setup, progress: Progress, stop: Stop, boundary: Boundary, is_due: IsDue) -> str:
+    """Train from `progress.step` to the end of the schedule, or until `stop()`.
+
+    Returns:
+        finished, diverged (the training loss became NaN or infinite) or interrupted.
+    """
+    total_steps, steps_per_epoch = setup.schedule.total_steps, setup.context.steps_per_epoch
+    setup.model.train()
+    with progress.train:
+        while progress.step < total_steps:
+            if stop():
+                return INTERRUPTED
+            batch = setup.feed.batch(progress.step)
+            set_lr(setup.optimizer, lr_at(progress.step, setup.schedule))
+            seed_default(setup.spec.seed, "layers", progress.step)
+            with setup.precision.forward():
+                output = setup.forward(batch.images)
+            loss = setup.loss(output, batch)
+            setup.precision.backward_and_step(loss, setup.optimizer)
+            progress.count(loss)
+            epoch_ended = progress.step % steps_per_epoch == 0 or progress.step == total_steps
+            is_check = epoch_ended or progress.step % CHECK_EVERY_STEPS == 0
+            if is_check and progress.has_diverged():
+                return DIVERGED
+            if epoch_ended or is_due():
+                with progress.train.paused():
+                    boundary(epoch_ended)
+                    setup.model.train()
+    return FINISHED

@@ -1,0 +1,54 @@
+"""Numeric formats of a training step: fp32, bf16 (autocast) and fp16 (autocast and loss scaling)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from harness.study.problems import unknown
+
+AUTOCAST_TYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Precision:
+    """How a step computes. Parameters and optimizer state are FP32 in every format (master weights).
+
+    fp16 multiplies the loss by a scale that adapts, so that small gradients do not become zero, and leaves
+    out the update of a step whose gradients overflowed (Micikevicius et al. 2018, Sec. 3.2).
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        """
+        Raises:
+            ValueError: there is no format of this name.
+        """
+        if name not in AUTOCAST_TYPES:
+            raise ValueError(unknown("precision", name, AUTOCAST_TYPES))
+        self._device_type = device.type
+        self._dtype = AUTOCAST_TYPES[name]
+        self._scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def forward(self) -> AbstractContextManager[Any]:
+        """The context in which the network is called, in training and in evaluation."""
+        if self._dtype is None:
+            return nullcontext()
+        return torch.autocast(self._device_type, dtype=self._dtype)
+
+    def backward_and_step(self, loss: Tensor, optimizer: Optimizer) -> None:
+        """Gradients of a scalar loss, one update of the parameters, gradients cleared."""
+        self._scaler.scale(loss).backward()
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loss scale and its growth counter; empty for fp32 and bf16."""
+        return self._scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:
+            self._scaler.load_state_dict(state)

@@ -1,0 +1,30 @@
+"""FP16: forward and backward in half precision, with FP32 master weights and loss scaling.
+
+Paper: he2019bag, arXiv:1812.01187, Sec. 3.2 (memory); method from micikevicius2018mixed, arXiv:1710.03740,
+    Sec. 3 (memory)
+Equation: g = grad(S * loss) / S with activations and gradients in FP16; the weights are updated in FP32
+Acts on: recipe (precision)
+Defaults: no options
+Differs: torch.autocast decides per operator what runs in FP16 and keeps FP32 weights as the masters, where
+    the paper holds an FP16 copy of all parameters; the scale S is dynamic (torch.amp.GradScaler), where
+    he2019bag multiplies the loss by a constant (memory).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from harness.tricks.base import Trick
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fp16(Trick):
+    """Set `recipe.precision` to "fp16"; the training loop applies it."""
+
+    name: ClassVar[str] = "fp16"
+    conflicts: ClassVar[tuple[str, ...]] = ("bf16",)
+
+    def edit_recipe(self, recipe: Any) -> Any:
+        return dataclasses.replace(recipe, precision="fp16")

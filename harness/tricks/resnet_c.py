@@ -1,0 +1,33 @@
+"""ResNet-C: the 7x7 convolution of the stem becomes three 3x3 convolutions.
+
+Paper: he2019bag, arXiv:1812.01187, Sec. 4.2 and Table 5 (memory); idea from szegedy2016rethinking,
+    arXiv:1512.00567 (memory)
+Equation: 7x7/2:64 -> 3x3/2:32, 3x3/1:32, 3x3/1:64, then the 3x3/2 max-pool as before
+Acts on: recipe (model argument stem)
+Defaults: no options
+Differs: the paper's ResNet-C contains ResNet-B; this trick is the stem alone, so a row that means the
+    paper's ResNet-C has resnet_b too. Only the first convolution is strided, as in the authors' code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from harness.tricks.base import Trick, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetC(Trick):
+    """Set the model argument `stem` to "deep"."""
+
+    name: ClassVar[str] = "resnet_c"
+
+    def edit_recipe(self, recipe: Any) -> Any:
+        model = recipe.model
+        require(
+            "stem" in model.args,
+            f"resnet_c replaces the 7x7 stem of a ResNet: {model.name} has no argument 'stem'",
+        )
+        return dataclasses.replace(recipe, model=model.with_args(stem="deep"))

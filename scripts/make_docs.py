@@ -1,0 +1,138 @@
+"""Write what is generated: docs/tricks.md, docs/cli.md, the tree in docs/architecture.md, model costs.
+
+`--check` writes nothing and fails where a file on disk differs from what would be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import sys
+from pathlib import Path
+
+from harness.cli import build_parser
+from harness.commands.catalogue import build_catalogue
+from harness.models.costs import measure
+from harness.study.catalogue import Catalogue, Cost
+from harness.study.expand import ExpandOptions, expand
+from harness.study.loader import load_study
+from harness.study.spec import DataSpec, ModelSpec
+from harness.tricks import TRICKS
+from harness.tricks.build import describe
+from harness.tricks.cards import card
+
+ROOT = Path(__file__).resolve().parents[1]
+TREE_BEGIN, TREE_END = "<!-- tree: made by make docs -->\n", "<!-- end of tree -->\n"
+
+
+def tricks_page() -> str:
+    """One section per trick, from its card."""
+    parts = [
+        "# Tricks\n",
+        "Made by `make docs` from the cards in `harness/tricks/`. A study switches a trick on by its name.\n",
+    ]
+    for name, trick in sorted(TRICKS.items()):
+        about, lines = describe(trick), card(trick)
+        options = ", ".join(f"`{key}` = {value!r}" for key, value in about["options"].items()) or "none"
+        parts.append(
+            f"## {name}\n\n{lines.summary}\n\n"
+            f"- Paper: {lines.paper}\n- Equation: `{lines.equation}`\n- Acts on: {lines.acts_on}\n"
+            f"- Options: {options}\n- Defaults: {lines.defaults}\n- Differs: {lines.differs}\n"
+            f"- Conflicts with: {', '.join(sorted(about['conflicts'])) or 'nothing'}\n"
+        )
+    return "\n".join(parts)
+
+
+def cli_page() -> str:
+    """Every command with its arguments, from the parser itself."""
+    parser = build_parser()
+    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    parts = [
+        "# Command line\n",
+        "Made by `make docs` from the parser. Exit codes: 0 done, 1 some runs failed (the report "
+        "says which), 2 usage or study error, 3 interrupted (resumable).\n",
+    ]
+    for name, sub in commands.choices.items():
+        parts.append(f"## harness {name}\n\n{sub.description}\n\n| argument | meaning |\n|---|---|")
+        for action in sub._actions:
+            if action.dest == "help":
+                continue
+            label = ", ".join(action.option_strings) or (action.metavar or action.dest)
+            value = f" {action.metavar}" if action.option_strings and action.metavar else ""
+            parts.append(f"| `{label}{value}` | {action.help or ''} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def tree() -> str:
+    """Every module of the package with the first line of its docstring."""
+    lines = ["```text"]
+    for path in sorted((ROOT / "harness").rglob("*.py"), key=lambda p: (p.parent, p.name)):
+        docstring = ast.get_docstring(ast.parse(path.read_text()))
+        if docstring:
+            lines.append(f"{path.relative_to(ROOT)!s:<42} {docstring.splitlines()[0]}")
+    return "\n".join([*lines, "```\n"])
+
+
+def architecture_page() -> str:
+    """The hand-written page with a fresh tree in its middle."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    before, rest = text.split(TREE_BEGIN)
+    _, after = rest.split(TREE_END)
+    return f"{before}{TREE_BEGIN}{tree()}{TREE_END}{after}"
+
+
+def model_costs() -> str:
+    """Parameters and multiply-adds of every model at paper size and of every arm of every study."""
+    seen: dict[str, list[int]] = {}
+    catalogue = build_catalogue(ROOT / "data")
+
+    def cost(model: ModelSpec, data: DataSpec) -> Cost:
+        classes = catalogue.data[data.name].classes or 1000
+        question = {"name": model.name, "args": dict(model.args), "resolution": data.resolution}
+        params, macs = measure(model.name, model.args, resolution=data.resolution, classes=classes)
+        seen[question_key(question, classes)] = [params, macs]
+        return Cost(params=params, macs=macs)
+
+    listening = Catalogue(tricks=catalogue.tricks, models=catalogue.models, data=catalogue.data, cost=cost)
+    for path in sorted((ROOT / "studies").glob("*.yaml")):
+        study = load_study(path, listening)
+        for size in study.sizes:
+            expand(study, listening, ExpandOptions(size=size))
+    for name, entry in catalogue.models.items():
+        cost(ModelSpec(name=name, args=entry.args), DataSpec(name="imagenet", resolution=224))
+    return json.dumps(seen, indent=0, sort_keys=True) + "\n"
+
+
+def question_key(question: dict[str, object], classes: int) -> str:
+    """The key of harness.models.costs for one question."""
+    from harness.models.costs import key
+
+    return key(question["name"], question["args"], resolution=question["resolution"], classes=classes)
+
+
+PAGES = {
+    "docs/tricks.md": tricks_page,
+    "docs/cli.md": cli_page,
+    "docs/architecture.md": architecture_page,
+    "harness/models/costs.json": model_costs,
+}
+
+
+def main() -> int:
+    check = "--check" in sys.argv[1:]
+    stale = []
+    for name, make in PAGES.items():
+        path, text = ROOT / name, make()
+        if path.exists() and path.read_text() == text:
+            continue
+        stale.append(name)
+        if not check:
+            path.write_text(text)
+    print(("stale, run `make docs`: " if check else "written: ") + (", ".join(stale) or "nothing"))
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

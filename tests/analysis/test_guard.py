@@ -1,0 +1,100 @@
+"""The guard makes noisy arms pay, and the error rates it exists for hold on simulated tables."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.analysis.blockfit import BlockDesign, fit
+from harness.analysis.guard import contrast, guard, thresholds
+from harness.analysis.intervals import half_width, holm, p_value
+
+STAR = [(arm, 0) for arm in range(1, 9)]
+CHAIN = [(arm, arm - 1) for arm in range(1, 9)]
+
+
+def test_thresholds_grow_with_the_contrasts_that_rest_on_an_arm():
+    assert thresholds(np.full(9, 2), STAR) == pytest.approx([0.35] + [0.10] * 8)
+    assert thresholds(np.full(9, 2), CHAIN) == pytest.approx([0.10] + [0.20] * 7 + [0.10])
+    assert thresholds(np.full(3, 2), [(1, 0), (2, 0)]) == pytest.approx([0.35, 0.10, 0.10])
+    assert thresholds(np.full(9, 4), STAR)[0] == pytest.approx(0.175)
+    assert thresholds(np.full(9, 9), STAR) == pytest.approx([0.10] * 9)
+
+
+def noisy_arm_table():
+    values = np.random.default_rng(0).normal(size=(5, 4))
+    values[2] += [6.0, -5.0, 4.0, -5.0]
+    return fit(BlockDesign.of(np.ones((5, 4))), values)
+
+
+def test_a_noisy_arm_is_flagged_and_pays_with_its_own_variance_and_df():
+    fitted = noisy_arm_table()
+    guarded = guard(fitted, np.full(5, 0.10))
+    assert guarded.flagged.tolist() == [False, False, True, False, False]
+    assert guarded.variance[2] == pytest.approx(fitted.own[2])
+    assert guarded.variance[0] == pytest.approx(fitted.pooled)
+    noisy, quiet = contrast(fitted, guarded, 2, 0), contrast(fitted, guarded, 1, 0)
+    own, pooled = fitted.own[2] / 4, fitted.pooled / 4
+    assert noisy.se == pytest.approx(np.sqrt(own + pooled))
+    assert noisy.df == pytest.approx((own + pooled) ** 2 / (own**2 / 3 + pooled**2 / 12))
+    assert quiet.se == pytest.approx(np.sqrt(2 * pooled))
+    assert quiet.df == pytest.approx(12)
+
+
+def test_the_exact_f_test_decides_what_is_flagged():
+    fitted = noisy_arm_table()
+    p = stats.f.sf(fitted.ratio[0], 3, 9)
+    assert guard(fitted, np.full(5, p * 1.01)).flagged[0]
+    assert not guard(fitted, np.full(5, p * 0.99)).flagged[0]
+
+
+def test_two_flagged_arms_never_have_more_df_than_the_pool():
+    fitted = noisy_arm_table()
+    both = contrast(fitted, guard(fitted, np.full(5, 2.0)), 1, 0)
+    assert both.df <= fitted.design.df
+
+
+def error_rates(sd, pairs, seeds, tables=6000, gap=()):
+    """(family-wise error, worst coverage) of the harness on null tables with these standard deviations."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(tables, len(sd), seeds)) * np.asarray(sd)[:, None]
+    values += rng.normal(size=(tables, 1, seeds))
+    mask = np.ones((len(sd), seeds), dtype=bool)
+    for run in gap:
+        mask[run] = False
+    fitted = fit(BlockDesign.of(mask), values)
+    guarded = guard(fitted, thresholds(fitted.own_df, pairs))
+    estimates = [contrast(fitted, guarded, *pair) for pair in pairs]
+    rejected = holm(np.stack([p_value(e) for e in estimates], axis=-1), 0.05).p <= 0.05
+    covered = [(np.abs(e.value) <= half_width(e, 0.05)).mean() for e in estimates]
+    return rejected.any(axis=1).mean(), min(covered)
+
+
+# 6,000 tables: the Monte-Carlo standard error of a rate of .05 is .0028; three of them are allowed.
+@pytest.mark.parametrize(
+    ("sd", "pairs", "seeds", "coverage"),
+    [
+        ([1.0] * 9, STAR, 3, 0.94),
+        ([1.0] * 9, CHAIN, 5, 0.94),
+        ([3.0] + [1.0] * 8, STAR, 3, 0.90),
+        ([2.0] + [1.0] * 8, STAR, 5, 0.925),
+        ([1.0, 3.0] + [1.0] * 7, STAR, 3, 0.90),
+        ([1.0] * 4 + [3.0] + [1.0] * 4, CHAIN, 3, 0.90),
+        ([1.0, 3.0, 1.0], [(1, 0), (2, 1)], 3, 0.90),
+    ],
+)
+def test_family_wise_error_and_coverage_hold(sd, pairs, seeds, coverage):
+    error, worst = error_rates(sd, pairs, seeds)
+    assert error <= 0.05 + 3 * 0.0028
+    assert worst >= coverage - 0.01
+
+
+def test_error_rates_hold_with_missing_runs():
+    error, worst = error_rates([1.0] * 9, STAR, 4, gap=((0, 3), (2, 0), (5, 1)))
+    assert error <= 0.05
+    assert 0.94 <= worst <= 0.985
+
+
+def test_equal_arms_are_not_charged_more_than_the_nominal_rate_allows():
+    error, worst = error_rates([1.0] * 9, STAR, 5)
+    assert error >= 0.015  # a broken p value that never rejects would pass the upper bounds alone
+    assert worst <= 0.975

@@ -1,0 +1,105 @@
+"""t intervals, Welch and Holm against scipy and statsmodels."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_ind, ttost_paired
+
+from harness.analysis.better import probability_better
+from harness.analysis.equivalence import is_equivalent
+from harness.analysis.intervals import Estimate, half_width, holm, mean, p_value, welch
+from harness.analysis.power import detectable_effect, seeds_to_resolve
+
+ONE, OTHER = np.array([76.1, 76.6, 75.9, 77.0]), np.array([75.2, 75.3, 75.6])
+
+
+def estimate(value, se=0.1, df=8.0):
+    return Estimate(value=np.asarray(value), se=np.asarray(se), df=np.asarray(df))
+
+
+def test_welch_equals_scipy():
+    ours, theirs = welch(ONE, OTHER), stats.ttest_ind(ONE, OTHER, equal_var=False)
+    low, high = theirs.confidence_interval(0.95)
+    assert ours.df == pytest.approx(theirs.df)
+    assert p_value(ours) == pytest.approx(theirs.pvalue)
+    assert ours.value - half_width(ours, 0.05) == pytest.approx(low)
+    assert ours.value + half_width(ours, 0.05) == pytest.approx(high)
+
+
+def test_the_interval_of_a_mean_equals_scipy():
+    low, high = stats.t.interval(0.95, 3, loc=ONE.mean(), scale=stats.sem(ONE))
+    assert mean(ONE).value - half_width(mean(ONE), 0.05) == pytest.approx(low)
+    assert mean(ONE).value + half_width(mean(ONE), 0.05) == pytest.approx(high)
+
+
+def test_without_spread_the_p_value_is_0_or_1_and_nothing_divides_by_zero():
+    with np.errstate(all="raise"):
+        assert p_value(estimate(0.0, se=0.0)) == 1.0
+        assert p_value(estimate(0.3, se=0.0)) == 0.0
+        assert welch([1.0, 1.0], [2.0, 2.0]).df == 1.0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from([0.01, 0.05, 0.2]))
+@settings(max_examples=200, deadline=None)
+def test_holm_equals_statsmodels_and_intervals_agree_with_it(p, alpha):
+    ours = holm(p, alpha)
+    rejected, adjusted, _, _ = multipletests(p, alpha, method="holm")
+    assert ours.p == pytest.approx(adjusted)
+    if np.abs(adjusted - alpha).min() > 1e-9:
+        assert ((np.array(p) < ours.level) == rejected).all()
+    assert ours.level.min() >= alpha / len(p) - 1e-15
+
+
+def test_holm_levels_by_hand():
+    ours = holm([0.02, 0.001, 0.04, 0.9], 0.05)
+    assert ours.p == pytest.approx([0.06, 0.004, 0.08, 0.9])
+    assert ours.level == pytest.approx([0.05 / 3, 0.05 / 4, 0.05 / 3, 0.05 / 3])  # one rejected, three left
+
+
+@pytest.mark.parametrize("margin", [0.5, 1.0, 1.5, 2.5])
+def test_equivalence_equals_statsmodels_tost(margin):
+    p, _, _ = ttost_ind(ONE, OTHER, -margin, margin, usevar="unequal")
+    assert bool(is_equivalent(welch(ONE, OTHER), margin)) == (p < 0.05)
+    paired, _, _ = ttost_paired(ONE[:3], OTHER, -margin, margin)
+    assert bool(is_equivalent(mean(ONE[:3] - OTHER), margin)) == (paired < 0.05)
+
+
+def test_equivalence_needs_the_whole_interval_inside():
+    width = float(half_width(estimate(0.0), 0.10))
+    assert is_equivalent(estimate(0.0), width * 1.001)
+    assert not is_equivalent(estimate(0.0), width * 0.999)
+    assert not is_equivalent(estimate(0.01), width * 1.001)
+
+
+@pytest.mark.parametrize("n", [3, 5, 12])
+def test_the_detectable_effect_is_found_with_80_percent_power(n):
+    seen = detectable_effect(estimate(0.0, se=2.0 / np.sqrt(n), df=n - 1), 0.05)
+    power = TTestPower().power(seen / 2.0, n, 0.05, alternative="larger", df=n - 1)
+    one_sided = stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, seen / (2.0 / np.sqrt(n)))
+    assert one_sided == pytest.approx(0.80, abs=1e-6)
+    assert power > 0.80  # the one-sided test at 5 % is easier
+
+
+def test_seeds_to_resolve_is_the_fewest_that_satisfy_the_formula():
+    # 3 seeds, 9 arms: df 16; sd 0.15 pp so se = 0.15 sqrt(2 / 3)
+    now = estimate(0.0, se=0.15 * np.sqrt(2 / 3), df=16.0)
+    n = seeds_to_resolve(now, 3, 0.2, 0.05 / 8)
+
+    def needed(seeds):
+        df = 8 * (seeds - 1)
+        t = stats.t.ppf(1 - 0.05 / 16, df) + stats.t.ppf(0.80, df)
+        return 2 * t**2 * 0.15**2 / 0.2**2
+
+    assert needed(n) <= n
+    assert needed(n - 1) > n - 1
+    assert seeds_to_resolve(estimate(0.0, se=100.0, df=4.0), 3, 0.01, 0.05) is None
+
+
+def test_probability_better_is_the_mann_whitney_statistic():
+    u = stats.mannwhitneyu(ONE, OTHER).statistic
+    assert probability_better(ONE, OTHER) == pytest.approx(u / 12) == 1.0
+    assert probability_better([1, 2, 2], [2, 3]) == pytest.approx((0 + 0.5 + 0.5) / 6)

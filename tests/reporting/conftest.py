@@ -1,0 +1,23 @@
+"""The sample report, rendered once for all tests that only look at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.reporting import ReportInput, render
+from tests.reporting.sample import make_report
+
+
+@pytest.fixture(scope="session")
+def report() -> ReportInput:
+    return make_report()
+
+
+@pytest.fixture(scope="session")
+def rendered(report: ReportInput, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the rendered sample."""
+    folder = tmp_path_factory.mktemp("report")
+    render(report, folder)
+    return folder

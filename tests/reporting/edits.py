@@ -1,0 +1,32 @@
+"""Change one thing of a sample report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from harness.analysis.findings import CellFinding, Settings, TableFinding
+from harness.reporting import ReportInput
+
+
+def edit_tables(report: ReportInput, edit: Callable[[TableFinding], TableFinding]) -> ReportInput:
+    """The same report with every table edited."""
+    findings = replace(report.findings, tables=tuple(edit(table) for table in report.findings.tables))
+    return replace(report, findings=findings)
+
+
+def edit_cells(report: ReportInput, edit: Callable[[CellFinding], CellFinding]) -> ReportInput:
+    """The same report with every cell edited."""
+    return edit_tables(report, lambda table: replace(table, cells=tuple(edit(cell) for cell in table.cells)))
+
+
+def only_table(report: ReportInput, key: str) -> ReportInput:
+    """The same report with one table: quicker to render."""
+    tables = tuple(table for table in report.findings.tables if table.key == key)
+    return replace(report, findings=replace(report.findings, tables=tables))
+
+
+def comparable(report: ReportInput) -> ReportInput:
+    """The same report as if data and size were the paper's."""
+    settings: Settings = replace(report.findings.settings, comparable_to_paper=True)
+    return replace(report, findings=replace(report.findings, settings=settings))

@@ -1,0 +1,205 @@
+"""What a reader is told: caveats first, n everywhere, failures shown, memory values marked."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from harness.analysis.findings import HELPS, UNDECIDED
+from harness.reporting.cells import Table
+from harness.reporting.markdown import to_markdown
+from harness.reporting.outline import outline
+from harness.reporting.sections.results import main_table
+from harness.reporting.sections.settling import more_seeds, settling
+from harness.reporting.sections.shortfalls import shortfalls
+from tests.reporting.edits import comparable, edit_cells
+from tests.reporting.sample import SETTINGS
+
+
+def markdown(report) -> str:
+    return to_markdown(outline(report, []))
+
+
+def shown(report, key: str) -> Table:
+    table = next(table for table in report.findings.tables if table.key == key)
+    return main_table(table, report.findings.settings)
+
+
+def column(table: Table, title: str) -> list[str]:
+    index = next(i for i, column in enumerate(table.columns) if column.title.startswith(title))
+    return [row.cells[index].joined for row in table.rows]
+
+
+def test_a_mini_report_says_on_its_first_line_that_it_reproduces_nothing(rendered):
+    first = (rendered / "report.md").read_text().splitlines()[0]
+    assert first == (
+        "This is a `mini` run on fashion_mnist: it is not a reproduction of the paper's ImageNet numbers."
+    )
+
+
+def test_a_report_in_the_papers_setting_has_no_such_line_but_a_gap(report):
+    text = markdown(comparable(report))
+    assert text.startswith("# Bag of Tricks")
+    assert "Effect minus paper's" in text
+    assert "Effect minus paper's" not in markdown(report)
+
+
+def test_the_answer_has_one_marked_sentence_per_row_before_any_table(report):
+    answer = markdown(report).split("## Table 2")[0]
+    lines = [line for line in answer.splitlines() if re.match(r"- [·▲▼≈?—] ", line)]
+    cells = [cell for table in report.findings.tables for cell in table.cells]
+    assert len(lines) == len(cells)
+    helps = sum(cell.effect is not None and cell.effect.verdict == HELPS for cell in cells)
+    assert sum(line.startswith("- ▲") for line in lines) == helps
+    assert f"{helps} ▲ helps" in answer
+
+
+def test_a_claim_shows_the_verdict_word_even_if_the_sentence_lacks_it(report):
+    bare = edit_cells(report, lambda cell: replace(cell, sentence=f"{cell.row}."))
+    assert "- ▲ helps ResNet-50-C." in markdown(bare)
+
+
+def test_only_negative_numbers_get_a_minus_sign_not_hyphens_of_names(report):
+    words = edit_cells(
+        report, lambda cell: replace(cell, sentence="- mixup: -0.30 pp [-0.5, -0.1] on ResNet-50")
+    )
+    assert "- mixup: −0.30 pp [−0.5, −0.1] on ResNet-50" in markdown(words)
+
+
+def test_every_row_has_n_and_every_spread_is_labelled_sd(report):
+    for key in ("table3", "table4", "table5", "table6"):
+        table = shown(report, key)
+        assert all(re.match(r"\d", text) for text in column(table, "n"))
+        spreads = [text for text in column(table, "top-1") if "±" in text]
+        assert spreads
+        assert all(re.search(r"± [\d.]+ sd \[", text) for text in spreads)
+
+
+def test_numbers_have_the_digits_that_their_standard_error_deserves(report):
+    noisy = edit_cells(
+        report,
+        lambda c: replace(c, level=c.level and replace(c.level, sd=4.0, mean=80.1234, low=70.0, high=90.0)),
+    )
+    assert column(shown(noisy, "table5"), "top-1")[0] == "80.1 ± 4.0 sd [70.0, 90.0]"
+
+
+def test_diverged_and_missing_runs_stand_beside_n(report):
+    table = shown(report, "table6")
+    row = next(row for row in table.rows if row.cells[0].text == "+ mixup w/o distill")
+    assert row.cells[1].joined == "1 1 diverged, 1 missing"
+    assert row.cells[2].joined.endswith("(1 seed: no sd, no interval)")
+    assert "+ mixup w/o distill: 1 failed: out of memory" in table.notes
+
+
+def test_a_row_without_any_value_keeps_its_place_with_the_reason(report):
+    def lose(cell):
+        if cell.row != "ResNet-50-C":
+            return cell
+        level = replace(
+            cell.level, n=0, missing=3, missing_reason="3 not run yet", mean=None, sd=None, low=None,
+            high=None,            values={}, secondary={},
+        )  # fmt: skip
+        nothing = dict.fromkeys(("estimate", "low", "high", "p", "p_holm", "df", "detectable", "prob_better"))
+        effect = replace(cell.effect, **nothing, verdict="not evaluable", qualifier="no run", differences={})
+        return replace(cell, level=level, effect=effect)
+
+    lost = edit_cells(report, lose)
+    table = shown(lost, "table5")
+    assert column(table, "Row")[2] == "ResNet-50-C"
+    assert column(table, "top-1")[2] == "— (3 not run yet)"
+    assert column(table, "Effect")[2] == "— (no run)"
+    assert column(table, "Verdict")[2] == "— not evaluable no run"
+    assert "None" not in markdown(lost)
+
+
+def test_unfinished_runs_are_listed_with_seed_status_and_error(report):
+    records = report.records.assign(error=None)
+    records.loc[records["status"] == "failed", "error"] = "OutOfMemoryError: no memory left\nTraceback ..."
+    section = shortfalls(replace(report, records=records))
+    table = next(block for block in section.blocks if isinstance(block, Table))
+    rows = [[cell.text for cell in row.cells] for row in table.rows]
+    assert rows == [
+        ["Table 6 / + mixup w/o distill", "1", "diverged", "1", "—"],
+        ["Table 6 / + mixup w/o distill", "2", "failed", "1", "OutOfMemoryError: no memory left"],
+    ]
+    text = markdown(report)
+    assert "fp16 is replaced by bf16" in text
+    assert "Whether the teacher saw mixup." in text
+
+
+def test_memory_values_are_marked_and_verified_ones_are_not(report):
+    table = shown(report, "table5")
+    assert column(table, "Paper top-1") == [
+        "76.21† (92.97†)", "76.66† (93.28†)", "76.87† (93.48†)", "77.16 (93.52)",
+    ]  # fmt: skip
+    assert column(table, "Paper effect")[1] == "+0.45†"
+    assert any("from memory, not verified" in note for note in table.notes)
+
+
+def test_columns_of_a_table_are_stacked_as_groups(report):
+    groups = shown(report, "table4").groups()
+    assert [name for name, _ in groups] == ["BS=256", "BS=1024"]
+    assert all(rows[0].cells[0].text == "Linear scaling" for _, rows in groups)
+    assert "this row minus the row above" in shown(report, "table4").caption
+    assert "Compared with" not in [c.title for c in shown(report, "table4").columns]
+    assert "Compared with" in [c.title for c in shown(report, "table6").columns]
+
+
+def test_a_table_that_compares_nothing_has_no_effect_columns(report):
+    assert [c.title for c in shown(report, "table2").columns][-1] == "Paper top-1"
+
+
+def test_no_number_of_a_table_is_bold(rendered):
+    rows = [line for line in (rendered / "report.md").read_text().splitlines() if line.startswith("|")]
+    assert [line for line in rows if "**" in line] == [line for line in rows if line.startswith("| **BS=")]
+
+
+def test_settling_costs_count_both_arms_their_teacher_and_shared_runs_once(report):
+    only = {"+ distill w/o mixup"}
+
+    def open_up(cell):
+        if cell.effect is None:
+            return cell
+        verdict = UNDECIDED if cell.row in only else HELPS
+        return replace(
+            cell, effect=replace(cell.effect, verdict=verdict, qualifier="about 4 more seeds would settle it")
+        )
+
+    section = settling(edit_cells(report, open_up))
+    table = section.blocks[1]
+    # the row and the row it is compared with, which is its teacher too: 2 arms x 4 seeds x 11.5 s
+    assert [cell.text for cell in table.rows[0].cells[2:]] == ["about 4", "8", "1.5 min"]
+    assert "all open rows together need 8 runs, 1.5 min" in section.blocks[0].text
+
+
+@pytest.mark.parametrize(("qualifier", "seeds"), [("about 12 more seeds would settle it", 12), ("", None)])
+def test_the_number_of_seeds_is_read_from_the_qualifier(report, qualifier, seeds):
+    cell = report.findings.tables[3].cells[1]
+    assert more_seeds(replace(cell, effect=replace(cell.effect, qualifier=qualifier))) == seeds
+
+
+def test_the_method_states_the_declared_settings(report):
+    changed = replace(SETTINGS, alpha=0.01, smallest_effect_pp=0.7)
+    text = markdown(replace(report, findings=replace(report.findings, settings=changed)))
+    method = text.split("## Method")[1].split("## Provenance")[0]
+    assert "family-wise error rate of 0.01" in method
+    assert "by at least 0.7 pp" in method
+    for word in (
+        "▲ helps",
+        "▼ hurts",
+        "≈ no detectable difference",
+        "? undecided",
+        "— not evaluable",
+        "fragile",
+    ):
+        assert word in method
+
+
+def test_provenance_names_versions_recipe_changes_and_every_run(report):
+    text = markdown(report).split("## Provenance")[1]
+    assert "**data.fingerprint**: sha256:9f2c" in text
+    assert "lr: 0.1 → 0.2; tricks in training: none → mixup(alpha=0.2)" in text
+    assert "teacher: Table 6 / + label smoothing" in text
+    assert sum(run.run_id[:12] in text for run in report.plan.runs) == len(report.plan.runs)

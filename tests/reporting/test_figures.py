@@ -1,0 +1,147 @@
+"""Figures: what is drawn is what was found, and texts neither overlap nor leave the picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from harness.reporting.figures.curves import draw_curves, panels_of
+from harness.reporting.figures.forest import draw_forest, lines_of
+from harness.reporting.figures.gallery import draw_all
+from harness.reporting.figures.matrix import matrix_alt, matrix_caption
+from harness.reporting.figures.paper import draw_effects, draw_values, sign_agreement
+from harness.reporting.figures.style import house_style, to_svg
+from tests.reporting.edits import comparable, edit_tables
+from tests.reporting.sample import SETTINGS
+
+
+def table_of(report, key: str):
+    return next(table for table in report.findings.tables if table.key == key)
+
+
+def texts_of(figure) -> list:
+    """The bounding boxes of all texts that are visible, by text."""
+    renderer = figure.canvas.get_renderer()
+    figure.draw(renderer)
+    found = []
+    for ax in figure.axes:
+        labels = [*ax.get_yticklabels(), ax.yaxis.label, ax.title]
+        labels += [*ax.get_xticklabels(), ax.xaxis.label] * ax.xaxis.get_visible()
+        found += [label for label in labels if label.get_visible() and label.get_text()]
+    return [(label.get_text(), label.get_window_extent(renderer)) for label in found]
+
+
+def test_long_labels_neither_overlap_nor_leave_the_figure(report):
+    def lengthen(table):
+        name = {
+            cell.row: f"{cell.row} and a very long explanation of this row {i}"
+            for i, cell in enumerate(table.cells)
+        }
+        cells = tuple(
+            replace(c, row=name[c.row], effect=c.effect and replace(c.effect, versus=name[c.effect.versus]))
+            for c in table.cells
+        )
+        return replace(table, cells=cells)
+
+    table = table_of(edit_tables(report, lengthen), "table4")
+    with house_style():
+        figure = draw_forest(table, SETTINGS)
+        texts = texts_of(figure)
+    width, height = figure.canvas.get_width_height()
+    assert len(texts) > 16
+    for text, box in texts:
+        assert box.x0 >= -1, text
+        assert box.y0 >= -1, text
+        assert box.x1 <= width + 1, text
+        assert box.y1 <= height + 1, text
+    for (one, a), (other, b) in combinations(texts, 2):
+        assert not a.shrunk(0.98, 0.9).overlaps(b.shrunk(0.98, 0.9)), (one, other)
+
+
+def test_a_forest_draws_each_estimate_interval_seed_and_paper_effect(report):
+    table = table_of(report, "table5")
+    with house_style():
+        ax = draw_forest(table, SETTINGS).axes[0]
+    drawn = [np.asarray(line.get_xdata(), dtype=float) for line in ax.get_lines()]
+
+    def is_drawn(values) -> bool:
+        return any(len(x) == len(values) and np.allclose(x, values) for x in drawn)
+
+    effects = [line.effect for line in lines_of(table) if line.effect]
+    assert len(effects) == 3
+    for effect in effects:
+        assert is_drawn([effect.estimate])
+        assert is_drawn([effect.low, effect.high])
+        assert is_drawn(list(effect.differences.values()))
+        assert is_drawn([effect.paper])
+
+
+def test_a_table_without_effects_has_no_forest(report):
+    assert draw_forest(table_of(report, "table2"), SETTINGS) is None
+
+
+def test_curves_are_means_over_seeds_with_the_range_as_band(report):
+    table = table_of(report, "table5")
+    curve = panels_of(table, report.curves)[""][2]
+    rows = report.curves[report.curves["arm_id"] == table.cells[2].arm_id]
+    last = rows[rows["epoch"] == rows["epoch"].max()]["val_top1"]
+    assert curve.seeds == 3
+    assert curve.mean[-1] == pytest.approx(last.mean())
+    assert (curve.low[-1], curve.high[-1]) == (last.min(), last.max())
+
+
+def test_rows_that_share_an_arm_share_a_curve(report):
+    table = table_of(report, "table5")
+    same = replace(table, cells=(*table.cells, replace(table.cells[0], row="again")))
+    labels = [curve.label for curve in panels_of(same, report.curves)[""]]
+    assert labels == ["ResNet-50 = again", "ResNet-50-B", "ResNet-50-C", "ResNet-50-D"]
+
+
+def test_a_curve_of_one_epoch_is_visible(report):
+    first = report.curves[report.curves["epoch"] == 1]
+    with house_style():
+        figure = draw_curves(panels_of(table_of(report, "table5"), first))
+    assert all(line.get_marker() == "o" for line in figure.axes[0].get_lines())
+
+
+def test_curves_without_any_point_are_left_out(report):
+    empty = replace(report, curves=report.curves.iloc[:0])
+    assert not [picture for picture in draw_all(empty) if picture.key.endswith("_curves")]
+
+
+def test_the_paper_figure_counts_agreeing_signs(report):
+    points = [
+        (c.effect.estimate, c.effect.paper) for t in report.findings.tables for c in t.cells if c.effect
+    ]
+    both = [(ours, paper) for ours, paper in points if paper is not None]
+    assert sign_agreement(report.findings) == (sum(a * b > 0 for a, b in both), len(both))
+    with house_style():
+        assert draw_effects(report.findings) is not None
+
+
+def test_values_are_drawn_only_in_the_papers_setting(report):
+    assert "paper_values" not in {picture.key for picture in draw_all(report)}
+    assert "paper_values" in {picture.key for picture in draw_all(comparable(report))}
+    with house_style():
+        ax = draw_values(report.findings).axes[0]
+    assert (
+        len(ax.get_yticklabels()) == 23
+    )  # 25 cells, of them one quoted and one that the paper does not have
+
+
+def test_the_run_matrix_says_what_did_not_finish(report):
+    assert matrix_alt(report) == (
+        "Matrix of 57 runs: 55 finished. Others: Table 6 / + mixup w/o distill seed 1 diverged; "
+        "Table 6 / + mixup w/o distill seed 2 failed."
+    )
+    assert "✗ diverged (1)" in matrix_caption(report)
+
+
+def test_glyphs_are_in_the_font(report, recwarn):
+    with house_style():
+        to_svg(draw_forest(table_of(report, "table4"), SETTINGS))
+    draw_all(report)
+    assert [str(w.message) for w in recwarn if "missing from" in str(w.message)] == []

@@ -1,0 +1,114 @@
+"""Runs that do not train: each does, in a fresh process, the one thing a scheduler must cope with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from harness.scheduling.base import INTERRUPTED, Job
+from harness.study.machine import Machine, Stop
+from harness.study.records import DIVERGED, FINISHED, RunFolder, read_json, write_json
+from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
+
+STEP_S = 0.01
+IMPORTED_IN = os.getpid()
+
+
+def spec(seed: int, task: str = "quick", **options: float) -> RunSpec:
+    """A spec whose model name says what the fake does."""
+    recipe = Recipe(model=ModelSpec(name=task, args=options), data=DataSpec(name="none", resolution=1))
+    return RunSpec(arm=Arm(recipe=recipe), seed=seed)
+
+
+def job(
+    seed: int, task: str = "quick", *, needs: tuple[Job, ...] = (), cost: float = 1, **options: float
+) -> Job:
+    return Job(spec=spec(seed, task, **options), needs=tuple(need.run_id for need in needs), cost=cost)
+
+
+def run_fake(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> str:
+    """Starts with an event that says where it ran, then does what the spec's model is named."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    folder.append_event("started", pid=os.getpid(), device=machine.device, threads=threads)
+    model = spec.arm.recipe.model
+    return TASKS[model.name](spec, folder, stop, **model.args)
+
+
+def _finish(folder: RunFolder, status: str = FINISHED, **metrics: float) -> str:
+    write_json(folder.summary, {"status": status, "metrics": metrics})
+    return status
+
+
+def quick(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
+    return _finish(folder)
+
+
+def sleep(spec: RunSpec, folder: RunFolder, stop: Stop, time_s: float) -> str:
+    time.sleep(time_s)
+    return _finish(folder)
+
+
+def diverge(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
+    return _finish(folder, DIVERGED)
+
+
+def crash(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
+    raise RuntimeError(f"loss has shape ({spec.seed},)")
+
+
+def leave_python(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
+    sys.exit("enough")
+
+
+def answer_nonsense(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
+    return "completed"
+
+
+def die(spec: RunSpec, folder: RunFolder, stop: Stop, times: float) -> str:
+    """Killed with -9 at its first `times` attempts."""
+    attempts = sum(event["kind"] == "started" for event in folder.read_events())
+    if attempts <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _finish(folder, attempts=attempts)
+
+
+def deaf(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
+    """Never asks whether to stop."""
+    time.sleep(60)
+    return _finish(folder)
+
+
+def count(spec: RunSpec, folder: RunFolder, stop: Stop, steps: float) -> str:
+    """A training in little: a state that depends on every step, a checkpoint when asked to stop."""
+    state = read_json(folder.checkpoint) or {"step": 0, "value": spec.seed}
+    while state["step"] < steps:
+        if stop():
+            write_json(folder.checkpoint, state)
+            folder.append_event("checkpoint", step=state["step"])
+            return INTERRUPTED
+        time.sleep(STEP_S)
+        state = {"step": state["step"] + 1, "value": (state["value"] * 31 + state["step"]) % 10_007}
+    return _finish(folder, value=state["value"])
+
+
+def fill(spec: RunSpec, folder: RunFolder, stop: Stop, megabytes: float) -> str:
+    """Leaves memory behind that only the end of the process gives back."""
+    LEAKED.append(b"x" * int(megabytes * 1e6))
+    return _finish(folder)
+
+
+def see(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
+    """Notes the surroundings: the cores of the process, and which process imported this module."""
+    folder.append_event("seen", cores=sorted(os.sched_getaffinity(0)), imported_in=IMPORTED_IN)
+    return _finish(folder)
+
+
+LEAKED: list[bytes] = []
+FAKES = (quick, sleep, diverge, crash, leave_python, answer_nonsense, die, deaf, count, fill, see)
+TASKS = {task.__name__: task for task in FAKES}
+
+
+def events(folder: RunFolder, kind: str) -> list[dict[str, object]]:
+    return [event for event in folder.read_events() if event["kind"] == kind]

@@ -1,0 +1,239 @@
+"""The local scheduler on real processes: what dies, raises or takes too long never hangs and is recorded."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from harness.scheduling.base import INTERRUPTED, Job, Progress
+from harness.scheduling.local import Local, LocalSettings
+from harness.study.machine import Machine
+from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder, write_json
+from tests.scheduling.fakes import events, job, run_fake
+
+PRELOAD = ("tests.scheduling.fakes",)
+
+
+def settings(tmp_path: Path, **changes: object) -> LocalSettings:
+    machine = Machine(runs_dir=tmp_path / "runs", data_dir=tmp_path / "data")
+    return LocalSettings(**{"machine": machine, "workers": 2, "preload": PRELOAD, **changes})
+
+
+def folder(tmp_path: Path, each: Job) -> RunFolder:
+    return RunFolder(tmp_path / "runs" / each.run_id)
+
+
+def execute(
+    tmp_path: Path,
+    jobs: Sequence[Job],
+    watch: Callable[[Progress], None] = lambda progress: None,
+    **changes: object,
+) -> list[str]:
+    """The statuses in the order of the jobs."""
+    ended = Local(settings(tmp_path, **changes)).execute(jobs, run_fake, watch)
+    assert list(ended) == [each.run_id for each in jobs]
+    return list(ended.values())
+
+
+def signal_when(condition: Callable[[], bool], number: signal.Signals, times: int = 1) -> threading.Thread:
+    """Signal this process once `condition` holds, as a user would from a terminal."""
+
+    def run() -> None:
+        deadline_s = time.monotonic() + 20
+        while not condition() and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_statuses_come_back_and_an_exception_is_recorded_once_and_not_retried(tmp_path):
+    tasks = ("quick", "diverge", "crash", "leave_python", "answer_nonsense", "quick")
+    jobs = [job(seed, task) for seed, task in enumerate(tasks)]
+    assert execute(tmp_path, jobs) == [FINISHED, DIVERGED, FAILED, FAILED, FAILED, FINISHED]
+
+    crashed = folder(tmp_path, jobs[2])
+    [event] = events(crashed, "failed")
+    assert event["message"] == "RuntimeError: loss has shape (2,)"
+    assert "fakes.py" in event["traceback"]
+    assert len(events(crashed, "started")) == 1
+    assert "valid: finished, diverged" in events(folder(tmp_path, jobs[4]), "failed")[0]["message"]
+    pids = {events(folder(tmp_path, each), "started")[0]["pid"] for each in jobs}
+    assert len(pids) <= 2, "the worker lives on after an exception"
+    assert os.getpid() not in pids
+
+
+def test_a_worker_killed_with_9_is_replaced_and_its_run_retried_a_bounded_number_of_times(tmp_path):
+    survivor, lost, other = job(0, "die", times=2), job(1, "die", times=99), job(2, "sleep", time_s=0.3)
+    notes: list[str] = []
+    started_s = time.monotonic()
+    statuses = execute(
+        tmp_path, [survivor, lost, other], lambda progress: notes.append(progress.note), retries=2
+    )
+    assert statuses == [FINISHED, FAILED, FINISHED]
+    assert time.monotonic() - started_s < 20, "deaths are noticed at once, not by a time-out"
+
+    deaths = events(folder(tmp_path, survivor), "worker_died")
+    assert [(each["attempt"], each["exit_code"]) for each in deaths] == [(1, -9), (2, -9)]
+    assert "SIGKILL" in deaths[0]["message"]
+    assert len(events(folder(tmp_path, lost), "worker_died")) == 3
+    assert "given up after 3 attempts" in events(folder(tmp_path, lost), "failed")[0]["message"]
+    assert any(survivor.run_id in note and "attempt 2 of 3" in note for note in notes)
+    assert len(events(folder(tmp_path, other), "started")) == 1, "the other worker is not disturbed"
+
+
+def test_students_wait_for_their_teacher_and_fail_with_it(tmp_path):
+    teacher, bad = job(0, "sleep", time_s=0.3), job(1, "crash")
+    student, orphan = job(2, needs=(teacher,), cost=9), job(3, needs=(bad,))
+    grandchild = job(4, needs=(orphan,))
+    statuses = execute(tmp_path, [student, teacher, orphan, bad, grandchild])
+    assert statuses == [FINISHED, FINISHED, FAILED, FAILED, FAILED]
+    assert (
+        folder(tmp_path, student).read_events()[0]["time_s"]
+        >= folder(tmp_path, teacher).summary.stat().st_mtime - 0.01
+    )
+    [event] = folder(tmp_path, orphan).read_events()
+    assert event["kind"] == "failed"
+    assert bad.run_id in event["message"]
+    assert orphan.run_id in folder(tmp_path, grandchild).read_events()[0]["message"]
+
+
+def test_a_teacher_that_finished_in_an_earlier_session_is_enough(tmp_path):
+    teacher = job(0)
+    write_json(folder(tmp_path, teacher).summary, {"status": FINISHED})
+    assert execute(tmp_path, [job(1, needs=(teacher,))]) == [FINISHED]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_lets_runs_checkpoint_and_the_next_execute_goes_on(tmp_path, number):
+    jobs = [job(seed, "count", steps=50) for seed in range(3)]
+    running = jobs[:2]
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    thread = signal_when(lambda: all(folder(tmp_path, each).events.exists() for each in running), number)
+    assert execute(tmp_path, jobs) == [INTERRUPTED] * 3
+    thread.join()
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+    for each in running:
+        assert [event["kind"] for event in folder(tmp_path, each).read_events()] == ["started", "checkpoint"]
+    assert not folder(tmp_path, jobs[2]).path.exists()
+
+    assert execute(tmp_path, jobs) == [FINISHED] * 3
+    undisturbed = tmp_path / "undisturbed"
+    assert execute(undisturbed, jobs) == [FINISHED] * 3
+    for each in jobs:
+        assert folder(tmp_path, each).read_summary() == folder(undisturbed, each).read_summary()
+
+
+def test_a_second_ctrl_c_kills_at_once(tmp_path):
+    each = job(0, "deaf")
+    thread = signal_when(folder(tmp_path, each).events.exists, signal.SIGINT, times=2)
+    started_s = time.monotonic()
+    assert execute(tmp_path, [each]) == [INTERRUPTED]
+    thread.join()
+    assert time.monotonic() - started_s < 20
+
+
+def test_a_run_that_does_not_listen_is_killed_after_the_grace_period(tmp_path):
+    each = job(0, "deaf")
+    thread = signal_when(folder(tmp_path, each).events.exists, signal.SIGINT)
+    started_s = time.monotonic()
+    assert execute(tmp_path, [each], grace_s=0.5) == [INTERRUPTED]
+    thread.join()
+    assert time.monotonic() - started_s < 20
+
+
+def test_no_process_is_left_when_execute_returns_or_its_watcher_raises(tmp_path):
+    jobs = [job(seed, "count", steps=10_000) for seed in range(2)]
+
+    def watch(progress: Progress) -> None:
+        if all(folder(tmp_path, each).events.exists() for each in jobs):
+            raise OSError("the terminal is gone")
+
+    with pytest.raises(OSError, match="terminal"):
+        execute(tmp_path, jobs, watch)
+    for each in jobs:
+        [event] = events(folder(tmp_path, each), "started")
+        with pytest.raises(ProcessLookupError):
+            os.kill(event["pid"], 0)
+        assert folder(tmp_path, each).checkpoint.exists()
+
+
+def test_the_watcher_sees_every_end_and_hears_at_least_once_a_second(tmp_path):
+    jobs = [job(seed, "sleep", time_s=0.1) for seed in range(3)] + [job(9, "sleep", time_s=2.2, cost=9)]
+    seen: list[tuple[float, Progress]] = []
+    execute(tmp_path, jobs, lambda progress: seen.append((time.monotonic(), progress)))
+    first, last = seen[0][1], seen[-1][1]
+    assert (first.waiting, first.running, first.ended) == (4, (), {})
+    assert (last.waiting, last.running, len(last.ended)) == (0, (), 4)
+    for _, progress in seen:
+        assert progress.waiting + len(progress.running) + len(progress.ended) == 4
+        assert len(progress.running) <= 2
+    assert {len(progress.ended) for _, progress in seen} == {0, 1, 2, 3, 4}
+    times_s = [time_s for time_s, progress in seen if progress.running]
+    assert max(after - before for before, after in itertools.pairwise(times_s)) < 2.0
+
+
+def test_workers_are_spread_over_devices(tmp_path):
+    jobs = [job(seed, "sleep", time_s=0.3) for seed in range(4)]
+    devices = ("cuda:0", "cuda:1")
+    assert execute(tmp_path, jobs, workers=4, devices=devices, per_device=2) == [FINISHED] * 4
+    used = [events(folder(tmp_path, each), "started")[0]["device"] for each in jobs]
+    assert used == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+
+
+def test_a_worker_is_replaced_after_so_many_runs_or_when_it_has_grown(tmp_path):
+    def pids(path: Path, jobs: Sequence[Job], **changes: object) -> list[object]:
+        assert execute(path, jobs, workers=1, **changes) == [FINISHED] * len(jobs)
+        return [events(folder(path, each), "started")[0]["pid"] for each in jobs]
+
+    jobs = [job(seed) for seed in range(4)]
+    by_count = pids(tmp_path / "a", jobs, runs_per_worker=2)
+    assert by_count[0] == by_count[1] != by_count[2] == by_count[3]
+
+    jobs = [job(seed, "fill", megabytes=400 if seed == 1 else 0) for seed in range(4)]
+    by_memory = pids(tmp_path / "b", jobs, max_rss_gb=0.4)
+    assert by_memory[0] == by_memory[1] != by_memory[2] == by_memory[3]
+
+
+def test_workers_have_their_threads_and_where_it_fits_their_cores(tmp_path):
+    cores = sorted(os.sched_getaffinity(0))
+    jobs = [job(seed, "see") for seed in range(2)]
+    execute(tmp_path / "pinned", jobs, workers=len(cores), pin_cores=True)
+    used = [events(folder(tmp_path / "pinned", each), "seen")[0]["cores"] for each in jobs]
+    assert all(len(each) == 1 for each in used)
+    assert len(cores) == 1 or used[0] != used[1]
+    assert sorted(os.sched_getaffinity(0)) == cores, "the controller's own are as before"
+
+    execute(tmp_path / "free", jobs, workers=len(cores) + 1, pin_cores=True)
+    assert events(folder(tmp_path / "free", jobs[0]), "seen")[0]["cores"] == cores
+    assert events(folder(tmp_path / "free", jobs[0]), "started")[0]["threads"] == "1"
+
+
+def test_a_module_that_cannot_be_preloaded_is_named(tmp_path):
+    notes: list[str] = []
+    watch = lambda progress: notes.append(progress.note)  # noqa: E731
+    assert execute(tmp_path, [job(0, "sleep", time_s=0.1)], watch, preload=(*PRELOAD, "no_such_module")) == [
+        FINISHED
+    ]
+    assert any("no_such_module" in note and "not preloaded" in note for note in notes)
+
+
+def test_settings_out_of_range_and_a_function_without_a_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="workers is 0; it must be at least 1"):
+        settings(tmp_path, workers=0)
+    with pytest.raises(ValueError, match="5 workers on 2 GPUs with per_device 2: at most 4"):
+        settings(tmp_path, workers=5, devices=("cuda:0", "cuda:1"), per_device=2)
+    with pytest.raises(TypeError, match="top of a module"):
+        Local(settings(tmp_path)).execute([job(0)], lambda *_: FINISHED, print)

@@ -1,0 +1,174 @@
+"""A small catalogue and a small study, so that these tests depend on no trick, model or data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.study.catalogue import Catalogue, Cost, DataEntry, ModelEntry, TrickEntry
+from harness.study.expand import ExpandOptions, expand
+from harness.study.loader import load_study
+from harness.study.plan import Cell, Plan
+from harness.study.problems import StudyError
+from harness.study.spec import DataSpec, ModelSpec, Recipe
+
+Edit = Callable[[Recipe, Mapping[str, Any]], Recipe]
+
+
+def _same(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    return recipe
+
+
+def _model(**args: Any) -> Edit:
+    return lambda recipe, options: dataclasses.replace(recipe, model=recipe.model.with_args(**args))
+
+
+def _fields(**fields: Any) -> Edit:
+    return lambda recipe, options: dataclasses.replace(recipe, **fields)
+
+
+def _linear_lr(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    lr = options["reference_lr"] * recipe.batch_size / options["reference_batch"]
+    return dataclasses.replace(recipe, lr=lr)
+
+
+def _warmup(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    return dataclasses.replace(recipe, warmup_epochs=options["epochs"])
+
+
+def _deep_stem(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    if recipe.model.args["width"] < 0.25:
+        raise ValueError("resnet_c needs a width of at least 0.25")
+    return dataclasses.replace(recipe, model=recipe.model.with_args(stem="deep"))
+
+
+def _between(name: str, low: float, high: float) -> Callable[[Mapping[str, Any]], None]:
+    def validate(options: Mapping[str, Any]) -> None:
+        if not low <= options[name] <= high:
+            raise ValueError(f"{name} must be from {low:g} to {high:g}, got {options[name]}")
+
+    return validate
+
+
+def trick(
+    name: str,
+    edit: Edit | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+    validate: Callable[[Mapping[str, Any]], None] = lambda options: None,
+    conflicts: tuple[str, ...] = (),
+    teacher: bool = False,
+) -> TrickEntry:
+    return TrickEntry(
+        name=name,
+        options=options or {},
+        conflicts=frozenset(conflicts),
+        needs_teacher=teacher,
+        acts_in_training=edit is None,
+        validate=validate,
+        edit_recipe=edit or _same,
+        edits_recipe=edit is not None,
+    )
+
+
+_TRICKS = [
+    trick("linear_lr_scaling", _linear_lr, options={"reference_batch": 256, "reference_lr": 0.1}),
+    trick("warmup", _warmup, options={"epochs": 5.0}),
+    trick("zero_gamma", _model(zero_gamma=True)),
+    trick("no_bias_decay"),
+    trick("fp16", _fields(precision="fp16"), conflicts=("bf16",)),
+    trick("bf16", _fields(precision="bf16")),
+    trick("resnet_b", _model(stride_in="3x3")),
+    trick("resnet_c", _deep_stem),
+    trick("resnet_d", _model(shortcut="avgpool")),
+    trick("cosine", _fields(schedule="cosine", milestones=())),
+    trick("label_smoothing", options={"eps": 0.1}, validate=_between("eps", 0, 1)),
+    trick("mixup", options={"alpha": 0.2}, validate=_between("alpha", 0, 8)),
+    trick("distillation", options={"temperature": 20.0}, teacher=True),
+]
+_ARGS = {
+    "width": 1.0,
+    "depth": (3, 4, 6, 3),
+    "zero_gamma": False,
+    "stem": "7x7",
+    "stride_in": "1x1",
+    "shortcut": "conv",
+}
+
+
+def _cost(model: ModelSpec, data: DataSpec) -> Cost:
+    """1,000 multiply-adds per block."""
+    return Cost(params=10, macs=1000 * sum(model.args["depth"]))
+
+
+def _data(name: str, train: int | None, *, for_reports: bool = True) -> DataEntry:
+    return DataEntry(
+        name=name,
+        args={},
+        classes=10,
+        train_images=train,
+        test_images=train and train // 6,
+        missing=lambda args: None,
+        for_reports=for_reports,
+    )
+
+
+CATALOGUE = Catalogue(
+    tricks={entry.name: entry for entry in _TRICKS},
+    models={
+        name: ModelEntry(name=name, args=_ARGS, validate=_between("width", 0.01, 4))
+        for name in ("resnet50", "resnet152")
+    },
+    data={
+        entry.name: entry
+        for entry in (
+            _data("fashion_mnist", 60_000),
+            _data("cifar10", 50_000),
+            _data("imagenet", 1_281_167),
+            _data("folder", None),
+            _data("generated", 1_000, for_reports=False),
+        )
+    },
+    cost=_cost,
+)
+
+HEAD = """\
+study: small
+question: Does it work?
+seeds: {start: 2, at_most: 5}
+baseline: {model: resnet50, recipe: bag_of_tricks_baseline}
+sizes:
+  mini: {data: fashion_mnist, resolution: 32, epochs: 4, batch_scale: 1/8}
+  gpu: {data: cifar10, resolution: 64, epochs: 30, batch_scale: 1/2}
+  paper: {data: imagenet, resolution: 224, epochs: 120}
+"""
+HEAD_LINES = HEAD.count("\n")
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(text)
+    return path
+
+
+def plan_of(folder: Path, text: str, **options: Any) -> Plan:
+    """The plan of a study file's text."""
+    return expand(load_study(write(folder, text), CATALOGUE), CATALOGUE, ExpandOptions(**options))
+
+
+def mistakes(folder: Path, text: str) -> list[str]:
+    """What the user is told about a study file, `small.yaml:LINE: ...`; empty where it is fine."""
+    path = write(folder, text)
+    try:
+        load_study(path, CATALOGUE)
+    except StudyError as error:
+        return [str(problem).replace(str(path), "small.yaml") for problem in error.problems]
+    return []
+
+
+def cells(plan: Plan, table: str) -> dict[tuple[str, str | None], Cell]:
+    """(row, column) -> cell."""
+    (found,) = (entry for entry in plan.tables if entry.key == table)
+    return {(cell.row, cell.column): cell for cell in found.cells}

@@ -1,0 +1,135 @@
+"""The same numbers are the same arm; any other number is another arm."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.study.canonical import CanonicalText
+from harness.study.changes import AUGMENT_FIELDS, CHANGE_FIELDS
+from harness.study.recipes import RECIPES
+from harness.study.spec import (
+    Arm,
+    AugmentSpec,
+    DataSpec,
+    ModelSpec,
+    Recipe,
+    RunSpec,
+    TrickSpec,
+    canonical_json,
+    run_id,
+)
+from tests.study.fakes import HEAD, cells, plan_of
+
+NUMBER = st.floats(allow_nan=False, allow_infinity=False, width=64)
+OPTIONS = st.dictionaries(
+    st.text(max_size=8), st.one_of(NUMBER, st.integers(), st.booleans(), st.text(max_size=5))
+)
+RECIPE = st.builds(
+    Recipe,
+    model=st.builds(ModelSpec, name=st.text(max_size=9), args=OPTIONS),
+    data=st.builds(DataSpec, name=st.just("100% cotton"), resolution=st.integers(1, 999), args=OPTIONS),
+    augment=st.builds(AugmentSpec, crop_area=st.tuples(NUMBER, NUMBER), flip=NUMBER),
+    epochs=NUMBER,
+    batch_size=st.integers(1, 10**6),
+    optimizer_args=OPTIONS,
+    lr=NUMBER,
+    weight_decay=NUMBER,
+    milestones=st.lists(NUMBER, max_size=4).map(tuple),
+    precision=st.text(max_size=5),
+)
+TRICKS = st.lists(st.builds(TrickSpec, name=st.text(max_size=5), options=OPTIONS), max_size=3).map(tuple)
+ARM = st.builds(Arm, recipe=RECIPE, tricks=TRICKS, teacher=st.none() | st.text(max_size=5))
+
+
+@given(st.lists(ARM, min_size=1, max_size=4))
+def test_the_fast_canonical_text_is_the_documented_one(arms: list[Arm]) -> None:
+    fast = CanonicalText()
+    for arm in [*arms, *arms]:
+        assert fast.arm(arm) == canonical_json(dataclasses.asdict(arm))
+        assert fast.arm_id(arm) == arm.arm_id
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_not_finite_has_no_identity(value: float) -> None:
+    recipe = dataclasses.replace(_arm().recipe, lr=value)
+    with pytest.raises(ValueError, match="^lr must be a finite number$"):
+        CanonicalText().recipe(recipe)
+
+
+def _arm() -> Arm:
+    return Arm(
+        recipe=Recipe(
+            model=ModelSpec(name="resnet50", args={"width": 1.0}),
+            data=DataSpec(name="imagenet", resolution=224),
+            **RECIPES["bag_of_tricks_baseline"],
+        ),
+        tricks=(TrickSpec(name="mixup", options={"alpha": 0.2}),),
+    )
+
+
+def test_every_field_of_a_recipe_is_part_of_the_identity() -> None:
+    arm = _arm()
+    for field in dataclasses.fields(Recipe):
+        value = getattr(arm.recipe, field.name)
+        other = {
+            "model": ModelSpec(name="resnet50", args={"width": 0.5}),
+            "data": DataSpec(name="imagenet", resolution=225),
+            "augment": AugmentSpec(flip=0.25),
+            "optimizer_args": {"momentum": 0.8},
+            "milestones": (30.0,),
+        }.get(field.name, value + 1 if isinstance(value, int | float) else f"{value}x")
+        changed = dataclasses.replace(arm, recipe=dataclasses.replace(arm.recipe, **{field.name: other}))
+        assert changed.arm_id != arm.arm_id, field.name
+    assert dataclasses.replace(arm, tricks=()).arm_id != arm.arm_id
+    assert dataclasses.replace(arm, teacher="t").arm_id != arm.arm_id
+
+
+def test_ids_have_128_bits_and_do_not_change_between_versions() -> None:
+    """Pinned: a change of these two means that every run on every disk is trained again."""
+    assert _arm().arm_id == "1dc66193b0bb761632297364b3b766bf"
+    assert run_id(_arm().arm_id, 3) == "f06bbcfe0b3dbb6ddd7247dc7379aa5c"
+    assert len(_arm().arm_id) * 4 == 128
+
+
+def test_a_spec_survives_its_json_file() -> None:
+    spec = RunSpec(arm=_arm(), seed=3)
+    again = RunSpec.from_json(json.loads(json.dumps(spec.to_json())))
+    assert again == spec
+    assert again.run_id == spec.run_id
+
+
+def test_a_number_written_as_1_or_as_1_0_is_the_same_arm(tmp_path: Path) -> None:
+    text = """
+tables:
+  t:
+    title: T
+    design: rows
+    rows:
+      - {label: whole, set: {epochs: 60, weight_decay: 1, milestones: [30, 60]}, add: {mixup: {alpha: 1}}}
+      - {label: decimal, set: {epochs: 60.0, weight_decay: 1.0, milestones: [30.0, 6.0e+1]}, add: {mixup: {alpha: 1.0}}}
+      - {label: model whole, set: {model: {resnet50: {width: 1}}}}
+      - {label: model default}
+"""
+    found = cells(plan_of(tmp_path, HEAD + text), "t")
+    assert found["whole", None].arm_id == found["decimal", None].arm_id
+    assert found["model whole", None].arm_id == found["model default", None].arm_id
+    assert found["whole", None].arm_id != found["model default", None].arm_id
+
+
+def test_set_may_change_every_field_of_recipe_and_augmentation() -> None:
+    recipe = {field.name for field in dataclasses.fields(Recipe)} - {"data", "augment"}
+    augment = {field.name for field in dataclasses.fields(AugmentSpec)}
+    assert recipe | augment == CHANGE_FIELDS
+    assert augment == AUGMENT_FIELDS
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_named_recipes_leave_nothing_to_defaults(name: str) -> None:
+    needed = {field.name for field in dataclasses.fields(Recipe)} - {"model", "data"}
+    assert set(RECIPES[name]) == needed

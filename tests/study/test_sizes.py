@@ -1,0 +1,115 @@
+"""What a size does to numbers, worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from harness.study.plan import Plan
+from harness.study.sizes import Scale
+from harness.study.spec import Recipe
+from tests.study.fakes import HEAD, cells, plan_of
+
+TABLE = """
+tables:
+  t:
+    title: T
+    design: rows
+    rows:
+      - {label: baseline}
+      - {label: big, set: {batch_size: 1024}, add: [linear_lr_scaling, {warmup: {epochs: 5}}]}
+      - {label: long, set: {epochs: 200}, add: mixup}
+      - {label: row wins, set: {flip: 0.1}}
+"""
+
+
+def recipe_of(plan: Plan, row: str) -> Recipe:
+    arm_id = cells(plan, "t")[row, None].arm_id
+    assert arm_id is not None
+    return plan.arms[arm_id].recipe
+
+
+def test_the_paper_size_is_the_paper(tmp_path: Path) -> None:
+    recipe = recipe_of(plan_of(tmp_path, HEAD + TABLE, size="paper"), "baseline")
+    assert (recipe.epochs, recipe.batch_size, recipe.lr) == (120.0, 256, 0.1)
+    assert recipe.milestones == (30.0, 60.0, 90.0)
+    assert (recipe.data.name, recipe.data.resolution) == ("imagenet", 224)
+
+
+def test_mini_scales_time_and_batches_and_leaves_learning_rates(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, HEAD + TABLE, size="mini")
+    baseline, big = recipe_of(plan, "baseline"), recipe_of(plan, "big")
+    # 120 -> 4 epochs: x 1/30; 256 -> 32 images: x 1/8
+    assert (baseline.epochs, baseline.milestones) == (4.0, (1.0, 2.0, 3.0))
+    assert (baseline.batch_size, baseline.lr) == (32, 0.1)
+    # 1024 -> 128 images; lr = 0.1 * 1024 / 256 in the paper's units, that is 0.1 * 128 / 32 here
+    assert (big.batch_size, big.lr) == (128, 0.4)
+    assert big.warmup_epochs == pytest.approx(5 / 30, rel=1e-15)
+
+
+def test_two_hundred_epochs_stay_five_thirds_of_one_hundred_and_twenty(tmp_path: Path) -> None:
+    for size in ("mini", "gpu", "paper"):
+        plan = plan_of(tmp_path, HEAD + TABLE, size=size)
+        ratio = recipe_of(plan, "long").epochs / recipe_of(plan, "baseline").epochs
+        assert math.isclose(ratio, 5 / 3, rel_tol=1e-15)
+
+
+def test_a_size_sets_models_and_the_baseline_but_a_row_wins(tmp_path: Path) -> None:
+    head = HEAD.replace(
+        "batch_scale: 1/8}",
+        "batch_scale: 1/8, models: {resnet50: {width: 0.5, depth: [1, 1, 1, 1]}},"
+        " set: {crop_area: [0.4, 1], flip: 0.3}, train_images: 600, test_images: 100}",
+    )
+    plan = plan_of(tmp_path, head + TABLE)
+    baseline = recipe_of(plan, "baseline")
+    assert baseline.model.args["width"] == 0.5
+    assert baseline.model.args["depth"] == (1, 1, 1, 1)
+    assert baseline.augment.crop_area == (0.4, 1.0)
+    assert (baseline.augment.flip, recipe_of(plan, "row wins").augment.flip) == (0.3, 0.1)
+    assert (baseline.data.train_images, baseline.data.test_images) == (600, 100)
+    # 3 x 4 blocks x 1000 multiply-adds x 600 images x 4 epochs
+    assert plan.runs[0].macs == 3 * 4000 * 600 * 4
+
+
+def test_a_replaced_trick_is_said_with_its_reason(tmp_path: Path) -> None:
+    head = HEAD.replace(
+        "batch_scale: 1/8}", "batch_scale: 1/8, replace: {fp16: {by: bf16, because: no FP16 here}}}"
+    )
+    text = "tables: {t: {title: T, design: rows, rows: [{label: half, add: fp16}]}}"
+    plan = plan_of(tmp_path, head + text)
+    assert cells(plan, "t")["half", None].tricks == ("bf16",)
+    assert recipe_of(plan, "half").precision == "bf16"
+    assert "fp16 is replaced by bf16 at this size: no FP16 here" in plan.notes
+    assert recipe_of(plan_of(tmp_path, head + text, size="gpu"), "half").precision == "fp16"
+
+
+def test_a_smoke_run_is_short_small_and_says_so(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, HEAD + TABLE, size="paper", smoke=True, seeds=5)
+    assert plan.seeds == (0, 1)
+    assert recipe_of(plan, "long").epochs == pytest.approx(1.0)
+    assert recipe_of(plan, "baseline").epochs == pytest.approx(120 / 200)
+    assert {arm.recipe.data.train_images for arm in plan.arms.values()} == {256}
+    assert {arm.recipe.data.test_images for arm in plan.arms.values()} == {256}
+    assert plan.notes[0] == "smoke run: shows that everything runs; its numbers mean nothing"
+
+
+def test_the_plan_states_the_rules_with_their_numbers(tmp_path: Path) -> None:
+    assert plan_of(tmp_path, HEAD + TABLE).notes == (
+        "data: fashion_mnist at 32 x 32 pixels",
+        "time: epochs, milestones and warm-up x 1/30 (baseline 120 -> 4 epochs)",
+        "batches: x 1/8 (baseline 256 -> 32); learning rates unchanged,"
+        " the linear rule's reference batch scales along",
+    )
+
+
+def test_whole_numbers_stay_whole() -> None:
+    scale = Scale(epochs=8.0, baseline_epochs=120.0, batch=Fraction(1, 4))
+    assert [scale.time(epochs) for epochs in (15, 30, 60, 90, 120)] == [1.0, 2.0, 4.0, 6.0, 8.0]
+    assert scale.batch_size(1024) == 256
+    with pytest.raises(
+        ValueError, match=r"^batch_size 6 x batch_scale 1/4 = 1.5 is not a whole number of images$"
+    ):
+        scale.batch_size(6)

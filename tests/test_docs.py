@@ -1,0 +1,72 @@
+"""What the documents say exists: links, make targets, commands, names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from harness.cli import build_parser
+from harness.tricks.base import HOOKS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
+IMAGE = re.compile(r'src="([^"]+)"')
+FORBIDDEN = re.compile(r"(/work/|/opt/|/tmp/|/usr/share/|pypi\.org|files\.pythonhosted|deb\.debian)", re.I)
+
+
+def code_lines(text: str) -> list[str]:
+    """Every line of the fenced shell blocks of a page, without comments and prompts."""
+    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.S)
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_to_a_file(page: Path):
+    text = page.read_text()
+    targets = [t for t in LINK.findall(text) + IMAGE.findall(text) if "://" not in t]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_names_a_machine_path_or_registry_host(page: Path):
+    assert not FORBIDDEN.findall(page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_in_a_shell_block_exists(page: Path):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    parser = build_parser()
+    for line in code_lines(page.read_text()):
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["make"]:
+            named = [word for word in words[1:] if "=" not in word]
+            assert set(named) <= targets, line
+        elif words[:1] in (["harness"], [".venv/bin/harness"]):
+            if words[1:] not in (["--help"], ["--version"]):
+                parser.parse_args(words[1:])  # SystemExit where an argument does not exist
+            for word in words:
+                if word.endswith(".yaml") and word.startswith("studies/"):
+                    assert (ROOT / word).exists() or "my_" in word, line
+
+
+def test_the_readme_gives_the_two_commands_in_its_first_screen():
+    first_screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:40])
+    assert "make demo" in first_screen
+    assert "make test" in first_screen
+
+
+def test_every_hook_is_documented_for_people_who_write_tricks():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert [hook for hook in HOOKS if f"`{hook}`" not in text] == []
+
+
+def test_the_code_extractor_sees_what_it_should():
+    assert code_lines("```sh\nmake demo\n```\n```python\nx\n```\n```bash\nharness plan a\n```") == [
+        "make demo",
+        "harness plan a",
+    ]

@@ -1,0 +1,345 @@
+"""Who may import what: the table of the architecture, read from the syntax tree and seen in a fresh process.
+
+Each rule is a function from sources to sentences about violations, so that it can be shown to catch a planted
+one.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+EVERY_PACKAGE = frozenset(
+    {"study", "tricks", "models", "data", "training", "scheduling", "tracking", "analysis", "reporting"}
+)
+ROOT_MODULES = ("harness.cli", "harness.commands", "harness.display", "harness.__main__")  # may import all
+MAY_IMPORT = {  # package -> packages of the harness, besides itself
+    "study": frozenset(),
+    "tricks": frozenset(),
+    "models": frozenset(),
+    "data": frozenset(),
+    "training": frozenset({"study", "tricks", "models", "data"}),
+    "scheduling": frozenset({"study"}),
+    "tracking": frozenset({"study"}),
+    "analysis": frozenset({"study"}),
+    "reporting": frozenset({"study", "analysis"}),
+}
+PLACES = {  # third-party package -> the only packages or modules of the harness that may import it
+    "numpy": EVERY_PACKAGE,
+    "pydantic": {"study"},
+    "pydantic_core": {"study"},
+    "ruamel": {"study"},
+    "pyDOE3": {"study"},
+    "torch": {"tricks", "models", "data", "training"},
+    "torchvision": {"harness.data.torchvision_import"},
+    "PIL": {"data"},
+    "submitit": {"scheduling"},
+    "mlflow": {"tracking"},
+    "scipy": {"analysis"},
+    "pandas": {"tracking", "analysis", "reporting"},
+    "matplotlib": {"reporting"},
+    "jinja2": {"reporting"},
+    "markupsafe": {"reporting"},
+    "typst": {"reporting"},
+    "rich": set(),  # the root only
+    "argparse": set(),
+}
+HEAVY = {"torch", "torchvision", "mlflow", "matplotlib", "scipy", "pandas", "typst", "jinja2"}
+TORCH_AT_THE_TOP = {"models", "data", "training"}  # elsewhere only inside a function or for the type checker
+
+
+@dataclass(frozen=True)
+class Source:
+    """One module: its dotted name and its syntax tree."""
+
+    module: str
+    tree: ast.Module
+    is_package: bool = False
+
+    @property
+    def package(self) -> str:
+        """The package of the harness; empty for `harness` itself and modules right below it."""
+        parts = self.module.split(".")
+        return parts[1] if len(parts) > 2 or (self.is_package and len(parts) == 2) else ""
+
+    @property
+    def is_root(self) -> bool:
+        return self.module == "harness" or any(_inside(self.module, root) for root in ROOT_MODULES)
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name. `lazy`: inside a function; `typing_only`: under TYPE_CHECKING."""
+
+    target: str
+    line: int
+    lazy: bool
+    typing_only: bool
+
+
+def planted(module: str, text: str) -> Source:
+    return Source(module, ast.parse(text))
+
+
+@cache
+def sources() -> list[Source]:
+    found = []
+    for path in sorted((REPOSITORY / "harness").rglob("*.py")):
+        parts = list(path.relative_to(REPOSITORY).with_suffix("").parts)
+        is_package = parts[-1] == "__init__"
+        found.append(
+            Source(".".join(parts[: -1 if is_package else None]), ast.parse(path.read_text()), is_package)
+        )
+    return found
+
+
+def _inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def imports(source: Source) -> Iterator[Import]:
+    """Every import of a module, also in functions, under TYPE_CHECKING and by import_module("a.literal")."""
+    pending: list[tuple[ast.AST, bool, bool]] = [(source.tree, False, False)]
+    while pending:
+        node, lazy, typing_only = pending.pop()
+        for target in _targets(node, source):
+            yield Import(target, node.lineno, lazy, typing_only)
+        lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        guarded = node.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) else []
+        for child in ast.iter_child_nodes(node):
+            pending.append((child, lazy, typing_only or child in guarded))
+
+
+def _targets(node: ast.AST, source: Source) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            parts = source.module.split(".")
+            above = parts[: len(parts) - node.level + source.is_package]
+            base = ".".join([*above, *([base] if base else [])])
+        return [f"{base}.{alias.name}" for alias in node.names]
+    if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        called = ast.unparse(node.func).rsplit(".", 1)[-1]
+        if called in ("import_module", "__import__"):
+            return [str(node.args[0].value)]
+    return []
+
+
+def outside_the_architecture(all_sources: Iterable[Source]) -> list[str]:
+    """Imports between packages of the harness that the table does not allow, and modules in no package."""
+    wrong = []
+    for source in all_sources:
+        if source.is_root:
+            continue
+        if source.package not in MAY_IMPORT:
+            wrong.append(f"{source.module} is in no package of the architecture")
+            continue
+        for each in imports(source):
+            if not _inside(each.target, "harness") or each.target in ("harness", "harness.__version__"):
+                continue
+            package = each.target.split(".")[1]
+            if package != source.package and package not in MAY_IMPORT[source.package]:
+                wrong.append(f"{source.module}:{each.line} may not import {each.target}")
+    return wrong
+
+
+def tricks_that_know_more_than_the_base(all_sources: Iterable[Source]) -> list[str]:
+    """A file that defines a trick imports nothing of the harness but `harness.tricks.base`."""
+    wrong = []
+    for source in all_sources:
+        classes = [node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)]
+        is_trick = any(ast.unparse(base).endswith("Trick") for node in classes for base in node.bases)
+        if source.package != "tricks" or not is_trick:
+            continue
+        for each in imports(source):
+            if _inside(each.target, "harness") and not _inside(each.target, "harness.tricks.base"):
+                wrong.append(f"{source.module}:{each.line} is a trick and may not import {each.target}")
+    return wrong
+
+
+def third_party_out_of_place(all_sources: Iterable[Source]) -> list[str]:
+    """Third-party packages outside their only place, and those that are in no list at all."""
+    wrong = []
+    for source in all_sources:
+        for each in imports(source):
+            name = each.target.split(".")[0]
+            if name == "harness" or (name in sys.stdlib_module_names and name not in PLACES):
+                continue
+            if name not in PLACES:
+                wrong.append(
+                    f"{source.module}:{each.line} imports {name}, which is in no list of dependencies"
+                )
+            elif source.is_root and name != "torchvision":
+                continue
+            elif source.package not in PLACES[name] and source.module not in PLACES[name]:
+                wrong.append(f"{source.module}:{each.line} is not the place for {name}")
+    return wrong
+
+
+def heavy_at_the_top(all_sources: Iterable[Source]) -> list[str]:
+    """torch at the top outside models, data and training; anything heavy at the top of the root."""
+    wrong = []
+    for source in all_sources:
+        banned = HEAVY if source.is_root else set() if source.package in TORCH_AT_THE_TOP else {"torch"}
+        for each in imports(source):
+            if each.target.split(".")[0] in banned and not each.lazy and not each.typing_only:
+                wrong.append(f"{source.module}:{each.line} imports {each.target} when it is imported")
+    return wrong
+
+
+def circles(all_sources: Iterable[Source], *, between_packages: bool) -> list[str]:
+    """An import circle between packages, or between modules; lazy imports count, type-only ones do not."""
+    known = {source.module: source for source in all_sources}
+    graph: dict[str, set[str]] = {}
+    for source in known.values():
+        for each in imports(source):
+            target = _module_of(each.target, known)
+            if each.typing_only or target is None or target.module == source.module:
+                continue
+            ends = (source.package, target.package) if between_packages else (source.module, target.module)
+            if all(ends) and ends[0] != ends[1]:
+                graph.setdefault(ends[0], set()).add(ends[1])
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [" -> ".join(reversed(error.args[1]))]
+    return []
+
+
+def _module_of(target: str, known: Mapping[str, Source]) -> Source | None:
+    while target and target not in known:
+        target = target.rpartition(".")[0]
+    return known.get(target)
+
+
+RULES = {
+    "only the allowed packages": outside_the_architecture,
+    "tricks know only the base": tricks_that_know_more_than_the_base,
+    "third-party packages in their place": third_party_out_of_place,
+    "nothing heavy at import time": heavy_at_the_top,
+    "no circle between packages": lambda found: circles(found, between_packages=True),
+    "no circle between modules": lambda found: circles(found, between_packages=False),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_harness_keeps_the_rule(rule):
+    assert RULES[rule](sources()) == []
+
+
+def test_every_package_of_the_table_is_read():
+    assert {source.package for source in sources() if not source.is_root} == EVERY_PACKAGE == set(MAY_IMPORT)
+
+
+def test_every_third_party_package_with_a_place_is_a_declared_dependency():
+    import tomllib
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    declared = {line.split(">")[0].split("=")[0].lower() for line in project["dependencies"]}
+    of_another_name = {
+        "pil": "pillow",
+        "ruamel": "ruamel.yaml",
+        "pydantic_core": "pydantic",
+        "markupsafe": "jinja2",
+    }
+    wanted = {of_another_name.get(name.lower(), name.lower()) for name in PLACES if name != "argparse"}
+    assert wanted - declared == set()
+
+
+@pytest.mark.parametrize(
+    ("rule", "module", "text"),
+    [
+        ("only the allowed packages", "harness.study.spec", "from harness.tricks.base import Trick"),
+        ("only the allowed packages", "harness.data.crops", "import harness.models"),
+        ("only the allowed packages", "harness.models.resnet", "from harness import data"),
+        ("only the allowed packages", "harness.models.resnet", "from ..data import base"),
+        ("only the allowed packages", "harness.analysis.fit", "def f():\n    import harness.reporting"),
+        ("only the allowed packages", "harness.analysis.fit", "import_module('harness.tracking')"),
+        (
+            "only the allowed packages",
+            "harness.study.a",
+            "if TYPE_CHECKING:\n    from harness.data import base",
+        ),
+        ("only the allowed packages", "harness.extra.module", "x = 1"),
+        ("only the allowed packages", "harness.extra", "x = 1"),
+        (
+            "tricks know only the base",
+            "harness.tricks.cutmix",
+            "import harness.tricks.mixup\nclass C(Trick): ...",
+        ),
+        ("third-party packages in their place", "harness.study.spec", "import torch"),
+        ("third-party packages in their place", "harness.data.cifar", "from torchvision import datasets"),
+        ("third-party packages in their place", "harness.cli", "def f():\n    import torchvision"),
+        ("third-party packages in their place", "harness.training.loop", "from mlflow import tracking"),
+        ("third-party packages in their place", "harness.reporting.forest", "from scipy import stats"),
+        ("third-party packages in their place", "harness.models.resnet", "import argparse"),
+        ("third-party packages in their place", "harness.models.resnet", "import timm"),
+        ("nothing heavy at import time", "harness.tricks.mixup", "import torch"),
+        ("nothing heavy at import time", "harness.tricks.mixup", "class A:\n    from torch import nn"),
+        ("nothing heavy at import time", "harness.cli", "try:\n    import mlflow\nexcept ImportError: ..."),
+        ("nothing heavy at import time", "harness.commands.run", "import pandas as pd"),
+    ],
+)
+def test_the_rule_catches_a_planted_violation(rule, module, text):
+    assert len(RULES[rule]([planted(module, text)])) == 1
+
+
+def test_what_is_allowed_is_not_a_violation():
+    allowed = [
+        planted("harness.tricks.mixup", "def f():\n    import torch\nfrom harness.tricks.base import Trick"),
+        planted("harness.tricks.ema", "if TYPE_CHECKING:\n    from torch import nn\nclass E(Trick): ..."),
+        planted("harness.training.loop", "import torch\nfrom harness.study.spec import RunSpec"),
+        planted("harness.commands.run", "from harness.tracking import Store\ndef f():\n    import mlflow"),
+        planted("harness.data.cifar", "from harness.data.torchvision_import import torchvision"),
+    ]
+    assert [wrong for rule in RULES.values() for wrong in rule(allowed)] == []
+
+
+def test_circles_are_caught_between_packages_and_between_modules():
+    packages = [planted("harness.a.x", "import harness.b.y"), planted("harness.b.y", "import harness.a.z")]
+    packages.append(planted("harness.a.z", ""))
+    found = circles(packages, between_packages=True)
+    assert found in (["a -> b -> a"], ["b -> a -> b"])
+    assert circles(packages, between_packages=False) == []
+    modules = [
+        planted("harness.a.x", "def f():\n    from harness.a import y"),
+        planted("harness.a.y", "from harness.a.x import f"),
+    ]
+    assert len(circles(modules, between_packages=False)) == 1
+    assert circles(modules, between_packages=True) == []
+
+
+def heavy_modules_after_importing(names: Iterable[str]) -> str:
+    """Those of HEAVY that a fresh process has loaded after it has imported `names`, or why it could not."""
+    code = (
+        "import importlib, sys\n"
+        f"for name in {list(names)!r}: importlib.import_module(name)\n"
+        f"print(*sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return done.stderr or done.stdout.strip()
+
+
+@pytest.mark.parametrize("package", ["tricks", "models", "data", "scheduling", "tracking"])
+def test_importing_the_package_loads_nothing_heavy(package):
+    assert heavy_modules_after_importing([f"harness.{package}"]) == ""
+
+
+def test_importing_all_of_study_loads_nothing_heavy():
+    assert heavy_modules_after_importing(each.module for each in sources() if each.package == "study") == ""
+
+
+def test_a_heavy_import_is_seen_in_a_fresh_process():
+    assert heavy_modules_after_importing(["scipy"]) == "scipy"
+    assert "ModuleNotFoundError" in heavy_modules_after_importing(["harness.no_such_module"])

@@ -1,0 +1,266 @@
+"""What every trick of the table must keep; a new trick is tested by being in the table."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import io
+import itertools
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import harness.tricks
+from harness.tricks import TRICKS
+from harness.tricks.base import HOOKS, Batch, Trick, hooks_of
+from harness.tricks.build import describe, make
+from harness.tricks.cards import Card, card
+from tests.tricks import tiny
+
+NOT_TRICKS = {"__init__", "base", "build", "cards"}
+ROOT = Path(__file__).parents[1]
+EVERY = pytest.mark.parametrize("trick", [make(name, {}) for name in TRICKS], ids=list(TRICKS))
+
+
+def _settings() -> list[Trick]:
+    """Every trick with its defaults, and with each other choice of an option that has a few."""
+    found = []
+    for name, cls in TRICKS.items():
+        found.append(make(name, {}))
+        hints = typing.get_type_hints(cls)
+        for option, default in describe(cls)["options"].items():
+            choices = (True, False) if isinstance(default, bool) else typing.get_args(hints[option])
+            found += [make(name, {option: choice}) for choice in choices if choice != default]
+    return found
+
+
+SETTINGS = pytest.mark.parametrize("trick", _settings(), ids=repr)
+
+
+def test_hooks_are_a_closed_set() -> None:
+    """A change here changes the contract with users' own tricks: it needs a decision note."""
+    signatures = {hook: tuple(inspect.signature(getattr(Trick, hook)).parameters)[1:] for hook in HOOKS}
+    assert signatures == {
+        "edit_recipe": ("recipe",),
+        "edit_model": ("model",),
+        "edit_parameter_groups": ("groups", "model"),
+        "edit_optimizer": ("optimizer", "state"),
+        "edit_batch": ("batch", "rng", "context"),
+        "edit_loss": ("loss", "context"),
+        "edit_eval_model": ("model", "state"),
+        "edit_prediction": ("predict",),
+    }
+
+
+def test_every_file_is_in_the_table_under_its_own_name() -> None:
+    files = {path.stem for path in Path(harness.tricks.__path__[0]).glob("*.py")} - NOT_TRICKS
+    assert files == set(TRICKS)
+    assert {name: cls.__module__ for name, cls in TRICKS.items()} == {n: f"harness.tricks.{n}" for n in files}
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_every_trick_has_a_test_file_of_its_own(name: str) -> None:
+    assert (ROOT / "tests" / "tricks" / f"test_{name}.py").exists()
+
+
+def test_importing_the_table_the_builder_and_the_cards_loads_no_torch() -> None:
+    code = (
+        "import sys; from harness.tricks import TRICKS, build, cards\n"
+        "[(build.describe(t), build.make(n, {}), cards.card(t)) for n, t in TRICKS.items()]\n"
+        "print(sorted({'torch', 'numpy', 'mlflow', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@EVERY
+def test_options_are_frozen_and_described(trick: Trick) -> None:
+    about = describe(type(trick))
+    assert trick.options() == about["options"]
+    assert about["name"] == trick.name
+    for option in about["options"]:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(trick, option, about["options"][option])
+
+
+@EVERY
+def test_a_trick_does_something(trick: Trick) -> None:
+    assert describe(type(trick))["hooks"]
+
+
+@EVERY
+def test_hooks_it_does_not_define_return_the_very_object_they_were_given(trick: Trick) -> None:
+    defined = hooks_of(trick)
+    for hook in HOOKS:
+        arguments = [object() for _ in list(inspect.signature(getattr(Trick, hook)).parameters)[1:]]
+        if hook not in defined:
+            assert getattr(trick, hook)(*arguments) is arguments[0]
+
+
+@SETTINGS
+def test_recipe_only_tricks_say_so_and_others_act_in_training(trick: Trick) -> None:
+    edited = trick.edit_recipe(tiny.recipe(batch_size=512))
+    acts_on_recipe = "edit_recipe" in hooks_of(trick)
+    assert (edited != tiny.recipe(batch_size=512)) == acts_on_recipe
+    assert describe(type(trick))["acts_in_training"] == bool(set(hooks_of(trick)) - {"edit_recipe"})
+
+
+@SETTINGS
+def test_edit_recipe_twice_is_edit_recipe_once(trick: Trick) -> None:
+    once = trick.edit_recipe(tiny.recipe())
+    assert trick.edit_recipe(once) == once
+
+
+@SETTINGS
+def test_same_seed_same_bits_other_seed_other_bits(trick: Trick) -> None:
+    def edited(seed: int) -> tuple[list[bytes], bool]:
+        rng = torch.Generator().manual_seed(seed)
+        fresh = rng.get_state()
+        with tiny.no_global_randomness():
+            out = trick.edit_batch(tiny.batch(), rng, context)
+        return tiny.bits(out), not torch.equal(fresh, rng.get_state())
+
+    context = tiny.context()
+    (first, draws), (again, _), (other, _) = edited(1), edited(1), edited(2)
+    assert first == again
+    assert (first != other) == draws
+
+
+@SETTINGS
+@pytest.mark.parametrize("size", [1, 5, 6])
+def test_batches_keep_shape_type_and_total_and_are_not_changed_in_place(trick: Trick, size: int) -> None:
+    given = tiny.batch(size=size)
+    before = tiny.bits(given)
+    out = trick.edit_batch(given, torch.Generator().manual_seed(3), tiny.context())
+    assert isinstance(out, Batch)
+    assert [t.shape for t in out] == [t.shape for t in given]
+    assert [t.dtype for t in out] == [t.dtype for t in given]
+    torch.testing.assert_close(out.targets.sum(dim=1), torch.ones(size))
+    assert tiny.bits(given) == before
+
+
+@SETTINGS
+def test_three_steps_are_finite_and_repeat_bit_for_bit(trick: Trick) -> None:
+    runs = [tiny.Run([trick]) for _ in range(2)]
+    for run in runs:
+        for _ in range(3):
+            run.step()
+            assert all(torch.isfinite(gradient).all() for gradient in run.gradients)
+            assert sum(gradient.abs().sum() for gradient in run.gradients) > 0
+    assert all(map(_is_finite, runs[0].losses))
+    assert runs[0].losses == runs[1].losses
+    assert tiny.bits(runs[0].eval_model()) == tiny.bits(runs[1].eval_model())
+
+
+def _is_finite(value: float) -> bool:
+    return abs(value) < float("inf")
+
+
+@SETTINGS
+def test_evaluation_leaves_the_training_network_as_it_is(trick: Trick) -> None:
+    run = tiny.Run([trick])
+    run.step()
+    before = tiny.bits(run.model)
+    trick.edit_prediction(run.eval_model().eval())(tiny.batch().images)
+    assert tiny.bits(run.model) == before
+
+
+STATEFUL = [trick for trick in _settings() if tiny.Run([trick]).states[trick.name] is not None]
+
+
+def test_the_table_has_a_stateful_trick() -> None:
+    assert STATEFUL
+
+
+@pytest.mark.parametrize("trick", STATEFUL, ids=repr)
+def test_state_survives_save_and_load(trick: Trick) -> None:
+    """Three steps, save, load into a fresh run, three steps: the bits of six steps without a break."""
+    whole, first, second = (tiny.Run([trick]) for _ in range(3))
+    for _ in range(6):
+        whole.step()
+    for _ in range(3):
+        first.step()
+    file = io.BytesIO()
+    torch.save(_checkpoint(first), file)
+    file.seek(0)
+    _resume(second, torch.load(file, weights_only=True))
+    for _ in range(3):
+        second.step()
+    assert tiny.bits(second.eval_model()) == tiny.bits(whole.eval_model())
+    assert tiny.bits(whole.eval_model()) != tiny.bits(first.eval_model())
+
+
+def _checkpoint(run: tiny.Run) -> dict[str, Any]:
+    state = {name: state.state_dict() for name, state in run.states.items() if state is not None}
+    return {
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "tricks": state,
+        "steps": run.steps,
+    }
+
+
+def _resume(run: tiny.Run, saved: dict[str, Any]) -> None:
+    run.model.load_state_dict(saved["model"])
+    run.optimizer.load_state_dict(saved["optimizer"])
+    for name, state in saved["tricks"].items():
+        run.states[name].load_state_dict(state)  # type: ignore[union-attr]
+    run.steps = saved["steps"]
+
+
+PAIRS = [pair for pair in itertools.permutations(TRICKS, 2) if pair[1] not in TRICKS[pair[0]].conflicts]
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_composes_with_every_other_trick_unless_they_conflict(first: str, second: str) -> None:
+    run = tiny.Run([make(first, {}), make(second, {})])
+    before = tiny.bits(run.model)
+    run.step()
+    assert _is_finite(run.losses[0])
+    assert tiny.bits(run.model) != before
+    assert all(torch.isfinite(p).all() for p in run.eval_model().parameters())
+    for name in (first, second):  # the later one has not undone the earlier one
+        assert make(name, {}).edit_recipe(run.recipe) == run.recipe
+
+
+@EVERY
+def test_conflicts_are_known_mutual_and_not_with_itself(trick: Trick) -> None:
+    assert trick.name not in trick.conflicts
+    for other in trick.conflicts:
+        assert trick.name in TRICKS[other].conflicts
+
+
+def _bibliography() -> dict[str, str]:
+    text = (ROOT / "docs" / "references.bib").read_text(encoding="utf-8")
+    entries = re.split(r"^@\w+\{", text, flags=re.MULTILINE)[1:]
+    return {entry.partition(",")[0]: entry for entry in entries}
+
+
+@EVERY
+def test_the_card_is_complete_and_its_papers_are_in_the_bibliography(trick: Trick) -> None:
+    found, bibliography = card(trick), _bibliography()
+    assert all(getattr(found, field.name).strip() for field in dataclasses.fields(Card))
+    assert found.citations
+    for key in found.citations:
+        assert key in bibliography
+    for arxiv in re.findall(r"arXiv:(\S+?)[,;)\s]", found.paper + " "):
+        assert any(f"eprint    = {{{arxiv}}}" in bibliography[key] for key in found.citations), arxiv
+    cited_anywhere = re.findall(r"\b[a-z]+\d{4}[a-z]+\b", " ".join(dataclasses.astuple(found)))
+    assert set(cited_anywhere) <= set(bibliography)
+
+
+@EVERY
+def test_the_card_names_the_hooks_and_every_default(trick: Trick) -> None:
+    found = card(trick)
+    words = re.sub(r"\([^)]*\)", "", found.acts_on).split(",")
+    assert tuple(f"edit_{word.strip()}" for word in words) == hooks_of(trick)
+    for option, default in trick.options().items():
+        assert re.search(rf"\b{option} = {re.escape(str(default))}(?![\w.])", found.defaults), option
+    if not trick.options():
+        assert found.defaults == "no options"

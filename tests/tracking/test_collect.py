@@ -1,0 +1,102 @@
+"""The frames that analysis and reports read: exact, sorted, and the same after the store was deleted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.tracking import read
+from harness.tracking.collect import CURVE_COLUMNS, RECORD_COLUMNS, collect
+from harness.tracking.mirror import Mirror
+from harness.tracking.store import Store, StoreError
+from tests.tracking.folders import TEST_IMAGES, epoch, finished, run_spec, start
+
+STUDY, SIZE = "bag_of_tricks", "mini"
+
+
+@pytest.fixture
+def folders(runs_dir: Path) -> list:
+    """Two arms with two seeds each, and a run that was killed."""
+    done = [finished(runs_dir, lr=lr, seed=seed) for lr in (0.1, 0.2) for seed in (1, 0)]
+    killed = start(runs_dir, run_spec(lr=0.3))
+    epoch(killed, 1)
+    return [*done, killed]
+
+
+def test_records_have_the_values_of_the_summaries_exactly(store: Store, folders: list) -> None:
+    Mirror(store, STUDY, SIZE).sync(folders)
+    records, curves = collect(store, STUDY, SIZE)
+    assert list(records.columns) == list(RECORD_COLUMNS)
+    assert list(curves.columns) == list(CURVE_COLUMNS)
+    assert list(zip(records["arm_id"], records["seed"], strict=True)) == sorted(
+        zip(records["arm_id"], records["seed"], strict=True)
+    )
+    for folder in folders[:-1]:
+        row = records[records["run_id"] == folder.run_id].iloc[0]
+        summary = folder.read_summary()
+        for name in ("top1", "top5", "loss"):
+            assert row[name] == summary["metrics"][name]
+        for name in ("train_loss", "images_per_s", "params", "macs", "ended_s", "model", "torch", "status"):
+            assert row[name] == summary[name]
+        assert row["predictions"] == folder.predictions.read_bytes()
+        bits = np.unpackbits(np.frombuffer(row["predictions"], np.uint8), count=TEST_IMAGES)
+        assert 100 * bits.mean() == pytest.approx(row["top1"], abs=1e-9)
+    killed = records[records["status"] == "stopped"].iloc[0]
+    assert killed["run_id"] == folders[-1].run_id
+    assert np.isnan(killed["top1"])
+    assert killed["predictions"] is None
+    assert len(curves) == 4 * 3 + 1
+    first = curves[curves["run_id"] == folders[0].run_id]
+    assert first["epoch"].tolist() == [1.0, 2.0, 3.0]
+    assert first["lr"].tolist() == [0.1, 0.1 / 2, 0.1 / 3]
+
+
+def test_the_frames_are_equal_after_the_store_was_deleted(store: Store, folders: list) -> None:
+    Mirror(store, STUDY, SIZE).sync(folders)
+    before = collect(store, STUDY, SIZE)
+    store.database.unlink()
+    with pytest.raises(StoreError, match="harness sync"):
+        collect(store, STUDY, SIZE)
+    assert Mirror(store, STUDY, SIZE).sync(reversed(folders)).created == len(folders)
+    for old, new in zip(before, collect(store, STUDY, SIZE), strict=True):
+        pd.testing.assert_frame_equal(old, new, check_exact=True)
+
+
+def test_the_sql_query_and_mlflows_client_read_the_same(store: Store, folders: list) -> None:
+    Mirror(store, STUDY, SIZE).sync(folders)
+
+    def plain(runs: list) -> list:
+        return sorted(
+            (r.tags["run_id"], r.artifact_uri, sorted(r.tags.items()), sorted(r.points)) for r in runs
+        )
+
+    by_query = read.read_runs(store, STUDY, SIZE)
+    assert plain(by_query) == plain(read.from_client(store, STUDY, SIZE))
+    assert sum(len(run.points) for run in by_query) > 50
+
+
+def test_reading_never_writes(store: Store, folders: list) -> None:
+    Mirror(store, STUDY, SIZE).sync(folders)
+    before = store.database.read_bytes()
+    collect(store, STUDY, SIZE)
+    assert store.database.read_bytes() == before
+
+
+def test_a_study_that_was_never_run_gives_empty_frames_with_columns(store: Store) -> None:
+    records, curves = collect(store, "unknown", SIZE)
+    assert (len(records), len(curves)) == (0, 0)
+    assert list(records.columns) == list(RECORD_COLUMNS)
+
+
+def test_predictions_of_another_run_are_refused(store: Store, folders: list) -> None:
+    Mirror(store, STUDY, SIZE).sync(folders[:1])
+    (path,) = store.artifacts.glob("*/*/artifacts/predictions.bin")
+    path.write_bytes(b"\x00" + path.read_bytes()[1:])
+    with pytest.raises(StoreError, match="do not belong to its summary"):
+        collect(store, STUDY, SIZE)
+    path.unlink()
+    with pytest.raises(StoreError, match=r"predictions\.bin is missing"):
+        collect(store, STUDY, SIZE)

@@ -1,0 +1,120 @@
+"""The store is created once however many processes open it, speaks plainly when broken, and stays private."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from harness.study.records import RunFolder
+from harness.tracking.collect import collect
+from harness.tracking.live import LiveMirror
+from harness.tracking.mirror import Mirror
+from harness.tracking.store import Store, StoreError
+from harness.tracking.ui import ui_command
+from tests.tracking.folders import finished
+
+OPEN = """
+import sys
+from pathlib import Path
+from harness.tracking.store import Store
+store = Store.beside(Path(sys.argv[1]))
+client = store.client()
+client.create_experiment(sys.argv[2])
+print(len(client.search_experiments()))
+"""
+
+
+def test_processes_that_open_a_fresh_store_at_once_all_succeed(runs_dir: Path) -> None:
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    command = [sys.executable, "-c", OPEN, str(runs_dir)]
+    children = [
+        subprocess.Popen(
+            [*command, f"study{number}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    for child in children:
+        _, errors = child.communicate(timeout=120)
+        assert child.returncode == 0, errors
+        assert errors == ""  # no progress lines, no warnings
+    database = Store.beside(runs_dir).database
+    with closing(sqlite3.connect(database)) as connection:
+        names = {row[0] for row in connection.execute("SELECT name FROM experiments")}
+    assert {"study0", "study1", "study2"} <= names
+
+
+def test_importing_the_package_imports_neither_mlflow_nor_pandas() -> None:
+    code = (
+        "import sys, harness.tracking.mirror, harness.tracking.collect\n"
+        "import harness.tracking.live, harness.tracking.ui\n"
+        "print([m for m in ('mlflow', 'pandas', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_default_store_is_beside_the_runs_folder(tmp_path: Path) -> None:
+    store = Store.beside(tmp_path / "runs")
+    assert store.uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert store.artifacts == tmp_path / "mlartifacts"
+    assert not store.exists()
+
+
+def test_a_broken_database_is_explained(runs_dir: Path) -> None:
+    store = Store.beside(runs_dir)
+    store.database.write_bytes(b"this is not a database" * 100)
+    with pytest.raises(StoreError, match=r"delete .*mlflow\.db and run `harness sync`"):
+        store.client()
+    with pytest.raises(StoreError, match=r"delete it and run `harness sync`"):
+        collect(store, "any", "mini")
+
+
+def test_an_unknown_tracking_uri_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot open the tracking store nonsense://x"):
+        Store("nonsense://x", tmp_path).client()
+
+
+def test_the_user_interface_is_for_this_machine_only(runs_dir: Path) -> None:
+    command = ui_command(Store.beside(runs_dir), 5123)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--port") + 1] == "5123"
+    assert command[:4] == [sys.executable, "-m", "mlflow", "ui"]
+
+
+def test_the_live_mirror_follows_and_closes_with_everything(store: Store, runs_dir: Path) -> None:
+    folders: list[RunFolder] = [finished(runs_dir, seed=0)]
+    synced = threading.Event()
+
+    def listed() -> list[RunFolder]:
+        synced.set()
+        return list(folders)
+
+    live = LiveMirror(lambda: Mirror(store, "study", "mini"), listed, every_s=0.01)
+    assert synced.wait(60)
+    folders.append(finished(runs_dir, seed=1))
+    assert live.close() is None
+    assert collect(store, "study", "mini")[0]["seed"].tolist() == [0, 1]
+    assert not live._thread.is_alive()
+
+
+def test_the_live_mirror_never_raises_into_the_controller(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Mirror:
+        raise OSError("disk full\nmore")
+
+    live = LiveMirror(broken, list, every_s=0.01)
+    assert live.close() == "OSError: disk full"
+    assert [record.getMessage() for record in caplog.records] == [
+        "the MLflow mirror is behind (OSError: disk full); `harness sync` brings it up to date"
+    ]

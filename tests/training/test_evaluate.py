@@ -1,0 +1,76 @@
+"""Accuracies, loss and correctness bits against numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from harness.training.evaluate import EVAL_BATCH, curve_subset, evaluate, rank_of_truth
+
+
+def evaluated(logits: Tensor, labels: Tensor, indices: Tensor | None = None):  # type: ignore[no-untyped-def]
+    """Evaluate a "network" that looks its answer up: image i is filled with the number i."""
+
+    def read_images(chunk: Tensor) -> Tensor:
+        return chunk.float()[:, None, None, None].expand(-1, 3, 2, 2)
+
+    def predict(images: Tensor) -> Tensor:
+        return logits[images[:, 0, 0, 0].long()]
+
+    return evaluate(predict, read_images, labels, torch.arange(len(labels)) if indices is None else indices)
+
+
+def test_metrics_agree_with_numpy_over_several_batches() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = 2 * EVAL_BATCH + 13
+    logits = torch.randn(images, 8, generator=generator)
+    labels = torch.randint(8, (images,), generator=generator)
+    result = evaluated(logits, labels)
+    z, y = logits.double().numpy(), labels.numpy()
+    order = np.argsort(-z, axis=1)
+    assert result.top1 == pytest.approx(100 * np.mean(order[:, 0] == y))
+    assert result.top5 == pytest.approx(100 * np.mean((order[:, :5] == y[:, None]).any(axis=1)))
+    log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    assert abs(result.loss - -log_p[np.arange(images), y].mean()) < 1e-6
+    assert result.correct.numpy().tolist() == (order[:, 0] == y).tolist()
+    assert 5 < result.top1 < 25
+    assert 50 < result.top5 < 75
+
+
+def test_bits_are_packed_first_image_highest() -> None:
+    labels = torch.zeros(10, dtype=torch.int64)
+    right = [1, 0, 0, 0, 0, 0, 0, 1, 1, 0]
+    logits = torch.tensor([[1.0, 0.0] if each else [0.0, 1.0] for each in right])
+    packed = evaluated(logits, labels).packed()
+    assert packed == bytes([0b10000001, 0b10000000])
+    assert np.unpackbits(np.frombuffer(packed, np.uint8), count=10).tolist() == right
+
+
+def test_with_fewer_than_five_classes_top5_counts_all() -> None:
+    logits = torch.tensor([[3.0, 2.0, 1.0]] * 3)
+    result = evaluated(logits, torch.tensor([0, 1, 2]))
+    assert (result.top1, result.top5) == (100 / 3, 100.0)
+
+
+def test_of_equal_logits_the_lower_class_is_the_answer() -> None:
+    """As argmax; frequent in bf16, where the answer must not depend on how a sort breaks ties."""
+    logits = torch.randint(3, (500, 6), generator=torch.Generator().manual_seed(0)).float()
+    labels = torch.arange(500) % 6
+    rank = rank_of_truth(logits, labels)
+    expected = np.argsort(-logits.numpy(), axis=1, kind="stable")
+    assert rank.tolist() == [row.tolist().index(label) for row, label in zip(expected, labels, strict=True)]
+
+
+def test_a_network_that_answers_nan_has_nothing_right() -> None:
+    result = evaluated(torch.full((4, 3), float("nan")), torch.tensor([0, 1, 2, 0]))
+    assert result.top1 == 0
+    assert not result.is_finite
+
+
+def test_the_curve_reads_a_fixed_spread_of_at_most_1000_images() -> None:
+    assert curve_subset(30).tolist() == list(range(30))
+    subset = curve_subset(10_500)
+    assert len(subset) == len(set(subset.tolist())) == 1000
+    assert (subset[0], subset[-1]) == (0, 10_489)

@@ -1,0 +1,32 @@
+"""FP16 is a number of the recipe; weights stay FP32 and the loss is scaled."""
+
+import torch
+
+from harness.training.precision import Precision
+from harness.tricks.fp16 import Fp16
+from tests.tricks import tiny
+
+
+def test_it_sets_the_precision_and_nothing_else() -> None:
+    assert Fp16().edit_recipe(tiny.recipe()) == tiny.recipe(precision="fp16")
+
+
+def test_the_scaled_step_equals_the_unscaled_one_and_keeps_master_weights() -> None:
+    """The scale S cancels, so that without autocast the step is the FP32 step."""
+    after = {}
+    for name in ("fp16", "fp32"):
+        model, data = tiny.net(), tiny.batch()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        precision = Precision(name, torch.device("cpu"))
+        loss = tiny.cross_entropy(model(data.images), data)
+        precision.backward_and_step(loss, optimizer)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        after[name] = list(model.parameters())
+    for half, full in zip(after["fp16"], after["fp32"], strict=True):
+        torch.testing.assert_close(half, full, rtol=1e-6, atol=1e-8)
+
+
+def test_the_network_runs_in_half_precision() -> None:
+    precision = Precision(Fp16().edit_recipe(tiny.recipe()).precision, torch.device("cpu"))
+    with precision.forward():
+        assert tiny.net()(tiny.batch().images).dtype == torch.float16

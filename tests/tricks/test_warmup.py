@@ -1,0 +1,24 @@
+"""lr rises from 0 to its peak over the first epochs, step by step."""
+
+import pytest
+
+from harness.training.schedule import lr_at, make_schedule
+from harness.tricks.warmup import Warmup, warmup_lr
+from tests.tricks import tiny
+
+
+def test_it_sets_the_warm_up_and_nothing_else() -> None:
+    assert Warmup().edit_recipe(tiny.recipe()) == tiny.recipe(warmup_epochs=5.0)
+
+
+def test_by_hand_and_as_the_training_loop_applies_it() -> None:
+    """Peak 0.4, 10 steps an epoch, 5 epochs: 50 steps of 0.008 each, from 0; the peak at step 50."""
+    schedule = make_schedule(Warmup().edit_recipe(tiny.recipe(lr=0.4)), steps_per_epoch=10)
+    for step, lr in [(0, 0.0), (1, 0.008), (25, 0.2), (49, 0.392), (50, 0.4)]:
+        assert lr_at(step, schedule) == pytest.approx(lr, abs=1e-12)
+        assert warmup_lr(step, warmup_steps=50, lr_peak=0.4) == pytest.approx(lr, abs=1e-12)
+
+
+def test_a_warm_up_longer_than_the_training_is_refused() -> None:
+    with pytest.raises(ValueError, match="warmup: 5 epochs of warm-up do not fit into 3 epochs of training"):
+        Warmup().edit_recipe(tiny.recipe(epochs=3))
