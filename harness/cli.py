@@ -64,6 +64,21 @@ def build_parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=_positive, default=5000)
     _places(ui)
 
+    _listings(commands)
+    return parser
+
+
+def _study_command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    parser.add_argument("study", type=Path, metavar="STUDY", help="e.g. studies/bag_of_tricks.yaml")
+    parser.add_argument("--size", default="mini", help="mini (default), gpu, paper")
+    parser.add_argument("--seeds", type=_positive, metavar="N", help="seeds per arm (default: the study's)")
+    parser.add_argument("--smoke", action="store_true", help="the smallest form of the study, to see it work")
+    _places(parser)
+    return parser
+
+
+def _listings(commands: argparse._SubParsersAction) -> None:
     for name, what in (
         ("tricks", "the paper tricks a study may switch on"),
         ("models", "the architectures, with parameters and multiply-adds"),
@@ -76,17 +91,6 @@ def build_parser() -> argparse.ArgumentParser:
         _places(listing)
         if name == "studies":
             listing.add_argument("folder", nargs="?", type=Path, default=Path("studies"))
-    return parser
-
-
-def _study_command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-    parser.add_argument("study", type=Path, metavar="STUDY", help="e.g. studies/bag_of_tricks.yaml")
-    parser.add_argument("--size", default="mini", help="mini (default), gpu, paper")
-    parser.add_argument("--seeds", type=_positive, metavar="N", help="seeds per arm (default: the study's)")
-    parser.add_argument("--smoke", action="store_true", help="the smallest form of the study, to see it work")
-    _places(parser)
-    return parser
 
 
 def _places(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +23,17 @@ class FileImages:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
         self._sizes = torch.zeros(len(self.paths), 2, dtype=torch.int64)  # zeros: not read yet
+        self._threads: tuple[int, ThreadPoolExecutor] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    @cached_property
+    @property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+        """This process's threads; those of the parent do not survive a fork."""
+        if self._threads is None or self._threads[0] != os.getpid():
+            self._threads = os.getpid(), ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+        return self._threads[1]
 
     def sizes(self, indices: Tensor) -> Tensor:
         """Height and width in pixels, (B, 2) int64, from the files' headers; read once per file.

@@ -61,17 +61,17 @@ class Model:
 
 
 def counts(default: tuple[int, ...], *, at_most: int) -> Argument:
-    """As many positive integers as the default has.
+    """One to as many positive integers as the default has.
 
-    >>> counts((3, 4, 6, 3), at_most=100).accepts([1, 1, 1, 1])
+    >>> counts((3, 4, 6, 3), at_most=100).accepts([1, 1, 1])
     True
     """
-    words = f"{len(default)} positive integers, none above {at_most}"
+    words = f"1 to {len(default)} positive integers, none above {at_most}"
 
     def accepts(value: Any) -> bool:
         return (
             isinstance(value, list | tuple)
-            and len(value) == len(default)
+            and 1 <= len(value) <= len(default)
             and all(type(count) is int and 1 <= count <= at_most for count in value)
         )
 

@@ -16,7 +16,8 @@ leave open are GluonCV's: the average pool keeps the odd last row and column (ce
 padding. B is torchvision's resnet50; names of parameters and buffers are torchvision's as well (timm's for C
 and D), so weights trained there load here without a key map.
 
-At 32 pixels the feature maps have sides 16 (stem), 8 (max-pool and stage 1), 4, 2 and 1.
+At 32 pixels the feature maps have sides 16 (stem), 8 (max-pool and stage 1), 4, 2 and 1. A depth of three
+numbers leaves stage 4 out, for inputs so small that it would see a single pixel.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ FIRST_STAGE_STRIDE, LATER_STAGE_STRIDE = 1, 2  # the max-pool comes before the f
 class ResNetConfig:
     """Every number of a residual network. Raises ValueError where the parts do not fit together."""
 
-    depth: tuple[int, int, int, int]  # blocks in each stage
+    depth: tuple[int, ...]  # blocks in each stage; fewer than four stages leave the last ones out
     block: str  # bottleneck | basic
     classes: int
     width: float = 1.0  # multiplies every channel count, see `channels`
@@ -47,6 +48,8 @@ class ResNetConfig:
     in_channels: int = 3
 
     def __post_init__(self) -> None:
+        if not 1 <= len(self.depth) <= len(STAGE_CHANNELS):
+            raise ValueError(f"depth must name 1 to {len(STAGE_CHANNELS)} stages, got {len(self.depth)}")
         if self.block not in BLOCKS:
             raise ValueError(f"block must be 'bottleneck' or 'basic', got {self.block!r}")
         if self.stem not in ("7x7", "deep"):
@@ -142,16 +145,17 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.layer1, width = _stage(0, width, config)
-        self.layer2, width = _stage(1, width, config)
-        self.layer3, width = _stage(2, width, config)
-        self.layer4, width = _stage(3, width, config)
+        self.stages = tuple(f"layer{index + 1}" for index in range(len(config.depth)))
+        for index, name in enumerate(self.stages):
+            stage, width = _stage(index, width, config)
+            self.add_module(name, stage)
         self.fc = nn.Linear(width, config.classes)
         initialise(self, zero_gamma=config.zero_gamma)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for name in self.stages:
+            x = getattr(self, name)(x)
         return self.fc(x.mean(dim=(2, 3)))
 
 

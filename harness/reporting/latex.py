@@ -7,6 +7,7 @@ import re
 from harness.reporting.cells import NUMBER, TEXT, Cell, Column, Row, Table
 
 _NUMBER = re.compile(r"[+−-]?\d+(?:\.\d+)?")
+LONGEST_ONE_LINER, WRAPPED = 32, "p{3.5cm}"
 _ESCAPES = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -78,7 +79,7 @@ def to_latex(table: Table) -> str:
 
 
 def _head(column: Column, detail: bool) -> str:
-    title = column.detail_title.capitalize() if detail else column.title
+    title = column.detail_title[:1].upper() + column.detail_title[1:] if detail else column.title
     return f"{{{escape(title)}}}"
 
 
@@ -106,13 +107,14 @@ def _cell(cell: Cell, column: Column, detail: bool) -> str:
 
 
 def _spec(table: Table, index: int, detail: bool) -> str:
-    r"""`l` for text; `S` with the widest number of the column for numbers; `r` for composed numbers.
+    r"""`l` for text (a paragraph of fixed width where it is long); `S` with the widest number of the column for numbers; `r` for composed numbers.
 
     A number with a footnote mark is no number to siunitx: it is set in braces, as text.
     """
     column = table.columns[index]
     if column.kind == TEXT or (detail and column.kind == NUMBER):
-        return "l"
+        texts = [row.cells[index].detail if detail else row.cells[index].text for row in table.rows]
+        return "l" if max(map(len, texts), default=0) <= LONGEST_ONE_LINER else WRAPPED
     found = [_NUMBER.fullmatch(row.cells[index].text) for row in table.rows]
     numbers = [match.group() for match in found if match]
     if detail or column.kind != NUMBER or not numbers:

@@ -16,7 +16,7 @@ from harness.reporting.document import (
 )
 
 _SPECIAL = re.compile(r"[\\`*<>|&~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])[(:\[]")
-_AT_LINE_START = re.compile(r"^(?=[-+=])|^(?=\d+[.)])")
+_LIST_MARK = re.compile(r"^(\d*)([-+.)=])(?=\s|=*$|-*$)")
 
 
 def to_markdown(document: Document) -> str:
@@ -31,15 +31,19 @@ def to_markdown(document: Document) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Text that Markdown prints as it is.
+    r"""Text that Markdown prints as it is, also at the start of a line.
 
     >>> print(escape("+ mixup, 50%_x&y <b>"))
     \+ mixup, 50%\_x\&y \<b\>
+    >>> print(escape("1. is no list, 84.2 and +0.3 neither"))
+    1\. is no list, 84.2 and +0.3 neither
     """
-    line = _SPECIAL.sub(lambda match: "\\" + match.group(), " ".join(text.split()))
-    if re.match(r"\d+[.)]", line):
-        return re.sub(r"^(\d+)([.)])", r"\1\\\2", line)
-    return _AT_LINE_START.sub(r"\\", line)
+    return _LIST_MARK.sub(r"\1\\\2", inline(text))
+
+
+def inline(text: str) -> str:
+    """Text that Markdown prints as it is inside a line: in a table cell, after other text."""
+    return _SPECIAL.sub(lambda match: "\\" + match.group(), " ".join(text.split()))
 
 
 def _block(block: Block) -> str:
@@ -49,15 +53,15 @@ def _block(block: Block) -> str:
         case Bullets():
             return "\n".join(f"- {escape(item)}" for item in block.items)
         case Definitions():
-            return "\n".join(f"- **{escape(term)}**: {escape(text)}" for term, text in block.items)
+            return "\n".join(f"- **{inline(term)}**: {inline(text)}" for term, text in block.items)
         case Claims():
-            lines = [f"- {escape(f'{claim.mark} {claim.text}')}" for claim in block.items]
-            return f"**{escape(block.title)}**\n\n" + "\n".join(lines)
+            lines = [f"- {inline(f'{claim.mark} {claim.text}')}" for claim in block.items]
+            return f"**{inline(block.title)}**\n\n" + "\n".join(lines)
         case Table():
             return table_to_markdown(block)
         case FigureBlock():
-            alt = escape(block.alt).replace("[", "\\[").replace("]", "\\]")
-            return f"![{alt}](figures/{block.key}.svg)\n\n*{escape(block.caption)}*"
+            alt = inline(block.alt).replace("[", "\\[").replace("]", "\\]")
+            return f"![{alt}](figures/{block.key}.svg)\n\n*{inline(block.caption)}*"
 
 
 def table_to_markdown(table: Table) -> str:
@@ -67,17 +71,17 @@ def table_to_markdown(table: Table) -> str:
         shown = column.detail_title and table.has_detail(index)
         titles.append(f"{column.title} ({column.detail_title})" if shown else column.title)
     rules = ["---" if column.kind == TEXT else "---:" for column in table.columns]
-    lines = [_line([escape(title) for title in titles]), _line(rules)]
+    lines = [_line([inline(title) for title in titles]), _line(rules)]
     for group, rows in table.groups():
         if group:
-            lines.append(_line([f"**{escape(group)}**"] + [""] * (len(table.columns) - 1)))
+            lines.append(_line([f"**{inline(group)}**"] + [""] * (len(table.columns) - 1)))
         lines += [_row(row) for row in rows]
     notes = "".join(f"\n\n{escape(note)}" for note in table.notes)
     return f"{escape(table.caption)}\n\n" + "\n".join(lines) + notes
 
 
 def _row(row: Row) -> str:
-    return _line([escape(cell.joined) for cell in row.cells])
+    return _line([inline(cell.joined) for cell in row.cells])
 
 
 def _line(cells: list[str]) -> str:

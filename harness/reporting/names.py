@@ -101,7 +101,7 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def setting_text(value: Any) -> str:
     """A value of a setting as a reader would write it."""
     if isinstance(value, list | tuple):
-        return ", ".join(setting_text(item) for item in value)
+        return ", ".join(setting_text(item) for item in value) or "none"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "not set"}[value]
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -53,8 +53,11 @@ class CanonicalText:
         if found is None:
             found = self._frames[key] = (shared, self._frame(recipe))
         numbers = _numbers(recipe)
-        if not math.isfinite(sum(numbers)):
+        if not math.isfinite(sum(numbers)):  # also where finite numbers have a sum that is too large
             wrong = [name for name, value in zip(_NUMBERS, numbers, strict=True) if not math.isfinite(value)]
+        else:
+            wrong = []
+        if wrong:
             raise ValueError(f"{' and '.join(wrong)} must be a finite number")
         return found[1] % numbers  # JSON writes numbers as repr does
 

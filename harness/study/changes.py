@@ -35,7 +35,7 @@ def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
 class Closed(BaseModel):
     """Unknown keys are mistakes; values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class Changes(Closed):

@@ -64,6 +64,11 @@ def trick_options(use: Use, catalogue: Catalogue) -> tuple[TrickEntry, dict[str,
     return entry, options
 
 
+def needs_teacher(trick: str) -> str:
+    """The mistake of a trick without its teacher, in words."""
+    return f"trick '{trick}' needs a teacher: {{{trick}: {{teacher: NAME OF AN ARM}}}}"
+
+
 def check_model(use: Use, catalogue: Catalogue) -> None:
     """Raises:
     ValueError: the model or an argument does not exist, or a value is out of its range.
@@ -104,7 +109,7 @@ def _check_teacher(
         return
     teacher = dict(use.options).get("teacher")
     if teacher is None:
-        problems.add(at, f"trick '{use.name}' needs a teacher: {{{use.name}: {{teacher: NAME OF AN ARM}}}}")
+        problems.add(at, needs_teacher(use.name))
     elif teacher not in arms:
         problems.add(at, unknown("arm", str(teacher), arms))
 

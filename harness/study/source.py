@@ -92,13 +92,16 @@ class _Reader:
         self._seen: set[int] = set()
 
     def value(self, node: Node, location: Location) -> Any:
-        line = node.start_mark.line + 1
-        self._source.lines.setdefault(location, line)
         if id(node) in self._seen:
-            # Aliases also allow a few lines to expand into billions of values.
-            self._say(line, "aliases (*name) are not part of the study format; write the value again")
+            # Aliases also allow a few lines to expand into billions of values. The node's own mark is where
+            # the value was first written.
+            self._say(
+                self._source.line(location),
+                "aliases (*name) are not part of the study format; write the value again",
+            )
             return None
         self._seen.add(id(node))
+        self._source.lines.setdefault(location, node.start_mark.line + 1)
         if isinstance(node, MappingNode):
             return self._mapping(node, location)
         if isinstance(node, SequenceNode):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from harness.study.catalogue import Catalogue, TrickEntry
-from harness.study.names import trick_options
+from harness.study.names import needs_teacher, trick_options
 from harness.study.schema import Size
 from harness.study.spec import Recipe, TrickSpec
 from harness.study.uses import Use
@@ -56,6 +56,7 @@ class TrickSets:
         found = [self._options(use) for use in uses]
         entries = [entry for entry, _ in found]
         _check_together(entries)
+        teacher = self._teacher(uses, entries)
         return TrickSet(
             names=tuple(entry.name for entry in entries),
             edits=tuple((entry.edit_recipe, options) for entry, options in found if entry.edits_recipe),
@@ -64,7 +65,7 @@ class TrickSets:
                 for entry, options in found
                 if entry.acts_in_training
             ),
-            teacher=_teacher(uses, entries),
+            teacher=teacher,
         )
 
     def _options(self, use: Use) -> tuple[TrickEntry, dict[str, Any]]:
@@ -78,6 +79,25 @@ class TrickSets:
                 raise Unusable from None
             raise
 
+    def _teacher(self, uses: tuple[Use, ...], entries: list[TrickEntry]) -> str | None:
+        wanting = [
+            (entry.name, dict(use.options).get("teacher"))
+            for use, entry in zip(uses, entries, strict=True)
+            if entry.needs_teacher
+        ]
+        if not wanting:
+            return None
+        if len(wanting) > 1:
+            raise ValueError(
+                f"a run has one teacher; {' and '.join(name for name, _ in wanting)} each want one"
+            )
+        name, teacher = wanting[0]
+        if teacher is None:
+            if self._names_are_wrong:
+                raise Unusable
+            raise ValueError(needs_teacher(name))
+        return str(teacher)
+
 
 def _check_together(entries: list[TrickEntry]) -> None:
     for index, entry in enumerate(entries):
@@ -86,19 +106,3 @@ def _check_together(entries: list[TrickEntry]) -> None:
                 raise ValueError(f"trick '{entry.name}' is on twice")
             if entry.name in earlier.conflicts or earlier.name in entry.conflicts:
                 raise ValueError(f"tricks '{earlier.name}' and '{entry.name}' exclude each other")
-
-
-def _teacher(uses: tuple[Use, ...], entries: list[TrickEntry]) -> str | None:
-    wanting = [
-        (entry.name, dict(use.options).get("teacher"))
-        for use, entry in zip(uses, entries, strict=True)
-        if entry.needs_teacher
-    ]
-    if not wanting:
-        return None
-    if len(wanting) > 1:
-        raise ValueError(f"a run has one teacher; {' and '.join(name for name, _ in wanting)} each want one")
-    name, teacher = wanting[0]
-    if teacher is None:
-        raise ValueError(f"trick '{name}' needs a teacher: {{{name}: {{teacher: NAME OF AN ARM}}}}")
-    return str(teacher)

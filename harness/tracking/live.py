@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from types import TracebackType
 
 from harness.study.records import RunFolder
@@ -16,15 +16,15 @@ _log = logging.getLogger(__name__)
 class LiveMirror:
     """Syncs every `every_s` seconds until it is closed; `close` syncs once more.
 
-    The mirror is made in the thread, so that importing MLflow and creating the store delay no run. An error
-    is logged and kept in `problem`; the next round tries again, and `harness sync` can always repair it
-    later.
+    `folders` may name runs that have not begun; those are skipped until they have. The mirror is made in the
+    thread, so that importing MLflow and creating the store delay no run. An error is logged and kept in
+    `problem`; the next round tries again, and `harness sync` can always repair it later.
     """
 
     def __init__(
         self,
         make_mirror: Callable[[], Mirror],
-        folders: Callable[[], Iterable[RunFolder]],
+        folders: Collection[RunFolder],
         every_s: float = 2.0,
     ) -> None:
         self._make_mirror = make_mirror
@@ -65,7 +65,7 @@ class LiveMirror:
         try:
             if self._mirror is None:
                 self._mirror = self._make_mirror()
-            self._mirror.sync(self._folders())
+            self._mirror.sync(tuple(self._folders))
             self.problem = None
         except Exception as error:
             message = (str(error).splitlines() or [""])[0]

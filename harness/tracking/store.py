@@ -50,7 +50,7 @@ class Store:
     @property
     def database(self) -> Path | None:
         """The SQLite file, or None for another kind of store."""
-        return Path(self.uri.removeprefix(SQLITE)) if self.uri.startswith(SQLITE) else None
+        return Path(self.uri.removeprefix(SQLITE)).absolute() if self.uri.startswith(SQLITE) else None
 
     def exists(self) -> bool:
         """Whether reading makes sense; a store that is not a SQLite file is taken to exist."""

@@ -212,6 +212,21 @@ def test_files_and_arrays_agree_within_one_level(tmp_path: Path) -> None:
     assert (from_files - from_array).abs().max() <= 1 / 255 + 1e-6
 
 
+def test_a_forked_worker_decodes_with_threads_of_its_own(tmp_path: Path) -> None:
+    import os
+
+    make_folder(tmp_path / "insects")
+    images = load_all("imagefolder", tmp_path, folder="insects").train.images
+    images.sizes(torch.tensor([0]))  # the parent's threads are running now
+    child = os.fork()
+    if child == 0:
+        import signal
+
+        signal.alarm(10)  # threads lost in the fork would wait for ever
+        os._exit(0 if images.sizes(torch.tensor([1, 2])).tolist() == [[20, 30]] * 2 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_an_image_folder_at_a_fixed_side_is_decoded_once(tmp_path: Path, monkeypatch) -> None:
     first = make_folder(tmp_path / "insects")
     data = load_all("imagefolder", tmp_path, folder="insects", side=20)

@@ -14,7 +14,7 @@ import torch
 def fake(dets, scores, iou_threshold): return dets
 from torchvision import transforms
 """,
-    "other": "raise RuntimeError('some other failure')",
+    "other": "print('tried'); raise RuntimeError('some other failure')",
 }
 
 
@@ -46,6 +46,7 @@ def test_another_failure_is_raised_as_it_is(tmp_path: Path) -> None:
     done = run_with(tmp_path, FAKE["other"])
     assert done.returncode != 0
     assert "RuntimeError: some other failure" in done.stderr
+    assert done.stdout.split() == ["tried"]  # not imported a second time
 
 
 def test_the_real_one_has_what_the_harness_uses() -> None:

@@ -45,20 +45,20 @@ def test_defaults_are_json_values_that_validate_and_build(name):
         ),
         (
             "resnet50",
-            {"depth": [1, 1, 1]},
-            "resnet50: depth must be 4 positive integers, none above 100, got [1, 1, 1]",
+            {"depth": [1, 1, 1, 1, 1]},
+            "resnet50: depth must be 1 to 4 positive integers, none above 100, got [1, 1, 1, 1, 1]",
         ),
         (
             "resnet50",
             {"depth": [1, 1, 1, 0]},
-            "resnet50: depth must be 4 positive integers, none above 100, got [1, 1, 1, 0]",
+            "resnet50: depth must be 1 to 4 positive integers, none above 100, got [1, 1, 1, 0]",
         ),
         (
             "resnet50",
             {"depth": [1, 1, 1, True]},
-            "resnet50: depth must be 4 positive integers, none above 100, got [1, 1, 1, True]",
+            "resnet50: depth must be 1 to 4 positive integers, none above 100, got [1, 1, 1, True]",
         ),
-        ("resnet50", {"depth": 4}, "resnet50: depth must be 4 positive integers, none above 100, got 4"),
+        ("resnet50", {"depth": 4}, "resnet50: depth must be 1 to 4 positive integers, none above 100, got 4"),
         ("resnet50", {"width": 0}, "resnet50: width must be a number from 0.015625 to 16, got 0"),
         ("resnet50", {"width": "half"}, "resnet50: width must be a number from 0.015625 to 16, got 'half'"),
         (

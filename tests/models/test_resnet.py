@@ -166,3 +166,16 @@ def test_parts_that_do_not_fit_are_refused(wrong, message):
     with pytest.raises(ValueError) as caught:
         ResNetConfig(**{**valid, **wrong})
     assert str(caught.value) == message
+
+
+def test_three_stages_are_the_first_three_of_four():
+    import torch
+
+    from harness.models import build_model
+
+    torch.manual_seed(0)
+    short = build_model("resnet50", {"depth": (1, 1, 1), "width": 0.125}, classes=10)
+    full = build_model("resnet50", {"depth": (1, 1, 1, 1), "width": 0.125}, classes=10)
+    kept = [key for key in full.state_dict() if not key.startswith(("layer4", "fc"))]
+    assert [key for key in short.state_dict() if not key.startswith("fc")] == kept
+    assert short(torch.zeros(2, 3, 32, 32)).shape == (2, 10)

@@ -115,7 +115,7 @@ def make_arms(count: int = 19) -> list[Arm]:
             lr=0.1 + 0.01 * index,
         )
         tricks = (TrickSpec(name="mixup", options={"alpha": 0.2}),) if index > 9 else ()
-        arms.append(Arm(recipe=recipe, tricks=tricks, teacher=arms[14].arm_id if index == 15 else None))
+        arms.append(Arm(recipe=recipe, tricks=tricks, teacher=arms[10].arm_id if index == 15 else None))
     return arms
 
 

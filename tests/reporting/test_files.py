@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_a_failing_rendering_leaves_the_old_report_whole(report, tmp_path, monke
     small = only_table(report, "table3")
     render(small, tmp_path)
     before = files(tmp_path)
-    monkeypatch.setattr("harness.reporting.render.to_pdf", lambda *_: 1 / 0)
+    monkeypatch.setattr(import_module("harness.reporting.render"), "to_pdf", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         render(replace(small, title="Another title"), tmp_path)
     assert files(tmp_path) == before

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from harness.scheduling.base import INTERRUPTED, Job
 from harness.study.machine import Machine, Stop
@@ -81,7 +82,10 @@ def deaf(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
 
 
 def count(spec: RunSpec, folder: RunFolder, stop: Stop, steps: float) -> str:
-    """A training in little: a state that depends on every step, a checkpoint when asked to stop."""
+    """A training in little: a state that depends on every step, a checkpoint when asked to stop.
+
+    In the middle it waits for `go`, so that a test may interrupt it at leisure.
+    """
     state = read_json(folder.checkpoint) or {"step": 0, "value": spec.seed}
     while state["step"] < steps:
         if stop():
@@ -89,8 +93,25 @@ def count(spec: RunSpec, folder: RunFolder, stop: Stop, steps: float) -> str:
             folder.append_event("checkpoint", step=state["step"])
             return INTERRUPTED
         time.sleep(STEP_S)
-        state = {"step": state["step"] + 1, "value": (state["value"] * 31 + state["step"]) % 10_007}
+        if state["step"] != steps // 2 or (folder.path.parent / "go").exists():
+            state = {"step": state["step"] + 1, "value": (state["value"] * 31 + state["step"]) % 10_007}
     return _finish(folder, value=state["value"])
+
+
+def go(runs_dir: Path) -> None:
+    """Let every `count` in this folder of runs go on to its end."""
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    (runs_dir / "go").touch()
+
+
+def has_a_child(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
+    """Starts a process, as a data loader would, and ends it with SIGTERM."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    return _finish(folder, ended_by=-os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def fill(spec: RunSpec, folder: RunFolder, stop: Stop, megabytes: float) -> str:
@@ -106,7 +127,20 @@ def see(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
 
 
 LEAKED: list[bytes] = []
-FAKES = (quick, sleep, diverge, crash, leave_python, answer_nonsense, die, deaf, count, fill, see)
+FAKES = (
+    quick,
+    sleep,
+    diverge,
+    crash,
+    leave_python,
+    answer_nonsense,
+    die,
+    deaf,
+    count,
+    has_a_child,
+    fill,
+    see,
+)
 TASKS = {task.__name__: task for task in FAKES}
 
 

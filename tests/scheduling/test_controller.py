@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.study.records import FINISHED, RunFolder
-from tests.scheduling.fakes import events, job
+from tests.scheduling.fakes import events, go, job
 
 # A script as a user may write it, without `if __name__ == "__main__"`: a worker must not run it again.
 CONTROLLER = """
@@ -95,7 +95,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="co
 
 @needs_proc
 def test_after_kill_9_no_process_stays_and_the_next_execute_ends_in_the_same_results(tmp_path):
-    steps = 40
+    steps = 20
     killed = start(tmp_path / "killed", steps=steps)
     running = folders(tmp_path / "killed", steps=steps)
     assert wait_until(all_started(running))
@@ -108,6 +108,7 @@ def test_after_kill_9_no_process_stays_and_the_next_execute_ends_in_the_same_res
         assert len(events(folder, "checkpoint")) == 1
 
     for runs_dir in (tmp_path / "killed", tmp_path / "undisturbed"):
+        go(runs_dir)
         output, errors = start(runs_dir, steps=steps).communicate(timeout=60)
         assert output.split() == [FINISHED, FINISHED], errors
     for folder, undisturbed in zip(running, folders(tmp_path / "undisturbed", steps=steps), strict=True):
@@ -117,8 +118,8 @@ def test_after_kill_9_no_process_stays_and_the_next_execute_ends_in_the_same_res
 @needs_proc
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_whole_group_lets_the_workers_checkpoint(tmp_path, number):
-    process = start(tmp_path / "runs", steps=10_000)
-    running = folders(tmp_path / "runs", steps=10_000)
+    process = start(tmp_path / "runs", steps=20)
+    running = folders(tmp_path / "runs", steps=20)
     assert wait_until(all_started(running))
     os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=60)
@@ -131,15 +132,18 @@ def test_a_signal_to_the_whole_group_lets_the_workers_checkpoint(tmp_path, numbe
 
 @needs_proc
 def test_when_the_fork_server_is_killed_its_runs_are_retried_and_end(tmp_path):
-    process = start(tmp_path / "runs", steps=40)
-    running = folders(tmp_path / "runs", steps=40)
+    process = start(tmp_path / "runs", steps=20)
+    running = folders(tmp_path / "runs", steps=20)
     assert wait_until(all_started(running))
     workers = {events(folder, "started")[0]["pid"] for folder in running}
     [server] = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in workers}
     os.kill(server, signal.SIGKILL)
+    assert wait_until(lambda: all(events(folder, "worker_died") for folder in running))
+    go(tmp_path / "runs")
     output, errors = process.communicate(timeout=60)
     assert output.split() == [FINISHED, FINISHED], errors
     assert [len(events(folder, "worker_died")) for folder in running] == [1, 1]
+    assert not any(events(folder, "checkpoint") for folder in running), "the lost workers were killed"
     assert wait_until(lambda: group_of(process) == [])
 
 

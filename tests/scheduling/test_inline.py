@@ -14,7 +14,7 @@ from harness.scheduling.inline import Inline
 from harness.study.machine import Machine, Stop
 from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder
 from harness.study.spec import RunSpec
-from tests.scheduling.fakes import events, job, run_fake
+from tests.scheduling.fakes import events, go, job, run_fake
 
 
 def execute(
@@ -65,6 +65,7 @@ def test_a_signal_lets_the_running_job_checkpoint_and_starts_no_other(tmp_path, 
     assert signal.getsignal(number) is before
     assert len(events(RunFolder(tmp_path / jobs[0].run_id), "checkpoint")) == 1
     assert not (tmp_path / jobs[1].run_id).exists()
+    go(tmp_path)
     assert execute(tmp_path, jobs) == [FINISHED, FINISHED]
 
 
@@ -79,6 +80,7 @@ def test_a_second_ctrl_c_breaks_a_run_off_that_does_not_listen(tmp_path):
 
 
 def test_the_watcher_is_told_while_a_run_asks_whether_to_stop(tmp_path):
+    go(tmp_path)
     seen: list[Progress] = []
     jobs = [job(0, "count", steps=110)]
     execute(tmp_path, jobs, watch=seen.append)

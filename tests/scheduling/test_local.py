@@ -16,7 +16,7 @@ from harness.scheduling.base import INTERRUPTED, Job, Progress
 from harness.scheduling.local import Local, LocalSettings
 from harness.study.machine import Machine
 from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder, write_json
-from tests.scheduling.fakes import events, job, run_fake
+from tests.scheduling.fakes import events, go, job, run_fake
 
 PRELOAD = ("tests.scheduling.fakes",)
 
@@ -117,7 +117,7 @@ def test_a_teacher_that_finished_in_an_earlier_session_is_enough(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_lets_runs_checkpoint_and_the_next_execute_goes_on(tmp_path, number):
-    jobs = [job(seed, "count", steps=50) for seed in range(3)]
+    jobs = [job(seed, "count", steps=20) for seed in range(3)]
     running = jobs[:2]
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     thread = signal_when(lambda: all(folder(tmp_path, each).events.exists() for each in running), number)
@@ -129,8 +129,10 @@ def test_one_signal_lets_runs_checkpoint_and_the_next_execute_goes_on(tmp_path, 
         assert [event["kind"] for event in folder(tmp_path, each).read_events()] == ["started", "checkpoint"]
     assert not folder(tmp_path, jobs[2]).path.exists()
 
-    assert execute(tmp_path, jobs) == [FINISHED] * 3
     undisturbed = tmp_path / "undisturbed"
+    go(tmp_path / "runs")
+    go(undisturbed / "runs")
+    assert execute(tmp_path, jobs) == [FINISHED] * 3
     assert execute(undisturbed, jobs) == [FINISHED] * 3
     for each in jobs:
         assert folder(tmp_path, each).read_summary() == folder(undisturbed, each).read_summary()
@@ -155,7 +157,7 @@ def test_a_run_that_does_not_listen_is_killed_after_the_grace_period(tmp_path):
 
 
 def test_no_process_is_left_when_execute_returns_or_its_watcher_raises(tmp_path):
-    jobs = [job(seed, "count", steps=10_000) for seed in range(2)]
+    jobs = [job(seed, "count", steps=20) for seed in range(2)]
 
     def watch(progress: Progress) -> None:
         if all(folder(tmp_path, each).events.exists() for each in jobs):
@@ -219,6 +221,12 @@ def test_workers_have_their_threads_and_where_it_fits_their_cores(tmp_path):
     execute(tmp_path / "free", jobs, workers=len(cores) + 1, pin_cores=True)
     assert events(folder(tmp_path / "free", jobs[0]), "seen")[0]["cores"] == cores
     assert events(folder(tmp_path / "free", jobs[0]), "started")[0]["threads"] == "1"
+
+
+def test_a_process_that_a_run_starts_can_be_ended_by_sigterm(tmp_path):
+    each = job(0, "has_a_child")
+    assert execute(tmp_path, [each]) == [FINISHED]
+    assert folder(tmp_path, each).read_summary()["metrics"]["ended_by"] == signal.SIGTERM
 
 
 def test_a_module_that_cannot_be_preloaded_is_named(tmp_path):

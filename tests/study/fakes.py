@@ -30,7 +30,7 @@ def _fields(**fields: Any) -> Edit:
 
 
 def _linear_lr(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
-    lr = options["reference_lr"] * recipe.batch_size / options["reference_batch"]
+    lr = recipe.lr * recipe.batch_size / options["reference_batch"]
     return dataclasses.replace(recipe, lr=lr)
 
 
@@ -74,7 +74,7 @@ def trick(
 
 
 _TRICKS = [
-    trick("linear_lr_scaling", _linear_lr, options={"reference_batch": 256, "reference_lr": 0.1}),
+    trick("linear_lr_scaling", _linear_lr, options={"reference_batch": 256}),
     trick("warmup", _warmup, options={"epochs": 5.0}),
     trick("zero_gamma", _model(zero_gamma=True)),
     trick("no_bias_decay"),

@@ -48,8 +48,13 @@ from harness.tricks.build import describe, make, validate
         ),
         (
             "linear_lr_scaling",
-            {"reference_lr": 0},
-            "linear_lr_scaling: reference_lr must be a number > 0, got 0.0",
+            {"reference_batch": True},
+            "linear_lr_scaling: reference_batch must be an integer, got True",
+        ),
+        (
+            "linear_lr_scaling",
+            {"reference_batch": 0},
+            "linear_lr_scaling: reference_batch must be an integer >= 1, got 0",
         ),
     ],
 )

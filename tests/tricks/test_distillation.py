@@ -63,9 +63,12 @@ def test_a_student_that_agrees_with_its_teacher_has_no_soft_loss() -> None:
     assert soft_loss(logits + 3.0, logits, 20.0).item() == pytest.approx(0.0, abs=1e-4)
 
 
-def test_half_precision_logits_are_compared_in_float32() -> None:
-    half = torch.from_numpy(Z).half()
-    assert soft_loss(half, half.float() + 0.25, 20.0).dtype == torch.float32
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_are_compared_in_float32(dtype: torch.dtype) -> None:
+    student, teacher = torch.from_numpy(Z).to(dtype), torch.from_numpy(R).to(dtype)
+    loss = soft_loss(student, teacher, 20.0)
+    assert loss.dtype == torch.float32
+    assert loss == soft_loss(student.float(), teacher.float(), 20.0)
 
 
 def test_the_teacher_sees_the_images_that_the_student_sees() -> None:

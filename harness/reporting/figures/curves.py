@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.findings import TableFinding
 from harness.reporting.figures.style import FAINT, LINES, STYLES, new_figure, right_labels
@@ -77,6 +78,7 @@ def draw_curves(panels: dict[str, list[Curve]]) -> Figure:
         ax.set_ylim(bottom, top)
         ax.set_title(title, loc="left")
         ax.set_xlabel("Epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(color=FAINT, linewidth=0.5)
     axes[0].set_ylabel("Test top-1, %")
     if direct:

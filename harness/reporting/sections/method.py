@@ -31,10 +31,10 @@ def method(report: ReportInput) -> Section:
         "Each effect is a difference of two recipe means from a randomised-block fit over the whole table "
         "(the seed is the block). A recipe whose residuals are much noisier than the others' keeps its own "
         "variance (variance guard). Intervals are t intervals over re-training; the degrees of freedom "
-        f"follow Welch and Satterthwaite. Verdicts hold at a family-wise error rate of {settings.alpha:g} per "
-        "table (Holm). Diverged runs are outcomes: they are counted beside n, and a verdict that changes when they "
-        "are counted as chance accuracy is marked fragile. “±” is always the standard deviation (sd) over "
-        "seeds."
+        "follow Welch and Satterthwaite. Verdicts hold at a family-wise error rate of "
+        f"{settings.alpha:g} per table (Holm). Diverged runs are outcomes: they are counted beside n, and a "
+        "verdict that changes when they are counted as chance accuracy is marked fragile. “±” is always the "
+        "standard deviation (sd) over seeds."
     )
     return Section("Method", (Paragraph(text), Definitions(_words(settings))))
 

@@ -15,7 +15,7 @@ from harness.analysis.findings import (
     CellFinding,
     TableFinding,
 )
-from harness.reporting.document import Bullets, Claim, Claims, Paragraph, Section
+from harness.reporting.document import Block, Bullets, Claim, Claims, Paragraph, Section
 from harness.reporting.inputs import ReportInput
 from harness.reporting.names import as_sentences, flatten, ordered, table_name
 from harness.reporting.numbers import MINUS, count, duration, is_number
@@ -66,14 +66,14 @@ def data_names(report: ReportInput) -> list[str]:
 
 
 def answer(report: ReportInput) -> Section:
-    """The counts of verdicts, then one sentence per row."""
-    blocks: list[Paragraph | Bullets | Claims] = [Paragraph(_tally(report.findings.tables))]
-    if expected := as_sentences(report.plan.header.get("expect")):
-        blocks += [Paragraph("Expected before the first run:"), Bullets(expected)]
+    """The counts of verdicts, one sentence per row, and what had been expected."""
+    blocks: list[Block] = [Paragraph(_tally(report.findings.tables))]
     blocks += [
         Claims(table_name(table), tuple(_claim(cell) for cell in ordered(table)))
         for table in report.findings.tables
     ]
+    if expected := as_sentences(report.plan.header.get("expect")):
+        blocks += [Paragraph("Expected before the first run:"), Bullets(expected)]
     return Section("Answer", tuple(blocks))
 
 

@@ -8,6 +8,7 @@ from harness.analysis.findings import CellFinding, Effect, Level, Settings, Tabl
 from harness.reporting.cells import NUMBER, SPREAD, TEXT, Cell, Column, Row, Table
 from harness.reporting.names import (
     MEMORY_NOTE,
+    cell_name,
     mark,
     metric_name,
     ordered,
@@ -98,7 +99,7 @@ def _level_columns(settings: Settings) -> list[Column]:
             detail_title="95 % CI of the mean",
         ),
         Column(title=f"{metric_name(other)}{percent_suffix(other)}", kind=NUMBER),
-        Column(title=f"Paper {metric_name(metric)}", kind=NUMBER, detail_title=metric_name(other)),
+        Column(title=f"Paper {metric_name(metric)}", kind=NUMBER, detail_title=f"paper {metric_name(other)}"),
     ]
 
 
@@ -209,5 +210,5 @@ def _notes(table: TableFinding) -> tuple[str, ...]:
         notes.append(MEMORY_NOTE)
     for cell in table.cells:
         reason = cell.level.missing_reason if cell.level and cell.level.mean is not None else None
-        notes += [f"{cell.row}: {text}" for text in (cell.note, reason) if text]
+        notes += [f"{cell_name(cell)}: {text}" for text in (cell.note, reason) if text]
     return tuple(dict.fromkeys(notes))

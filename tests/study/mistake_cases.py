@@ -1,0 +1,211 @@
+"""Study files with one mistake each, and what the user is told."""
+
+from __future__ import annotations
+
+from tests.study.fakes import HEAD, HEAD_LINES
+
+FIRST = HEAD_LINES + 1  # the line after the head
+TRICKS = (
+    "bf16, cosine, distillation, fp16, label_smoothing, linear_lr_scaling, mixup, no_bias_decay, resnet_b,"
+    " resnet_c, resnet_d, warmup, zero_gamma"
+)
+FINE = "tables: {t: {title: T, design: rows, rows: [{label: a}]}}\n"
+
+
+def table(body: str, design: str = "rows") -> str:
+    return f"tables:\n  t:\n    title: T\n    design: {design}\n{body}"
+
+
+def rows(*entries: str) -> str:
+    """A table of design `rows`; the first row is on line FIRST + 5."""
+    return table("    rows:\n" + "".join(f"      - {entry}\n" for entry in entries))
+
+
+ROW = FIRST + 5
+
+CASES = {
+    "unknown key": (
+        HEAD + "mettric: top1\n" + FINE,
+        [
+            f"small.yaml:{FIRST}: unknown key 'mettric'; did you mean 'metric'? Valid: arms, baseline,"
+            " expect, metric, paper, question, seeds, sizes, smallest_effect, study, tables, unknown"
+        ],
+    ),
+    "unknown key in a row": (
+        HEAD + rows("{label: a}", "{label: b, ad: mixup}"),
+        [
+            f"small.yaml:{ROW + 1}: unknown key 'ad'; did you mean 'add'? Valid: add, cite, columns,"
+            " label, note, on, paper, paper_versus, set, start_from, versus (in tables.t.rows[1])"
+        ],
+    ),
+    "unknown trick": (
+        HEAD + rows("{label: a, add: mixupp}"),
+        [f"small.yaml:{ROW}: unknown trick 'mixupp'; did you mean 'mixup'? Valid: {TRICKS}"],
+    ),
+    "unknown option": (
+        HEAD + rows("{label: a, add: {mixup: {alfa: 1}}}"),
+        [f"small.yaml:{ROW}: trick 'mixup': unknown option 'alfa'; did you mean 'alpha'? Valid: alpha"],
+    ),
+    "option out of range": (
+        HEAD + rows("{label: a, add: {label_smoothing: {eps: 2}}}"),
+        [f"small.yaml:{ROW}: eps must be from 0 to 1, got 2.0"],
+    ),
+    "unknown model": (
+        HEAD.replace("model: resnet50", "model: resnet5") + FINE,
+        ["small.yaml:4: unknown model 'resnet5'; did you mean 'resnet50'? Valid: resnet152, resnet50"],
+    ),
+    "unknown recipe": (
+        HEAD.replace("recipe: bag_of_tricks_baseline", "recipe: bag_of_tricks") + FINE,
+        [
+            "small.yaml:4: unknown recipe 'bag_of_tricks'; did you mean 'bag_of_tricks_baseline'?"
+            " Valid: bag_of_tricks_baseline"
+        ],
+    ),
+    "unknown data set": (
+        HEAD.replace("cifar10", "cifar") + FINE,
+        [
+            "small.yaml:7: unknown data set 'cifar'; did you mean 'cifar10'?"
+            " Valid: cifar10, fashion_mnist, folder, generated, imagenet"
+        ],
+    ),
+    "model argument out of range": (
+        HEAD.replace("1/8}", "1/8, models: {resnet50: {width: 9}}}") + FINE,
+        ["small.yaml:6: width must be from 0.01 to 4, got 9.0"],
+    ),
+    "missing size": (
+        HEAD.replace("  paper:", "  big:") + FINE,
+        ["small.yaml:5: missing size 'paper'; every study has mini, gpu, paper"],
+    ),
+    "missing key": (
+        HEAD.replace("question: Does it work?\n", "") + FINE,
+        ["small.yaml:1: missing key 'question'"],
+    ),
+    "value out of range": (
+        HEAD + rows("{label: a, set: {lr: -0.1}}"),
+        [f"small.yaml:{ROW}: tables.t.rows[0].set.lr must be greater than 0, got -0.1"],
+    ),
+    "value of the wrong type": (
+        HEAD.replace("start: 2", "start: two") + FINE,
+        ["small.yaml:3: seeds.start must be a whole number, got 'two'"],
+    ),
+    "unknown value": (
+        HEAD + rows("{label: a, set: {schedule: cosin}}"),
+        [
+            f"small.yaml:{ROW}: tables.t.rows[0].set.schedule is wrong: unknown value 'cosin';"
+            " did you mean 'cosine'? Valid: constant, cosine, step"
+        ],
+    ),
+    "batch that does not divide": (
+        HEAD + rows("{label: a, set: {batch_size: 100}}"),
+        [
+            f"small.yaml:{ROW}: batch_size 100 x batch_scale 1/8 = 12.5 is not a whole number of images"
+            " (t, row 'a'; size mini)"
+        ],
+    ),
+    "warm-up longer than training": (
+        HEAD + rows("{label: a, set: {epochs: 4}, add: warmup}"),
+        [
+            f"small.yaml:{ROW}: warm-up of 5 epochs is not shorter than training (4 epochs)"
+            " (t, row 'a'; sizes mini, gpu, paper)"
+        ],
+    ),
+    "duplicate label": (
+        HEAD + rows("{label: a}", "{label: b}", "{label: a}"),
+        [f"small.yaml:{ROW + 2}: duplicate row label 'a' in table 't'"],
+    ),
+    "circle of arms": (
+        HEAD + "arms:\n  a: {from: b}\n  b: {add: {distillation: {teacher: a}}}\n" + FINE,
+        [f"small.yaml:{FIRST + 1}: arms need each other in a circle: a -> b -> a"],
+    ),
+    "unknown arm": (
+        HEAD + "arms: {strong: {add: mixup}}\n" + rows("{label: a, start_from: strng}"),
+        [f"small.yaml:{ROW + 1}: unknown arm 'strng'; did you mean 'strong'? Valid: baseline, strong"],
+    ),
+    "trick without its teacher": (
+        HEAD + rows("{label: a, add: distillation}"),
+        [
+            f"small.yaml:{ROW}: trick 'distillation' needs a teacher:"
+            " {distillation: {teacher: NAME OF AN ARM}}"
+        ],
+    ),
+    "conflicting tricks": (
+        HEAD + rows("{label: a}", "{label: b, add: [fp16, mixup, bf16]}"),
+        [
+            f"small.yaml:{ROW + 1}: tricks 'fp16' and 'bf16' exclude each other"
+            " (t, row 'b'; sizes mini, gpu, paper)"
+        ],
+    ),
+    "a trick twice": (
+        HEAD + rows("{label: b, add: [mixup, {mixup: {alpha: 1}}]}"),
+        [f"small.yaml:{ROW}: trick 'mixup' is on twice (t, row 'b'; sizes mini, gpu, paper)"],
+    ),
+    "a trick that cannot exist at one size": (
+        HEAD.replace("1/8}", "1/8, models: {resnet50: {width: 0.125}}}") + rows("{label: b, add: resnet_c}"),
+        [f"small.yaml:{ROW}: resnet_c needs a width of at least 0.25 (t, row 'b'; size mini)"],
+    ),
+    "no tables": (HEAD + "tables: {}\n", [f"small.yaml:{FIRST}: the study has no tables"]),
+    "empty table": (
+        HEAD + table("    rows: []\n"),
+        [f"small.yaml:{FIRST + 1}: table 't' is empty: the design 'rows' needs 'rows'"],
+    ),
+    "unknown design": (
+        HEAD + table("    rows: [{label: a}]\n", design="stak"),
+        [
+            f"small.yaml:{FIRST + 3}: unknown design 'stak'; did you mean 'stack'?"
+            " Valid: add_one_in, factorial, fractional, grid, leave_one_out, rows, stack"
+        ],
+    ),
+    "a key of another design": (
+        HEAD + table("    tricks: [mixup]\n    resolution: 5\n", design="factorial"),
+        [
+            f"small.yaml:{FIRST + 5}: the design 'factorial' does not use the key 'resolution';"
+            " it takes paper, tricks"
+        ],
+    ),
+    "a fraction that does not exist": (
+        HEAD + table("    tricks: [mixup, cosine]\n", design="fractional"),
+        [
+            f"small.yaml:{FIRST + 4}: no fraction of 2 factors has resolution 5;"
+            " use the design 'factorial', or a lower resolution"
+        ],
+    ),
+    "unknown row": (
+        HEAD + rows("{label: first}", "{label: b, versus: frist}"),
+        [f"small.yaml:{ROW + 1}: unknown row 'frist'; did you mean 'first'? Valid: b, first"],
+    ),
+    "compared with a quoted row": (
+        HEAD + rows("{label: q, cite: true, paper: {top1: 1, status: memory}}", "{label: b, versus: q}"),
+        [f"small.yaml:{ROW + 1}: row 'q' is quoted, not trained; nothing can be compared with it"],
+    ),
+    "printed value without a status": (
+        HEAD + rows("{label: a, paper: {top1: 76.2}}"),
+        [f"small.yaml:{ROW}: the printed top1 has no status; say 'status: verified' or 'status: memory'"],
+    ),
+    "printed value of an unknown metric": (
+        HEAD + rows("{label: a, paper: {top_1: 76.2, status: memory}}"),
+        [f"small.yaml:{ROW}: unknown metric 'top_1'; did you mean 'top1'? Valid: status, top1, top5"],
+    ),
+    "wrong level": (
+        HEAD + table("    factors: {batch_size: [256, 0]}\n", design="grid"),
+        [f"small.yaml:{FIRST + 4}: batch_size must be greater than or equal to 1, got 0"],
+    ),
+    "YAML syntax": (
+        HEAD + "tables: {t: [\n",
+        [
+            f"small.yaml:{FIRST + 1}: not valid YAML: while parsing a flow node"
+            " expected the node content, but found '<stream end>'"
+        ],
+    ),
+    "duplicate key": (
+        HEAD + "study: again\n" + FINE,
+        [f"small.yaml:{FIRST}: duplicate key 'study', first on line 1"],
+    ),
+    "empty file": (
+        "# nothing\n",
+        ["small.yaml: the file is empty; a study needs at least study, baseline, sizes and tables"],
+    ),
+    "not a map": (
+        "- a\n",
+        ["small.yaml:1: the file must be a map with the keys study, question, baseline, sizes, tables"],
+    ),
+}
