@@ -51,7 +51,7 @@ def decide(
         ValueError: the metric is not an accuracy, or alpha or the smallest effect is out of range.
     """
     _check(settings)
-    outcomes = read_outcomes(records, seeds)
+    outcomes = read_outcomes(records)
     return Findings(
         study=study,
         size=size,

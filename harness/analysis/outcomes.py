@@ -33,13 +33,11 @@ class Outcome:
 Outcomes = Mapping[str, Mapping[int, Outcome]]
 
 
-def read_outcomes(records: pd.DataFrame, seeds: Sequence[int]) -> Outcomes:
-    """Outcomes of the planned seeds. The order of the frame's rows does not matter."""
+def read_outcomes(records: pd.DataFrame) -> Outcomes:
+    """Every run's outcome, whatever the order of the rows; the best where an arm and a seed have two."""
     out: dict[str, dict[int, Outcome]] = {}
     for row in records.to_dict("records"):
         arm, seed = str(row["arm_id"]), int(row["seed"])
-        if seed not in seeds:
-            continue
         outcome = _outcome({str(key): value for key, value in row.items()})
         known = out.setdefault(arm, {}).get(seed)
         if known is None or _rank(outcome) < _rank(known):

@@ -107,9 +107,10 @@ def _cell(cell: Cell, column: Column, detail: bool) -> str:
 
 
 def _spec(table: Table, index: int, detail: bool) -> str:
-    r"""`l` for text (a paragraph of fixed width where it is long); `S` with the widest number of the column for numbers; `r` for composed numbers.
+    r"""`l` for text (a paragraph where it is long), `S` for numbers, `r` for composed numbers.
 
-    A number with a footnote mark is no number to siunitx: it is set in braces, as text.
+    `S` is given the widest number of the column. A number with a footnote mark is no number to siunitx: it is
+    set in braces, as text.
     """
     column = table.columns[index]
     if column.kind == TEXT or (detail and column.kind == NUMBER):

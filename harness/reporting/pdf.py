@@ -19,8 +19,13 @@ from harness.reporting.html import TEMPLATES, block_kind
 EPOCH = datetime.datetime(
     2000, 1, 1, tzinfo=datetime.UTC
 )  # a fixed date, so that equal reports are equal files
-LONGEST_TEXT, LONGEST_DETAIL, DETAIL_SHARE = 90, 40, 0.55  # in characters; second lines may wrap
-WHOLE_TABLE_ROWS = 16  # a table up to this length stays on one page
+LONGEST_TEXT, LONGEST_DETAIL, SHORT_DETAIL, DETAIL_SHARE = (
+    90,
+    40,
+    12,
+    0.55,
+)  # in characters; second lines may wrap
+WHOLE_TABLE_ROWS = 8  # a table up to this length stays on one page
 FIRST_WITH_UA1 = (0, 14)  # the typst release that can check PDF/UA-1
 
 
@@ -96,8 +101,11 @@ def _table(table: Table) -> dict[str, Any]:
 
 
 def _detail_length(cell: Cell) -> float:
-    """In characters. Intervals need their length, other second lines may wrap."""
-    return min(len(cell.detail) * (0.95 if cell.detail.startswith("[") else DETAIL_SHARE), LONGEST_DETAIL)
+    """In characters. Intervals and short remarks get their length, other second lines may wrap."""
+    length = len(cell.detail)
+    if cell.detail.startswith("[") or length <= SHORT_DETAIL:
+        return float(length)
+    return min(length * DETAIL_SHARE, LONGEST_DETAIL)
 
 
 def column_width(table: Table, index: int) -> float:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.scheduling import forkserver
 from harness.scheduling.attempt import finished_in, record
 from harness.scheduling.base import INTERRUPTED, Job, Progress, RunOne, Watch
 from harness.scheduling.interrupts import Interrupts
@@ -84,6 +85,10 @@ class Local:
 
     def __init__(self, settings: LocalSettings) -> None:
         self.settings = settings
+
+    def warm_up(self) -> None:
+        """Begin to import the training code in the background; `execute` then finds it done, or under way."""
+        forkserver.start_server(self.settings.preload, self.settings.machine.threads)
 
     def execute(self, jobs: Sequence[Job], run_one: RunOne, watch: Watch) -> dict[str, str]:
         """run_id -> status. `watch` is called between hand-outs and must be quick.

@@ -112,17 +112,35 @@ def _listen(
 
 
 def _keep_signals_from_ending_this_process() -> None:
-    """The controller decides when a worker stops; a terminal signals the whole group of processes."""
-    worker = os.getpid()
+    """The controller decides when a worker stops; a terminal signals the whole group of processes.
 
-    def handler(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != worker:  # a child of the worker has inherited this handler
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
+    Processes that a run starts get the usual behaviour back. The signals are blocked while forking: Python
+    drops one that comes between the fork and the child's first step.
+    """
     for number in SIGNALS:
-        signal.signal(number, handler)
+        signal.signal(number, _do_nothing)  # not SIG_IGN: a started program would inherit that
+    os.register_at_fork(
+        before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_reset_signals
+    )
+    _unblock_signals()
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """A signal handler."""
+
+
+def _block_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _reset_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    _unblock_signals()
 
 
 def _prepare_process(settings: WorkerSettings) -> None:

@@ -16,9 +16,8 @@ from typing import Any
 from harness.study.spec import Arm, Recipe, TrickSpec, canonical_json, digest
 
 _FIELDS = sorted(field.name for field in dataclasses.fields(Recipe))
-_NUMBERS = [field.name for field in dataclasses.fields(Recipe) if field.type in ("int", "float")]
+_NUMBERS = sorted(field.name for field in dataclasses.fields(Recipe) if field.type in ("int", "float"))
 _SHARED = [name for name in _FIELDS if name not in _NUMBERS]
-_NUMBERS.sort()
 _numbers = attrgetter(*_NUMBERS)
 _shared = attrgetter(*_SHARED)
 

@@ -40,7 +40,7 @@ class Baseline(Closed):
 
     model: AnyUse
     recipe: Text  # a name in harness/study/recipes.py
-    set: Changes = Changes()
+    set: Changes = Field(default_factory=Changes)
 
 
 class Replacement(Closed):
@@ -60,7 +60,7 @@ class Size(Closed):
     models: dict[str, dict[str, Any]] = Field(default={})  # model name -> constructor arguments at this size
     train_images: Count | None = None  # None: all
     test_images: Count | None = None
-    set: Changes = Changes()  # changes to the baseline at this size
+    set: Changes = Field(default_factory=Changes)  # changes to the baseline at this size
     replace: dict[str, Replacement] = Field(default={})  # trick -> its stand-in
 
 
@@ -69,7 +69,7 @@ class NamedArm(Closed):
 
     start: Text = Field(default="baseline", alias="from")  # another named arm
     model: AnyUse | None = None
-    set: Changes = Changes()
+    set: Changes = Field(default_factory=Changes)
     add: Uses = ()
 
 
@@ -78,7 +78,7 @@ class Column(Closed):
 
     start_from: Text | None = None  # in place of the table's
     model: AnyUse | None = None
-    set: Changes = Changes()
+    set: Changes = Field(default_factory=Changes)
 
 
 class RowEntry(Closed):
@@ -86,7 +86,7 @@ class RowEntry(Closed):
 
     label: Text
     add: Uses = ()
-    set: Changes = Changes()
+    set: Changes = Field(default_factory=Changes)
     start_from: Text | None = None  # a named arm, in place of the table's
     on: Text | None = None  # design `stack`: an earlier row, in place of the one above
     versus: Text | None = None  # the row this one is compared with
@@ -131,7 +131,7 @@ class StudyFile(Closed):
     unknown: tuple[Text, ...] = ()  # what the paper leaves out
     metric: Literal["top1", "top5"] = "top1"
     smallest_effect: Positive = 0.2  # percentage points
-    seeds: Seeds = Seeds()
+    seeds: Seeds = Field(default_factory=Seeds)
     baseline: Baseline
     sizes: dict[str, Size]
     arms: dict[str, NamedArm] = Field(default={})

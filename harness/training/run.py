@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+import torch._dynamo  # noqa: F401  # torch.optim loads it (1 s) when first used: here, before workers are forked
+
 from harness.study.machine import Machine, Stop
 from harness.study.records import DIVERGED, FINISHED, RunFolder, write_json
 from harness.study.spec import RunSpec

@@ -191,3 +191,21 @@ def test_a_function_of_the_main_script_is_found_and_a_broken_import_is_a_failed_
     assert output.split() == ["failed", "failed"], errors
     [event] = folders(tmp_path / "gone", "quick")[0].read_events()
     assert event["message"] == "ModuleNotFoundError: No module named 'vanishes'"
+
+
+def test_warming_up_imports_in_the_background_while_the_caller_goes_on(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "slow.py").write_text("import time\ntime.sleep(2)\n")
+    script = CONTROLLER.replace(
+        "ended = ",
+        "import time\ncalled_s = time.monotonic()\nLocal(settings).warm_up()\n"
+        "print(time.monotonic() - called_s)\ntime.sleep(3)\nended = ",
+    )
+    process = start(
+        tmp_path / "runs", "quick", preload="slow", script=script + "print(time.monotonic() - called_s)"
+    )
+    output, errors = process.communicate(timeout=60)
+    returned_s, first, second, ended_s = output.split()
+    assert (first, second) == (FINISHED, FINISHED), errors
+    assert float(returned_s) < 1
+    assert float(ended_s) < 3 + 2, "the import went on meanwhile"

@@ -135,6 +135,13 @@ CASES = {
             " (t, row 'b'; sizes mini, gpu, paper)"
         ],
     ),
+    "conflicting tricks, the one that declares it last": (
+        HEAD + rows("{label: b, add: [bf16, fp16]}"),
+        [
+            f"small.yaml:{ROW}: tricks 'bf16' and 'fp16' exclude each other"
+            " (t, row 'b'; sizes mini, gpu, paper)"
+        ],
+    ),
     "a trick twice": (
         HEAD + rows("{label: b, add: [mixup, {mixup: {alpha: 1}}]}"),
         [f"small.yaml:{ROW}: trick 'mixup' is on twice (t, row 'b'; sizes mini, gpu, paper)"],
