@@ -2,7 +2,7 @@
 
     python benchmarks/bench_scheduling.py [--repeats 5] [--run-s 0.5] [--runs 20] [--work loop|torch]
 
-Four numbers, each the median of `--repeats`:
+Each number is the median of `--repeats`:
 
 - time from `execute` to the first line of the first run, in a fresh process, with torch preloaded;
 - overhead per run of runs that take no time, one worker: wall time from first start to last end, per run;
@@ -10,7 +10,7 @@ Four numbers, each the median of `--repeats`:
   overhead of a run does not depend on its length, so its share of a 5 s run is also printed; `--run-s 5`
   measures that directly;
 - throughput of two one-thread workers relative to one, on CPU-bound runs (a Python loop, or with
-  `--work torch` a small convolution, forward and backward).
+  `--work torch` a small convolution, forward and backward); beside it the same for two plain processes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def run_one(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> s
     """Note the time, do the work that the spec names, note the time."""
     folder.append_event("started")
     model = spec.arm.recipe.model
-    {"sleep": time.sleep, "loop": loop, "torch": convolve}[model.name](model.args["amount"])
+    WORK[model.name](model.args["amount"])
     folder.append_event("ended")
     return FINISHED
 
@@ -62,6 +62,9 @@ def convolve(amount: float) -> None:
         layer(images).square().mean().backward()
 
 
+WORK: dict[str, Callable[[float], None]] = {"sleep": time.sleep, "loop": loop, "torch": convolve}
+
+
 def main() -> None:
     options = parse()
     if options.first_job:
@@ -77,8 +80,11 @@ def main() -> None:
         (span("sleep", options.run_s, options.runs) - ideal_s) * 2 / options.runs
         for _ in range(options.repeats)
     ]
-    amount = calibrate({"loop": loop, "torch": convolve}[options.work])
-    ratios = [speed_up(options.work, amount) for _ in range(options.repeats)]
+    amount = calibrate(WORK[options.work])
+    ratios, bare = [], []
+    for _ in range(options.repeats):  # in turn, so that both see the same load
+        ratios.append(speed_up(options.work, amount))
+        bare.append(speed_up_of_plain_processes(options.work, amount))
 
     print(f"{cpu_name()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print("| measured | median | of all |")
@@ -88,6 +94,7 @@ def main() -> None:
     show(f"overhead per run, runs of {options.run_s:g} s, 2 workers", [1e3 * each for each in excess], "ms")
     show("the same as a share of a 5 s run", [100 * each / 5 for each in excess], "%")
     show(f"throughput of 2 workers / 1 worker ({options.work})", ratios, "x")
+    show("the same, two plain processes / one: what the machine can give", bare, "x")
 
 
 def parse() -> argparse.Namespace:
@@ -137,6 +144,20 @@ def seconds_to_first_run() -> float:
 def speed_up(task: str, amount: float) -> float:
     """Wall time of four runs on one worker over that on two."""
     return span(task, amount, 4, workers=1) / span(task, amount, 4, workers=2)
+
+
+def speed_up_of_plain_processes(task: str, amount: float) -> float:
+    """The same without the scheduler: a busy or throttled machine shows here, too."""
+
+    def wall_s(processes: int, share: float) -> float:
+        code = f"import bench_scheduling; bench_scheduling.{WORK[task].__name__}({share})"
+        started_s = time.perf_counter()
+        command = [sys.executable, "-c", code]
+        running = [subprocess.Popen(command, cwd=Path(__file__).parent) for _ in range(processes)]
+        assert [process.wait() for process in running] == [0] * processes
+        return time.perf_counter() - started_s
+
+    return wall_s(1, 4 * amount) / wall_s(2, 2 * amount)
 
 
 def calibrate(work: Callable[[float], None]) -> float:

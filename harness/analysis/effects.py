@@ -53,6 +53,7 @@ def empty_effect(versus: str, verdict: Verdict, paper: PaperEffect | None, n: in
         prob_better=None,
         verdict=verdict.word,
         qualifier=verdict.qualifier,
+        more_seeds=verdict.more_seeds,
         fragile=False,
         differences={},
         paper=None if paper is None else paper.value,
@@ -140,8 +141,8 @@ def _verdict(
         if abs(comparison.estimate.value) <= width:
             return Verdict(verdict.word, " ".join(filter(None, (ON_THIS_TEST_SET, verdict.qualifier))))
     if verdict.word == UNDECIDED and not _includes_zero(comparison.estimate, settings.alpha):
-        note = "the interval excludes 0 only before the correction for several comparisons"
-        return Verdict(verdict.word, f"{verdict.qualifier}; {note}")
+        note = "0 is excluded only before Holm's correction"
+        return Verdict(verdict.word, f"{verdict.qualifier}; {note}", verdict.more_seeds)
     return verdict
 
 

@@ -75,6 +75,7 @@ class Effect:
     gap_low: float | None
     gap_high: float | None
     agreement: str | None  # reproduced | differs | compatible but imprecise; None unless comparable
+    more_seeds: int | None = None  # per arm, about how many would settle an undecided contrast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

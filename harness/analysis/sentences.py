@@ -15,7 +15,7 @@ from harness.analysis.levels import why_no_value
 from harness.study.plan import Cell
 
 SAME_RUN = "the same run"
-FRAGILE = " Fragile: leaving out one seed, or counting diverged runs as failures, changes the verdict."
+FRAGILE = " Fragile."  # the method box says what that means
 METRIC_NAMES = {"top1": "top-1", "top5": "top-5"}
 
 

@@ -25,6 +25,7 @@ class Verdict:
 
     word: str
     qualifier: str = ""
+    more_seeds: int | None = None  # per arm, where that many would settle it
 
 
 def judge(estimate: Estimate, level: float, seeds: int, settings: Settings) -> Verdict:
@@ -37,10 +38,11 @@ def judge(estimate: Estimate, level: float, seeds: int, settings: Settings) -> V
     """
     word = word_for(estimate, level, settings.smallest_effect_pp)
     if seeds < FEWEST_SEEDS:
-        more = _more_seeds(estimate, level, seeds, settings)
-        return Verdict(UNDECIDED, f"{seeds} seeds: a verdict needs at least {FEWEST_SEEDS}; {more}")
+        open_verdict = _undecided(estimate, level, seeds, settings)
+        why = f"{seeds} seeds: a verdict needs at least {FEWEST_SEEDS}; {open_verdict.qualifier}"
+        return Verdict(UNDECIDED, why, open_verdict.more_seeds)
     if word == UNDECIDED:
-        return Verdict(word, _more_seeds(estimate, level, seeds, settings))
+        return _undecided(estimate, level, seeds, settings)
     if word == NO_DIFFERENCE:
         return Verdict(word, _how_small(estimate, level, settings))
     return Verdict(word, _how_large(estimate, level, settings))
@@ -80,9 +82,10 @@ def _how_small(estimate: Estimate, level: float, settings: Settings) -> str:
     return text if seen is None else f"{text}; an effect of {seen:.2f} pp would be found with 80 % power"
 
 
-def _more_seeds(estimate: Estimate, level: float, seeds: int, settings: Settings) -> str:
+def _undecided(estimate: Estimate, level: float, seeds: int, settings: Settings) -> Verdict:
     wanted = seeds_to_resolve(estimate, seeds, settings.smallest_effect_pp, level)
     if wanted is None:
-        return f"more than {MOST_SEEDS:,} seeds would be needed to settle it"
+        return Verdict(UNDECIDED, f"more than {MOST_SEEDS:,} seeds would be needed to settle it")
     more = max(wanted - seeds, 1)
-    return f"about {more} more {'seed' if more == 1 else 'seeds'} would settle it"
+    text = f"about {more} more {'seed' if more == 1 else 'seeds'} would settle it"
+    return Verdict(UNDECIDED, text, more)

@@ -12,6 +12,7 @@ from harness.models.costs import lookup
 from harness.study.catalogue import Catalogue, Cost, DataEntry, ModelEntry, TrickEntry
 from harness.study.spec import DataSpec, ModelSpec, Recipe
 from harness.tricks import TRICKS
+from harness.tricks.base import Trick
 from harness.tricks.build import describe, make, validate
 
 CLASSES_IF_UNKNOWN = 1000  # an image folder that is not on this machine: cost is quoted for ImageNet's head
@@ -41,8 +42,14 @@ def _trick_entry(name: str) -> TrickEntry:
     def check(options: Mapping[str, Any]) -> None:
         validate(trick, options)
 
+    made: dict[str, Trick] = {}  # a study asks for few settings of a trick, many times
+
     def edit_recipe(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
-        return make(name, options).edit_recipe(recipe)
+        setting = repr(options)
+        if setting not in made:
+            made[setting] = make(name, options)
+        edited: Recipe = made[setting].edit_recipe(recipe)
+        return edited
 
     return TrickEntry(
         name=name,
@@ -52,6 +59,7 @@ def _trick_entry(name: str) -> TrickEntry:
         acts_in_training=about["acts_in_training"],
         validate=check,
         edit_recipe=edit_recipe,
+        edits_recipe="edit_recipe" in about["hooks"],
     )
 
 

@@ -34,6 +34,7 @@ def write_report(plan: Plan, place: Workspace, out_dir: Path) -> str:
     wanted = {run.run_id for run in plan.runs}
     records = records[records["run_id"].isin(wanted)].reset_index(drop=True)
     curves = curves[curves["run_id"].isin(wanted)].reset_index(drop=True)
+    records["reason"] = records["error"]  # why a run failed, in the words of the analysis
     settings = Settings(
         metric=plan.header["metric"],
         smallest_effect_pp=plan.header["smallest_effect"],

@@ -57,7 +57,9 @@ def _train(args: argparse.Namespace, plan: Plan, place: Workspace) -> dict[str, 
         with display:
             return _scheduler(args, place).execute(jobs, run_one, display.watch)
     finally:
-        live.close()
+        trouble = live.close()
+        if trouble:
+            print(trouble, file=sys.stderr)
         display.summarise_failures(place.folder)
 
 

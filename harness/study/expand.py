@@ -147,7 +147,7 @@ def _header(study: Study, size: Size, options: ExpandOptions) -> dict[str, Any]:
         "expect": file.expect,
         "unknown": list(file.unknown),
         "metric": file.metric,
-        "smallest_effect": file.smallest_effect,
+        "smallest_effect": size.smallest_effect or file.smallest_effect,
         "seeds": {"start": file.seeds.start, "at_most": file.seeds.at_most},
         "smoke": options.smoke,
         "size_line": study.source.line(("sizes", options.size, "data")),

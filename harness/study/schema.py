@@ -62,6 +62,7 @@ class Size(Closed):
     test_images: Count | None = None
     set: Changes = Field(default_factory=Changes)  # changes to the baseline at this size
     replace: dict[str, Replacement] = Field(default={})  # trick -> its stand-in
+    smallest_effect: Positive | None = None  # percentage points, in place of the study's
 
 
 class NamedArm(Closed):

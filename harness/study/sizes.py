@@ -7,6 +7,7 @@
 - Models: each model takes its constructor arguments of this size; data, resolution and image counts are the
   size's.
 - `set` changes the baseline; what a row sets wins over it.
+- `smallest_effect`, where given, is declared for this size in place of the study's.
 - Smoke (`harness run --smoke`): 256 training and 256 test images, at most 2 seeds, and time is scaled once
   more so that the longest arm trains for at most 1 epoch. It shows that everything runs; its numbers mean
   nothing.

@@ -111,7 +111,7 @@ def test_one_diverged_run_is_an_outcome_that_makes_a_verdict_fragile():
     assert (cells["up"].level.n, cells["up"].level.diverged, cells["up"].level.missing) == (3, 1, 0)
     assert (cells["up"].effect.verdict, cells["up"].effect.fragile) == (HELPS, True)
     assert "3 seeds, 1 diverged" in cells["up"].sentence
-    assert cells["up"].sentence.endswith("changes the verdict.")
+    assert cells["up"].sentence.endswith("Fragile.")
     assert not cells["down"].effect.fragile  # its own two arms did not diverge
 
 

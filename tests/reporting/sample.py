@@ -211,6 +211,7 @@ def _effect(row: RowPlan, mine: dict[int, float], other: dict[int, float], paper
         gap_low=None if paper is None else estimate - paper - 1.5 * half,
         gap_high=None if paper is None else estimate - paper + 1.5 * half,
         agreement=None,
+        more_seeds={"about 9": 9, "about 4": 4}.get(qualifier[:7]),
     )
 
 

@@ -163,9 +163,7 @@ def test_settling_costs_count_both_arms_their_teacher_and_shared_runs_once(repor
         if cell.effect is None:
             return cell
         verdict = UNDECIDED if cell.row in only else HELPS
-        return replace(
-            cell, effect=replace(cell.effect, verdict=verdict, qualifier="about 4 more seeds would settle it")
-        )
+        return replace(cell, effect=replace(cell.effect, verdict=verdict, more_seeds=4))
 
     section = settling(edit_cells(report, open_up))
     table = section.blocks[1]
@@ -176,10 +174,10 @@ def test_settling_costs_count_both_arms_their_teacher_and_shared_runs_once(repor
     assert "all open rows together need 16 runs, 3.1 min" in section.blocks[0].text
 
 
-@pytest.mark.parametrize(("qualifier", "seeds"), [("about 12 more seeds would settle it", 12), ("", None)])
-def test_the_number_of_seeds_is_read_from_the_qualifier(report, qualifier, seeds):
+@pytest.mark.parametrize("seeds", [12, None])
+def test_the_number_of_seeds_is_the_analysis_own(report, seeds):
     cell = report.findings.tables[3].cells[1]
-    assert more_seeds(replace(cell, effect=replace(cell.effect, qualifier=qualifier))) == seeds
+    assert more_seeds(replace(cell, effect=replace(cell.effect, more_seeds=seeds))) == seeds
 
 
 def test_the_method_states_the_declared_settings(report):

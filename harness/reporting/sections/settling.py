@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from harness.analysis.findings import UNDECIDED, CellFinding, TableFinding
 from harness.reporting.cells import NUMBER, TEXT, plain_table
 from harness.reporting.document import Paragraph, Section
 from harness.reporting.inputs import ReportInput
 from harness.reporting.names import cell_name, short_name
 from harness.reporting.numbers import DASH, count, duration, is_number
-
-_MORE_SEEDS = re.compile(r"(\d+) more seed")
 
 
 def settling(report: ReportInput) -> Section:
@@ -45,9 +41,8 @@ def settling(report: ReportInput) -> Section:
 
 
 def more_seeds(cell: CellFinding) -> int | None:
-    """The number of further seeds that the verdict's qualifier names, if it names one."""
-    found = _MORE_SEEDS.search(cell.effect.qualifier) if cell.effect else None
-    return int(found.group(1)) if found else None
+    """About how many further seeds per arm would settle the row, where that is known."""
+    return cell.effect.more_seeds if cell.effect else None
 
 
 def mean_train_time(report: ReportInput) -> dict[str, float]:

@@ -1,0 +1,108 @@
+"""FP16 with GradScaler, and bf16: a run stopped within an epoch and resumed, beside one never stopped.
+
+Both are trained by `harness.training.run.run_one` in the exact mode and compared bit by bit: every tensor of
+weights.pt (batch-norm buffers included), the metrics and which test images were right.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from gpu_parts.rows import Add, Row, guarded
+from gpu_parts.settings import Settings, stop_after
+from harness.study.records import RunFolder
+from harness.study.spec import Arm, AugmentSpec, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
+from harness.training.run import run_one
+from harness.training.tensors import read_torch_file
+
+COMPARED = ("status", "metrics", "train_loss", "steps", "predictions_sha256")
+
+
+def measure(settings: Settings, add: Add) -> None:
+    for name in ("fp16", "bf16"):
+        what = f"{name}: stopped and resumed = never stopped, exact mode"
+        row = guarded(add, what, partial(compare, settings, spec(settings, name), what))
+        if row is not None:
+            add(row)
+
+
+def spec(settings: Settings, precision: str) -> RunSpec:
+    """A ResNet-D whose tricks keep state (EMA) and draw numbers (mixup), on a generated set."""
+    images, batch = settings.pick((1024, 32), (64, 16))
+    model = {"depth": (1, 1, 1, 1), "width": settings.pick(0.25, 1 / 16), "stride_in": "3x3"}
+    recipe = Recipe(
+        model=ModelSpec(name="resnet50", args={**model, "stem": "deep", "shortcut": "avgpool"}),
+        data=DataSpec(name="generated", resolution=32, args={"train": images, "test": 256}),
+        augment=AugmentSpec(),
+        epochs=2,
+        batch_size=batch,
+        lr=0.05,
+        schedule="cosine",
+        precision=precision,
+    )
+    tricks = (TrickSpec(name="label_smoothing"), TrickSpec(name="mixup"), TrickSpec(name="ema"))
+    return RunSpec(arm=Arm(recipe=recipe, tricks=tricks), seed=0)
+
+
+def compare(settings: Settings, spec: RunSpec, what: str) -> Row:
+    """Train the run twice.
+
+    Raises:
+        RuntimeError: the interruption or the resumption did not happen, so nothing was compared.
+    """
+    whole = train(settings, "whole", spec, stop_at=None)
+    steps = whole.read_summary()["steps"]
+    stop_at = steps * 5 // 8  # within the second of two epochs
+    stopped = train(settings, "stopped", spec, stop_at=stop_at)
+    scale = read_torch_file(stopped.checkpoint)["precision"].get("scale")
+    train(settings, "stopped", spec, stop_at=None)
+    attempts = [event for event in stopped.read_events() if event["kind"] == "attempt"]
+    resumed = [event["resumed_from_step"] for event in attempts]
+    if resumed != [0, stop_at]:
+        raise RuntimeError(f"attempts started at steps {resumed}, not at 0 and {stop_at}")
+    wrong = differences(whole, stopped)
+    note = f"stopped after {stop_at} of {steps} steps"
+    if scale is not None:
+        note += f" at loss scale {scale:g}"
+    if wrong:
+        return Row(what=what, failed="not bit-identical: " + "; ".join(wrong[:4]), note=note)
+    tensors = len(read_torch_file(whole.weights))
+    return Row(what=what, value="bit-identical", note=f"{tensors} tensors, metrics, predictions; {note}")
+
+
+def train(settings: Settings, name: str, spec: RunSpec, stop_at: int | None) -> RunFolder:
+    """Train in the folder of this name, to the end or for `stop_at` steps."""
+    machine = settings.machine(f"exact/{spec.arm.recipe.precision}/{name}", exact=True)
+    folder = RunFolder(machine.runs_dir / spec.run_id)
+    status = run_one(spec, folder, machine, (lambda: False) if stop_at is None else stop_after(stop_at))
+    expected = "finished" if stop_at is None else "interrupted"
+    if status != expected:
+        raise RuntimeError(f"the run ended as '{status}', not '{expected}'")
+    return folder
+
+
+def differences(a: RunFolder, b: RunFolder) -> list[str]:
+    """What is not the same in two finished runs, in words."""
+    one, other = a.read_summary(), b.read_summary()
+    assert one is not None
+    assert other is not None
+    wrong = [f"{key}: {one[key]} and {other[key]}" for key in COMPARED if one[key] != other[key]]
+    weights, others = read_torch_file(a.weights), read_torch_file(b.weights)
+    if list(weights) != list(others):
+        return [*wrong, "names of tensors"]
+    return wrong + [
+        f"{name} differs by up to {largest(weights[name], others[name]):.2g}"
+        for name in weights
+        if not same_bits(weights[name], others[name])
+    ]
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
+
+
+def largest(a: Any, b: Any) -> float:
+    return float((a.double() - b.double()).abs().max())
