@@ -32,12 +32,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpu_parts.rows import Row, RowFile, reason, table  # noqa: E402
+from gpu_parts.rows import Row, RowFile, reason, table
 
-PLAN = HERE / "gpu_plan.json"
+PLAN = Path(__file__).resolve().with_name("gpu_plan.json")
 VERSIONS = ("torch", "torchvision", "timm", "numpy", "triton")
 STUDY_START_UP_S = 20.0  # importing, workers, and the checkpoints of what is interrupted
 GRACE_S = 8.0  # from SIGTERM to SIGKILL
@@ -51,11 +50,11 @@ class Section:
     bound_s: float
 
 
-SECTIONS = {  # 525 s in all
-    "exact": Section("gpu_parts.exact", 60),
-    "sharing": Section("gpu_parts.sharing", 105),
-    "resnet50": Section("gpu_parts.resnet50", 180),
-    "compile": Section("gpu_parts.compiled", 70),
+SECTIONS = {  # 530 s in all
+    "exact": Section("gpu_parts.exact", 40),
+    "sharing": Section("gpu_parts.sharing", 95),
+    "resnet50": Section("gpu_parts.resnet50", 200),
+    "compile": Section("gpu_parts.compiled", 85),
     "study": Section("gpu_parts.study", 110),
 }
 
@@ -163,8 +162,7 @@ def run_apart(name: str, options: argparse.Namespace, folder: Path) -> tuple[lis
     file = RowFile(own / "rows.jsonl", name)
     limit_s = bound_s(name, options)
     started_s = time.monotonic()
-    arguments = [arg for arg in sys.argv[1:] if arg != "--section"]
-    command = [sys.executable, __file__, *arguments, "--section", name, "--folder", str(own)]
+    command = [sys.executable, __file__, *sys.argv[1:], "--section", name, "--folder", str(own)]
     with (own / "errors.txt").open("w+") as errors:
         process = subprocess.Popen(command, stdout=errors, stderr=errors, start_new_session=True)
         try:
@@ -201,16 +199,17 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 def run_section(options: argparse.Namespace) -> int:
     """In the process of a section: measure, one row at a time."""
+    ended_at_s = time.monotonic() + bound_s(options.section, options)
     file = RowFile(options.folder / "rows.jsonl", options.section)
     try:
         module = importlib.import_module(SECTIONS[options.section].module)
-        module.measure(make_settings(options), file.add)
+        module.measure(make_settings(options, ended_at_s), file.add)
     except Exception as error:
         file.add(Row(what="the section", failed=reason(error)))
     return 0
 
 
-def make_settings(options: argparse.Namespace) -> Any:
+def make_settings(options: argparse.Namespace, ended_at_s: float) -> Any:
     from gpu_parts.settings import BEFORE_THE_END_S, Settings
 
     workers = 2 if options.tiny else min(8, os.cpu_count() or 1)
@@ -218,7 +217,7 @@ def make_settings(options: argparse.Namespace) -> Any:
         device=options.device,
         tiny=options.tiny,
         folder=options.folder,
-        stop_at_s=time.monotonic() + bound_s(options.section, options) - BEFORE_THE_END_S,
+        stop_at_s=ended_at_s - BEFORE_THE_END_S,
         plan=options.plan,
         study_epochs=options.study_epochs,
         study_seeds=options.study_seeds,

@@ -28,7 +28,7 @@ def measure(settings: Settings, add: Add) -> None:
             setup = compiled(setup, settings) if name == "on" else setup
             contenders.append(ours(setup, machine, what, "bf16, augmentation included"))
     batch = spec.arm.recipe.batch_size
-    length = Length(batch=batch, warm_up_steps=settings.pick(20, 1), steps=settings.pick(60, 1))
+    length = Length(batch=batch, warm_up_steps=settings.pick(20, 1), steps=settings.pick(40, 1))
     for each in race(contenders, length, settings, add):
         first = f"{each.note}; first step {each.first_step_s:.1f} s"
         add(measured(each.what, each.images_per_s, "images/s", first))

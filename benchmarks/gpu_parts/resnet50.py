@@ -30,7 +30,7 @@ def measure(settings: Settings, add: Add) -> None:
         Shape(network="resnet50", batch=256, resolution=224, classes=1000),
         Shape(network="resnet18", batch=2, resolution=32, classes=10),
     )
-    length = Length(batch=shape.batch, warm_up_steps=settings.pick(5, 1), steps=settings.pick(10, 1))
+    length = Length(batch=shape.batch, warm_up_steps=settings.pick(5, 1), steps=settings.pick(8, 1))
     title = f"{shape.network} {shape.resolution} px, batch {shape.batch}"
     contenders: list[Contender] = []
     machine = settings.machine("resnet50", exact=False)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -38,7 +39,7 @@ class Length:
 
 def race(contenders: list[Contender], length: Length, settings: Settings, add: Add) -> list[Contender]:
     """Warm each one up, then time rounds in the order A B ... B A; a contender that fails leaves the race."""
-    running = [each for each in contenders if _survives(each, lambda each=each: _warm_up(each, length), add)]
+    running = [each for each in contenders if _survives(each, partial(_warm_up, each, length), add)]
     rounds = settings.pick(ROUNDS, TINY_ROUNDS)
     for index in range(rounds):
         if settings.is_late and index > 0:
@@ -46,7 +47,7 @@ def race(contenders: list[Contender], length: Length, settings: Settings, add: A
                 each.note += f"; out of time, {rounds} rounds were wanted"
             break
         for each in running if index % 2 == 0 else running[::-1]:
-            if not _survives(each, lambda each=each: _round(each, length, settings), add):
+            if not _survives(each, partial(_round, each, length, settings), add):
                 running = [other for other in running if other is not each]
     return running
 

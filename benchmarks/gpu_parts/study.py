@@ -2,7 +2,7 @@
 
 Every arm goes through the scheduler of `harness run`, several at a time on the device, teachers before their
 students, in the exact mode. By default a stated part of the study is run: fewer seeds, and every training cut
-in the same proportion. The wall time of the whole study is then extrapolated from the measured training times.
+in the same proportion. The wall time of the whole study is then extrapolated from measured training times.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
 """The arms of the Bag of Tricks study at size `gpu`, on generated data, and the file that carries them.
 
 Planning needs pydantic and ruamel.yaml; a machine without them reads the file that `gpu.py --write-plan`
-wrote on one that has them. One arm a line: {"arm_id", "label", "spec"}, where spec is `RunSpec.to_json` of seed 0.
+wrote on one that has them. One arm a line: {"arm_id", "spec"}; spec is `RunSpec.to_json` of seed 0.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.study.records import write_bytes
 from harness.study.spec import Arm, DataSpec, Recipe, RunSpec
@@ -34,7 +33,6 @@ class StudyPlan:
     size: str
     seeds: int
     arms: dict[str, Arm]  # arm_id -> arm
-    labels: dict[str, str]
 
 
 def find_plan(path: Path) -> tuple[StudyPlan, str]:
@@ -71,14 +69,8 @@ def plan_study() -> StudyPlan:
     if names != {"cifar10"}:
         used = ", ".join(sorted(names))
         raise PlanError(f"size {SIZE} uses {used}; the generated set has the shape of cifar10")
-    arms, ids = rewrite(plan.arms, on_generated)
-    return StudyPlan(
-        study=plan.study,
-        size=plan.size,
-        seeds=len(plan.seeds),
-        arms=arms,
-        labels={ids[arm_id]: label for arm_id, label in plan.arm_labels.items()},
-    )
+    arms, _ = rewrite(plan.arms, on_generated)
+    return StudyPlan(study=plan.study, size=plan.size, seeds=len(plan.seeds), arms=arms)
 
 
 def on_generated(recipe: Recipe) -> Recipe:
@@ -98,7 +90,7 @@ def in_time(recipe: Recipe, share: float) -> Recipe:
 
 
 def rewrite(
-    arms: dict[str, Arm] | Any, edit: Callable[[Recipe], Recipe]
+    arms: Mapping[str, Arm], edit: Callable[[Recipe], Recipe]
 ) -> tuple[dict[str, Arm], dict[str, str]]:
     """Edit the recipe of every arm. Ids change with it, so students are told the new ids of their teachers.
 
@@ -136,13 +128,7 @@ def with_teachers(plan: StudyPlan, arm_ids: Iterable[str]) -> dict[str, Arm]:
 def plan_text(plan: StudyPlan) -> str:
     """The content of the plan file."""
     lines = [
-        json.dumps(
-            {
-                "arm_id": arm_id,
-                "label": plan.labels[arm_id],
-                "spec": RunSpec(arm=arm, seed=0).to_json(),
-            }
-        )
+        json.dumps({"arm_id": arm_id, "spec": RunSpec(arm=arm, seed=0).to_json()})
         for arm_id, arm in plan.arms.items()
     ]
     head = {"schema": PLAN_SCHEMA, "study": plan.study, "size": plan.size, "seeds": plan.seeds}
@@ -172,10 +158,4 @@ def read_plan(path: Path) -> StudyPlan:
             raise ValueError(f"the id of arm {changed[0]} does not fit its recipe")
     except (KeyError, TypeError, ValueError) as error:
         raise PlanError(f"{path.name} cannot be used ({error}); write it again with --write-plan") from error
-    return StudyPlan(
-        study=data["study"],
-        size=data["size"],
-        seeds=data["seeds"],
-        arms=arms,
-        labels={each["arm_id"]: each["label"] for each in data["arms"]},
-    )
+    return StudyPlan(study=data["study"], size=data["size"], seeds=data["seeds"], arms=arms)

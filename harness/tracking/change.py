@@ -91,8 +91,8 @@ def read_change(folder: RunFolder, since: Marker | None, cells: Cells) -> Change
         return None
     summary, digest = read_summary(folder)
     state = state_of(folder, summary)
-    if state == "missing":
-        return None
+    if state == "missing" or (summary is None and not folder.read_events()):
+        return None  # a worker that has just begun holds the lock before it writes its first event
     tail = read_tail(folder, since.offset if since else 0)
     arm_id = RunSpec.from_json(data).arm.arm_id
     return Change(

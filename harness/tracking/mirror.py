@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from harness.study.records import RunFolder
@@ -31,6 +31,9 @@ class SyncCount:
     skipped: int = 0  # folders without a spec or without any event
 
 
+Stamp = tuple[tuple[int, int] | None, ...]  # (modified, size) of the events and the summary
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """A run as the store has it."""
@@ -39,6 +42,7 @@ class Known:
     artifact_uri: str
     marker: Marker
     rows: str
+    stamp: Stamp | None = None  # of the files, where they were seen whole by this process
 
 
 @dataclass(slots=True)
@@ -92,6 +96,10 @@ class Mirror:
     def _sync_one(self, folder: RunFolder, count: SyncCount) -> None:
         assert self._writer is not None
         known = self._known.get(folder.run_id)
+        stamp = stamp_of(folder)
+        if known is not None and known.marker.has_ended and known.stamp == stamp:
+            count.unchanged += 1  # most folders of a long study, at every round
+            return
         if known is not None and was_replaced(folder, known.marker):
             self._writer.delete(known.mlflow_id)
             known = self._known.pop(folder.run_id) and None
@@ -107,6 +115,8 @@ class Mirror:
             count.updated += 1
         else:
             count.unchanged += 1
+        if folder.run_id in self._known:
+            self._known[folder.run_id] = replace(self._known[folder.run_id], stamp=stamp)
 
     def _write(self, change: Change, mlflow_id: str, artifact_uri: str, *, is_new: bool) -> None:
         assert self._writer is not None
@@ -114,3 +124,9 @@ class Mirror:
         self._known[change.folder.run_id] = Known(
             mlflow_id=mlflow_id, artifact_uri=artifact_uri, marker=change.marker, rows=change.rows
         )
+
+
+def stamp_of(folder: RunFolder) -> Stamp:
+    """Changes whenever the events or the summary do."""
+    stats = (path.stat() if path.exists() else None for path in (folder.events, folder.summary))
+    return tuple((stat.st_mtime_ns, stat.st_size) if stat else None for stat in stats)

@@ -272,3 +272,29 @@ def test_an_experiment_deleted_in_mlflows_pages_comes_back(store: Store, runs_di
     client.delete_experiment(client.get_experiment_by_name(STUDY).experiment_id)
     mirror(store).sync([folder])
     assert len(collect(store, STUDY, SIZE)[0]) == 1
+
+
+def test_a_run_that_has_begun_but_written_no_event_waits_for_the_next_round(
+    store: Store, runs_dir: Path
+) -> None:
+    folder = start(runs_dir, run_spec())
+    folder.events.unlink(missing_ok=True)
+    ours = mirror(store)
+    with folder.lock.open("w") as lock:  # the worker holds the lock; its first event is still to come
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert counts(ours.sync([folder])) == (0, 0, 0, 1)
+        event(folder, "attempt", 0, attempt=1, device="cpu")
+        assert counts(ours.sync([folder])) == (1, 0, 0, 0)
+
+
+def test_an_ended_run_that_did_not_change_is_not_read_again(
+    store: Store, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished(runs_dir)
+    ours = mirror(store)
+    ours.sync([folder])
+    monkeypatch.setattr("harness.tracking.mirror.read_change", lambda *_: pytest.fail("read again"))
+    assert counts(ours.sync([folder])) == (0, 0, 1, 0)
+    folder.append_event("note", message="something new")
+    with pytest.raises(pytest.fail.Exception, match="read again"):
+        ours.sync([folder])

@@ -51,11 +51,6 @@ from harness.tricks.build import describe, make, validate
             {"reference_batch": True},
             "linear_lr_scaling: reference_batch must be an integer, got True",
         ),
-        (
-            "linear_lr_scaling",
-            {"reference_batch": 0},
-            "linear_lr_scaling: reference_batch must be an integer >= 1, got 0",
-        ),
     ],
 )
 def test_bad_options_are_refused_in_words(name: str, options: dict[str, Any], message: str) -> None:
