@@ -32,7 +32,7 @@ def main(names: Sequence[str], folder: Path = HERE) -> int:
     failed = [name for name in names or BENCHMARKS if not run(folder / f"{name}.py", BENCHMARKS[name])]
     if failed:
         print(f"\nfailed: {', '.join(failed)}")
-    return 0
+    return 1 if failed else 0
 
 
 def run(script: Path, arguments: Sequence[str]) -> bool:

@@ -98,7 +98,7 @@ def model_costs() -> str:
     listening = dataclasses.replace(catalogue, cost=cost)
     for path in sorted((ROOT / "studies").glob("*.yaml")):
         study = load_study(path, listening)
-        for size in study.sizes:
+        for size in study.file.sizes:
             expand(study, listening, ExpandOptions(size=size))
     return costs_text(answers(questions))
 
