@@ -1,51 +1,78 @@
-"""What a person sees in a terminal: plans, states, listings, live progress; plain lines elsewhere."""
+"""What a person reads in a terminal: plans, states, listings. Labels are never taken for markup."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
+from rich.table import Column, Table
 
-from harness.scheduling.base import Progress
-from harness.study.plan import Cell, Plan
-from harness.study.records import FAILED, RunFolder
+from harness.study.plan import Cell, Plan, PlanTable
 
-PLAIN_LINE_EVERY_S = 15.0
+MEMORY_MARK = "†"
+MEMORY_FOOTNOTE = f"{MEMORY_MARK} from memory: no available source showed it (docs/references.md)"
+NARROWEST = 72  # columns; below it the terminal breaks lines, rather than whole columns of a table vanish
+MOST_SEED_COLUMNS = 5  # with more seeds, `status` counts states instead of naming each
+LISTED = {  # listing -> the columns a person sees; `--json` has everything
+    "tricks": ("name", "what", "paper"),
+    "models": ("name", "params", "macs", "paper"),
+    "data": ("name", "classes", "train_images", "test_images", "missing"),
+    "studies": ("file", "study", "question", "runs", "error"),
+}
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """A console that prints text as it is: a label such as `[3, 4, 6]` is not markup."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def _listing_console() -> Console:
+    console = plain_console()
+    console.width = max(console.width, NARROWEST)
+    return console
 
 
 def show_plan(plan: Plan, missing: Sequence[str]) -> None:
     """Every row with its paper cells, then the runs, what is shared and the cost."""
-    console = Console()
+    console = _listing_console()
     for table in plan.tables:
-        view = Table(title=f"{table.key}: {table.title}", title_justify="left", box=None, header_style="bold")
-        for heading in ("row", "column", "arm", "compared with", "paper top-1", "paper top-5"):
-            view.add_column(heading, no_wrap=heading in ("column", "arm"))
-        for cell in table.cells:
-            view.add_row(
-                cell.row,
-                cell.column or "",
-                cell.arm_id[:8] if cell.arm_id else "quoted",
-                cell.versus or "",
-                _paper(cell, "top1"),
-                _paper(cell, "top5"),
-            )
-        console.print(view, "")
+        console.print(f"{table.key}: {table.title}", style="bold")
+        console.print(Padding(_rows(table), (0, 0, 1, 1)))
+    printed = (value for table in plan.tables for cell in table.cells for value in cell.paper.values())
+    if any(value.status != "verified" for value in printed):
+        console.print(f"{MEMORY_FOOTNOTE}\n")
     for note in plan.notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}")
     for text in missing:
-        console.print(f"missing data: {text}", highlight=False)
-    console.print(plan_line(plan), highlight=False)
+        console.print(f"missing data: {text}")
+    console.print(plan_line(plan))
+
+
+def _rows(table: PlanTable) -> Table:
+    has_columns = any(cell.column for cell in table.cells)
+    view = Table(box=None, header_style="bold", pad_edge=False)
+    view.add_column("row")
+    if has_columns:
+        view.add_column("column")
+    view.add_column("arm", no_wrap=True)
+    view.add_column("compared with")
+    for heading in ("paper top-1", "paper top-5"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    for cell in table.cells:
+        arm = cell.arm_id[:8] if cell.arm_id else "quoted"
+        column = [cell.column or ""] if has_columns else []
+        view.add_row(cell.row, *column, arm, cell.versus or "", _paper(cell, "top1"), _paper(cell, "top5"))
+    return view
 
 
 def _paper(cell: Cell, metric: str) -> str:
     printed = cell.paper.get(metric)
     if printed is None:
         return ""
-    return f"{printed.value:g}" + ("" if printed.status == "verified" else " (memory)")
+    return f"{printed.value:.2f}" + (" " if printed.status == "verified" else MEMORY_MARK)
 
 
 def plan_line(plan: Plan) -> str:
@@ -66,35 +93,52 @@ def plan_line(plan: Plan) -> str:
 
 
 def show_status(plan: Plan, states: Mapping[str, str], counts: Mapping[str, int]) -> None:
-    """One line per arm, one word per seed."""
-    console = Console()
-    view = Table(box=None, header_style="bold")
-    view.add_column("arm")
-    for seed in plan.seeds:
-        view.add_column(f"seed {seed}")
-    by_arm: dict[str, dict[int, str]] = {}
+    """One line per arm: a word per seed, or with many seeds how many are in each state; then the sums."""
+    by_arm: dict[str, dict[int, str]] = {arm_id: {} for arm_id in plan.arms}
     for run in plan.runs:
-        by_arm.setdefault(run.arm_id, {})[run.seed] = states[run.run_id]
+        by_arm[run.arm_id][run.seed] = states[run.run_id]
+    each = len(plan.seeds) <= MOST_SEED_COLUMNS
+    headings = [f"seed {seed}" for seed in plan.seeds] if each else ["runs"]
+    view = Table(
+        "arm", *(Column(heading, no_wrap=each) for heading in headings), box=None, header_style="bold"
+    )
     for arm_id, seeds in by_arm.items():
-        view.add_row(plan.arm_labels[arm_id], *(seeds.get(seed, "") for seed in plan.seeds))
+        words = [seeds.get(seed, "") for seed in plan.seeds] if each else [in_words(Counter(seeds.values()))]
+        view.add_row(plan.arm_labels[arm_id], *words)
+    console = _listing_console()
     console.print(view)
-    console.print(", ".join(f"{count} {state}" for state, count in counts.items()), highlight=False)
+    console.print(in_words(counts))
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """How many are in each state.
+
+    >>> in_words({"finished": 5, "failed": 1})
+    '5 finished, 1 failed'
+    """
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def show_listing(kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table with one line per entry; the JSON form has everything."""
-    columns = {
-        "tricks": ("name", "what", "paper"),
-        "models": ("name", "params", "macs", "paper"),
-        "data": ("name", "classes", "train_images", "test_images", "missing"),
-        "studies": ("file", "study", "question", "runs", "error"),
-    }[kind]
+    """One line per entry, without the columns that nothing fills; the JSON form has everything."""
+    columns = [name for name in LISTED[kind] if any(row.get(name) is not None for row in rows)]
+    if not columns:
+        _listing_console().print(f"no {kind}")
+        return
     view = Table(box=None, header_style="bold")
-    for column in columns:
-        view.add_column(column)
+    for name in columns:
+        is_number = all(isinstance(row.get(name), int | None) for row in rows)
+        first = name == columns[0]
+        view.add_column(name, justify="right" if is_number else "left", no_wrap=is_number or first)
     for row in rows:
-        view.add_row(*("" if row.get(column) is None else str(row[column]) for column in columns))
-    Console().print(view)
+        view.add_row(*(_cell(row.get(name)) for name in columns))
+    _listing_console().print(view)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def duration(time_s: float) -> str:
@@ -109,58 +153,3 @@ def duration(time_s: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
-
-
-class ProgressDisplay:
-    """Live progress of one `harness run`: a status line on a terminal, else a plain line now and then."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._labels = {run.run_id: f"{plan.arm_labels[run.arm_id]}, seed {run.seed}" for run in plan.runs}
-        self._macs = {run.run_id: run.macs for run in plan.runs if not run.done}
-        self._start_s = self._last_line_s = time.monotonic()
-        self._ended: dict[str, str] = {}
-        self._console = Console(stderr=True)
-        self._status = self._console.status("starting workers") if self._console.is_terminal else None
-
-    def __enter__(self) -> ProgressDisplay:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
-        print(self._line(len(self._macs) - len(self._ended), ()), file=sys.stderr)
-
-    def watch(self, progress: Progress) -> None:
-        """Show what changed."""
-        if progress.note:
-            self._console.print(progress.note, highlight=False, markup=False)
-        self._ended = dict(progress.ended)
-        line = self._line(progress.waiting, progress.running)
-        if self._status:
-            running = "; ".join(self._labels.get(run_id, run_id) for run_id in progress.running)
-            self._status.update(f"{line}\n  {running}")
-        elif time.monotonic() - self._last_line_s >= PLAIN_LINE_EVERY_S:
-            self._last_line_s = time.monotonic()
-            print(line, file=sys.stderr, flush=True)
-
-    def _line(self, waiting: int, running: Sequence[str]) -> str:
-        spent_s = time.monotonic() - self._start_s
-        done_macs = sum(self._macs.get(run_id, 0) for run_id in self._ended)
-        left_macs = sum(self._macs.values()) - done_macs
-        eta = f", about {duration(spent_s / done_macs * left_macs)} left" if done_macs and left_macs else ""
-        return (
-            f"{len(self._ended)} of {len(self._macs)} runs ended, {len(running)} running, {waiting} waiting, "
-            f"{duration(spent_s)} so far{eta}"
-        )
-
-    def summarise_failures(self, folder_of: Callable[[str], RunFolder]) -> None:
-        """Say for each failed run what happened and where the details are."""
-        for run_id, status in self._ended.items():
-            if status != FAILED:
-                continue
-            folder = folder_of(run_id)
-            reasons = [event.get("message", "") for event in folder.read_events() if event["kind"] == FAILED]
-            reason = reasons[-1] if reasons else "no reason recorded"
-            print(f"failed: {self._labels.get(run_id, run_id)}: {reason}\n  {folder.events}", file=sys.stderr)

@@ -15,11 +15,13 @@ from harness.commands.workspace import (
     require_data,
     workspace,
 )
-from harness.display import ProgressDisplay, plan_line
+from harness.display import plan_line
+from harness.progress_display import ProgressDisplay
 from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.scheduling.base import Job, Scheduler
 from harness.study.machine import Machine
 from harness.study.plan import Plan
+from harness.study.problems import Problem, StudyError
 from harness.study.records import FAILED
 from harness.training.entry import run_one
 
@@ -41,32 +43,41 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, plan: Plan, place: Workspace) -> dict[str, str]:
+    from harness.scheduling.machines import detect_devices
     from harness.tracking.live import LiveMirror
 
-    todo = [run for run in plan.runs if not run.done]
-    priced = all(run.time_s is not None for run in todo)
-    jobs = [
-        Job(spec=plan.spec(run), needs=run.needs, cost=run.time_s if priced else run.macs)  # type: ignore[arg-type]
-        for run in todo
-    ]
+    devices = detect_devices()
+    scheduler = _scheduler(args, place, devices)
+    jobs = _jobs(plan)
     folders = [place.folder(run.run_id) for run in plan.runs]
     place.runs_dir.mkdir(parents=True, exist_ok=True)
-    display = ProgressDisplay(plan)
     live = LiveMirror(lambda: mirror(plan, place.store()), folders)
+    gpus = 0 if devices[0] == "cpu" else len(devices)
     try:
-        with display:
-            return _scheduler(args, place).execute(jobs, run_one, display.watch)
+        with ProgressDisplay(plan, place.folder, gpus=gpus) as display:
+            return scheduler.execute(jobs, run_one, display.watch)
     finally:
         trouble = live.close()
         if trouble:
             print(trouble, file=sys.stderr)
-        display.summarise_failures(place.folder)
 
 
-def _scheduler(args: argparse.Namespace, place: Workspace) -> Scheduler:
-    from harness.scheduling.machines import default_workers, detect_devices
+def _jobs(plan: Plan) -> list[Job]:
+    """What is missing; costs in seconds where all are known, else in multiply-adds."""
+    todo = [run for run in plan.runs if not run.done]
+    priced = all(run.time_s is not None for run in todo)
+    return [
+        Job(spec=plan.spec(run), needs=run.needs, cost=run.time_s if priced else run.macs)  # type: ignore[arg-type]
+        for run in todo
+    ]
 
-    devices = detect_devices()
+
+def _scheduler(args: argparse.Namespace, place: Workspace, devices: tuple[str, ...]) -> Scheduler:
+    """Where the runs are executed. Local workers begin to import torch while the caller prepares the rest.
+
+    Raises:
+        StudyError: more workers than the devices may share.
+    """
     machine = Machine(
         runs_dir=place.runs_dir, data_dir=place.data_dir, device=devices[0], exact=not args.fast
     )
@@ -75,9 +86,16 @@ def _scheduler(args: argparse.Namespace, place: Workspace) -> Scheduler:
 
         return Inline(machine)
     from harness.scheduling.local import Local, LocalSettings
+    from harness.scheduling.machines import default_workers
 
     workers = args.workers or default_workers(devices, args.per_gpu)
-    return Local(LocalSettings(machine=machine, workers=workers, devices=devices, per_device=args.per_gpu))
+    try:
+        settings = LocalSettings(machine=machine, workers=workers, devices=devices, per_device=args.per_gpu)
+    except ValueError as error:
+        raise StudyError([Problem("--workers", 0, str(error))]) from None
+    local = Local(settings)
+    local.warm_up()
+    return local
 
 
 def _report(args: argparse.Namespace, plan: Plan, place: Workspace) -> None:

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+import yaml
+from yaml.error import MarkedYAMLError, YAMLError
+from yaml.events import CollectionEndEvent, CollectionStartEvent
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from harness.study.problems import Location, Problem, ProblemList, StudyError, unknown
+from harness.study.scalars import CoreLoader, scalar
+
+DEEPEST = 50  # a study needs about 8 levels
 
 
 @dataclass(slots=True)
@@ -44,23 +48,33 @@ def read_source(path: Path, problems: list[Problem]) -> Source:
         StudyError: the file is not there, is not text, or is not YAML.
     """
     text = _read_text(path)
-    yaml = YAML(typ="safe", pure=True)
     try:
-        root = yaml.compose(text)
+        if _depth(text) > DEEPEST:
+            raise _error(path, 0, "nested too deeply to be a study")
+        root = yaml.compose(text, Loader=CoreLoader)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         why = " ".join(str(part) for part in (error.context, error.problem) if part)
         raise _error(path, mark.line + 1 if mark else 0, f"not valid YAML: {why}") from None
     except YAMLError as error:
         raise _error(path, 0, f"not valid YAML: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise _error(path, 0, "nested too deeply to be a study") from None
     if root is None:
         raise _error(path, 0, "the file is empty; a study needs at least study, baseline, sizes and tables")
     source = Source(str(path))
-    reader = _Reader(yaml, source, problems)
+    reader = _Reader(source, problems)
     source.data = reader.value(root, ())
     return source
+
+
+def _depth(text: str) -> int:
+    """How deep lists and maps are nested; libyaml's composer recurses and would overflow the C stack."""
+    depth = deepest = 0
+    for event in yaml.parse(text, Loader=CoreLoader):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        deepest = max(deepest, depth)
+        if deepest > DEEPEST:
+            break
+    return deepest
 
 
 def _read_text(path: Path) -> str:
@@ -85,8 +99,7 @@ def _error(path: Path, line: int, message: str) -> StudyError:
 class _Reader:
     """Turns YAML nodes into plain values and remembers lines."""
 
-    def __init__(self, yaml: YAML, source: Source, problems: list[Problem]) -> None:
-        self._yaml = yaml
+    def __init__(self, source: Source, problems: list[Problem]) -> None:
         self._source = source
         self._problems = problems
         self._seen: set[int] = set()
@@ -131,8 +144,8 @@ class _Reader:
             self._say(node.start_mark.line + 1, f"the tag {node.tag} is not part of the study format")
             return None
         try:
-            return self._yaml.constructor.construct_object(node)
-        except (YAMLError, ValueError) as error:
+            return scalar(node)
+        except ValueError as error:
             self._say(node.start_mark.line + 1, f"cannot read '{node.value}': {str(error).splitlines()[0]}")
             return None
 

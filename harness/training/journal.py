@@ -12,7 +12,7 @@ from harness.training.progress import Progress
 class Journal:
     """Writes events; knows from earlier attempts what has been said already.
 
-    Kinds of event: attempt, epoch, checkpoint, checkpoint_refused, stop, diverged, end, failed.
+    Kinds of event: attempt, epoch, checkpoint, checkpoint_refused, stop, diverged, end.
     """
 
     def __init__(self, folder: RunFolder) -> None:

@@ -31,7 +31,7 @@ def run_one(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> s
         finished, diverged, or interrupted (`stop()` was True; the next call goes on from that step).
 
     Raises:
-        Exception: the run cannot be trained; an event `failed` has the message, and there is no summary.
+        Exception: the run cannot be trained; there is no summary. The scheduler records why.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     with exclusive(folder.lock, stop) as held:
@@ -41,12 +41,8 @@ def run_one(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> s
         if summary is not None and folder.has_ended():
             return str(summary["status"])
         journal = Journal(folder)
-        try:
-            with configured(machine):
-                return _attempt(spec, folder, machine, stop, journal)
-        except Exception as error:
-            journal.note("failed", message=f"{type(error).__name__}: {error}")
-            raise
+        with configured(machine):
+            return _attempt(spec, folder, machine, stop, journal)
 
 
 def _attempt(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journal: Journal) -> str:

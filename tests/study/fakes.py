@@ -39,8 +39,8 @@ def _warmup(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
 
 
 def _deep_stem(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
-    if recipe.model.args["width"] < 0.25:
-        raise ValueError("resnet_c needs a width of at least 0.25")
+    if recipe.model.args["width"] < 0.125:
+        raise ValueError("resnet_c needs a width of at least 0.125")
     return dataclasses.replace(recipe, model=recipe.model.with_args(stem="deep"))
 
 

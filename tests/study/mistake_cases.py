@@ -147,8 +147,8 @@ CASES = {
         [f"small.yaml:{ROW}: trick 'mixup' is on twice (t, row 'b'; sizes mini, gpu, paper)"],
     ),
     "a trick that cannot exist at one size": (
-        HEAD.replace("1/8}", "1/8, models: {resnet50: {width: 0.125}}}") + rows("{label: b, add: resnet_c}"),
-        [f"small.yaml:{ROW}: resnet_c needs a width of at least 0.25 (t, row 'b'; size mini)"],
+        HEAD.replace("1/8}", "1/8, models: {resnet50: {width: 0.0625}}}") + rows("{label: b, add: resnet_c}"),
+        [f"small.yaml:{ROW}: resnet_c needs a width of at least 0.125 (t, row 'b'; size mini)"],
     ),
     "no tables": (HEAD + "tables: {}\n", [f"small.yaml:{FIRST}: the study has no tables"]),
     "empty table": (
@@ -200,7 +200,7 @@ CASES = {
         HEAD + "tables: {t: [\n",
         [
             f"small.yaml:{FIRST + 1}: not valid YAML: while parsing a flow node"
-            " expected the node content, but found '<stream end>'"
+            " did not find expected node content"
         ],
     ),
     "duplicate key": (

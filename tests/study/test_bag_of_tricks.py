@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
 
 from harness.study.expand import ExpandOptions, expand
 from harness.study.loader import load_study
@@ -31,7 +31,7 @@ def paper() -> Plan:
 def _reference() -> dict[tuple[str, str], dict[str, tuple[float, str]]]:
     """(table, label) -> metric -> (value, status) of every ResNet-50 row of Tables 2-6."""
     text = (ROOT / "docs" / "reference" / "papers.yaml").read_text()
-    tables: dict[str, Any] = YAML(typ="safe").load(text)["papers"]["bag_of_tricks_1812.01187"]["tables"]
+    tables: dict[str, Any] = yaml.safe_load(text)["papers"]["bag_of_tricks_1812.01187"]["tables"]
     found = {}
     for key in TABLES:
         for row in tables[key]["rows"]:

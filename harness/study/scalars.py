@@ -1,0 +1,63 @@
+"""Plain YAML scalars as YAML 1.2's core schema reads them: `no` and `on` are words, 010 is ten."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+import yaml
+from yaml.nodes import ScalarNode
+
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = (  # YAML 1.2.2, Sec. 10.3.2
+    ("null", re.compile(r"(?:~|null|Null|NULL|)\Z"), "~nN\0"),
+    ("bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), "tTfF"),
+    ("int", re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z"), "-+0123456789"),
+    (
+        "float",
+        re.compile(
+            r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+            r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
+        ),
+        "-+.0123456789",
+    ),
+)
+_FAST: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it
+
+
+def _by_first_letter() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for name, pattern, letters in _PLAIN:
+        for letter in letters:
+            found.setdefault(letter.strip("\0"), []).append((_TAG + name, pattern))
+    return found
+
+
+class CoreLoader(_FAST):  # type: ignore[misc]
+    """Composes nodes and tags plain scalars by the core schema instead of PyYAML's YAML 1.1."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = _by_first_letter()
+
+
+def scalar(node: ScalarNode) -> str | int | float | bool | None:
+    """The value of a scalar node.
+
+    Raises:
+        ValueError: an explicit tag that its text does not fit.
+    """
+    text: str = node.value
+    match node.tag.removeprefix(_TAG):
+        case "null":
+            return None
+        case "bool":
+            if text.lower() not in ("true", "false"):
+                raise ValueError(f"'{text}' is neither true nor false")
+            return text.lower() == "true"
+        case "int":
+            base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+            return int(text, base)
+        case "float":
+            return float(re.sub(r"\.(?=[iInN])", "", text))  # .inf and .nan are inf and nan to Python
+        case "str":
+            return text
+    raise ValueError(f"the tag {node.tag} is not part of the study format")

@@ -1,0 +1,83 @@
+"""A mistake ends with exit code 2, says where and what, and starts nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.end_to_end.workplace import Workplace
+
+MISTAKES = {  # what is typed -> what is in the file in place of what, the arguments, what is said
+    "an unknown trick": (
+        ("add: label_smoothing, paper", "add: label_smothing, paper"),
+        ("run", "tiny.yaml"),
+        ("tiny.yaml:27: ", "unknown trick 'label_smothing'", "did you mean 'label_smoothing'?"),
+    ),
+    "an unknown key": (
+        ("title: The only table", "titel: The only table"),
+        ("run", "tiny.yaml"),
+        ("tiny.yaml:23: ", "'titel'", "did you mean 'title'?"),
+    ),
+    "an unknown size": (
+        ("", ""),
+        ("run", "tiny.yaml", "--size", "tiny"),
+        ("tiny.yaml:7: ", "unknown size 'tiny'", "Valid: gpu, mini, paper"),
+    ),
+    "a size with a typing mistake": (
+        ("", ""),
+        ("run", "tiny.yaml", "--size", "papr"),
+        ("tiny.yaml:7: ", "unknown size 'papr'", "did you mean 'paper'?"),
+    ),
+    "a file that is not there": (
+        ("", ""),
+        ("run", "tinny.yaml"),
+        ("tinny.yaml: ", "no such file", "did you mean 'tiny.yaml'?"),
+    ),
+    "a broken file": (
+        ("seeds: {start: 2, at_most: 3}", "seeds: {start: 2, at_most: 3"),
+        ("run", "tiny.yaml"),
+        ("tiny.yaml:",),
+    ),
+    "data that are not there": (
+        ("", ""),
+        ("run", "tiny.yaml", "--size", "paper"),
+        ("tiny.yaml:18: ", "imagenet needs", "data/imagenet/train"),
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gives_exit_code_2_names_the_place_and_starts_nothing(fresh: Workplace, mistake):
+    (right, wrong), arguments, said = MISTAKES[mistake]
+    text = fresh.study.read_text()
+    assert right in text
+    fresh.study.write_text(text.replace(right, wrong, 1))
+    before = fresh.files()
+    done = fresh.call(*arguments)
+    assert done.returncode == 2
+    for words in said:
+        assert words in done.stderr
+    assert "nothing was started" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert fresh.files() == before
+    assert not fresh.runs_dir.exists()
+
+
+def test_every_mistake_of_a_file_is_listed_in_the_order_of_its_lines(fresh: Workplace):
+    text = fresh.study.read_text()
+    fresh.study.write_text(
+        text.replace("model: resnet50,", "model: resnet5,").replace("epochs: 8", "epochs: -8")
+    )
+    done = fresh.harness("plan")
+    assert done.returncode == 2
+    first, second, last = done.stderr.splitlines()
+    assert "tiny.yaml:6: " in first
+    assert "unknown model 'resnet5'; did you mean 'resnet50'?" in first
+    assert "tiny.yaml:13: " in second
+    assert last == "2 problems; nothing was started."
+
+
+def test_an_unknown_command_gives_exit_code_2(fresh: Workplace):
+    done = fresh.call("rnu", "tiny.yaml")
+    assert done.returncode == 2
+    assert "invalid choice: 'rnu'" in done.stderr

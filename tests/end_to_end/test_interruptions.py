@@ -1,0 +1,84 @@
+"""Whatever ends `harness run` half-way, the same command goes on and ends in the same bits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.study.records import RunFolder, run_state
+from tests.end_to_end.conftest import Finished
+from tests.end_to_end.workplace import Workplace, group_of, wait_until
+
+ENDS_S = 15  # workers write a checkpoint at their next step and leave
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
+
+
+def is_half_way(place: Workplace) -> bool:
+    """A run has ended and another is under way."""
+    begun = [folder for folder in place.folders() if epochs(folder)]
+    ended = [folder for folder in begun if folder.summary.exists()]
+    return 0 < len(ended) < len(begun)
+
+
+def epochs(folder: RunFolder) -> list[float]:
+    return [event["epoch"] for event in folder.read_events() if event["kind"] == "epoch"]
+
+
+def resumed_from(place: Workplace) -> list[int]:
+    """The step from which each attempt after the first one trained, in runs that had more than one."""
+    steps = []
+    for folder in place.folders():
+        attempts = [event for event in folder.read_events() if event["kind"] == "attempt"]
+        steps += [event["resumed_from_step"] for event in attempts[1:]]
+    return steps
+
+
+def start_and_reach_half_way(place: Workplace) -> subprocess.Popen[str]:
+    process = place.start("run", "tiny.yaml", "--no-report")
+    assert wait_until(lambda: is_half_way(place) or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    return process
+
+
+def assert_goes_on_to_the_undisturbed_results(place: Workplace, undisturbed: Workplace) -> None:
+    assert len(place.results()) < len(undisturbed.results()), "it was stopped half-way"
+    done = place.harness("run", "--no-report")
+    assert done.returncode == 0, done.stderr
+    assert place.results() == undisturbed.results()
+    resumed = resumed_from(place)
+    assert resumed, "at least one run was under way"
+    assert min(resumed) > 0, "it went on from a checkpoint"
+    for folder in place.folders():
+        assert epochs(folder) == list(range(1, 9)), "one line per epoch"
+
+
+@needs_proc
+def test_after_kill_9_of_the_controller_no_process_stays_and_the_next_run_ends_in_the_same_results(
+    fresh: Workplace, finished: Finished
+):
+    process = start_and_reach_half_way(fresh)
+    assert len(group_of(process)) >= 3, "a controller, a fork server and at least one worker"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert wait_until(lambda: group_of(process) == [], ENDS_S), "workers notice that the controller is gone"
+    assert_goes_on_to_the_undisturbed_results(fresh, finished.place)
+
+
+@needs_proc
+def test_ctrl_c_ends_with_exit_code_3_and_the_same_command_goes_on_to_the_same_results(
+    fresh: Workplace, finished: Finished
+):
+    process = start_and_reach_half_way(fresh)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3, errors
+    assert "the same command goes on from here" in errors
+    assert "Traceback" not in errors
+    assert group_of(process) == []
+    states = {run_state(folder) for folder in fresh.folders()}
+    assert states == {"finished", "stopped"}
+    assert_goes_on_to_the_undisturbed_results(fresh, finished.place)

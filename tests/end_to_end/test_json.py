@@ -1,0 +1,142 @@
+"""What `--json` prints is what docs/json.md says: the same keys, each with a value of the documented kind."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness.cli import build_parser
+from tests.end_to_end.workplace import ROOT, Workplace
+
+PAGE = ROOT / "docs" / "json.md"
+
+
+def documented(page: str, command: str) -> dict[str, str]:
+    """Key -> kind of value, from the table of a command's section."""
+    section = page.split(f"## harness {command} --json\n")[1].split("\n## ")[0]
+    return dict(re.findall(r"^\| `([^`]+)` \| ([^|]+?) \|", section, re.M))
+
+
+def emitted(value: Any, keys: dict[str, str], path: str = "") -> Iterator[tuple[str, Any]]:
+    """(key as the page writes it, value) of all of an output. A map is entered where the page lists its keys.
+
+    A key of a map that the page writes as a placeholder, such as <arm_id>, becomes that placeholder.
+    """
+    if path:
+        yield path, value
+    if isinstance(value, list):
+        for entry in value:
+            if isinstance(entry, dict):
+                yield from emitted_map(entry, keys, f"{path}[]")
+    elif isinstance(value, dict):
+        yield from emitted_map(value, keys, path)
+
+
+def emitted_map(value: dict[str, Any], keys: dict[str, str], path: str) -> Iterator[tuple[str, Any]]:
+    inside = f"{path}." if path else ""
+    if inside and not any(key.startswith(inside) for key in keys):
+        return  # a map whose keys depend on the study
+    names = {key.removeprefix(inside).split(".")[0] for key in keys if key.startswith(inside)}
+    placeholder = next((name for name in names if name.startswith("<")), None)
+    for name, entry in value.items():
+        yield from emitted(entry, keys, f"{inside}{placeholder or name}")
+
+
+def is_kind(value: Any, kinds: str) -> bool:
+    """Whether a value is of one of the kinds, written as in `text or null`."""
+    return any(is_one_kind(value, kind) for kind in kinds.replace("true or false", "bool").split(" or "))
+
+
+def is_one_kind(value: Any, kind: str) -> bool:
+    if kind.startswith("list of "):
+        inner = kind.removeprefix("list of ").removesuffix("s")
+        return isinstance(value, list) and all(is_one_kind(entry, inner) for entry in value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {
+        "text": isinstance(value, str),
+        "whole number": number and isinstance(value, int),
+        "number": number,
+        "bool": isinstance(value, bool),
+        "null": value is None,
+        "map": isinstance(value, dict),
+        "list": isinstance(value, list),
+    }[kind]
+
+
+@pytest.fixture
+def outputs(fresh: Workplace) -> dict[str, list[Any]]:
+    """Command -> outputs that together have every key: of each size, and of a folder with a faulty study."""
+    (fresh.path / "faulty.yaml").write_text("study: faulty\n")
+    bag_of_tricks = str(ROOT / "studies" / "bag_of_tricks.yaml")
+    return {
+        "plan": [fresh.json("plan", "tiny.yaml"), fresh.json("plan", bag_of_tricks, "--size", "paper")],
+        "status": [fresh.json("status", "tiny.yaml")],
+        "tricks": [fresh.json("tricks")],
+        "models": [fresh.json("models")],
+        "data": [fresh.json("data")],
+        "studies": [fresh.json("studies", ".")],
+    }
+
+
+def test_every_emitted_key_is_documented_with_its_kind_and_every_documented_key_is_emitted(outputs):
+    page = PAGE.read_text()
+    assert set(re.findall(r"^## harness (\w+) --json$", page, re.M)) == set(outputs) == commands_with_json()
+    for command, values in outputs.items():
+        keys = documented(page, command)
+        found = [pair for value in values for pair in emitted(value, keys)]
+        names = {name for name, _ in found if name != "[]"}
+        assert names == set(keys), command
+        wrong = [(name, value) for name, value in found if name in keys and not is_kind(value, keys[name])]
+        assert wrong == [], command
+
+
+def test_a_study_with_mistakes_is_listed_with_them_and_the_others_without(outputs):
+    [[faulty, tiny]] = outputs["studies"]
+    assert set(faulty) == {"file", "error"}
+    assert "faulty.yaml:1: " in faulty["error"]
+    assert "error" not in tiny
+    assert (tiny["tables"], tiny["arms"], tiny["runs"]) == (1, 3, 6)
+
+
+def test_status_counts_the_states_of_the_runs(copy: Workplace):
+    (copy.runs_dir / next(iter(copy.runs())) / "summary.json").unlink()
+    status = copy.json("status", "tiny.yaml")
+    assert status["counts"] == {"finished": 5, "stopped": 1}
+    assert sorted(run["state"] for run in status["runs"]) == ["finished"] * 5 + ["stopped"]
+
+
+def commands_with_json() -> set[str]:
+    parser = build_parser()
+    [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name for name, sub in commands.choices.items() if "--json" in sub.format_help()}
+
+
+@pytest.mark.parametrize(
+    ("value", "kinds", "right"),
+    [
+        ("a", "text", True),
+        (None, "text", False),
+        (None, "text or null", True),
+        (1, "number", True),
+        (1.5, "whole number", False),
+        (True, "whole number", False),
+        (True, "true or false", True),
+        (["a", 1], "list of text", False),
+        ([1, 2], "list of whole numbers", True),
+        ({}, "text or map", True),
+        ({}, "list", False),
+    ],
+)
+def test_kinds_are_told_apart(value, kinds, right):
+    assert is_kind(value, kinds) is right
+
+
+def test_an_undocumented_key_and_one_that_is_never_emitted_would_be_seen():
+    page = "## harness x --json\n\n| `a[].b` | text | |\n| `a` | list | |\n| `m.<id>.c` | text | |\n"
+    keys = documented(page, "x")
+    found = dict(emitted({"a": [{"new": 1}], "m": {"1": {"c": "text"}, "2": {"c": "text"}}}, keys))
+    assert set(found) == {"a", "a[].new", "m", "m.<id>", "m.<id>.c"}

@@ -1,0 +1,119 @@
+"""A folder in which a user works, and the harness as a real process in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.study.records import RunFolder
+
+ROOT = Path(__file__).parents[2]
+TINY = Path(__file__).with_name("tiny.yaml")
+NOT_INHERITED = ("HARNESS_RUNS", "HARNESS_DATA", "MLFLOW_TRACKING_URI", "COLUMNS")
+PATIENCE_S = 120  # a limit against hanging, not an expectation
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with a study file; runs, the MLflow store and reports appear in it."""
+
+    path: Path
+
+    @property
+    def study(self) -> Path:
+        return self.path / "tiny.yaml"
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.path / "runs"
+
+    @property
+    def report_dir(self) -> Path:
+        return self.path / "reports" / "tiny"
+
+    def harness(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`harness COMMAND tiny.yaml ...`, to its end."""
+        return self.call(command, "tiny.yaml", *arguments)
+
+    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`harness ...`, to its end."""
+        process = self.start(*arguments)
+        output, errors = process.communicate(timeout=PATIENCE_S)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """`harness ...` in a process group of its own, without a terminal."""
+        environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+        return subprocess.Popen(
+            [sys.executable, "-m", "harness.cli", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.path,
+            env=environment | {"PYTHONPATH": str(ROOT)},
+            process_group=0,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        """What `harness ... --json` prints."""
+        done = self.call(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def runs(self) -> dict[str, tuple[str, int]]:
+        """run_id -> (label of the arm, seed), as the plan has them."""
+        plan = self.json("plan", "tiny.yaml")
+        return {run["run_id"]: (plan["arms"][run["arm_id"]]["label"], run["seed"]) for run in plan["runs"]}
+
+    def folders(self) -> list[RunFolder]:
+        """The run folders that are there."""
+        return [RunFolder(path) for path in sorted(self.runs_dir.glob("*"))]
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """run_id -> what must not depend on interruptions."""
+        summaries = {folder.run_id: folder.read_summary() for folder in self.folders()}
+        same = ("status", "metrics", "predictions_sha256", "steps", "images_seen", "train_loss")
+        return {
+            run_id: {key: summary[key] for key in same} for run_id, summary in summaries.items() if summary
+        }
+
+    def files(self) -> dict[str, tuple[bytes, int]]:
+        """Every file's content and time of change."""
+        found = (path for path in self.path.rglob("*") if path.is_file())
+        return {
+            str(path.relative_to(self.path)): (path.read_bytes(), path.stat().st_mtime_ns) for path in found
+        }
+
+    def add_row(self, row: str) -> None:
+        """Append a row to the table, which is the last thing in the file."""
+        self.study.write_text(self.study.read_text() + f"      - {row}\n")
+
+
+def wait_until(condition: Callable[[], Any], time_s: float = PATIENCE_S) -> bool:
+    """Whether the condition came true in time."""
+    deadline_s = time.monotonic() + time_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def group_of(process: subprocess.Popen[str]) -> list[int]:
+    """The living processes of its group: the controller, its fork server and its workers."""
+    alive = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, group = file.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it has just ended
+            continue
+        if int(group) == process.pid and state != "Z":
+            alive.append(int(file.parent.name))
+    return alive

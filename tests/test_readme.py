@@ -1,0 +1,50 @@
+"""The README's study file and its error message are what the harness really reads and says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.cli import USAGE_ERROR, main
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+MISTAKES = {
+    "seeds: {start: 3}": "seed: {start: 3}",
+    "epochs: 30": "epochs: -30",
+    "[label_smoothing, mixup]": "[label_smoothin, mixup]",
+}
+
+
+def block(language: str, start: str) -> str:
+    """The fenced block of this language that begins with `start`."""
+    found = re.findall(rf"```{language}\n({re.escape(start)}.*?)```", README, re.S)
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = Path("studies/my_study.yaml")
+    path.parent.mkdir()
+    path.write_text(block("yaml", "study: my_study"))
+    return path
+
+
+@pytest.mark.parametrize("size", ["mini", "gpu", "paper"])
+def test_the_study_in_the_readme_can_be_planned(study: Path, size: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", str(study), "--size", size]) == 0
+    assert f"my_study ({size}): 4 rows, 4 arms x 3 seeds = 12 runs" in capsys.readouterr().out
+
+
+def test_the_mistakes_in_the_readme_are_reported_as_it_says(study: Path, capsys: pytest.CaptureFixture[str]):
+    text = study.read_text()
+    for right, wrong in MISTAKES.items():
+        assert right in text
+        text = text.replace(right, wrong)
+    study.write_text(text)
+    assert main(["run", str(study)]) == USAGE_ERROR
+    assert capsys.readouterr().err == block("text", "studies/my_study.yaml")
+    assert not Path("runs").exists()
