@@ -71,7 +71,8 @@ def inputs_digest(plan: Plan, place: Workspace) -> str:
 
 def _provenance(plan: Plan, place: Workspace, records: Any) -> dict[str, Any]:
     def distinct(column: str) -> list[str]:
-        return sorted({str(value) for value in records[column].dropna()}) if column in records else []
+        values = records[column].dropna() if column in records else []
+        return sorted({f"{value:g}" if isinstance(value, float) else str(value) for value in values})
 
     return {
         "harness": __version__,

@@ -44,18 +44,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture
 def copy(finished: Finished, tmp_path: Path) -> Workplace:
     """The finished study in a folder of its own, without its MLflow store, which names absolute paths."""
-    assert finished.exit_code == 0, finished.errors
-    place = Workplace(tmp_path / "copy")
-    shutil.copytree(
-        finished.place.path, place.path, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts")
-    )
-    return place
+    return copy_of(finished, tmp_path / "copy")
 
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Workplace:
     """The study file and nothing else."""
     return begin(tmp_path / "fresh")
+
+
+def copy_of(finished: Finished, folder: Path) -> Workplace:
+    assert finished.exit_code == 0, finished.errors
+    shutil.copytree(finished.place.path, folder, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
+    return Workplace(folder)
 
 
 def begin(folder: Path) -> Workplace:

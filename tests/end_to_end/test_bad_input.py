@@ -66,7 +66,7 @@ def test_a_mistake_gives_exit_code_2_names_the_place_and_starts_nothing(fresh: W
 def test_every_mistake_of_a_file_is_listed_in_the_order_of_its_lines(fresh: Workplace):
     text = fresh.study.read_text()
     fresh.study.write_text(
-        text.replace("model: resnet50,", "model: resnet5,").replace("epochs: 8", "epochs: -8")
+        text.replace("model: resnet50,", "model: resnet5,").replace("epochs: 6", "epochs: -6")
     )
     done = fresh.harness("plan")
     assert done.returncode == 2

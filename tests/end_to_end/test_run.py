@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 from contextlib import closing
+from dataclasses import dataclass
 
-from tests.end_to_end.conftest import Finished
+import pytest
+
+from tests.end_to_end.conftest import Finished, copy_of
 from tests.end_to_end.workplace import Workplace
 
 
@@ -43,42 +47,60 @@ def test_running_again_trains_nothing_changes_no_file_and_says_that_the_report_i
     assert copy.files() == before
 
 
-def test_adding_one_row_trains_only_that_rows_runs(copy: Workplace):
-    old_runs, before = copy.runs(), copy.files()
-    copy.add_row("{label: Added, add: ema}")
-    added = {run_id: label for run_id, label in copy.runs().items() if run_id not in old_runs}
-    assert sorted(added.values()) == [("only / Added", 0), ("only / Added", 1)]
+@dataclass(frozen=True)
+class Extended:
+    """The finished study after a row was added to it of which seed 1 cannot be trained, and run again."""
 
-    done = copy.harness("run", "--no-report")
-    assert done.returncode == 0, done.stderr
-    assert "2 runs: 2 finished" in done.stderr
-    assert set(copy.results()) == set(old_runs) | set(added)
-    after = copy.files()
-    of_old_runs = [path for path in before if path.startswith("runs/")]
-    assert {path: after[path] for path in of_old_runs} == {path: before[path] for path in of_old_runs}
+    place: Workplace
+    before: dict[str, tuple[bytes, int]]  # the files as they were
+    new: dict[str, int]  # run_id -> seed of the added row's runs
+    done: subprocess.CompletedProcess[str]
 
 
-def test_a_failed_run_gives_exit_code_1_and_a_report_that_names_it_and_why(copy: Workplace):
-    seed_of_teacher = {
-        run_id: seed for run_id, (label, seed) in copy.runs().items() if label == "only / Smoothed"
+@pytest.fixture(scope="module")
+def extended(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Extended:
+    place = copy_of(finished, tmp_path_factory.mktemp("extended") / "copy")
+    old = place.runs()
+    [teacher] = [run_id for run_id, about in old.items() if about == ("only / Smoothed", 1)]
+    (place.runs_dir / teacher / "weights.pt").unlink()
+    before = place.files()
+    place.add_row("{label: Warmer, add: {distillation: {teacher: teacher, temperature: 5}}}")
+    new = {run_id: seed for run_id, (_, seed) in place.runs().items() if run_id not in old}
+    return Extended(place, before, new, place.harness("run"))
+
+
+def test_adding_one_row_trains_only_that_rows_runs(extended: Extended):
+    assert sorted(extended.new.values()) == [0, 1]
+    assert "to train: 2 runs" in extended.done.stdout
+    after = extended.place.files()
+    of_old_runs = [path for path in extended.before if path.startswith("runs/")]
+    assert {path: after[path] for path in of_old_runs} == {
+        path: extended.before[path] for path in of_old_runs
     }
-    for run_id, seed in seed_of_teacher.items():
-        if seed == 1:
-            (copy.runs_dir / run_id / "weights.pt").unlink()
-    copy.add_row("{label: Warmer, add: {distillation: {teacher: teacher, temperature: 5}}}")
+    trained = {
+        path.split("/")[1] for path in after.keys() - extended.before.keys() if path.startswith("runs/")
+    }
+    assert trained == set(extended.new)
+    [first] = [run_id for run_id, seed in extended.new.items() if seed == 0]
+    assert extended.place.results()[first]["status"] == "finished"
 
-    done = copy.harness("run")
-    assert done.returncode == 1, done.stderr
-    assert done.stderr.count("no weights.pt") == 1, "the reason is printed once"
-    assert "failed: only / Warmer, seed 1: " in done.stderr
-    assert "2 runs: " in done.stderr.splitlines()[-1]
-    assert "1 failed" in done.stderr.splitlines()[-1]
-    [line] = [
-        line for line in (copy.report_dir / "report.md").read_text().splitlines() if "no weights.pt" in line
-    ]
-    assert "Warmer" in line
-    assert "failed" in line
-    report = json.loads((copy.report_dir / "report.json").read_text())
+
+def test_a_failed_run_gives_exit_code_1_and_its_reason_once(extended: Extended):
+    assert extended.done.returncode == 1
+    errors = extended.done.stderr
+    assert errors.count("no weights.pt") == 1
+    assert "failed: only / Warmer, seed 1: TeacherError: " in errors
+    assert errors.splitlines()[-1].startswith("2 runs: ")
+    assert "1 failed" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+def test_a_failed_run_is_named_in_the_report_with_the_reason(extended: Extended):
+    lines = (extended.place.report_dir / "report.md").read_text().splitlines()
+    [row] = [line for line in lines if line.startswith("| only / Warmer | 1 |")]
+    assert "| failed |" in row
+    assert "no weights.pt" in row
+    report = json.loads((extended.place.report_dir / "report.json").read_text())
     [failed] = [run for run in report["runs"] if run["status"] != "finished"]
-    assert (failed["status"], failed["seed"]) == ("failed", 1)
-    assert copy.runs()[failed["run_id"]] == ("only / Warmer", 1)
+    assert failed["status"] == "failed"
+    assert extended.new[failed["run_id"]] == 1

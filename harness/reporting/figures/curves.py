@@ -101,9 +101,10 @@ def curves_caption(table: TableFinding, panels: dict[str, list[Curve]]) -> str:
     seeds = sorted({curve.seeds for curves in panels.values() for curve in curves})
     n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return (
-        f"{table.title}: test top-1 during training. Line: mean over seeds (n = {n}); band: lowest to "
-        "highest seed. The axis is scaled to the last three quarters of training; earlier values may lie "
-        "below it. Descriptive only: verdicts use the declared read-out."
+        f"{table.title}: top-1 during training on a fixed part of the test set (at most 1,000 images, "
+        f"so levels differ from the tables'). Line: mean over seeds (n = {n}); band: lowest to highest seed. "
+        "The axis is scaled to the last three quarters of training; earlier values may lie below it. "
+        "Descriptive only: verdicts use the declared read-out."
     )
 
 
