@@ -1,4 +1,4 @@
-"""Write what is generated: docs/tricks.md, docs/cli.md, the tree in docs/architecture.md, model costs.
+"""Write what is generated: docs/tricks.md, docs/cli.md, the tree, the README's table, model costs.
 
 `--check` writes nothing and fails where a file on disk differs from what would be written.
 """
@@ -8,9 +8,12 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from readme_table import readme_section
 
 from harness.cli import build_parser
 from harness.commands.catalogue import CLASSES_IF_UNKNOWN, build_catalogue
@@ -25,6 +28,7 @@ from harness.tricks.cards import card
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE_BEGIN, TREE_END = "<!-- tree: made by make docs -->\n", "<!-- end of tree -->\n"
+TABLE_BEGIN, TABLE_END = "<!-- table: made by make docs -->\n", "<!-- end of table -->\n"
 
 
 def tricks_page() -> str:
@@ -78,10 +82,25 @@ def tree() -> str:
 
 def architecture_page() -> str:
     """The hand-written page with a fresh tree in its middle."""
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    before, rest = text.split(TREE_BEGIN)
-    _, after = rest.split(TREE_END)
-    return f"{before}{TREE_BEGIN}{tree()}{TREE_END}{after}"
+    return _between(ROOT / "docs" / "architecture.md", TREE_BEGIN, tree(), TREE_END)
+
+
+def readme() -> str:
+    """The hand-written page with the table of the committed report."""
+    section = readme_section(ROOT / "reports" / "bag_of_tricks" / "report.json")
+    return _between(ROOT / "README.md", TABLE_BEGIN, section, TABLE_END)
+
+
+def demo_was_run_here() -> bool:
+    """Whether the demo's report differs from the committed one."""
+    command = ["git", "-C", str(ROOT), "diff", "--quiet", "HEAD", "--", "reports/bag_of_tricks"]
+    return subprocess.call(command, stderr=subprocess.DEVNULL) == 1
+
+
+def _between(page: Path, begin: str, made: str, end: str) -> str:
+    before, rest = page.read_text().split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}{made}{end}{after}"
 
 
 def model_costs() -> str:
@@ -107,6 +126,7 @@ PAGES = {
     "docs/tricks.md": tricks_page,
     "docs/cli.md": cli_page,
     "docs/architecture.md": architecture_page,
+    "README.md": readme,
     "harness/models/costs.json": model_costs,
 }
 
@@ -115,6 +135,8 @@ def main() -> int:
     check = "--check" in sys.argv[1:]
     stale = []
     for name, make in PAGES.items():
+        if check and name == "README.md" and demo_was_run_here():
+            continue  # the README shows the committed report, the folder now has this machine's
         path, text = ROOT / name, make()
         if path.exists() and path.read_text() == text:
             continue

@@ -18,10 +18,12 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="co
 
 
 def is_half_way(place: Workplace) -> bool:
-    """A run has ended and another is under way."""
-    begun = [folder for folder in place.folders() if epochs(folder)]
-    ended = [folder for folder in begun if folder.summary.exists()]
-    return 0 < len(ended) < len(begun)
+    """A run has ended and another is under way, at least an epoch from its start and three from its end."""
+    folders = place.folders()
+    under_way = [
+        folder for folder in folders if not folder.summary.exists() and 1 <= len(epochs(folder)) <= 3
+    ]
+    return bool(under_way) and any(folder.summary.exists() for folder in folders)
 
 
 def epochs(folder: RunFolder) -> list[float]:
