@@ -6,7 +6,7 @@ import re
 from typing import ClassVar
 
 import yaml
-from yaml.nodes import ScalarNode
+from yaml.nodes import Node
 
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = (  # YAML 1.2.2, Sec. 10.3.2
@@ -22,7 +22,7 @@ _PLAIN = (  # YAML 1.2.2, Sec. 10.3.2
         "-+.0123456789",
     ),
 )
-_FAST: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it
+_FAST: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it
 
 
 def _by_first_letter() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
@@ -33,13 +33,13 @@ def _by_first_letter() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     return found
 
 
-class CoreLoader(_FAST):  # type: ignore[misc]
+class CoreLoader(_FAST):
     """Composes nodes and tags plain scalars by the core schema instead of PyYAML's YAML 1.1."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = _by_first_letter()
 
 
-def scalar(node: ScalarNode) -> str | int | float | bool | None:
+def scalar(node: Node) -> str | int | float | bool | None:
     """The value of a scalar node.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.cli import build_parser
+from tests.end_to_end.conftest import begin
 from tests.end_to_end.workplace import ROOT, Workplace
 
 PAGE = ROOT / "docs" / "json.md"
@@ -67,9 +68,10 @@ def is_one_kind(value: Any, kind: str) -> bool:
     }[kind]
 
 
-@pytest.fixture
-def outputs(fresh: Workplace) -> dict[str, list[Any]]:
-    """Command -> outputs that together have every key: of each size, and of a folder with a faulty study."""
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """Command -> outputs that together have every key; one study in the folder is faulty."""
+    fresh = begin(tmp_path_factory.mktemp("json") / "fresh")
     (fresh.path / "faulty.yaml").write_text("study: faulty\n")
     bag_of_tricks = str(ROOT / "studies" / "bag_of_tricks.yaml")
     return {

@@ -1,0 +1,285 @@
+"""What a person sees: readable tables at any width, and the progress of a run on and off a terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.display import plan_line, show_listing, show_plan, show_status
+from harness.progress_display import ProgressDisplay
+from harness.scheduling.base import INTERRUPTED, Progress
+from harness.study.plan import Plan
+from harness.study.records import FAILED, FINISHED, RunFolder
+from tests.study.fakes import HEAD, plan_of
+
+STUDY = f"""{HEAD}
+tables:
+  t1:
+    title: Tweaks of [the] network
+    design: rows
+    columns:
+      BS=256: {{set: {{batch_size: 256}}}}
+      BS=1024: {{set: {{batch_size: 1024}}}}
+    rows:
+      - label: Baseline
+        paper:
+          BS=256: {{top1: 75.87, top5: 92.7, status: memory}}
+          BS=1024: {{top1: 75.3, status: verified}}
+      - label: "[/b] + cosine decay :fire:"
+        add: cosine
+        paper: {{BS=256: {{top1: 76, top5: 93.08, status: {{top1: verified, top5: memory}}}}}}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return plan_of(tmp_path, STUDY)
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_plan_shows_every_row_with_its_paper_values_and_marks_those_from_memory(
+    plan, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "100")
+    show_plan(plan, ["cifar10 needs a folder"])
+    lines = printed(capsys)
+    assert lines[0] == "t1: Tweaks of [the] network"
+    arms = [cell.arm_id[:8] for cell in plan.tables[0].cells]
+    words = [line.split() for line in lines[2:6]]
+    assert words[0] == ["Baseline", "BS=256", arms[0], "75.87†", "92.70†"]
+    assert words[1] == ["Baseline", "BS=1024", arms[1], "75.30"]
+    label = ["[/b]", "+", "cosine", "decay", ":fire:"]
+    assert words[2] == [*label, "BS=256", arms[2], "Baseline", "76.00", "93.08†"]
+    assert words[3] == [*label, "BS=1024", arms[3], "Baseline"]
+    assert "† from memory: no available source showed it (docs/references.md)" in lines
+    assert "missing data: cifar10 needs a folder" in lines
+    assert " ".join(lines).endswith(plan_line(plan))
+
+
+def test_a_plan_without_values_from_memory_has_no_footnote_and_without_columns_no_empty_column(
+    tmp_path, capsys
+):
+    tables = (
+        "tables:\n  t1: {title: T, design: rows, rows: [{label: A, paper: {top1: 76, status: verified}}]}\n"
+    )
+    show_plan(plan_of(tmp_path, HEAD + tables), [])
+    lines = printed(capsys)
+    assert "column" not in lines[1].split()
+    assert "†" not in "".join(lines)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 10, 40, 80, 100, 300])
+def test_no_width_of_the_terminal_ends_in_an_error_or_loses_a_row(plan, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    states = {run.run_id: FINISHED for run in plan.runs}
+    show_plan(plan, [])
+    show_status(plan, states, {FINISHED: len(states)})
+    show_listing("data", [{"name": "cifar10", "classes": 10, "missing": "put it into data/cifar10"}])
+    output = capsys.readouterr().out
+    for word in ("Baseline", *(arm_id[:8] for arm_id in plan.arms), "75.87†", FINISHED, "cifar10"):
+        assert word in output
+
+
+def test_status_names_the_state_of_each_seed_and_counts_where_there_are_many(tmp_path, capsys):
+    for seeds, expected in ((2, "finished  missing"), (8, "1 finished, 7 missing")):
+        plan = plan_of(tmp_path, STUDY, seeds=seeds)
+        states = {run.run_id: "finished" if run.seed == 0 else "missing" for run in plan.runs}
+        show_status(plan, states, {"finished": 4, "missing": len(states) - 4})
+        lines = printed(capsys)
+        assert sum(line.endswith(expected) for line in lines) == 4
+        assert lines[-1] == f"4 finished, {len(states) - 4} missing"
+
+
+def test_a_listing_leaves_out_columns_that_nothing_fills_and_groups_digits(capsys):
+    show_listing("models", [{"name": "resnet50", "params": 25557032, "macs": None, "paper": "he2016deep"}])
+    heading, row = printed(capsys)
+    assert heading.split() == ["name", "params", "paper"]
+    assert row.split() == ["resnet50", "25,557,032", "he2016deep"]
+    show_listing("studies", [])
+    assert printed(capsys) == ["no studies"]
+
+
+class Session:
+    """A display with a clock that the test moves, and a console that keeps what is printed."""
+
+    def __init__(self, plan: Plan, runs_dir: Path, *, terminal: bool = False, width: int = 80, gpus: int = 0):
+        self.now_s = 1000.0
+        self.runs_dir = runs_dir
+        self.text = io.StringIO()
+        self.ids = [run.run_id for run in plan.runs]
+        self.ended: dict[str, str] = {}
+        console = Console(file=self.text, width=width, force_terminal=terminal, _environ={"TERM": "xterm"})
+        self.display = ProgressDisplay(
+            plan, self.folder, gpus=gpus, console=console, clock=lambda: self.now_s
+        )
+
+    def folder(self, run_id: str) -> RunFolder:
+        return RunFolder(self.runs_dir / run_id)
+
+    def tell(self, running: list[int], *, after_s: float = 0.0, note: str = "") -> None:
+        self.now_s += after_s
+        ids = tuple(self.ids[index] for index in running)
+        waiting = len(self.ids) - len(ids) - len(self.ended)
+        self.display.watch(Progress(waiting=waiting, running=ids, ended=dict(self.ended), note=note))
+
+    def end(self, index: int, status: str = FINISHED, **about: object) -> None:
+        folder = self.folder(self.ids[index])
+        folder.path.mkdir(parents=True)
+        if status == FINISHED:
+            folder.summary.write_text(json.dumps({"status": status, **about}))
+        elif status == FAILED:
+            folder.append_event(FAILED, **about)
+        self.ended[self.ids[index]] = status
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.getvalue().splitlines()
+
+
+@pytest.fixture
+def session(plan: Plan, tmp_path: Path) -> Callable[..., Session]:
+    return lambda **options: Session(plan, tmp_path / "runs", **options)
+
+
+def test_without_a_terminal_a_line_says_what_starts_then_one_every_15_seconds_then_what_came_of_it(session):
+    quiet = session()
+    with quiet.display:
+        assert quiet.lines == ["starting workers for 8 runs; a line follows every 15 s"]
+        quiet.tell([0, 1], after_s=1)
+        quiet.tell([0, 1], after_s=13)
+        assert len(quiet.lines) == 1
+        quiet.tell([0, 1], after_s=1)
+        assert quiet.lines[1:] == ["0 of 8 runs ended; 2 running, 6 waiting; 15 s so far, 28 s of CPU time"]
+        quiet.tell([0, 1], after_s=14)
+        assert len(quiet.lines) == 2
+        for index in range(8):
+            quiet.end(index)
+        quiet.tell([], after_s=0)
+    assert quiet.lines[2:] == ["8 runs: 8 finished; 29 s so far, 56 s of CPU time"]
+
+
+def test_throughput_is_the_running_workers_times_the_median_speed_of_the_runs_that_finished_last(session):
+    quiet = session()
+    quiet.tell([0, 1])
+    assert "img/s" not in quiet.display.line(Progress(waiting=0, running=()))
+    for index, speed in enumerate((1000, 1400, 9000)):
+        quiet.end(index, images_per_s=speed)
+    quiet.tell([3, 4], after_s=15)
+    assert "; 2,800 img/s; " in quiet.lines[-1]
+
+
+def test_the_time_left_is_what_finished_runs_took_per_multiply_add_over_the_workers(plan, session):
+    for run, macs in zip(plan.runs, (1e9, 1e9, 2e9, 2e9, 1e9, 1e9, 1e9, 1e9), strict=True):
+        run.macs = macs
+    quiet = session()
+    quiet.tell([0, 1])
+    assert "left" not in quiet.display.line(Progress(waiting=6, running=()))
+    quiet.end(0)
+    quiet.end(1)
+    quiet.tell([2, 3], after_s=20)  # 1e9 in 20 s; left: 2 x 40 s and 4 x 20 s on two workers
+    assert "; about 1 min 20 s left; " in quiet.lines[-1]
+    quiet.tell([2, 3], after_s=15)  # 15 s of both are done
+    assert "; about 1 min 5 s left; " in quiet.lines[-1]
+
+
+def test_until_a_run_has_finished_the_time_left_is_the_plans_estimate(plan, session):
+    for run in plan.runs:
+        run.time_s = 30.0
+    quiet = session()
+    quiet.tell([0, 1])
+    quiet.tell([0, 1], after_s=16)
+    assert "; about 1 min 44 s left; " in quiet.lines[-1]  # (8 x 30 s - 2 x 16 s) / 2 workers
+
+
+def test_the_last_run_is_not_shared_among_workers(plan, session):
+    for run in plan.runs:
+        run.macs, run.time_s = 1e9, 10.0
+    plan.runs[7].macs = 8e9
+    quiet = session()
+    quiet.tell([0, 1, 2, 3])
+    for index in range(7):
+        quiet.end(index)
+    quiet.tell([7], after_s=10)
+    quiet.tell([7], after_s=10)
+    assert "; about 1 min 10 s left; " in quiet.lines[-1]
+
+
+def test_runs_that_share_a_gpu_cost_the_time_of_one_gpu(session):
+    quiet = session(gpus=1)
+    quiet.tell([0, 1, 2])
+    quiet.tell([0, 1, 2], after_s=20)
+    assert quiet.lines[-1].endswith("; 20 s so far, 20 s of GPU time")
+
+
+def test_the_reason_of_a_failure_is_printed_once_and_at_once_and_those_that_share_it_are_named_at_the_end(
+    plan, session
+):
+    quiet = session()
+    labels = [f"{plan.arm_labels[run.arm_id]}, seed {run.seed}" for run in plan.runs]
+    reason = "ValueError: no [/such] thing, said at some length: " + "x" * 100
+    with quiet.display:
+        quiet.tell([0, 1])
+        quiet.end(0, FAILED, message=reason)
+        quiet.tell([1, 2], after_s=1, note=f"a worker was lost\n{reason}")
+        events = quiet.folder(quiet.ids[0]).events
+        assert quiet.lines[1:] == [f"failed: {labels[0]}: {reason}", f"  {events}", "a worker was lost"]
+        quiet.end(1, FAILED, message=reason)
+        quiet.end(2)
+        quiet.tell([], after_s=1)
+        assert len(quiet.lines) == 4
+        quiet.tell([3], after_s=15)
+        assert quiet.lines[-1].startswith("3 of 8 runs ended (2 failed); 1 running, 4 waiting; ")
+    assert quiet.lines[-2] == f"failed for the same reason ({reason}): {labels[1]}"
+    assert quiet.lines[-1].startswith("8 runs: 2 failed, 1 finished, 5 to go on with; ")
+
+
+def test_runs_that_were_interrupted_have_not_ended(session):
+    quiet = session()
+    with quiet.display:
+        quiet.tell([0, 1])
+        quiet.end(0)
+        for index in range(1, 8):
+            quiet.end(index, INTERRUPTED)
+        quiet.tell([], after_s=1)
+    assert quiet.lines[-1].startswith("8 runs: 1 finished, 7 to go on with; ")
+
+
+@pytest.mark.parametrize("width", [1, 5, 20, 100])
+def test_on_a_terminal_a_status_names_what_is_running_and_no_width_ends_in_an_error(plan, session, width):
+    live = session(terminal=True, width=width)
+    with live.display:
+        live.tell([0, 1, 2, 3, 4])
+        live.tell([0, 1, 2, 3, 4], after_s=100, note="a note")
+    shown = live.text.getvalue()
+    assert "\x1b[" in shown
+    assert "a note" in shown
+    if width == 100:
+        assert "0 of 8 runs ended; 5 running, 3 waiting" in shown
+        assert f"{plan.arm_labels[plan.runs[0].arm_id]}, seed 0" in shown
+        assert "and 1 more" in shown
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(plan, tmp_path):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, _environ={"TERM": "dumb"})
+    with ProgressDisplay(plan, lambda run_id: RunFolder(tmp_path / run_id), console=console):
+        pass
+    assert text.getvalue().startswith("starting workers for 8 runs")
+
+
+def test_by_default_progress_goes_to_stderr_and_only_missing_runs_count(plan, tmp_path, capsys):
+    plan.runs[0] = dataclasses.replace(plan.runs[0], done=True)
+    with ProgressDisplay(plan, lambda run_id: RunFolder(tmp_path / run_id)):
+        pass
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("starting workers for 7 runs")
