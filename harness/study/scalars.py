@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import yaml
 from yaml.nodes import Node
@@ -22,7 +22,7 @@ _PLAIN = (  # YAML 1.2.2, Sec. 10.3.2
         "-+.0123456789",
     ),
 )
-_FAST: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it
+_Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it
 
 
 def _by_first_letter() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
@@ -33,7 +33,7 @@ def _by_first_letter() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     return found
 
 
-class CoreLoader(_FAST):
+class CoreLoader(_Fast):
     """Composes nodes and tags plain scalars by the core schema instead of PyYAML's YAML 1.1."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = _by_first_letter()
