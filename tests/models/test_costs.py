@@ -31,10 +31,10 @@ OF_THE_REFERENCE = {
 
 def reference_costs() -> dict[str, tuple[float, float]]:
     """Model -> (millions of parameters, 10^9 multiply-adds), from the head of the reference file."""
-    from ruamel.yaml import YAML
+    import yaml
 
     head = PAPERS.read_text().split("\npapers:")[0]
-    rows = YAML(typ="safe").load(head)["model_costs"]["rows"]
+    rows = yaml.safe_load(head)["model_costs"]["rows"]
     return {
         row["model"]: (row["params_m"], row["gmacs"]) for row in rows if row["model"].startswith("resnet")
     }
