@@ -45,9 +45,9 @@ clean:  ## remove the environment and every run; reports stay
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; say which with 'make PYTHON=python3.12 ...'"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(PIP) -e .
+	$(PIP) -e . --config-settings editable_mode=compat
 	@touch $@
 
 .venv/dev: .venv/runtime
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev]' --config-settings editable_mode=compat
 	@touch $@

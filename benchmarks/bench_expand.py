@@ -28,7 +28,7 @@ sizes:
     data: fashion_mnist
     resolution: 32
     epochs: 4
-    models: {{resnet50: {{width: 0.25, depth: [1, 1, 1, 1]}}}}
+    models: {{resnet50: {{width: 0.125, depth: [1, 1, 1]}}}}
   gpu: {{data: fashion_mnist, resolution: 32, epochs: 4}}
   paper: {{data: fashion_mnist, resolution: 32, epochs: 4}}
 tables:

@@ -80,7 +80,7 @@ def unpickling(text: str, path: str) -> Iterator[str]:
 
 
 def unsafe_yaml(text: str, path: str) -> Iterator[str]:
-    """yaml.load and ruamel's typ="unsafe"."""
+    """yaml.load and its kin; typ="unsafe" of ruamel.yaml, should it come back."""
     for node, called in calls(text):
         unsafe = called in ("yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load")
         if unsafe or sets(node, "typ", "unsafe"):

@@ -1,6 +1,6 @@
 """The arms of the Bag of Tricks study at size `gpu`, on generated data, and the file that carries them.
 
-Planning needs pydantic and ruamel.yaml; a machine without them reads the file that `gpu.py --write-plan`
+Planning needs pydantic; a machine without them reads the file that `gpu.py --write-plan`
 wrote on one that has them. One arm a line: {"arm_id", "spec"}; spec is `RunSpec.to_json` of seed 0.
 """
 

@@ -28,7 +28,7 @@ from gpu_parts.rounds import Contender, Length, race
 from gpu_parts.settings import Settings, stop_after
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-NOT_ON_THE_BOX = ("mlflow", "submitit", "typst", "pydantic", "ruamel")
+NOT_ON_THE_BOX = ("mlflow", "submitit", "typst", "pydantic")
 TINY = ("--device", "cpu", "--tiny")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,11 +41,17 @@ def resumed_from(place: Workplace) -> list[int]:
     return steps
 
 
-def start_and_reach_half_way(place: Workplace) -> subprocess.Popen[str]:
+@contextmanager
+def half_way(place: Workplace) -> Iterator[subprocess.Popen[str]]:
+    """`harness run` in the middle of the study; whatever is left of it at the end is killed."""
     process = place.start("run", "tiny.yaml", "--no-report")
-    assert wait_until(lambda: is_half_way(place) or process.poll() is not None)
-    assert process.poll() is None, process.communicate()
-    return process
+    try:
+        assert wait_until(lambda: is_half_way(place) or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def assert_goes_on_to_the_undisturbed_results(place: Workplace, undisturbed: Workplace) -> None:
@@ -62,11 +70,11 @@ def assert_goes_on_to_the_undisturbed_results(place: Workplace, undisturbed: Wor
 def test_after_kill_9_of_the_controller_no_process_stays_and_the_next_run_ends_in_the_same_results(
     fresh: Workplace, finished: Finished
 ):
-    process = start_and_reach_half_way(fresh)
-    assert len(group_of(process)) >= 3, "a controller, a fork server and at least one worker"
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert wait_until(lambda: group_of(process) == [], ENDS_S), "workers notice that the controller is gone"
+    with half_way(fresh) as process:
+        assert len(group_of(process)) >= 3, "a controller, a fork server and at least one worker"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert wait_until(lambda: group_of(process) == [], ENDS_S), "workers notice that it is gone"
     assert_goes_on_to_the_undisturbed_results(fresh, finished.place)
 
 
@@ -74,13 +82,13 @@ def test_after_kill_9_of_the_controller_no_process_stays_and_the_next_run_ends_i
 def test_ctrl_c_ends_with_exit_code_3_and_the_same_command_goes_on_to_the_same_results(
     fresh: Workplace, finished: Finished
 ):
-    process = start_and_reach_half_way(fresh)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 3, errors
+    with half_way(fresh) as process:
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 3, errors
+        assert group_of(process) == []
     assert "the same command goes on from here" in errors
     assert "Traceback" not in errors
-    assert group_of(process) == []
     states = {run_state(folder) for folder in fresh.folders()}
     assert states == {"finished", "stopped"}
     assert_goes_on_to_the_undisturbed_results(fresh, finished.place)
