@@ -51,6 +51,7 @@ def modules_after(place: Workplace, *arguments: str, heavy: str = " ".join(HEAVY
     """The exit code, then which of the heavy modules the process has loaded."""
     done = subprocess.run(
         [sys.executable, "-c", CODE, heavy, *arguments],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         cwd=place.path,

@@ -53,6 +53,7 @@ class Workplace:
         environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
         return subprocess.Popen(
             [sys.executable, "-m", "harness.cli", *arguments],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
