@@ -1,0 +1,8 @@
+"""For every test: processes started by tests can be interrupted, however the tests themselves were started."""
+
+import signal
+
+for _number in (signal.SIGINT, signal.SIGQUIT):
+    # A shell starts background jobs with these ignored, and every child inherits that.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
