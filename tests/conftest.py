@@ -1,4 +1,4 @@
-"""For every test: processes started by tests can be interrupted, however the tests themselves were started."""
+"""For every test: processes that tests start can be interrupted, whatever started the tests."""
 
 import signal
 
