@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from harness.cli import USAGE_ERROR, main
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
 MISTAKES = {
     "seeds: {start: 3}": "seed: {start: 3}",
     "epochs: 30": "epochs: -30",
@@ -48,3 +51,14 @@ def test_the_mistakes_in_the_readme_are_reported_as_it_says(study: Path, capsys:
     assert main(["run", str(study)]) == USAGE_ERROR
     assert capsys.readouterr().err == block("text", "studies/my_study.yaml")
     assert not Path("runs").exists()
+
+
+def test_the_baseline_in_the_readme_is_the_committed_reports():
+    path = ROOT / "reports" / "bag_of_tricks" / "report.json"
+    committed = subprocess.run(
+        ["git", "-C", str(ROOT), "show", "HEAD:reports/bag_of_tricks/report.json"], capture_output=True
+    )
+    report = json.loads(committed.stdout if committed.returncode == 0 else path.read_bytes())
+    baseline = report["findings"]["tables"][0]["cells"][0]
+    assert baseline["row"] == "ResNet-50 baseline"
+    assert f"the baseline reaches {baseline['level']['mean']:.1f} % top-1" in README

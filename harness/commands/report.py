@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import __version__
 from harness.commands.workspace import Workspace, load_plan, mirror, report_folder, workspace
@@ -13,6 +13,9 @@ from harness.study.plan import Plan
 from harness.study.plan_json import plan_to_json
 from harness.study.records import read_json
 from harness.study.spec import canonical_json
+
+if TYPE_CHECKING:
+    from harness.analysis.findings import Settings
 
 
 def main(args: argparse.Namespace) -> int:
@@ -26,7 +29,6 @@ def main(args: argparse.Namespace) -> int:
 def write_report(plan: Plan, place: Workspace, out_dir: Path) -> str:
     """Write every format into `out_dir` and say so."""
     from harness.analysis import decide
-    from harness.analysis.findings import Settings
     from harness.reporting import ReportInput, render
     from harness.tracking.collect import collect
 
@@ -35,12 +37,9 @@ def write_report(plan: Plan, place: Workspace, out_dir: Path) -> str:
     records = records[records["run_id"].isin(wanted)].reset_index(drop=True)
     curves = curves[curves["run_id"].isin(wanted)].reset_index(drop=True)
     records["reason"] = records["error"]  # why a run failed, in the words of the analysis
-    settings = Settings(
-        metric=plan.header["metric"],
-        smallest_effect_pp=plan.header["smallest_effect"],
-        comparable_to_paper=plan.size == "paper",
+    findings = decide(
+        plan.tables, records, settings_of(plan), study=plan.study, size=plan.size, seeds=plan.seeds
     )
-    findings = decide(plan.tables, records, settings, study=plan.study, size=plan.size, seeds=plan.seeds)
     report = ReportInput(
         findings=findings,
         plan=plan,
@@ -51,6 +50,17 @@ def write_report(plan: Plan, place: Workspace, out_dir: Path) -> str:
     )
     render(report, out_dir)
     return f"report: {out_dir / 'report.md'} (.html, .pdf, .json; tables and figures beside)"
+
+
+def settings_of(plan: Plan) -> Settings:
+    """What was declared. Only an uncut run at size `paper` may be held against the printed values."""
+    from harness.analysis.findings import Settings
+
+    return Settings(
+        metric=plan.header["metric"],
+        smallest_effect_pp=plan.header["smallest_effect"],
+        comparable_to_paper=plan.size == "paper" and not plan.header["smoke"],
+    )
 
 
 def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path) -> bool:

@@ -36,7 +36,10 @@ def load_teacher(student: RunSpec, machine: Machine, precision: Precision, *, cl
         )
     spec_data = read_json(folder.spec)
     if spec_data is None or not folder.weights.exists():
-        raise TeacherError(f"teacher run {folder.run_id} has no spec.json or no weights.pt: train it again")
+        raise TeacherError(
+            f"teacher run {folder.run_id} has no spec.json or no weights.pt; "
+            f"delete {folder.path} and run again"
+        )
     spec = RunSpec.from_json(spec_data)
     model = build_network(spec, make_tricks(spec), classes=classes)
     model.load_state_dict(read_torch_file(folder.weights))
