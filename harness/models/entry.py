@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class Model:
     build: Callable[..., nn.Module]  # imports torch when it is called, not before
     paper: str  # key in docs/references.bib
     note: str
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> arguments; usable as models
+    input_size: int = 224  # the paper's, in pixels
+    minimum_input: Callable[[Mapping[str, Any]], int] = lambda args: 1  # smallest side, of resolved arguments
+    own_initialisation: bool = False  # keeps its constructor's weights, whatever the recipe's scheme
 
     @property
     def args(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
-from harness.study.spec import Arm, Recipe, TrickSpec, canonical_json, digest
+from harness.study.spec import Arm, Member, Recipe, TrickSpec, canonical_json, digest
 
 _FIELDS = sorted(field.name for field in dataclasses.fields(Recipe))
 _NUMBERS = sorted(field.name for field in dataclasses.fields(Recipe) if field.type in ("int", "float"))
@@ -40,9 +40,15 @@ class CanonicalText:
 
     def arm(self, arm: Arm) -> str:
         """Equal to `canonical_json(dataclasses.asdict(arm))`."""
-        teacher = "null" if arm.teacher is None else json.dumps(arm.teacher)
-        recipe = self.recipe(arm.recipe)
-        return f'{{"recipe":{recipe},"teacher":{teacher},"tricks":{self._part(arm.tricks)}}}'
+        parts = {
+            "observes": self._part(arm.observes),
+            "plugins": self._part(arm.plugins),
+            "recipe": self.recipe(arm.recipe),
+            "source": json.dumps(arm.source),
+            "teacher": json.dumps(arm.teacher),
+            "tricks": self._part(arm.tricks),
+        }
+        return "{" + ",".join(f'"{name}":{text}' for name, text in parts.items()) + "}"
 
     def recipe(self, recipe: Recipe) -> str:
         """The recipe's part of the text."""
@@ -78,8 +84,8 @@ class CanonicalText:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    if isinstance(value, tuple) and value and isinstance(value[0], TrickSpec):
-        return [dataclasses.asdict(trick) for trick in value]
+    if isinstance(value, tuple) and value and isinstance(value[0], TrickSpec | Member):
+        return [dataclasses.asdict(each) for each in value]
     if isinstance(value, Mapping):
         return dict(value)
     return value

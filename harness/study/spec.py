@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ID_HEX_DIGITS = 32  # 128 bits of sha256
+MEMBER_STRIDE = 1000  # member k of the ensemble with seed s is the run with seed s + k * MEMBER_STRIDE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +69,27 @@ class Recipe:
     optimizer_args: Mapping[str, Any] = field(default_factory=dict)
     lr: float = 0.1  # peak learning rate
     weight_decay: float = 1e-4
-    schedule: str = "step"  # constant | step | cosine
+    clip_norm: float = 0.0  # the gradient is scaled down to at most this global L2 norm; 0: off
+    clip_value: float = 0.0  # every element of the gradient is clipped to +- this value; 0: off
+    schedule: str = "step"  # constant | step | cosine | exponential
     milestones: tuple[float, ...] = (30, 60, 90)  # epochs at which `step` multiplies by `decay`
     decay: float = 0.1
-    warmup_epochs: float = 0.0  # linear from 0 to lr, per step
+    decay_every: float = 2.0  # `exponential` multiplies by `decay` every so many epochs, in steps of a staircase
+    warmup_epochs: float = 0.0
+    warmup_lr: float = 0.0  # where the warm-up starts
+    warmup_shape: str = "linear"  # linear: per step from warmup_lr to lr | constant: at warmup_lr
     precision: str = "fp32"  # fp32 | fp16 | bf16
-    initialisation: str = "he_fan_out"
+    initialisation: str = "he_fan_out"  # harness/models/initialise.py; own: what the constructor does
+    auxiliary_weight: float = 0.3  # of the loss of each auxiliary head, where the network has some
+    norm_images: int = 0  # batch norm's statistics are over groups of so many images (a worker's share); 0: all
+    shuffle: str = "images"  # images | within_shards | shards: what is put in a new order every epoch
     eval_crop: float = 0.875  # centre crop: this fraction of the shorter side, resized to the resolution
-    read_out: str = "last_epoch"  # where the metric is read, declared before the first run
+    eval_crops: int = 1  # 1, 10, 12 or 144 views of each test image, their probabilities averaged
+    eval_weights: str = "own"  # own: what the tricks evaluate (e.g. their average); raw: the trained weights
+    curve_points: int = 1  # how often in an epoch the learning curve is measured
+    read_out: str = "last_epoch"  # last_epoch | median_of_last_5: declared before the first run
+    metrics: tuple[str, ...] = ()  # of plugins, beside top1, top5 and loss
+    trainer: str = "harness"  # or a training function of a plugin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +98,14 @@ class TrickSpec:
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """Trained networks that an evaluation-only arm observes: `runs` runs of one arm."""
+
+    arm: str  # arm_id
+    runs: int = 1  # seeds s, s + MEMBER_STRIDE, s + 2 MEMBER_STRIDE, ... for the observer with seed s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +119,9 @@ class Arm:
     recipe: Recipe
     tricks: tuple[TrickSpec, ...] = ()
     teacher: str | None = None  # arm_id of the teacher; the teacher run has the student's seed
+    source: str | None = None  # arm_id of the run whose weights the training starts from; the same seed
+    observes: tuple[Member, ...] = ()  # not empty: nothing is trained, these networks are evaluated together
+    plugins: Mapping[str, str] = field(default_factory=dict)  # file name -> sha256 of each plugin it uses
 
     @property
     def arm_id(self) -> str:
@@ -119,6 +144,25 @@ class RunSpec:
     def teacher_run_id(self) -> str | None:
         return None if self.arm.teacher is None else run_id(self.arm.teacher, self.seed)
 
+    @property
+    def source_run_id(self) -> str | None:
+        return None if self.arm.source is None else run_id(self.arm.source, self.seed)
+
+    @property
+    def member_run_ids(self) -> tuple[str, ...]:
+        """The runs that an evaluation-only run observes, in the order of `arm.observes`."""
+        return tuple(
+            run_id(member.arm, self.seed + index * MEMBER_STRIDE)
+            for member in self.arm.observes
+            for index in range(member.runs)
+        )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Every run that must have finished before this one: teacher, source, members."""
+        named = (self.teacher_run_id, self.source_run_id)
+        return (*(each for each in named if each is not None), *self.member_run_ids)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data; `from_json` gives an equal spec back."""
         return {"schema": SCHEMA_VERSION, "seed": self.seed, "arm": dataclasses.asdict(self.arm)}
@@ -137,9 +181,15 @@ class RunSpec:
         recipe["model"] = ModelSpec(**_tuples(recipe["model"]))
         recipe["data"] = DataSpec(**_tuples(recipe["data"]))
         recipe["augment"] = AugmentSpec(**_tuples(recipe["augment"]))
-        tricks = tuple(TrickSpec(**_tuples(trick)) for trick in arm["tricks"])
         return RunSpec(
-            arm=Arm(recipe=Recipe(**_tuples(recipe)), tricks=tricks, teacher=arm["teacher"]),
+            arm=Arm(
+                recipe=Recipe(**_tuples(recipe)),
+                tricks=tuple(TrickSpec(**_tuples(trick)) for trick in arm["tricks"]),
+                teacher=arm["teacher"],
+                source=arm["source"],
+                observes=tuple(Member(**member) for member in arm["observes"]),
+                plugins=dict(arm["plugins"]),
+            ),
             seed=data["seed"],
         )
 

@@ -63,7 +63,8 @@ class Trick:
 
     name: ClassVar[str]
     conflicts: ClassVar[tuple[str, ...]] = ()  # names of tricks that may not be on beside this one
-    needs_teacher: ClassVar[bool] = False  # the study names a teacher arm in the option `teacher`
+    arms: ClassVar[tuple[str, ...]] = ()  # options in which the study must name an arm: teacher, source, partner
+    observes: ClassVar[bool] = False  # changes only how a trained network is evaluated: costs no training
 
     def edit_recipe(self, recipe: Any) -> Any:
         """Numbers and switches, before anything is built (harness.study.spec.Recipe, in the paper's units).
@@ -105,6 +106,11 @@ class Trick:
     def new_state(self, model: nn.Module) -> State | None:
         """What this trick remembers between steps; None for almost every trick."""
         return None
+
+    def members(self) -> tuple[int, ...]:
+        """How many trained networks an observing trick evaluates together: of the row's own arm, then of the
+        arm in each option of `arms`."""
+        return (1,)
 
     def options(self) -> dict[str, Any]:
         """Every option with its value."""

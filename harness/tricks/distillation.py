@@ -49,7 +49,7 @@ class Distillation(Trick):
     """Add the soft loss against the teacher's logits on the very images that the student sees."""
 
     name: ClassVar[str] = "distillation"
-    needs_teacher: ClassVar[bool] = True
+    arms: ClassVar[tuple[str, ...]] = ("teacher",)
     temperature: float = 20.0
     form: Literal["paper", "gluoncv"] = "paper"
 
