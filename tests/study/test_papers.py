@@ -1,0 +1,144 @@
+"""Every table of the reference file that a study reproduces: each printed cell is in exactly one row, marked alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.commands.catalogue import build_catalogue
+from harness.study.expand import ExpandOptions, expand
+from harness.study.loader import load_study
+from harness.study.plan import Cell, Plan
+
+ROOT = Path(__file__).parents[2]
+# study -> its tables: (paper in the reference file, table there); the study's table has the same key unless named
+TABLES: dict[str, dict[str, tuple[str, str]]] = {
+    "bag_of_tricks": {
+        f"table{number}": ("bag_of_tricks_1812.01187", f"table{number}") for number in range(2, 8)
+    },
+    "inception_v3": {
+        f"table{number}": ("rethinking_inception_1512.00567", f"table{number}") for number in range(2, 6)
+    },
+    "batch_norm": {key: ("batch_norm_1502.03167", key) for key in ("figure3", "figure4")},
+    "googlenet": {key: ("googlenet_1409.4842", key) for key in ("table2", "table3")},
+    "inception_v4": {f"table{number}": ("inception_v4_1602.07261", f"table{number}") for number in range(2, 6)},
+    "resnet_mobilenet": {
+        "resnet_one_crop": ("resnet_1512.03385", "one_crop"),
+        "resnet_10crop": ("resnet_1512.03385", "table3_10crop"),
+        "resnet_dense": ("resnet_1512.03385", "table4_single_model"),
+        **{f"table{number}": ("mobilenet_1704.04861", f"table{number}") for number in range(4, 10)},
+    },
+    "mixup": {"table1_imagenet": ("mixup_1710.09412", "table1_imagenet")},
+    "goyal_large_batch": {
+        key: ("goyal_1706.02677", key) for key in ("table1", "table2a", "table2b", "table2c", "figure3")
+    },
+}
+ELSEWHERE = {  # tables of the reference file that no study reproduces, and why
+    ("bag_of_tricks_1812.01187", "table1"): "quotes other papers' networks",
+    ("bag_of_tricks_1812.01187", "table8"): "object detection",
+    ("bag_of_tricks_1812.01187", "table9"): "segmentation",
+    ("bag_of_tricks_1812.01187", "table10"): "does not exist",
+    ("rethinking_inception_1512.00567", "table1"): "an architecture: tests/models",
+    ("batch_norm_1502.03167", "figure5"): "an architecture: tests/models",
+    ("googlenet_1409.4842", "table1"): "an architecture: tests/models",
+    ("inception_v4_1602.07261", "table1"): "an architecture: tests/models",
+    ("goyal_1706.02677", "table3a"): "object detection",
+    ("goyal_1706.02677", "table3b"): "object detection",
+}
+PRINTED = {  # name in the reference file -> name in a study; errors are 100 - accuracy and not repeated
+    "top1": "top1",
+    "top5": "top5",
+    "params_m": "params_m",
+    "gflops": "gflops",
+    "cost": "cost",
+    "cost_bn_ops": "cost_bn_ops",
+    "epoch_minutes": "epoch_minutes",
+    "std": "top1_std",
+    "steps_to_72_2_millions": "steps_to_target_m",
+}
+COLUMNS = {"ResNet-50-D": "resnet50d: ", "Inception-V3": "inception_v3: ", "MobileNet": "mobilenet_v1: "}
+
+Printed = dict[str, tuple[float, str]]  # name -> (value, mark)
+
+
+@cache
+def _reference() -> dict[str, Any]:
+    text = (ROOT / "docs" / "reference" / "papers.yaml").read_text()
+    papers: dict[str, Any] = yaml.safe_load(text)["papers"]
+    return papers
+
+
+@cache
+def _plan(study: str, size: str = "paper") -> Plan:
+    catalogue = build_catalogue(ROOT / "data")
+    return expand(load_study(ROOT / "studies" / f"{study}.yaml", catalogue), catalogue, ExpandOptions(size=size))
+
+
+def _printed(paper: str, table: str) -> dict[str, Printed]:
+    """Label -> printed values and their marks."""
+    found: dict[str, Printed] = {}
+    for row in _reference()[paper]["tables"][table]["rows"]:
+        label = row["label"]
+        if label in found:  # told apart by what else was used for training
+            label = f"{label}, {row['factors']['external']}"
+        found[label] = {
+            ours: (float(row[theirs]), _mark(row, theirs)) for theirs, ours in PRINTED.items() if row.get(theirs) is not None
+        }
+    return found
+
+
+def _mark(row: dict[str, Any], name: str) -> str:
+    mark: str = (row.get("status_fields") or {}).get(name, row["status"])
+    if name == "epoch_minutes" and "epoch time verified" in row.get("note", ""):
+        return "verified"
+    return mark
+
+
+def _label(cell: Cell) -> str:
+    """The reference file writes a column into the label: `BS=256 + LR warmup`, `mobilenet_v1: Efficient`."""
+    if cell.column is None:
+        return cell.row
+    return COLUMNS.get(cell.column, f"{cell.column} ") + cell.row
+
+
+STUDY_TABLES = [(study, key) for study, tables in TABLES.items() for key in tables]
+
+
+@pytest.mark.parametrize(("study", "key"), STUDY_TABLES)
+def test_every_printed_cell_is_in_exactly_one_row_with_its_mark(study: str, key: str) -> None:
+    table = next(table for table in _plan(study).tables if table.key == key)
+    shown = Counter(_label(cell) for cell in table.cells if cell.paper)
+    assert set(shown.values()) == {1}
+    ours = {
+        _label(cell): {name: (value.value, value.status) for name, value in cell.paper.items()}
+        for cell in table.cells
+        if cell.paper
+    }
+    assert ours == _printed(*TABLES[study][key])
+
+
+def test_no_table_of_the_reference_is_forgotten() -> None:
+    everything = {(paper, key) for paper, entry in _reference().items() for key in entry["tables"]}
+    reproduced = {place for tables in TABLES.values() for place in tables.values()}
+    assert reproduced | set(ELSEWHERE) == everything
+    assert not reproduced & set(ELSEWHERE)
+
+
+def test_every_study_is_checked_here() -> None:
+    files = {path.stem for path in (ROOT / "studies").glob("*.yaml")}
+    without_printed_cells = {"batch_norm_mnist"}  # Fig. 1 is a curve
+    assert files == set(TABLES) | without_printed_cells
+
+
+@pytest.mark.parametrize("study", sorted({*TABLES, "batch_norm_mnist"}))
+def test_rows_are_the_same_at_every_size(study: str) -> None:
+    shown = {
+        size: [(table.key, cell.row, cell.column) for table in _plan(study, size).tables for cell in table.cells]
+        for size in ("mini", "gpu", "paper")
+    }
+    assert shown["mini"] == shown["gpu"] == shown["paper"]
