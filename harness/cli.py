@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--no-report", action="store_true", help="train and mirror only")
     _report_folder(run)
 
-    plan = _study_command(commands, "plan", "show every row, every unique run, and what they cost")
+    plan = _study_command(commands, "plan", "show every row, every unique run, and what they cost", several=True)
     _json_flag(plan)
     status = _study_command(commands, "status", "show which runs are done, running, failed or missing")
     _json_flag(status)
@@ -66,13 +66,25 @@ def build_parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=_positive, default=5000)
     _places(ui)
 
+    check = commands.add_parser("check-plugin", help="test your own models, data sets, tricks and metrics")
+    check.set_defaults(command="check_plugin")
+    check.add_argument("file", type=Path, metavar="FILE", help="a plugin, e.g. my_lab.py")
+    _places(check)
+
     _listings(commands)
     return parser
 
 
-def _study_command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
+def _study_command(
+    commands: argparse._SubParsersAction, name: str, what: str, *, several: bool = False
+) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-    parser.add_argument("study", type=Path, metavar="STUDY", help="e.g. studies/bag_of_tricks.yaml")
+    example = "e.g. studies/bag_of_tricks.yaml"
+    if several:
+        more = f"{example}; several, or a folder: which runs they share"
+        parser.add_argument("study", type=Path, nargs="+", metavar="STUDY", help=more)
+    else:
+        parser.add_argument("study", type=Path, metavar="STUDY", help=example)
     parser.add_argument("--size", default="mini", help="mini (default), gpu, paper")
     parser.add_argument("--seeds", type=_positive, metavar="N", help="seeds per arm (default: the study's)")
     parser.add_argument("--smoke", action="store_true", help="the smallest form of the study, to see it work")

@@ -10,12 +10,23 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Column, Table
 
+from harness.study.paper import METRICS
 from harness.study.plan import Cell, Plan, PlanTable
+from harness.study.union import Union
 
 MEMORY_MARK = "†"
 MEMORY_FOOTNOTE = f"{MEMORY_MARK} from memory: no available source showed it (docs/references.md)"
 NARROWEST = 72  # columns; below it the terminal breaks lines, rather than whole columns of a table vanish
 MOST_SEED_COLUMNS = 5  # with more seeds, `status` counts states instead of naming each
+ALSO_PRINTED = {  # further printed numbers of a row -> heading
+    "top1_std": "std",
+    "params_m": "params M",
+    "gflops": "GMACs",
+    "cost": "cost",
+    "cost_bn_ops": "Bn ops",
+    "epoch_minutes": "min/epoch",
+    "steps_to_target_m": "M steps",
+}
 LISTED = {  # listing -> the columns a person sees; `--json` has everything
     "tricks": ("name", "what", "paper"),
     "models": ("name", "params", "macs", "paper"),
@@ -59,12 +70,15 @@ def _rows(table: PlanTable) -> Table:
         view.add_column("column")
     view.add_column("arm", no_wrap=True)
     view.add_column("compared with")
-    for heading in ("paper top-1", "paper top-5"):
+    printed = {name for cell in table.cells for name in cell.paper}
+    shown = {"top1": "paper top-1", "top5": "paper top-5"}
+    shown |= {name: heading for name, heading in ALSO_PRINTED.items() if name in printed}
+    for heading in shown.values():
         view.add_column(heading, justify="right", no_wrap=True)
     for cell in table.cells:
         arm = cell.arm_id[:8] if cell.arm_id else "quoted"
         column = [cell.column or ""] if has_columns else []
-        view.add_row(cell.row, *column, arm, cell.versus or "", _paper(cell, "top1"), _paper(cell, "top5"))
+        view.add_row(cell.row, *column, arm, cell.versus or "", *(_paper(cell, name) for name in shown))
     return view
 
 
@@ -72,24 +86,50 @@ def _paper(cell: Cell, metric: str) -> str:
     printed = cell.paper.get(metric)
     if printed is None:
         return ""
-    return f"{printed.value:.2f}" + (" " if printed.status == "verified" else MEMORY_MARK)
+    digits = f"{printed.value:.2f}" if metric in METRICS else f"{printed.value:g}"
+    return digits + (" " if printed.status == "verified" else MEMORY_MARK)
 
 
-def plan_line(plan: Plan) -> str:
-    """One line: how many rows, arms and runs, what is done, what the rest costs."""
+def plan_line(plan: Plan, *, hint: bool = True) -> str:
+    """One line: how many rows, arms and runs, what is done, what the rest costs; `hint`: when seconds are known."""
     cells = [cell for table in plan.tables for cell in table.cells if cell.arm_id]
     todo = [run for run in plan.runs if not run.done]
+    further = len(plan.runs) - len(plan.arms) * len(plan.seeds)
     line = (
-        f"{plan.study} ({plan.size}): {len(cells)} rows, {len(plan.arms)} arms x {len(plan.seeds)} seeds = "
-        f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} done"
+        f"{plan.study} ({plan.size}): {len(cells)} rows, {len(plan.arms)} arms x {len(plan.seeds)} seeds"
+        + (f" + {further} further members of ensembles" if further else "")
+        + f" = {len(plan.runs)} runs, {len(plan.runs) - len(todo)} done"
     )
     if not todo:
         return line + "; nothing to train"
-    line += f"; to train: {len(todo)} runs, {sum(run.macs for run in todo):.2e} multiply-adds"
-    times = [run.time_s for run in todo]
-    if all(time_s is not None for time_s in times):
-        return line + f", about {duration(sum(filter(None, times)))} of one worker"
-    return line + " (seconds are known once a run has finished here)"
+    times = [run.time_s for run in todo if run.time_s is not None]
+    time_s = sum(times) if len(times) == len(todo) else None
+    return line + f"; to train: {_work(len(todo), sum(run.macs for run in todo), time_s, hint=hint)}"
+
+
+def _work(runs: int, macs: float, time_s: float | None, *, hint: bool = True) -> str:
+    text = f"{runs} run{'s' if runs != 1 else ''}, {macs:.2e} multiply-adds"
+    if time_s is None:
+        return text + (" (seconds are known once a run has finished here)" if hint else "")
+    return text + f", about {duration(time_s)} of one worker"
+
+
+def show_plans(plans: Sequence[Plan], together: Union, missing: Sequence[str]) -> None:
+    """One line per study, then what they share and need together."""
+    console = _listing_console()
+    for plan in plans:
+        console.print(plan_line(plan, hint=False))
+    console.print()
+    for text in missing:
+        console.print(f"missing data: {text}")
+    todo = together.runs - together.done
+    console.print(
+        f"together: {together.runs} runs, {together.shared} of them shared by more than one study,"
+        f" {together.done} done; "
+        + (f"to train: {_work(todo, together.macs, together.time_s)}" if todo else "nothing to train")
+    )
+    for studies, count in together.sharing:
+        console.print(f"shared by {', '.join(studies)}: {count} run{'s' if count != 1 else ''}")
 
 
 def show_status(plan: Plan, states: Mapping[str, str], counts: Mapping[str, int]) -> None:
@@ -99,11 +139,16 @@ def show_status(plan: Plan, states: Mapping[str, str], counts: Mapping[str, int]
         by_arm[run.arm_id][run.seed] = states[run.run_id]
     each = len(plan.seeds) <= MOST_SEED_COLUMNS
     headings = [f"seed {seed}" for seed in plan.seeds] if each else ["runs"]
+    further = any(run.seed not in plan.seeds for run in plan.runs)
+    if each and further:
+        headings.append("further members")
     view = Table(
         "arm", *(Column(heading, no_wrap=each) for heading in headings), box=None, header_style="bold"
     )
     for arm_id, seeds in by_arm.items():
         words = [seeds.get(seed, "") for seed in plan.seeds] if each else [in_words(Counter(seeds.values()))]
+        if each and further:
+            words.append(in_words(Counter(seeds[seed] for seed in seeds if seed not in plan.seeds)))
         view.add_row(plan.arm_labels[arm_id], *words)
     console = _listing_console()
     console.print(view)

@@ -1,6 +1,8 @@
 """Write what is generated: docs/tricks.md, docs/cli.md, the tree, the README's table, model costs.
 
-`--check` writes nothing and fails where a file on disk differs from what would be written.
+`--check` writes nothing and fails where a file on disk differs from what would be written. `--fidelity` adds
+docs/fidelity.md, which takes half a minute and needs timm. Costs in costs.json are taken as they are (a test
+measures a sample of them again); `--fresh` measures them all again, as must be when an architecture changes.
 """
 
 from __future__ import annotations
@@ -8,16 +10,19 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fidelity
 from readme_table import readme_section
 
 from harness.cli import build_parser
 from harness.commands.catalogue import CLASSES_IF_UNKNOWN, build_catalogue
-from harness.models.costs import answers, costs_text
+from harness.models.costs import COSTS_FILE, answers, costs_text
 from harness.study.catalogue import Cost
 from harness.study.expand import ExpandOptions, expand
 from harness.study.loader import load_study
@@ -104,12 +109,12 @@ def _between(page: Path, begin: str, made: str, end: str) -> str:
 
 
 def model_costs() -> str:
-    """Parameters and multiply-adds of every model at its defaults and of every arm of every study."""
+    """Parameters and multiply-adds of every family, every variant and every arm of every study."""
     questions: list[dict[str, Any]] = []
     catalogue = build_catalogue(ROOT / "data")
 
     def cost(model: ModelSpec, data: DataSpec) -> Cost:
-        classes = catalogue.data[data.name].classes or CLASSES_IF_UNKNOWN
+        classes = catalogue.data[data.name].facts(data.args)[0] or CLASSES_IF_UNKNOWN
         about = {"name": model.name, "args": dict(model.args), "resolution": data.resolution}
         questions.append({**about, "classes": classes})
         return Cost(params=0, macs=0)  # only which questions are asked matters here
@@ -119,10 +124,11 @@ def model_costs() -> str:
         study = load_study(path, listening)
         for size in study.file.sizes:
             expand(study, listening, ExpandOptions(size=size))
-    return costs_text(answers(questions))
+    fresh = "--fresh" in sys.argv[1:] or not COSTS_FILE.exists()
+    return costs_text(answers(questions, known=[] if fresh else json.loads(COSTS_FILE.read_text())))
 
 
-PAGES = {
+PAGES: dict[str, Callable[[], str]] = {
     "docs/tricks.md": tricks_page,
     "docs/cli.md": cli_page,
     "docs/architecture.md": architecture_page,
@@ -131,10 +137,20 @@ PAGES = {
 }
 
 
+def wanted() -> dict[str, Callable[[], str]]:
+    """The pages that are made, or compared, this time."""
+    if "--fidelity" not in sys.argv[1:]:
+        return PAGES
+    if not fidelity.available():
+        print("docs/fidelity.md is left as it is: timm is not installed, and half of it compares with timm")
+        return PAGES
+    return {**PAGES, "docs/fidelity.md": fidelity.page}
+
+
 def main() -> int:
     check = "--check" in sys.argv[1:]
     stale = []
-    for name, make in PAGES.items():
+    for name, make in wanted().items():
         if check and name == "README.md" and demo_was_run_here():
             continue  # the README shows the committed report, the folder now has this machine's
         path, text = ROOT / name, make()

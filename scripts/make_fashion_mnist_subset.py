@@ -23,8 +23,8 @@ from harness.data.fashion_mnist import (
     EMBEDDED_SHA256,
     balanced_subset,
     content_sha256,
-    read_idx_files,
 )
+from harness.data.idx import read_idx_files
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

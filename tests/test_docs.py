@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.cli import build_parser
+from harness.models import find
+from harness.models.costs import lookup
 from harness.tricks.base import HOOKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,3 +77,42 @@ def test_the_code_extractor_sees_what_it_should():
         "make demo",
         "harness plan a",
     ]
+
+
+def fidelity_rows() -> dict[str, list[str]]:
+    """Network -> the cells of its row in docs/fidelity.md."""
+    lines = (ROOT / "docs" / "fidelity.md").read_text().splitlines()
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")
+    ]
+    return {row[0].strip("`"): row[1:] for row in cells}
+
+
+def test_the_fidelity_page_has_the_networks_that_are_built_today():
+    for name, (params, *_, macs, _printed, _reference, _checks) in fidelity_rows().items():
+        counted = lookup(name, {}, resolution=find(name).input_size, classes=1000)
+        assert (params, macs) == (f"{counted[0]:,}", f"{counted[1] / 1e9:.3f}"), f"{name}: make fidelity"
+
+
+def test_the_fidelity_page_has_every_network_of_the_reference_table_and_every_known_deviation():
+    import yaml
+
+    text = (ROOT / "docs" / "fidelity.md").read_text()
+    reference = yaml.safe_load((ROOT / "docs" / "reference" / "papers.yaml").read_text())["model_costs"][
+        "rows"
+    ]
+    rows = fidelity_rows()
+    ours = {row["model"]: row["gmacs"] for row in reference if row["model"] in rows}
+    built_by_another = {"googlenet_torchvision"}
+    assert {row["model"] for row in reference} - set(ours) == built_by_another
+    for name, gmacs in ours.items():
+        assert rows[name][6] == f"{gmacs:g}"
+        assert float(rows[name][4]) == pytest.approx(gmacs, rel=0.005)
+    assert [name for name in rows if find(name).note not in text] == []
+
+
+def test_every_network_that_a_library_has_as_well_was_checked_against_it():
+    for name, (_params, _printed, torchvision, timm, *_, checks) in fidelity_rows().items():
+        assert ("torchvision/" in checks) == bool(torchvision), name
+        assert ("timm/" in checks) == bool(timm), name
+    assert sum(bool(row[-1]) for row in fidelity_rows().values()) >= 15

@@ -19,7 +19,18 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 EVERY_PACKAGE = frozenset(
-    {"study", "tricks", "models", "data", "training", "scheduling", "tracking", "analysis", "reporting"}
+    {
+        "study",
+        "tricks",
+        "models",
+        "data",
+        "plugins",
+        "training",
+        "scheduling",
+        "tracking",
+        "analysis",
+        "reporting",
+    }
 )
 ROOT_MODULES = (  # may import all
     "harness.cli",
@@ -33,7 +44,8 @@ MAY_IMPORT = {  # package -> packages of the harness, besides itself
     "tricks": frozenset(),
     "models": frozenset(),
     "data": frozenset(),
-    "training": frozenset({"study", "tricks", "models", "data"}),
+    "plugins": frozenset({"study", "tricks", "models", "data"}),
+    "training": frozenset({"study", "tricks", "models", "data", "plugins"}),
     "scheduling": frozenset({"study"}),
     "tracking": frozenset({"study"}),
     "analysis": frozenset({"study"}),
@@ -45,7 +57,7 @@ PLACES = {  # third-party package -> the only packages or modules of the harness
     "pydantic_core": {"study"},
     "yaml": {"study"},
     "pyDOE3": {"study"},
-    "torch": {"tricks", "models", "data", "training"},
+    "torch": {"tricks", "models", "data", "plugins", "training"},
     "torchvision": {"harness.data.torchvision_import"},
     "PIL": {"data"},
     "submitit": {"scheduling"},
@@ -60,7 +72,12 @@ PLACES = {  # third-party package -> the only packages or modules of the harness
     "argparse": set(),
 }
 HEAVY = {"torch", "torchvision", "mlflow", "matplotlib", "scipy", "pandas", "typst", "jinja2"}
-TORCH_AT_THE_TOP = {"models", "data", "training"}  # elsewhere only inside a function or for the type checker
+TORCH_AT_THE_TOP = {
+    "models",
+    "data",
+    "plugins",
+    "training",
+}  # elsewhere only inside a function or for the type checker
 
 
 @dataclass(frozen=True)
@@ -194,7 +211,7 @@ def third_party_out_of_place(all_sources: Iterable[Source]) -> list[str]:
 
 
 def heavy_at_the_top(all_sources: Iterable[Source]) -> list[str]:
-    """torch at the top outside models, data and training; anything heavy at the top of the root."""
+    """torch at the top outside models, data, plugins and training; anything heavy at the top of the root."""
     wrong = []
     for source in all_sources:
         banned = HEAVY if source.is_root else set() if source.package in TORCH_AT_THE_TOP else {"torch"}
@@ -337,7 +354,7 @@ def heavy_modules_after_importing(names: Iterable[str]) -> str:
     return done.stderr or done.stdout.strip()
 
 
-@pytest.mark.parametrize("package", ["tricks", "models", "data", "scheduling", "tracking"])
+@pytest.mark.parametrize("package", ["tricks", "models", "data", "plugins", "scheduling", "tracking"])
 def test_importing_the_package_loads_nothing_heavy(package):
     assert heavy_modules_after_importing([f"harness.{package}"]) == ""
 

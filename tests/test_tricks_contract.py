@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
-import itertools
 import re
 import subprocess
 import sys
@@ -23,8 +22,15 @@ from harness.tricks.build import describe, make
 from harness.tricks.cards import Card, card
 from tests.tricks import tiny
 
+OF_EVALUATION = {"eval_crops", "eval_weights"}  # fields of a recipe that no training reads
 NOT_TRICKS = {"__init__", "base", "build", "cards"}
 ROOT = Path(__file__).parents[1]
+SCALING = {"linear_lr_scaling", "higher_lr", "weaker_l2", "faster_decay", "weaker_distortion"}
+POINTLESS_TOGETHER = (
+    {"no_residual", "residual_scaling"},  # nothing is left to scale
+    {"ensemble", "mixed_ensemble"},  # both say which networks are evaluated
+)
+IN_THIS_ORDER = {("large_batch", "linear_lr_scaling")}  # the second reads what the first sets
 EVERY = pytest.mark.parametrize("trick", [make(name, {}) for name in TRICKS], ids=list(TRICKS))
 
 
@@ -64,9 +70,13 @@ def test_every_file_is_in_the_table_under_its_own_name() -> None:
     assert {name: cls.__module__ for name, cls in TRICKS.items()} == {n: f"harness.tricks.{n}" for n in files}
 
 
-@pytest.mark.parametrize("name", TRICKS)
-def test_every_trick_has_a_test_file_of_its_own(name: str) -> None:
-    assert (ROOT / "tests" / "tricks" / f"test_{name}.py").exists()
+def test_every_trick_has_a_test_of_its_equation() -> None:
+    """A file of its own, or one with tricks of the same kind: some file of tests/tricks imports it."""
+    texts = [path.read_text() for path in (ROOT / "tests" / "tricks").glob("test_*.py")]
+    tested = {
+        name for text in texts for name in re.findall(r"^from harness\.tricks\.(\w+) import", text, re.M)
+    }
+    assert set(TRICKS) - tested == set()
 
 
 def test_importing_the_table_the_builder_and_the_cards_loads_no_torch() -> None:
@@ -91,7 +101,32 @@ def test_options_are_frozen_and_described(trick: Trick) -> None:
 
 @EVERY
 def test_a_trick_does_something(trick: Trick) -> None:
-    assert describe(type(trick))["hooks"]
+    """It has a hook, or names an arm that the run needs, or observes several networks."""
+    about = describe(type(trick))
+    assert about["hooks"] or about["arms"] or trick.member_counts() != (1,)
+
+
+@SETTINGS
+def test_members_are_of_the_own_arm_and_of_each_named_one(trick: Trick) -> None:
+    counts = trick.member_counts()
+    assert all(type(count) is int and count >= 1 for count in counts)
+    assert len(counts) == (1 + len(trick.arms) if trick.observes else 1)
+    assert trick.observes or counts == (1,)
+
+
+@SETTINGS
+def test_an_observing_trick_costs_no_training(trick: Trick) -> None:
+    """It edits how networks are evaluated, and nothing that a training reads; an acting trick does not."""
+    before = tiny.full_recipe()
+    after = trick.edit_recipe(before)
+    changed = {
+        f.name for f in dataclasses.fields(before) if getattr(after, f.name) != getattr(before, f.name)
+    }
+    if trick.observes:
+        assert changed <= OF_EVALUATION
+        assert not describe(type(trick))["acts_in_training"]
+    else:
+        assert not changed & OF_EVALUATION
 
 
 @EVERY
@@ -105,16 +140,17 @@ def test_hooks_it_does_not_define_return_the_very_object_they_were_given(trick: 
 
 @SETTINGS
 def test_recipe_only_tricks_say_so_and_others_act_in_training(trick: Trick) -> None:
-    edited = trick.edit_recipe(tiny.recipe(batch_size=512))
+    edited = trick.edit_recipe(tiny.full_recipe())
     acts_on_recipe = "edit_recipe" in hooks_of(trick)
-    assert (edited != tiny.recipe(batch_size=512)) == acts_on_recipe
+    assert (edited != tiny.full_recipe()) == acts_on_recipe
     assert describe(type(trick))["acts_in_training"] == bool(set(hooks_of(trick)) - {"edit_recipe"})
 
 
 @SETTINGS
-def test_edit_recipe_twice_is_edit_recipe_once(trick: Trick) -> None:
-    once = trick.edit_recipe(tiny.recipe())
-    assert trick.edit_recipe(once) == once
+def test_a_trick_sets_a_value_or_scales_one(trick: Trick) -> None:
+    """Setting twice is setting once; scaling is not, and the tricks that scale are known by name."""
+    once = trick.edit_recipe(tiny.full_recipe())
+    assert (trick.edit_recipe(once) == once) == (trick.name not in SCALING)
 
 
 @SETTINGS
@@ -214,19 +250,52 @@ def _resume(run: tiny.Run, saved: dict[str, Any]) -> None:
     run.steps = saved["steps"]
 
 
-PAIRS = [pair for pair in itertools.permutations(TRICKS, 2) if pair[1] not in TRICKS[pair[0]].conflicts]
+TRAINING = {name for name, cls in TRICKS.items() if describe(cls)["acts_in_training"]} | {"fp16", "bf16"}
 
 
-@pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_composes_with_every_other_trick_unless_they_conflict(first: str, second: str) -> None:
-    run = tiny.Run([make(first, {}), make(second, {})])
-    before = tiny.bits(run.model)
-    run.step()
-    assert _is_finite(run.losses[0])
-    assert tiny.bits(run.model) != before
-    assert all(torch.isfinite(p).all() for p in run.eval_model().parameters())
-    for name in (first, second):  # the later one has not undone the earlier one
-        assert make(name, {}).edit_recipe(run.recipe) == run.recipe
+def _partners(name: str) -> list[str]:
+    return [other for other in TRICKS if other != name and other not in TRICKS[name].conflicts]
+
+
+@pytest.mark.parametrize("first", TRICKS)
+def test_recipe_edits_compose_unless_they_conflict(first: str) -> None:
+    """The order in a list does not matter, so that neither trick undoes the other, but where it is said."""
+    for second in _partners(first):
+        a, b = make(first, {}), make(second, {})
+        forwards = b.edit_recipe(a.edit_recipe(tiny.full_recipe()))
+        backwards = a.edit_recipe(b.edit_recipe(tiny.full_recipe()))
+        in_order = {(first, second), (second, first)} & IN_THIS_ORDER
+        assert (forwards == backwards) == (not in_order), second
+
+
+@pytest.mark.parametrize("first", TRICKS)
+def test_every_pair_trains_a_step_unless_it_conflicts(first: str) -> None:
+    for second in _partners(first):
+        if {first, second} & TRAINING:
+            run = tiny.Run([make(first, {}), make(second, {})])
+            before = tiny.bits(run.model)
+            run.step()
+            assert _is_finite(run.losses[0]), second
+            assert tiny.bits(run.model) != before, second
+            assert all(torch.isfinite(p).all() for p in run.eval_model().parameters()), second
+
+
+@pytest.mark.parametrize("trick", [make(name, {}) for name in TRICKS if TRICKS[name].conflicts], ids=repr)
+def test_a_declared_conflict_is_a_real_one(trick: Trick) -> None:
+    """One would undo the other, one order gives other numbers, or one is refused after the other."""
+    for name in trick.conflicts:
+        other = make(name, {})
+        if {trick.name, name} in POINTLESS_TOGETHER:
+            continue
+        forwards, backwards = (_edited(pair) for pair in ((trick, other), (other, trick)))
+        assert forwards != backwards or forwards is None, name
+
+
+def _edited(pair: tuple[Trick, Trick]) -> Any:
+    try:
+        return pair[1].edit_recipe(pair[0].edit_recipe(tiny.full_recipe()))
+    except ValueError:
+        return None
 
 
 @EVERY
@@ -259,9 +328,11 @@ def test_the_card_is_complete_and_its_papers_are_in_the_bibliography(trick: Tric
 @EVERY
 def test_the_card_names_the_hooks_and_every_default(trick: Trick) -> None:
     found = card(trick)
-    words = re.sub(r"\([^)]*\)", "", found.acts_on).split(",")
-    assert tuple(f"edit_{word.strip()}" for word in words) == hooks_of(trick)
+    words = [word.strip() for word in re.sub(r"\([^)]*\)", "", found.acts_on).split(",")]
+    assert tuple(f"edit_{word}" for word in words if word != "none") == hooks_of(trick)
     for option, default in trick.options().items():
         assert re.search(rf"\b{option} = {re.escape(str(default))}(?![\w.])", found.defaults), option
+    for option in trick.arms:
+        assert re.search(rf"\b{option}, an arm of the study, is required", found.defaults), option
     if not trick.options():
-        assert found.defaults == "no options"
+        assert found.defaults.partition(";")[0] == "no options"

@@ -1,5 +1,6 @@
 """How sure are we: frames of records -> effects, intervals, verdicts. Pure functions; writes nothing."""
 
+from harness.analysis.analyse import analyse
 from harness.analysis.decide import decide
 
-__all__ = ["decide"]
+__all__ = ["analyse", "decide"]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from harness.analysis.blockfit import BlockDesign, BlockFit, fit, seed_correlation
 from harness.analysis.findings import NOT_EVALUABLE, Settings
-from harness.analysis.guard import contrast, guard, thresholds
+from harness.analysis.guard import Guarded, contrast, guard, thresholds
 from harness.analysis.intervals import Estimate, Floats, holm, p_value, welch
+from harness.analysis.sharing import Roots, independent, paired, share
 from harness.analysis.verdicts import FEWEST_SEEDS, word_for
 
 Pair = tuple[int, int]  # (arm, the arm it is compared with), as rows of the matrix
@@ -41,29 +42,23 @@ class Noise:
 
 
 def compare(
-    values: Floats, pairs: Sequence[Pair], settings: Settings, *, block_from: int = FEWEST_SEEDS
+    values: Floats,
+    pairs: Sequence[Pair],
+    settings: Settings,
+    *,
+    roots: Roots | None = None,
+    block_from: int = FEWEST_SEEDS,
 ) -> list[Comparison]:
     """One comparison per distinct pair of rows of `values` (A, S) in percent, NaN where there is no value.
 
     The pairs are the whole Holm family. The block fit is used from 3 arms and `block_from` seeds on. With two
     arms their residuals mirror each other, so that no guard is possible, and with two seeds a guard has no
-    power: there, Welch's test.
+    power: there, Welch's test. Arms that share trained networks (`roots`) are compared as `sharing` says.
     """
     if not pairs:
         return []
-    counts = np.isfinite(values).sum(axis=1)
-    fitted = _fit(values)
-    guarded = guard(fitted, thresholds(fitted.own_df, pairs))
-    several_arms = int((counts > 0).sum()) > 2
-    rows = []
-    for pair in pairs:
-        seeds = int(counts[list(pair)].min())
-        blocked = contrast(fitted, guarded, *pair) if several_arms and seeds >= block_from else None
-        estimate = blocked or (_welch(values, pair) if seeds > 1 else None)
-        if estimate is not None and estimate.se <= NO_SPREAD_PP:
-            estimate = None
-        flagged = blocked is not None and bool(guarded.flagged[list(pair)].any())
-        rows.append((seeds, estimate, flagged))
+    table = _Table(values=values, pairs=pairs, roots=roots, block_from=block_from)
+    rows = [table.estimate(pair) for pair in pairs]
     p = [1.0 if estimate is None else float(p_value(estimate)) for _, estimate, _ in rows]
     family = holm(p, settings.alpha)
     return [
@@ -71,7 +66,7 @@ def compare(
             seeds=seeds,
             difference=_difference(values, pair) if estimate is None else float(estimate.value),
             estimate=estimate,
-            flagged=flagged and estimate is not None,
+            flagged=flagged,
             p=None if estimate is None else p[k],
             p_holm=None if estimate is None else float(family.p[k]),
             level=float(family.level[k]),
@@ -81,15 +76,72 @@ def compare(
     ]
 
 
-def words_without_seed(values: Floats, pairs: Sequence[Pair], settings: Settings, column: int) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """One table's values, and the block fits over parts of it that have been needed so far."""
+
+    values: Floats
+    pairs: Sequence[Pair]
+    roots: Roots | None
+    block_from: int
+    fits: dict[tuple[int, ...], _Fit] = field(default_factory=dict)
+
+    def estimate(self, pair: Pair) -> tuple[int, Estimate | None, bool]:
+        """Seeds, the estimate (None without a spread), and whether the guard flagged one of the two arms."""
+        there = np.isfinite(self.values[list(pair)])
+        seeds, flagged = int(there.sum(axis=1).min()), False
+        if share(self.roots, *pair):
+            seeds, estimate = int(there.all(axis=0).sum()), paired(self.values, *pair)
+        else:
+            blocked = self._fit_with(pair).contrast(pair) if seeds >= self.block_from else None
+            estimate, flagged = blocked or (_welch(self.values, pair) if seeds > 1 else None, False)
+        if estimate is None or estimate.se <= NO_SPREAD_PP:
+            return seeds, None, False
+        return seeds, estimate, flagged
+
+    def _fit_with(self, pair: Pair) -> _Fit:
+        chosen = independent(self.roots, pair, len(self.values))
+        if chosen not in self.fits:
+            self.fits[chosen] = _Fit.of(self.values, self.pairs, chosen)
+        return self.fits[chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """The block fit over some arms of a table, and its guard."""
+
+    arms: tuple[int, ...]  # rows of the table's matrix, ascending
+    fitted: BlockFit
+    guarded: Guarded
+    several: bool  # more than two arms have a value
+
+    @staticmethod
+    def of(values: Floats, pairs: Sequence[Pair], arms: tuple[int, ...]) -> _Fit:
+        place = {arm: k for k, arm in enumerate(arms)}
+        inside = [(place[arm], place[versus]) for arm, versus in pairs if {arm, versus} <= place.keys()]
+        part = values[list(arms)]
+        fitted = _fit(part)
+        several = int(np.isfinite(part).any(axis=1).sum()) > 2
+        return _Fit(arms, fitted, guard(fitted, thresholds(fitted.own_df, inside)), several)
+
+    def contrast(self, pair: Pair) -> tuple[Estimate, bool] | None:
+        """The estimate, and whether the guard flagged one of the two arms."""
+        places = [self.arms.index(arm) for arm in pair]
+        estimate = contrast(self.fitted, self.guarded, *places) if self.several else None
+        return None if estimate is None else (estimate, bool(self.guarded.flagged[places].any()))
+
+
+def words_without_seed(
+    values: Floats, pairs: Sequence[Pair], settings: Settings, column: int, roots: Roots | None = None
+) -> list[str]:
     """The words of the same table with one seed left out. Two seeds suffice for the block fit here."""
     rest = np.delete(values, column, axis=1)
-    return [each.word for each in compare(rest, pairs, settings, block_from=2)]
+    return [each.word for each in compare(rest, pairs, settings, roots=roots, block_from=2)]
 
 
-def noise(values: Floats) -> Noise:
+def noise(values: Floats, roots: Roots | None = None) -> Noise:
     """Pooled residual sd, the seeds' share of the variance and what it costs to fit the seeds."""
-    fitted = _fit(values)
+    fitted = _fit(values[list(independent(roots, (), len(values)))])
     design = fitted.design
     if design.df < 1:
         return Noise(pooled_sd=None, seed_correlation=None, paired_df_cost=None)

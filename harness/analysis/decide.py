@@ -5,27 +5,36 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.analysis.comparisons import Comparison, Pair, compare, noise
 from harness.analysis.effects import Side, empty_effect, measured, same_run
-from harness.analysis.findings import NOT_EVALUABLE, CellFinding, Effect, Findings, Settings, TableFinding
+from harness.analysis.findings import (
+    ACCURACIES,
+    NOT_EVALUABLE,
+    CellFinding,
+    Effect,
+    Findings,
+    Settings,
+    TableFinding,
+)
 from harness.analysis.intervals import Floats
 from harness.analysis.levels import level_of
 from harness.analysis.outcomes import Outcomes, has_diverged, matrix, read_outcomes
 from harness.analysis.paper import paper_effect
 from harness.analysis.robustness import NOTHING_LEARNT_PCT, fragile_pairs
 from harness.analysis.sentences import sentence_for
+from harness.analysis.sharing import Roots, roots_where_shared
 from harness.analysis.verdicts import not_evaluable
 from harness.study.plan import Cell, PlanTable
-from harness.study.problems import unknown
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ACCURACIES = ("top1", "top5")  # percent, more is better
+LESS_IS_BETTER = ("loss", "train_loss")
 
 
 def decide(
@@ -44,21 +53,16 @@ def decide(
 
     Args:
         records: one row per run: arm_id, seed, status, top1 and top5 in percent, loss, predictions (packed
-            bits or None), test_images; `reason` of a failure where known. Rows of unplanned seeds are not
-            read.
+            bits or None), test_images; `reason` of a failure where known; the metric where it is a plugin's.
+            Rows of unplanned seeds are not read.
         seeds: the planned seeds, the same for every arm.
     Raises:
-        ValueError: the metric is not an accuracy, or alpha or the smallest effect is out of range.
+        ValueError: less of the metric is better, or alpha or the smallest effect is out of range.
     """
-    _check(settings)
-    outcomes = read_outcomes(records)
-    return Findings(
-        study=study,
-        size=size,
-        settings=settings,
-        seeds=tuple(seeds),
-        tables=tuple(_table(table, outcomes, settings, tuple(sorted(seeds))) for table in tables),
-    )
+    check(settings)
+    outcomes = read_outcomes(records, [settings.metric])
+    found = tuple(decide_table(table, outcomes, settings, tuple(sorted(seeds))) for table in tables)
+    return Findings(study=study, size=size, settings=settings, seeds=tuple(seeds), tables=found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,14 @@ class _Contrasts:
     fragile: Mapping[tuple[str, str], bool]
 
 
-def _table(table: PlanTable, outcomes: Outcomes, settings: Settings, seeds: tuple[int, ...]) -> TableFinding:
+def decide_table(
+    table: PlanTable,
+    outcomes: Outcomes,
+    settings: Settings,
+    seeds: tuple[int, ...],
+    roots: Mapping[str, frozenset[str]] = MappingProxyType({}),
+) -> TableFinding:
+    """One table. `roots`: arm_id -> the trained arms whose networks it evaluates (by default, its own)."""
     arms = list(dict.fromkeys(cell.arm_id for cell in table.cells if cell.arm_id is not None))
     columns: dict[str | None, dict[str, Cell]] = {}
     for cell in table.cells:
@@ -80,13 +91,15 @@ def _table(table: PlanTable, outcomes: Outcomes, settings: Settings, seeds: tupl
         if (reference := _reference(cell, columns)) and cell.arm_id and reference.arm_id
     ]
     names = [pair for pair in dict.fromkeys(names) if pair[0] != pair[1]]
-    values = matrix(outcomes, arms, seeds, settings.metric)
-    contrasts = _contrasts(names, arms, values, _failures(outcomes, arms, seeds, settings.metric), settings)
+    values, shared = matrix(outcomes, arms, seeds, settings.metric), roots_where_shared(arms, roots)
+    contrasts = _contrasts(
+        names, arms, (values, _failures(outcomes, arms, seeds, values, settings)), settings, shared
+    )
     sides = {
         arm: Side(level=level_of(outcomes.get(arm, {}), seeds, settings.metric), runs=outcomes.get(arm, {}))
         for arm in arms
     }
-    spread = noise(values)
+    spread = noise(values, shared)
     return TableFinding(
         key=table.key,
         title=table.title,
@@ -104,14 +117,15 @@ def _table(table: PlanTable, outcomes: Outcomes, settings: Settings, seeds: tupl
 def _contrasts(
     names: Sequence[tuple[str, str]],
     arms: Sequence[str],
-    values: Floats,
-    failures: Floats,
+    values_and_failures: tuple[Floats, Floats],
     settings: Settings,
+    roots: Roots | None,
 ) -> _Contrasts:
+    values, failures = values_and_failures
     pairs: list[Pair] = [(arms.index(arm), arms.index(versus)) for arm, versus in names]
-    comparisons = compare(values, pairs, settings)
+    comparisons = compare(values, pairs, settings, roots=roots)
     words = [comparison.word for comparison in comparisons]
-    fragile = fragile_pairs(values, failures, pairs, words, settings)
+    fragile = fragile_pairs(values, failures, pairs, words, settings, roots)
     return _Contrasts(
         comparisons=dict(zip(names, comparisons, strict=True)),
         fragile=dict(zip(names, fragile, strict=True)),
@@ -168,20 +182,36 @@ def _reference(cell: Cell, columns: Mapping[str | None, Mapping[str, Cell]]) -> 
     return columns[cell.column].get(cell.versus) if cell.versus is not None else None
 
 
-def _failures(outcomes: Outcomes, arms: Sequence[str], seeds: Sequence[int], metric: str) -> Floats:
-    """What diverged runs count as in the sensitivity check, (A, S); NaN for all others."""
-    out = np.full((len(arms), len(seeds)), np.nan)
+def _failures(
+    outcomes: Outcomes, arms: Sequence[str], seeds: Sequence[int], values: Floats, settings: Settings
+) -> Floats:
+    """What diverged runs count as in the sensitivity check, (A, S); NaN for all others.
+
+    The zero of another metric than an accuracy may be good: there, the worst value of the table is taken.
+    """
+    out = np.full(values.shape, np.nan)
+    metric, worst = settings.metric, NOTHING_LEARNT_PCT
+    if not settings.in_percent and np.isfinite(values).any():
+        worst = float(np.nanmin(values))
     for a, arm in enumerate(arms):
         for s, seed in enumerate(seeds):
             run = outcomes.get(arm, {}).get(seed)
             if run is not None and has_diverged(run, metric):
-                out[a, s] = run.metrics.get(metric, NOTHING_LEARNT_PCT)
+                out[a, s] = run.metrics.get(metric, worst)
     return out
 
 
-def _check(settings: Settings) -> None:
-    if settings.metric not in ACCURACIES:
-        raise ValueError(unknown("accuracy metric", settings.metric, ACCURACIES))
+def check(settings: Settings) -> None:
+    """Refuse settings that no verdict could follow from.
+
+    Raises:
+        ValueError: as for `decide`.
+    """
+    if settings.metric in LESS_IS_BETTER:
+        valid = ", ".join(ACCURACIES)
+        raise ValueError(
+            f"less {settings.metric} is better; the metric of a study must grow. Valid: {valid}, a plugin's"
+        )
     if not 0.0 < settings.alpha < 1.0:
         raise ValueError(f"alpha is {settings.alpha}; it must lie between 0 and 1")
     if not settings.smallest_effect_pp > 0.0:

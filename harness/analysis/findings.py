@@ -1,6 +1,7 @@
 """What the analysis found: plain data, every number with its n; the report is written from this alone.
 
-Accuracies and effects are in percentage points (pp). All intervals are two-sided.
+Accuracies are in percent and effects in percentage points (pp); those of any other metric are in the metric's
+own units. All intervals are two-sided.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.study.plan import PaperValue
+from harness.study.plan import Claim, PaperValue
 
 HELPS, HURTS = "helps", "hurts"
 NO_DIFFERENCE = "no detectable difference"
@@ -19,15 +20,24 @@ GLYPHS = {HELPS: "▲", HURTS: "▼", NO_DIFFERENCE: "≈", UNDECIDED: "?", NOT_
 
 REPRODUCED, DIFFERS, COMPATIBLE = "reproduced", "differs", "compatible but imprecise"
 
+YES, NO, NOT_SETTLED = "yes", "no", "not settled"  # answers to a claim of the paper
+
+ACCURACIES = ("top1", "top5")  # percent, more is better
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Declared before the first run."""
 
-    metric: str = "top1"
+    metric: str = "top1"  # top1, top5, or a plugin's metric: any unit, more is better
     alpha: float = 0.05
-    smallest_effect_pp: float = 0.2
+    smallest_effect_pp: float = 0.2  # in the metric's own units where it is not an accuracy
     comparable_to_paper: bool = False  # True only where data and size are the paper's
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether the metric is an accuracy, shown in percent and percentage points."""
+        return self.metric in ACCURACIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +120,72 @@ class TableFinding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimFinding:
+    """What the planned seeds say about one claim of the paper: paired differences, row minus versus.
+
+    Units: percentage points for top1 and top5, the loss's own for losses. For `steps_to_target` every number
+    is a ratio, steps of the row over steps of versus, and `estimate` is its geometric mean.
+    """
+
+    claim: Claim
+    column: str | None  # where the row and the other one were found
+    versus_column: str | None
+    n: int  # seeds in which both runs have a value
+    estimate: float | None
+    low: float | None  # 95 % t interval of this claim alone; None for n < 2 and where no number can be given
+    high: float | None
+    p: float | None
+    p_holm: float | None  # over all claims of the study
+    answer: str  # yes | no | not settled, from the interval of this claim alone
+    answer_holm: str  # the same after Holm's correction
+    why: str  # what limits the answer: missing and diverged runs, no spread, one seed; "" for a plain answer
+    differences: Mapping[int, float]  # seed -> difference (ratio for steps)
+    never_reached: int  # runs, of both rows, that ended below the target accuracy
+    paper: float | None  # the same difference (ratio) of the printed values
+    paper_status: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedRow:
+    """Optimizer steps until one row's runs reached the target accuracy."""
+
+    row: str
+    arm_id: str | None
+    trained: bool  # False: quoted, or an evaluation of trained networks: there is no curve
+    steps: Mapping[
+        int, int | None
+    ]  # seed -> first curve point at the target; None: ended, or diverged, below it
+    diverged: int
+    missing: int  # planned, not there (yet), or failed
+    median: float | None  # None where no more than half of the runs reached it
+    low: int | None  # over the runs that reached it
+    high: int | None
+    factor: float | None  # the reference row's median over this one: how many times fewer steps
+    paper: PaperValue | None  # millions of steps
+    paper_factor: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedPanel:
+    """One column of a table with a target."""
+
+    column: str | None
+    target_top1: float | None  # percent, on the curve's images; None: not known yet
+    rows: tuple[SpeedRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedFinding:
+    """Steps to the target accuracy in one table."""
+
+    table: str
+    title: str
+    target_row: str | None  # None: the target is a fixed accuracy
+    reference: str | None  # the row that factors are measured from
+    panels: tuple[SpeedPanel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     """Everything a report says about results."""
 
@@ -118,3 +194,5 @@ class Findings:
     settings: Settings
     seeds: tuple[int, ...]
     tables: tuple[TableFinding, ...]
+    claims: tuple[ClaimFinding, ...] = ()
+    speed: tuple[SpeedFinding, ...] = ()

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.analysis.findings import Level
 from harness.analysis.intervals import half_width, mean
-from harness.analysis.outcomes import FINISHED, METRICS, Outcome, has_diverged
+from harness.analysis.outcomes import FINISHED, Outcome, has_diverged
 
 
 def level_of(runs: Mapping[int, Outcome], seeds: Sequence[int], metric: str) -> Level:
@@ -50,10 +50,11 @@ def why_no_value(level: Level) -> str:
 
 def _secondary(runs: Mapping[int, Outcome], values: Mapping[int, float], metric: str) -> dict[str, float]:
     """Means of the other metrics over the same seeds; left out where a seed lacks one."""
+    names = dict.fromkeys(name for seed in values for name in runs[seed].metrics)
     return {
         name: float(np.mean([runs[seed].metrics[name] for seed in values]))
-        for name in METRICS
-        if name != metric and values and all(name in runs[seed].metrics for seed in values)
+        for name in names
+        if name != metric and all(name in runs[seed].metrics for seed in values)
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FINISHED, DIVERGED = "finished", "diverged"
-METRICS = ("top1", "top5", "loss")
+METRICS = ("top1", "top5", "loss", "train_loss")
 _PREFERRED = (FINISHED, DIVERGED)  # where an arm and a seed have two records
 
 
@@ -33,12 +33,16 @@ class Outcome:
 Outcomes = Mapping[str, Mapping[int, Outcome]]
 
 
-def read_outcomes(records: pd.DataFrame) -> Outcomes:
-    """Every run's outcome, whatever the order of the rows; the best where an arm and a seed have two."""
+def read_outcomes(records: pd.DataFrame, more_metrics: Iterable[str] = ()) -> Outcomes:
+    """Every run's outcome, whatever the order of the rows; the best where an arm and a seed have two.
+
+    `more_metrics`: columns of plugins' metrics, to be read beside `METRICS`.
+    """
+    names = tuple(dict.fromkeys((*METRICS, *more_metrics)))
     out: dict[str, dict[int, Outcome]] = {}
     for row in records.to_dict("records"):
         arm, seed = str(row["arm_id"]), int(row["seed"])
-        outcome = _outcome({str(key): value for key, value in row.items()})
+        outcome = _outcome({str(key): value for key, value in row.items()}, names)
         known = out.setdefault(arm, {}).get(seed)
         if known is None or _rank(outcome) < _rank(known):
             out[arm][seed] = outcome
@@ -68,12 +72,12 @@ def _rank(outcome: Outcome) -> tuple[int, str, tuple[tuple[str, float], ...]]:
     return order, outcome.status, tuple(sorted(outcome.metrics.items()))
 
 
-def _outcome(row: Mapping[str, Any]) -> Outcome:
+def _outcome(row: Mapping[str, Any], names: tuple[str, ...]) -> Outcome:
     predictions, test_images = row.get("predictions"), row.get("test_images")
     reason = row.get("reason")
     return Outcome(
         status=str(row["status"]),
-        metrics={name: float(row[name]) for name in METRICS if _is_finite(row.get(name))},
+        metrics={name: float(row[name]) for name in names if _is_finite(row.get(name))},
         predictions=predictions if isinstance(predictions, bytes) else None,
         test_images=int(test_images) if test_images is not None and _is_finite(test_images) else 0,
         reason=reason if isinstance(reason, str) and reason else None,

@@ -9,13 +9,19 @@ import numpy as np
 from harness.analysis.comparisons import Pair, compare, words_without_seed
 from harness.analysis.findings import NOT_EVALUABLE, Settings
 from harness.analysis.intervals import Floats
+from harness.analysis.sharing import Roots
 from harness.analysis.verdicts import FEWEST_SEEDS
 
 NOTHING_LEARNT_PCT = 0.0  # what a diverged run without a value counts as; chance is above it
 
 
 def fragile_pairs(
-    values: Floats, failures: Floats, pairs: Sequence[Pair], words: Sequence[str], settings: Settings
+    values: Floats,
+    failures: Floats,
+    pairs: Sequence[Pair],
+    words: Sequence[str],
+    settings: Settings,
+    roots: Roots | None = None,
 ) -> list[bool]:
     """For each pair, whether its word changes when a seed of either arm is left out, or when failures count.
 
@@ -29,9 +35,10 @@ def fragile_pairs(
     """
     present = np.isfinite(values)
     without = [
-        words_without_seed(values, pairs, settings, s) if present[:, s].any() else None
+        words_without_seed(values, pairs, settings, s, roots) if present[:, s].any() else None
         for s in range(values.shape[1])
     ]
+    counted: dict[tuple[int, ...], list[str]] = {}  # arms whose failures count -> the words then
     out = []
     for k, (arm, versus) in enumerate(pairs):
         if words[k] == NOT_EVALUABLE or present[[arm, versus]].sum(axis=1).min() < FEWEST_SEEDS:
@@ -39,16 +46,19 @@ def fragile_pairs(
             continue
         used = present[arm] | present[versus]
         left_out = [rest[k] for s, rest in enumerate(without) if rest is not None and used[s]]
-        counted = _word_with_failures(values, failures, pairs, k, settings)
-        out.append(any(word != words[k] for word in [*left_out, counted]))
+        lossy = tuple(each for each in (arm, versus) if np.isfinite(failures[each]).any())
+        if lossy:
+            if lossy not in counted:
+                filled = _with_failures(values, failures, lossy)
+                counted[lossy] = [each.word for each in compare(filled, pairs, settings, roots=roots)]
+            left_out.append(counted[lossy][k])
+        out.append(any(word != words[k] for word in left_out))
     return out
 
 
-def _word_with_failures(
-    values: Floats, failures: Floats, pairs: Sequence[Pair], k: int, settings: Settings
-) -> str:
-    """The pair's word when the diverged runs of its own two arms count (those of other arms do not)."""
+def _with_failures(values: Floats, failures: Floats, arms: Sequence[int]) -> Floats:
+    """The table when the diverged runs of these arms count (those of other arms do not)."""
     filled = values.copy()
-    for arm in pairs[k]:
+    for arm in arms:
         filled[arm] = np.where(np.isfinite(failures[arm]), failures[arm], values[arm])
-    return compare(filled, pairs, settings)[k].word
+    return filled

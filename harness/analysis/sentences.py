@@ -12,11 +12,11 @@ from harness.analysis.findings import (
     Settings,
 )
 from harness.analysis.levels import why_no_value
+from harness.analysis.units import effect_text, interval_text, level_text
 from harness.study.plan import Cell
 
 SAME_RUN = "the same run"
 FRAGILE = " Fragile."  # the method box says what that means
-METRIC_NAMES = {"top1": "top-1", "top5": "top-5"}
 
 
 def sentence_for(cell: Cell, level: Level | None, effect: Effect | None, settings: Settings) -> str:
@@ -27,12 +27,14 @@ def sentence_for(cell: Cell, level: Level | None, effect: Effect | None, setting
     if effect is None:
         return _reference(name, level, settings)
     if effect.verdict == NOT_EVALUABLE:
-        return _not_evaluable(name, effect)
+        return _not_evaluable(name, effect, settings)
     if effect.qualifier == SAME_RUN:
         why = f"{name} is the same run as {effect.versus} at this size"
-        return f"{why}: no detectable difference by construction, {seeds(effect.n)}{_paper(effect)}."
+        return (
+            f"{why}: no detectable difference by construction, {seeds(effect.n)}{_paper(effect, settings)}."
+        )
     diverged = f", {level.diverged} diverged" if level.diverged else ""
-    claim = f"{_verb(name, effect)}: {_numbers(effect)}{diverged}{_paper(effect)}"
+    claim = f"{_verb(name, effect)}: {_numbers(effect, settings)}{diverged}{_paper(effect, settings)}"
     if effect.verdict not in (HELPS, HURTS) and effect.qualifier:
         claim += f"; {effect.qualifier}"
     return f"{claim}.{FRAGILE if effect.fragile else ''}"
@@ -41,15 +43,20 @@ def sentence_for(cell: Cell, level: Level | None, effect: Effect | None, setting
 def _reference(name: str, level: Level, settings: Settings) -> str:
     if level.mean is None:
         return f"{name}: no value ({why_no_value(level)})."
-    interval = "" if level.low is None else f" [{level.low:.2f}, {level.high:.2f}]"
+    interval = (
+        "" if level.low is None or level.high is None else interval_text(level.low, level.high, settings)
+    )
     diverged = f", {level.diverged} diverged" if level.diverged else ""
-    metric = METRIC_NAMES.get(settings.metric, settings.metric)
-    return f"{name}: {level.mean:.2f} % {metric}{interval}, {seeds(level.n)}{diverged}."
+    value = " ".join(filter(None, (level_text(level.mean, settings), interval)))
+    return f"{name}: {value}, {seeds(level.n)}{diverged}."
 
 
-def _not_evaluable(name: str, effect: Effect) -> str:
-    seen = "" if effect.estimate is None else f"; observed {effect.estimate:+.2f} pp, {seeds(effect.n)}"
-    return f"{name} is not evaluable against {effect.versus}: {effect.qualifier}{seen}{_paper(effect)}."
+def _not_evaluable(name: str, effect: Effect, settings: Settings) -> str:
+    seen = ""
+    if effect.estimate is not None:
+        seen = f"; observed {effect_text(effect.estimate, settings)}, {seeds(effect.n)}"
+    why = f"{effect.qualifier}{seen}{_paper(effect, settings)}"
+    return f"{name} is not evaluable against {effect.versus}: {why}."
 
 
 def _verb(name: str, effect: Effect) -> str:
@@ -58,17 +65,21 @@ def _verb(name: str, effect: Effect) -> str:
     return f"{name} {'is' if effect.verdict == UNDECIDED else 'makes'} {effect.verdict}"
 
 
-def _numbers(effect: Effect) -> str:
-    interval = "" if effect.p is None else f" [{effect.low:.2f}, {effect.high:.2f}]"
+def _numbers(effect: Effect, settings: Settings) -> str:
+    assert effect.estimate is not None
+    parts = [effect_text(effect.estimate, settings)]
+    if effect.low is not None and effect.high is not None and effect.p is not None:
+        parts.append(interval_text(effect.low, effect.high, settings))
     relation = "over" if effect.verdict == HELPS else "against"
-    return f"{effect.estimate:+.2f} pp{interval} {relation} {effect.versus}, {seeds(effect.n)}"
+    return f"{' '.join(parts)} {relation} {effect.versus}, {seeds(effect.n)}"
 
 
-def _paper(effect: Effect) -> str:
+def _paper(effect: Effect, settings: Settings) -> str:
     if effect.paper is None:
         return ""
     source = "the paper, from memory" if effect.paper_status == "memory" else "the paper"
-    return f" ({source}: {effect.paper:+.2f})"
+    number = f"{effect.paper:+.2f}" if settings.in_percent else f"{effect.paper:+.4g}"
+    return f" ({source}: {number})"
 
 
 def seeds(n: int) -> str:

@@ -15,6 +15,7 @@ from harness.analysis.equivalence import is_equivalent
 from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, NOT_EVALUABLE, UNDECIDED, Settings
 from harness.analysis.intervals import Estimate, half_width
 from harness.analysis.power import MOST_SEEDS, detectable_effect, seeds_to_resolve
+from harness.analysis.units import size_text
 
 FEWEST_SEEDS = 3  # for any word but undecided: two seeds give a variance with 1 or 2 degrees of freedom
 
@@ -72,14 +73,17 @@ def _how_large(estimate: Estimate, level: float, settings: Settings) -> str:
     width, size = float(half_width(estimate, level)), abs(float(estimate.value))
     delta = settings.smallest_effect_pp
     if size - width > delta:
-        return f"by at least {delta:g} pp"
-    return f"but by less than {delta:g} pp" if size + width < delta else ""
+        return f"by at least {size_text(delta, settings)}"
+    return f"but by less than {size_text(delta, settings)}" if size + width < delta else ""
 
 
 def _how_small(estimate: Estimate, level: float, settings: Settings) -> str:
-    text = f"smaller than {settings.smallest_effect_pp:g} pp either way"
+    text = f"smaller than {size_text(settings.smallest_effect_pp, settings)} either way"
     seen = detectable_effect(estimate, level)
-    return text if seen is None else f"{text}; an effect of {seen:.2f} pp would be found with 80 % power"
+    if seen is None:
+        return text
+    found = f"{seen:.2f} pp" if settings.in_percent else f"{seen:.4g}"
+    return f"{text}; an effect of {found} would be found with 80 % power"
 
 
 def _undecided(estimate: Estimate, level: float, seeds: int, settings: Settings) -> Verdict:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.catalogue import build_catalogue
+from harness.commands.plugins import load_plugins
 from harness.commands.workspace import workspace
 from harness.study.expand import ExpandOptions, expand
 from harness.study.loader import load_study
 from harness.study.problems import StudyError
-
-IMAGENET_INPUT = {"resolution": 224, "classes": 1000}
 
 
 def main(args: argparse.Namespace) -> int:
@@ -50,19 +49,23 @@ def _tricks(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _models(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from harness.models import MODELS
-    from harness.models.costs import lookup
+    from harness.models import MODELS, VARIANTS, find, resolve
+    from harness.models.costs import CLASSES, COUNTED, lookup
 
     rows = []
-    for name, entry in sorted(MODELS.items()):
-        params, macs = lookup(name, entry.args, **IMAGENET_INPUT)
+    for name in sorted({*MODELS, *VARIANTS}):
+        entry, (family, full) = find(name), resolve(name, {})
+        params, macs = lookup(name, {}, resolution=entry.input_size, classes=CLASSES)
         rows.append(
             {
                 "name": name,
+                "family": family,
                 "params": params,
                 "macs": macs,
-                **IMAGENET_INPUT,
-                "args": dict(entry.args),
+                "input_size": entry.input_size,
+                "classes": CLASSES,
+                "source": COUNTED,
+                "args": full,
                 "paper": entry.paper,
                 "note": entry.note,
             }
@@ -87,10 +90,11 @@ def _data(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _studies(args: argparse.Namespace) -> list[dict[str, Any]]:
     folder: Path = args.folder
-    catalogue = build_catalogue(workspace(args).data_dir)
+    data_dir = workspace(args).data_dir
     rows: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.yaml")):
         try:
+            catalogue = build_catalogue(data_dir, load_plugins(path))
             plan = expand(load_study(path, catalogue), catalogue, ExpandOptions())
         except StudyError as error:
             rows.append({"file": str(path), "error": str(error)})

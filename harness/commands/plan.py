@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
-from harness.commands.workspace import load_plan, missing_data, workspace
-from harness.study.plan_json import plan_to_json
+from harness.commands.workspace import Workspace, load_plan, missing_data, workspace
+from harness.study.plan import Plan
+from harness.study.plan_json import PLAN_SCHEMA, plan_to_json
+from harness.study.problems import Problem, StudyError
+from harness.study.union import union, union_to_json
 
 
 def main(args: argparse.Namespace) -> int:
     place = workspace(args)
-    plan = load_plan(args, place)
+    if len(args.study) == 1 and not args.study[0].is_dir():
+        _one(args, place)
+    else:
+        _several(args, place, _files(args.study))
+    return 0
+
+
+def _one(args: argparse.Namespace, place: Workspace) -> None:
+    plan = load_plan(args, place, args.study[0])
     missing = missing_data(plan, place)
     if args.json:
         print(json.dumps({**plan_to_json(plan), "missing_data": missing}, indent=1))
@@ -19,4 +32,46 @@ def main(args: argparse.Namespace) -> int:
         from harness.display import show_plan
 
         show_plan(plan, missing)
-    return 0
+
+
+def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) -> None:
+    plans: list[Plan] = []
+    missing: list[list[str]] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            plan = load_plan(args, place, file)
+        except StudyError as error:
+            problems += error.problems
+            continue
+        plans.append(plan)
+        missing.append(missing_data(plan, place))  # before the next study's plugins take the place of this one's
+    if problems:
+        raise StudyError(problems)
+    together = union(plans)
+    if args.json:
+        studies = [
+            {**plan_to_json(plan), "missing_data": texts}
+            for plan, texts in zip(plans, missing, strict=True)
+        ]
+        data = {"schema": PLAN_SCHEMA, "studies": studies, "totals": union_to_json(together)}
+        print(json.dumps(data, indent=1))
+    else:
+        from harness.display import show_plans
+
+        show_plans(plans, together, list(dict.fromkeys(text for texts in missing for text in texts)))
+
+
+def _files(named: Sequence[Path]) -> list[Path]:
+    """Each file once; a folder stands for the studies in it.
+
+    Raises:
+        StudyError: a folder has none.
+    """
+    files: list[Path] = []
+    for path in named:
+        inside = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        if not inside:
+            raise StudyError([Problem(str(path), 0, "no study (*.yaml) in this folder")])
+        files += inside
+    return list({file.resolve(): file for file in files}.values())

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from harness.cli import DONE, INTERRUPTED, SOME_FAILED
+from harness.commands.plugins import store_plugins
 from harness.commands.report import is_up_to_date, write_report
 from harness.commands.workspace import (
     Workspace,
@@ -51,6 +52,7 @@ def _train(args: argparse.Namespace, plan: Plan, place: Workspace) -> dict[str, 
     jobs = _jobs(plan)
     folders = [place.folder(run.run_id) for run in plan.runs]
     place.runs_dir.mkdir(parents=True, exist_ok=True)
+    store_plugins(place.runs_dir)
     live = LiveMirror(lambda: mirror(plan, place.store()), folders)
     gpus = 0 if devices[0] == "cpu" else len(devices)
     try:

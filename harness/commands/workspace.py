@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands.catalogue import build_catalogue
+from harness.commands.plugins import load_plugins
+from harness.data import missing_data as missing_of_one
 from harness.study.estimate import reconcile
 from harness.study.expand import ExpandOptions, expand
 from harness.study.loader import load_study
@@ -52,26 +54,31 @@ def workspace(args: argparse.Namespace) -> Workspace:
     )
 
 
-def load_plan(args: argparse.Namespace, place: Workspace) -> Plan:
-    """Read the study, expand it at the wanted size, and mark what is already done.
+def load_plan(args: argparse.Namespace, place: Workspace, file: Path | None = None) -> Plan:
+    """Read the study (`args.study`, or `file`), expand it at the wanted size, and mark what is already done.
+
+    Until the next plan is loaded, this process knows the names of the study's plugins.
 
     Raises:
         StudyError: every mistake in the study.
     """
-    catalogue = build_catalogue(place.data_dir)
-    study = load_study(args.study, catalogue)
+    file = file or args.study
+    catalogue = build_catalogue(place.data_dir, load_plugins(file))
+    study = load_study(file, catalogue)
     plan = expand(study, catalogue, ExpandOptions(size=args.size, seeds=args.seeds, smoke=args.smoke))
     reconcile(plan, place.runs_dir)
     return plan
 
 
 def missing_data(plan: Plan, place: Workspace) -> list[str]:
-    """What the plan's data sets lack on this machine, in words that say what to put where."""
-    catalogue = build_catalogue(place.data_dir)
+    """What the plan's data sets lack on this machine, in words that say what to put where.
+
+    To be asked before another plan is loaded, because data sets may come from the study's plugins.
+    """
     specs = {
         (arm.recipe.data.name, repr(arm.recipe.data.args)): arm.recipe.data for arm in plan.arms.values()
     }
-    answers = (catalogue.data[spec.name].missing(spec.args) for spec in specs.values())
+    answers = (missing_of_one(spec.name, spec.args, place.data_dir) for spec in specs.values())
     return [answer for answer in answers if answer]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data import cifar, fashion_mnist, generated, imagefolder, imagenet
+from harness.data import cifar, fashion_mnist, generated, imagefolder, imagenet, mnist, places365
 from harness.data.entry import Entry, unknown
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ DATASETS: dict[str, Entry] = {
         cifar.CIFAR10,
         cifar.CIFAR100,
         imagenet.ENTRY,
+        mnist.ENTRY,
+        places365.ENTRY,
         generated.ENTRY,
     )
 }

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 RGB = tuple[float, float, float]
+Facts = tuple[int | None, int | None, int | None]  # classes, training images, test images; None: not known
 
 # The normalisation printed in He et al. 2019 (arXiv:1812.01187), Sec. 2.1, on 0-255 pixels, divided by 255.
 IMAGENET_MEAN: RGB = (123.68 / 255, 116.779 / 255, 103.939 / 255)
@@ -65,6 +66,18 @@ class Entry:
     train_images: int | None = None
     test_images: int | None = None
     for_reports: bool = True  # False: generated pixels, for benchmarks only
+    counts: Callable[[Mapping[str, Any]], Facts] | None = (
+        None  # of all arguments, where they change the counts
+    )
+
+    def facts(self, args: Mapping[str, Any]) -> Facts:
+        """Classes, training images and test images with these arguments (those left out: the defaults).
+
+        None for what is known only once the user's files are read.
+        """
+        if self.counts is None:
+            return self.classes, self.train_images, self.test_images
+        return self.counts({**self.args, **args})
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:

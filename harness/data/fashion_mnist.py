@@ -6,17 +6,19 @@ Algorithms", arXiv:1708.07747. Licence: MIT, Zalando SE (embedded/LICENSE).
 Embedded: the first 1,000 training images of each class in file order (10,000, kept in file order) and the
 whole test set (10,000), written by scripts/make_fashion_mnist_subset.py. With `full: true` the 60,000
 training images are read from the four original files in the user's data folder.
+
+`part` keeps five of the ten classes, renumbered 0-4: two parts without a class in common, for fine-tuning.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.entry import Entry, Pixels, Source
+from harness.data.entry import Entry, Facts, Source, unknown
+from harness.data.idx import FILES, absent_idx, grey_source, read_idx_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,13 +27,9 @@ EMBEDDED = Path(__file__).parent / "embedded" / "fashion_mnist.npz"
 EMBEDDED_SHA256 = "fd850ae6f2cbae2aebb9fe0219b3c2bf96211d289d42bc1b3a010d26a5848699"
 IMAGES_PER_CLASS = 1000
 CLASSES = 10
-SIDE = 28
-IDX_FILES = {
-    "train_images": "train-images-idx3-ubyte.gz",
-    "train_labels": "train-labels-idx1-ubyte.gz",
-    "test_images": "t10k-images-idx3-ubyte.gz",
-    "test_labels": "t10k-labels-idx1-ubyte.gz",
-}
+FULL_PER_CLASS = 6000
+TEST_PER_CLASS = 1000
+PARTS = {"all": range(10), "first5": range(5), "last5": range(5, 10)}  # the classes that are kept
 
 
 def read_embedded(path: Path = EMBEDDED) -> dict[str, np.ndarray]:
@@ -43,7 +41,7 @@ def read_embedded(path: Path = EMBEDDED) -> dict[str, np.ndarray]:
     import numpy as np
 
     with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in IDX_FILES}
+        arrays = {name: file[name] for name in FILES}
     found = content_sha256(arrays)
     if found != EMBEDDED_SHA256:
         raise ValueError(
@@ -51,33 +49,6 @@ def read_embedded(path: Path = EMBEDDED) -> dict[str, np.ndarray]:
             "Install the package again, or rebuild the file with scripts/make_fashion_mnist_subset.py."
         )
     return arrays
-
-
-def read_idx_files(folder: Path) -> dict[str, np.ndarray]:
-    """The four original files as arrays (see `read_embedded`).
-
-    Raises:
-        FileNotFoundError: a file is not there; the message says which.
-        ValueError: a file is not in the IDX format.
-    """
-    return {name: read_idx(folder / file) for name, file in IDX_FILES.items()}
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """One gzipped IDX file of unsigned bytes. Format: LeCun, "The MNIST database", the IDX file format."""
-    import numpy as np
-
-    data = gzip.decompress(path.read_bytes())
-    if data[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path} is not an IDX file of unsigned bytes (starts with {data[:4].hex()})")
-    dimensions = data[3]
-    shape = np.frombuffer(data, ">u4", count=dimensions, offset=4).astype(int)
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
-    if values.size != shape.prod():
-        raise ValueError(
-            f"{path} is cut off: {values.size} bytes of pixels or labels, expected {shape.prod()}"
-        )
-    return values.reshape(shape)
 
 
 def balanced_subset(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -96,21 +67,32 @@ def balanced_subset(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def content_sha256(arrays: Mapping[str, np.ndarray]) -> str:
     """sha256 over names, shapes and bytes, so that it does not depend on the compressor's version."""
     total = hashlib.sha256()
-    for name in IDX_FILES:
+    for name in FILES:
         total.update(f"{name} {arrays[name].shape}\n".encode())
         total.update(arrays[name].tobytes())
     return total.hexdigest()
+
+
+def keep_classes(arrays: Mapping[str, np.ndarray], classes: range) -> dict[str, np.ndarray]:
+    """The images of a run of classes in their order, with labels from 0."""
+    kept = {}
+    for part in ("train", "test"):
+        labels = arrays[f"{part}_labels"]
+        inside = (labels >= classes.start) & (labels < classes.stop)
+        kept[f"{part}_images"] = arrays[f"{part}_images"][inside]
+        kept[f"{part}_labels"] = labels[inside] - classes.start
+    return kept
 
 
 def _missing(args: Mapping[str, Any], data_dir: Path) -> str | None:
     if not args["full"]:
         return None
     folder = data_dir / "fashion_mnist"
-    absent = [name for name in IDX_FILES.values() if not (folder / name).is_file()]
+    absent = absent_idx(folder)
     if not absent:
         return None
     return (
-        f"fashion_mnist with full: true needs {', '.join(absent)} in {folder} "
+        f"fashion_mnist with full: true needs {', '.join(f'{name}.gz' for name in absent)} in {folder} "
         "(the original files, from github.com/zalandoresearch/fashion-mnist). "
         "With full: false the embedded 10,000 training images are used."
     )
@@ -118,32 +100,38 @@ def _missing(args: Mapping[str, Any], data_dir: Path) -> str | None:
 
 def _load(args: Mapping[str, Any], data_dir: Path) -> Source:
     arrays = read_idx_files(data_dir / "fashion_mnist") if args["full"] else read_embedded()
-
-    def part(name: str) -> Pixels:
-        return Pixels(
-            images=arrays[f"{name}_images"][..., None], labels=arrays[f"{name}_labels"].astype("int64")
-        )
-
-    return Source(train=part("train"), test=part("test"), classes=CLASSES)
+    classes = PARTS[args["part"]]
+    if len(classes) < CLASSES:
+        arrays = keep_classes(arrays, classes)
+    return grey_source(arrays, len(classes))
 
 
 def _validate(args: Mapping[str, Any]) -> None:
     if not isinstance(args["full"], bool):
         raise ValueError(f"fashion_mnist: full must be true or false, not {args['full']!r}")
+    if args["part"] not in list(PARTS):
+        raise ValueError(f"fashion_mnist: {unknown('part', str(args['part']), PARTS)}")
 
 
-# mean and std: over the pixels of the 60,000 training images
+def _counts(args: Mapping[str, Any]) -> Facts:
+    classes = len(PARTS[args["part"]])
+    per_class = FULL_PER_CLASS if args["full"] else IMAGES_PER_CLASS
+    return classes, classes * per_class, classes * TEST_PER_CLASS
+
+
+# mean and std: over the pixels of the 60,000 training images, for the parts too: one normalisation for all
 ENTRY = Entry(
     name="fashion_mnist",
-    args={"full": False},
+    args={"full": False, "part": "all"},
     channels=1,
     mean=(0.2860, 0.2860, 0.2860),
     std=(0.3530, 0.3530, 0.3530),
     missing=_missing,
     load=_load,
     validate=_validate,
-    count_classes=lambda args, data_dir: CLASSES,
+    count_classes=lambda args, data_dir: len(PARTS[args["part"]]),
     classes=CLASSES,
     train_images=IMAGES_PER_CLASS * CLASSES,
-    test_images=10_000,
+    test_images=TEST_PER_CLASS * CLASSES,
+    counts=_counts,
 )

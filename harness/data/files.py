@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 THREADS = min(16, os.cpu_count() or 1)
+MOST_LOOKED_AT = 20_000  # files, to count the unreadable ones once one was found
 
 
 class FileImages:
@@ -39,11 +40,15 @@ class FileImages:
         """Height and width in pixels, (B, 2) int64, from the files' headers; read once per file.
 
         Raises:
-            ValueError: a file is not an image that Pillow can read; the message names it.
+            ValueError: a file is not an image that Pillow can read; the message names it, and says how many
+                others are like it.
         """
         unread = indices[self._sizes[indices, 0] == 0].unique().tolist()
-        for index, size in zip(unread, self._pool.map(self._read_size, unread), strict=True):
-            self._sizes[index] = torch.tensor(size)
+        try:
+            for index, size in zip(unread, self._pool.map(self._read_size, unread), strict=True):
+                self._sizes[index] = torch.tensor(size)
+        except ValueError as error:
+            raise ValueError(f"{error} ({self._how_many()})") from None
         return self._sizes[indices]
 
     def crop_resize(self, indices: Tensor, boxes: Tensor, size: int, device: str = "cpu") -> Tensor:
@@ -55,6 +60,13 @@ class FileImages:
         crops = list(self._pool.map(self._read_crop, indices.tolist(), boxes.tolist(), [size] * len(indices)))
         batch = torch.from_numpy(np.stack(crops)).to(device, non_blocking=True)
         return batch.permute(0, 3, 1, 2).float().div_(255)
+
+    def _how_many(self) -> str:
+        """Of the first files, how many cannot be opened: so that all are mended at once."""
+        looked_at = self.paths[:MOST_LOOKED_AT]
+        wrong = sum(self._pool.map(is_unreadable, looked_at))
+        more = "" if len(looked_at) == len(self.paths) else " first"
+        return f"of the{more} {len(looked_at)} files {wrong} cannot be read"
 
     def _read_size(self, index: int) -> tuple[int, int]:
         with open_image(self.paths[index]) as image:
@@ -75,8 +87,17 @@ def open_image(path: Path) -> Image.Image:
     """
     try:
         return Image.open(path)
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read the image file {path}: {error}") from error
+
+
+def is_unreadable(path: Path) -> bool:
+    """Whether the file's header is not that of an image."""
+    try:
+        open_image(path).close()
+    except ValueError:
+        return True
+    return False
 
 
 def decode(path: Path) -> Image.Image:

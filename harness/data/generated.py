@@ -61,4 +61,5 @@ ENTRY = Entry(
     validate=_validate,
     count_classes=lambda args, data_dir: args["classes"],
     for_reports=False,
+    counts=lambda args: (args["classes"], args["train"], args["test"]),
 )

@@ -51,7 +51,7 @@ def list_images(part: Path, classes: Sequence[str], root: Path) -> Files:
     labels: list[int] = []
     for label, name in enumerate(classes):
         folder = part / name
-        found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+        found = sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in SUFFIXES)
         if not found:
             state = "has no image files" if folder.is_dir() else "does not exist"
             raise ValueError(f"class '{name}': {folder} {state}")
@@ -102,16 +102,25 @@ def _decode_squares(files: Files, side: int) -> np.ndarray:
 
     from harness.data.files import THREADS, decode
 
-    def square(path: Path) -> np.ndarray:
-        image = decode(path)
+    def square(path: Path) -> np.ndarray | str:
+        try:
+            image = decode(path)
+        except ValueError as error:
+            return str(error)
         short = min(image.size)
         central = ImageOps.fit(image, (short, short))
         return np.asarray(central.resize((side, side), Image.Resampling.BILINEAR))
 
     out = np.empty((len(files.paths), side, side, 3), np.uint8)
+    wrong: list[str] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for index, pixels in enumerate(pool.map(square, files.paths)):
-            out[index] = pixels
+            if isinstance(pixels, str):
+                wrong.append(pixels)
+            else:
+                out[index] = pixels
+    if wrong:
+        raise ValueError(f"{wrong[0]} (of {len(files.paths)} files {len(wrong)} cannot be read)")
     return out
 
 

@@ -13,20 +13,22 @@ import torch
 
 from harness.data.arrays import ArrayImages
 from harness.data.base import DataSet, Images, Split
-from harness.data.entry import Entry, Files, Pixels
+from harness.data.entry import Entry, Files, Pixels, Source
 from harness.data.files import FileImages
 
-_loaded: dict[str, DataSet] = {}  # one copy per process, so that its runs (and forked workers) share it
+# One copy per process, so that its runs (and forked workers) share it. By entry, not by its name: another
+# version of a user's plugin may give the name to other data. The entry is kept, so that its id stays its own.
+_loaded: dict[tuple[int, str], tuple[Entry, DataSet]] = {}
 
 
 def load_cached(
     entry: Entry, args: Mapping[str, Any], counts: tuple[int | None, int | None], data_dir: Path
 ) -> DataSet:
     """See `harness.data.load`; `args` has every argument filled in, `counts` is (train, test)."""
-    key = json.dumps([entry.name, dict(args), counts, str(data_dir)], sort_keys=True)
+    key = id(entry), json.dumps([dict(args), counts, str(data_dir)], sort_keys=True)
     if key not in _loaded:
-        _loaded[key] = _load(entry, args, counts, data_dir)
-    return _loaded[key]
+        _loaded[key] = entry, _load(entry, args, counts, data_dir)
+    return _loaded[key][1]
 
 
 def _load(
@@ -36,6 +38,7 @@ def _load(
     if message is not None:
         raise FileNotFoundError(message)
     source = entry.load(args, data_dir)
+    check_labels(source, entry.name)
     train = subset(source.train, counts[0], source.classes, f"{entry.name}: train_images")
     test = subset(source.test, counts[1], source.classes, f"{entry.name}: test_images")
     return DataSet(
@@ -47,6 +50,24 @@ def _load(
         std=entry.std,
         fingerprint=fingerprint(train, test),
     )
+
+
+def check_labels(source: Source, name: str) -> None:
+    """Refuse parts that are empty, or whose labels do not fit the images or the number of classes.
+
+    Raises:
+        ValueError: in words for whoever wrote the loader; starts with `name`.
+    """
+    for part, found in (("training", source.train), ("test", source.test)):
+        images = len(found.images if isinstance(found, Pixels) else found.paths)
+        if not images or images != len(found.labels):
+            raise ValueError(f"{name}: the {part} part has {images} images and {len(found.labels)} labels")
+        low, high = int(found.labels.min()), int(found.labels.max())
+        if low < 0 or high >= source.classes:
+            raise ValueError(
+                f"{name}: {part} labels go from {low} to {high}; with {source.classes} classes they must lie "
+                f"in 0..{source.classes - 1}"
+            )
 
 
 def balanced_indices(labels: np.ndarray, count: int, classes: int) -> np.ndarray:

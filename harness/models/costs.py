@@ -1,31 +1,38 @@
 """What one forward pass of one image costs: parameters, and multiply-adds of convolutions and linear layers.
 
-The papers print multiply-adds as FLOPs and count neither batch norm nor pooling. `lookup` answers from
-`costs.json` without importing torch, so that planning is fast; what is not there is measured.
-The file is generated: `python -m harness.models.costs QUESTIONS.json` (or on standard input) takes a list of
-{"name", "args", "resolution", "classes"} and always adds every model at its defaults for 224 pixels and
-1,000 classes.
+Both are of the network as it is used after training: auxiliary heads (parameters whose names begin with
+"aux") do not count. The papers print multiply-adds as FLOPs and count neither batch norm nor pooling; the
+matrix products of attention do not count either.
+
+`lookup` answers from `costs.json` without importing torch, so that planning is fast; what is not there is
+measured. The file is generated: `python -m harness.models.costs QUESTIONS.json` (or on standard input) takes
+a list of {"name", "args", "resolution", "classes"} and always adds every family and every variant at its
+paper's input size for 1,000 classes.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.models import MODELS, build_model, resolve_args
+from harness.models import MODELS, VARIANTS, build_model, find, resolve
 
 COSTS_FILE = Path(__file__).with_name("costs.json")
+CLASSES = 1000  # ImageNet's, for which the papers print costs
+COUNTED = "counted on the built network: parameters and multiply-adds of convolutions and linear layers, " + (
+    "without auxiliary heads"
+)
 
 
 def lookup(name: str, args: Mapping[str, Any], *, resolution: int, classes: int) -> tuple[int, int]:
     """Parameters and multiply-adds for one RGB image of `resolution` x `resolution` pixels.
 
     Raises:
-        ValueError: an unknown model or argument, or a value out of range.
+        ValueError: an unknown model or argument, a value out of range, or images that do not fit.
     """
     return _answer(question(name, args, resolution=resolution, classes=classes))
 
@@ -34,14 +41,15 @@ def question(name: str, args: Mapping[str, Any], *, resolution: int, classes: in
     """The canonical JSON of a question: defaults filled in, arguments that change no cost left out.
 
     Raises:
-        ValueError: an unknown model or argument, or a value out of range.
+        ValueError: an unknown model or argument, a value out of range, or images that are too small.
     """
     if type(resolution) is not int or resolution < 1:
         raise ValueError(f"{name}: the resolution must be a positive number of pixels, got {resolution!r}")
-    full = resolve_args(name, args)
-    model = MODELS[name]
+    family, full = resolve(name, args)
+    model = find(family)
+    model.check_input(full, resolution)
     priced = {key: value for key, value in full.items() if model.arguments[key].changes_cost}
-    return _canonical({"name": name, "args": priced, "resolution": resolution, "classes": classes})
+    return _canonical({"name": family, "args": priced, "resolution": resolution, "classes": classes})
 
 
 def measure(
@@ -50,14 +58,28 @@ def measure(
     """Build the network without storage, pass one image through it and count.
 
     Raises:
-        ValueError: an unknown model or argument, or a value out of range.
+        ValueError: an unknown model or argument, a value out of range, or images that do not fit.
     """
     import torch
 
     with torch.device("meta"):
-        net = build_model(name, args, classes=classes, in_channels=in_channels).eval()
-        image = torch.empty(1, in_channels, resolution, resolution)
-    return sum(parameter.numel() for parameter in net.parameters()), count_macs(net, image)
+        net = build_model(name, args, classes=classes, in_channels=in_channels, initialisation="own")
+        images = torch.empty(2, in_channels, resolution, resolution)
+    try:
+        if find(name).own_initialisation:  # a library's: nobody has said which images its heads can take
+            net.train()(images)
+        macs = count_macs(net.eval(), images[:1])
+    except (RuntimeError, AssertionError, IndexError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "no reason given")
+        sides = f"{resolution} x {resolution}"
+        raise ValueError(f"{name}: cannot take images of {sides} pixels ({reason})") from error
+    return count_params(net), macs
+
+
+def count_params(net: Any) -> int:
+    """Parameters of a torch module without those of auxiliary heads."""
+    named = net.named_parameters()
+    return sum(parameter.numel() for name, parameter in named if not name.lower().startswith("aux"))
 
 
 def count_macs(net: Any, images: Any) -> int:
@@ -99,16 +121,22 @@ def _stored() -> dict[str, tuple[int, int]]:
     """The generated file: canonical question -> (parameters, multiply-adds); empty before it exists."""
     if not COSTS_FILE.exists():
         return {}
-    kept = json.loads(COSTS_FILE.read_text())
-    return {_canonical(each["question"]): (each["params"], each["macs"]) for each in kept}
+    return _by_question(json.loads(COSTS_FILE.read_text()))
 
 
-def answers(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each question once, sorted, with its measured answer; every model at its defaults is among them."""
-    defaults = [{"name": name, "args": {}, "resolution": 224, "classes": 1000} for name in MODELS]
+def answers(questions: list[dict[str, Any]], known: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """Each question once, sorted, with its answer; every family and variant is among them.
+
+    What is in `known`, answers as these, is not measured again.
+    """
+    stored = _by_question(known)
+    defaults = [
+        {"name": name, "args": {}, "resolution": find(name).input_size, "classes": CLASSES}
+        for name in (*MODELS, *VARIANTS)
+    ]
     measured = []
     for asked in sorted({question(**each) for each in [*defaults, *questions]}):
-        params, macs = measure(**json.loads(asked))
+        params, macs = stored.get(asked) or measure(**json.loads(asked))
         measured.append({"question": json.loads(asked), "params": params, "macs": macs})
     return measured
 
@@ -116,6 +144,10 @@ def answers(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def costs_text(measured: list[dict[str, Any]]) -> str:
     """The text of `costs.json`: one answer a line."""
     return "[\n" + ",\n".join(json.dumps(each) for each in measured) + "\n]\n"
+
+
+def _by_question(kept: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    return {_canonical(each["question"]): (each["params"], each["macs"]) for each in kept}
 
 
 def _canonical(asked: Mapping[str, Any]) -> str:

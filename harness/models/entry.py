@@ -31,10 +31,13 @@ class Model:
     build: Callable[..., nn.Module]  # imports torch when it is called, not before
     paper: str  # key in docs/references.bib
     note: str
-    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> arguments; usable as models
+    variants: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # name -> arguments; usable as models
     input_size: int = 224  # the paper's, in pixels
     minimum_input: Callable[[Mapping[str, Any]], int] = lambda args: 1  # smallest side, of resolved arguments
     own_initialisation: bool = False  # keeps its constructor's weights, whatever the recipe's scheme
+    rule: Callable[[Mapping[str, Any]], None] = lambda args: None  # ValueError: resolved arguments do not fit
 
     @property
     def args(self) -> dict[str, Any]:
@@ -43,6 +46,8 @@ class Model:
 
     def validate(self, args: Mapping[str, Any]) -> None:
         """Check the given arguments; those left out take their defaults.
+
+        Whether they go together is asked once all are known, by `resolve`.
 
         Raises:
             ValueError: an unknown argument, or a value of the wrong type or out of range.
@@ -58,10 +63,25 @@ class Model:
         """Every argument, checked, in the type of its default (JSON has no tuples, and may say 1 for 1.0).
 
         Raises:
-            ValueError: as `validate`.
+            ValueError: as `validate`, or values that do not go together.
         """
         self.validate(args)
-        return {name: type(default)(args.get(name, default)) for name, default in self.args.items()}
+        full = {name: type(default)(args.get(name, default)) for name, default in self.args.items()}
+        try:
+            self.rule(full)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+        return full
+
+    def check_input(self, args: Mapping[str, Any], resolution: int) -> None:
+        """Refuse images that are too small for the network; `args` are resolved, `resolution` is in pixels.
+
+        Raises:
+            ValueError: how many pixels it needs.
+        """
+        least = self.minimum_input(args)
+        if resolution < least:
+            raise ValueError(f"{self.name}: images need at least {least} pixels a side, got {resolution}")
 
 
 def counts(default: tuple[int, ...], *, at_most: int) -> Argument:
@@ -91,6 +111,15 @@ def number(default: float, *, low: float, high: float) -> Argument:
     return Argument(default=default, words=f"a number from {low:g} to {high:g}", accepts=accepts)
 
 
+def whole(default: int, *, low: int, high: int) -> Argument:
+    """A whole number from `low` to `high`, both included."""
+    return Argument(
+        default=default,
+        words=f"a whole number from {low} to {high}",
+        accepts=lambda value: type(value) is int and low <= value <= high,
+    )
+
+
 def choice(*values: str) -> Argument:
     """One of a few words; the first is the default."""
     words = " or ".join(f"'{value}'" for value in values)
@@ -107,6 +136,21 @@ def switch(default: bool, *, changes_cost: bool) -> Argument:
         accepts=lambda value: isinstance(value, bool),
         changes_cost=changes_cost,
     )
+
+
+def scaled_channels(count: int, width: float) -> int:
+    """A channel count of the paper times `width`, to the nearest integer, halves upwards.
+
+    >>> [scaled_channels(count, 0.0390625) for count in (32, 64, 96, 128)]  # 1.25, 2.5, 3.75, 5
+    [1, 3, 4, 5]
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    scaled = math.floor(count * width + 0.5)
+    if scaled < 1:
+        raise ValueError(f"width {width:g} leaves no channel of {count}")
+    return scaled
 
 
 def unknown(kind: str, name: str, valid: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
-"""Residual networks: He et al.'s original and its refinements B, C and D in one family.
+"""Residual networks: He et al.'s original, its refinements B, C and D, and ResNeXt in one family.
 
 Papers: he2016deep, arXiv:1512.03385, Table 1 (depths, channels) and Fig. 5 (blocks);
+xie2017aggregated, arXiv:1611.05431, Table 1 (groups);
 he2019bag, arXiv:1812.01187, Sec. 4 and Fig. 2 (the refinements):
 
 - stride_in: the convolution of a bottleneck's main path that halves the resolution: the first "1x1" (He et
@@ -16,19 +17,25 @@ leave open are GluonCV's: the average pool keeps the odd last row and column (ce
 padding. B is torchvision's resnet50; names of parameters and buffers are torchvision's as well (timm's for C
 and D), so weights trained there load here without a key map.
 
+ResNeXt's bottlenecks have `groups` x `group_width` channels instead of 64 in the 3x3 convolutions of stage 1,
+twice as many in each later stage, and their 3x3 convolutions are split into `groups`; their outputs are as
+wide as ResNet's. With 32 x 4 and stride_in="3x3" this is torchvision's resnext50_32x4d.
+
 At 32 pixels the feature maps have sides 16 (stem), 8 (max-pool and stage 1), 4, 2 and 1. A depth of three
 numbers leaves stage 4 out, for inputs so small that it would see a single pixel.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-STAGE_CHANNELS = (64, 128, 256, 512)  # of the 3x3 convolutions, He et al. 2016, Table 1
+from harness.models.entry import scaled_channels
+from harness.models.initialise import starts_at_zero
+from harness.models.rules import RESNET_CHANNELS, groups_divide_channels
+
 STEM_CHANNELS = 64
 FIRST_STAGE_STRIDE, LATER_STAGE_STRIDE = 1, 2  # the max-pool comes before the first stage
 
@@ -45,11 +52,13 @@ class ResNetConfig:
     stride_in: str | None = None  # 1x1 | 3x3; None with basic blocks
     shortcut: str = "conv"  # conv | avgpool
     zero_gamma: bool = False  # the last batch norm of each residual block starts at 0
+    groups: int = 1  # of each 3x3 convolution of a bottleneck; ResNeXt's cardinality
+    group_width: int = 64  # channels of each group in the first stage
     in_channels: int = 3
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.depth) <= len(STAGE_CHANNELS):
-            raise ValueError(f"depth must name 1 to {len(STAGE_CHANNELS)} stages, got {len(self.depth)}")
+        if not 1 <= len(self.depth) <= len(RESNET_CHANNELS):
+            raise ValueError(f"depth must name 1 to {len(RESNET_CHANNELS)} stages, got {len(self.depth)}")
         if self.block not in BLOCKS:
             raise ValueError(f"block must be 'bottleneck' or 'basic', got {self.block!r}")
         if self.stem not in ("7x7", "deep"):
@@ -60,17 +69,17 @@ class ResNetConfig:
             raise ValueError(f"stride_in must be '1x1' or '3x3', got {self.stride_in!r}")
         if self.block == "basic" and self.stride_in is not None:
             raise ValueError("a basic block has no stride_in: its stride is always in its first 3x3")
+        if self.block == "basic" and (self.groups, self.group_width) != (1, RESNET_CHANNELS[0]):
+            raise ValueError("a basic block has no groups")
+        groups_divide_channels({"depth": self.depth, "width": self.width, **self._groups})
+
+    @property
+    def _groups(self) -> dict[str, int]:
+        return {"groups": self.groups, "group_width": self.group_width}
 
     def channels(self, count: int) -> int:
-        """A channel count of the paper times `width`, to the nearest integer, halves upwards.
-
-        Raises:
-            ValueError: nothing is left.
-        """
-        scaled = math.floor(count * self.width + 0.5)
-        if scaled < 1:
-            raise ValueError(f"width {self.width:g} leaves no channel of {count}")
-        return scaled
+        """A channel count of the paper times `width`. Raises ValueError: nothing is left."""
+        return scaled_channels(count, self.width)
 
 
 class Bottleneck(nn.Module):
@@ -78,13 +87,14 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, inner: int, stride: int, config: ResNetConfig) -> None:
+    def __init__(self, inputs: int, channels: int, stride: int, config: ResNetConfig) -> None:
         super().__init__()
-        outputs = self.expansion * inner
+        outputs = self.expansion * config.channels(channels)
+        inner = config.channels(channels * config.groups * config.group_width // RESNET_CHANNELS[0])
         stride_1x1, stride_3x3 = (stride, 1) if config.stride_in == "1x1" else (1, stride)
         self.conv1 = _conv(inputs, inner, kernel=1, stride=stride_1x1)
         self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = _conv(inner, inner, kernel=3, stride=stride_3x3)
+        self.conv2 = _conv(inner, inner, kernel=3, stride=stride_3x3, groups=config.groups)
         self.bn2 = nn.BatchNorm2d(inner)
         self.conv3 = _conv(inner, outputs, kernel=1)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -97,7 +107,7 @@ class Bottleneck(nn.Module):
         return self.bn3
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, 4 inner, ceil(H / stride), ceil(W / stride))."""
+        """(B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride))."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -110,8 +120,9 @@ class Basic(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, inner: int, stride: int, config: ResNetConfig) -> None:
+    def __init__(self, inputs: int, channels: int, stride: int, config: ResNetConfig) -> None:
         super().__init__()
+        inner = config.channels(channels)
         self.conv1 = _conv(inputs, inner, kernel=3, stride=stride)
         self.bn1 = nn.BatchNorm2d(inner)
         self.conv2 = _conv(inner, inner, kernel=3)
@@ -150,7 +161,10 @@ class ResNet(nn.Module):
             stage, width = _stage(index, width, config)
             self.add_module(name, stage)
         self.fc = nn.Linear(width, config.classes)
-        initialise(self, zero_gamma=config.zero_gamma)
+        if config.zero_gamma:
+            for block in self.modules():
+                if isinstance(block, Bottleneck | Basic):
+                    starts_at_zero(block.last_norm)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
@@ -159,32 +173,9 @@ class ResNet(nn.Module):
         return self.fc(x.mean(dim=(2, 3)))
 
 
-def initialise(net: nn.Module, *, zero_gamma: bool) -> None:
-    """Fill every parameter of `net`, drawing from torch's default generator in the order of the modules.
-
-    Convolutions: N(0, 2 / fan_out), fan_out = kernel area x output channels (he2015delving, Sec. 2.2); the
-    text of he2019bag, Sec. 2.1, names Xavier's rule, its authors' code a variant of He's. Batch norm: gamma
-    1, beta 0; gamma 0 in the last one of each residual block if `zero_gamma` (he2019bag, Sec. 3.1).
-    Linear: N(0, 0.01^2), bias 0 (goyal2017accurate, Sec. 5.1).
-    """
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.bias)
-    if zero_gamma:
-        for module in net.modules():
-            if isinstance(module, Bottleneck | Basic):
-                nn.init.zeros_(module.last_norm.weight)
-
-
-def _conv(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> nn.Conv2d:
+def _conv(inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """Without bias: a batch norm follows. Padded so that stride 1 keeps the resolution."""
-    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
 
 
 def _stem(config: ResNetConfig) -> nn.Module:
@@ -206,11 +197,11 @@ def _stem(config: ResNetConfig) -> nn.Module:
 def _stage(index: int, inputs: int, config: ResNetConfig) -> tuple[nn.Sequential, int]:
     """The blocks of one stage, and how many channels come out."""
     block = BLOCKS[config.block]
-    inner = config.channels(STAGE_CHANNELS[index])
-    outputs = inner * block.expansion
+    channels = RESNET_CHANNELS[index]
+    outputs = config.channels(channels) * block.expansion
     stride = LATER_STAGE_STRIDE if index else FIRST_STAGE_STRIDE
-    first = block(inputs, inner, stride, config)
-    others = [block(outputs, inner, 1, config) for _ in range(config.depth[index] - 1)]
+    first = block(inputs, channels, stride, config)
+    others = [block(outputs, channels, 1, config) for _ in range(config.depth[index] - 1)]
     return nn.Sequential(first, *others), outputs
 
 

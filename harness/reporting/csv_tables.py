@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from harness.analysis.findings import CellFinding, Effect, Level, TableFinding
+from harness.analysis.findings import (
+    CellFinding,
+    ClaimFinding,
+    Effect,
+    Level,
+    SpeedFinding,
+    SpeedRow,
+    TableFinding,
+)
+from harness.study.plan import Claim
 
 _LEVEL = tuple(f.name for f in fields(Level) if f.name not in ("secondary", "values"))
 _EFFECT = tuple(f.name for f in fields(Effect) if f.name != "differences")
@@ -24,11 +34,55 @@ def to_csv(table: TableFinding) -> str:
     head = ["row", "column", "arm_id", "tricks", *_LEVEL, *metrics, *(f"seed_{seed}" for seed in seeds)]
     head += [text for name in printed for text in (f"paper_{name}", f"paper_{name}_status")]
     head += [f"effect_{name}" for name in _EFFECT]
+    return _text(
+        head,
+        ([*_level(cell, metrics, seeds), *_paper(cell, printed), *_effect(cell)] for cell in table.cells),
+    )
+
+
+def claims_to_csv(claims: Sequence[ClaimFinding]) -> str:
+    """One line per claim: the claim's own fields, then the finding's, then one column per seed."""
+    said = [f.name for f in fields(Claim) if f.name not in ("column", "versus_column")]
+    found = [f.name for f in fields(ClaimFinding) if f.name not in ("claim", "differences")]
+    seeds = sorted({seed for claim in claims for seed in claim.differences})
+    rows = (
+        [
+            *(getattr(claim.claim, name) for name in said),
+            *(getattr(claim, name) for name in found),
+            *(claim.differences.get(seed) for seed in seeds),
+        ]
+        for claim in claims
+    )
+    return _text([*said, *found, *(f"seed_{seed}" for seed in seeds)], rows)
+
+
+def speed_to_csv(speed: SpeedFinding) -> str:
+    """One line per row: steps to the target, one column per seed (empty: not reached, or not run)."""
+    names = [f.name for f in fields(SpeedRow) if f.name not in ("row", "steps", "paper", "paper_factor")]
+    rows = [(panel, row) for panel in speed.panels for row in panel.rows]
+    seeds = sorted({seed for _, row in rows for seed in row.steps})
+    head = ["row", "column", "target_top1", *names, *(f"steps_seed_{seed}" for seed in seeds)]
+    head += ["paper_steps_m", "paper_status", "paper_factor"]
+    lines = (
+        [
+            row.row,
+            panel.column,
+            panel.target_top1,
+            *(getattr(row, name) for name in names),
+            *(row.steps.get(seed) for seed in seeds),
+            *((row.paper.value, row.paper.status) if row.paper else (None, None)),
+            row.paper_factor,
+        ]
+        for panel, row in rows
+    )
+    return _text(head, lines)
+
+
+def _text(head: list[str], rows: Iterable[list[object]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(head)
-    for cell in table.cells:
-        writer.writerow([*_level(cell, metrics, seeds), *_paper(cell, printed), *_effect(cell)])
+    writer.writerows(rows)
     return buffer.getvalue()
 
 

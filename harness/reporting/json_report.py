@@ -19,16 +19,19 @@ RUN_FIELDS = (
 
 
 def to_json(report: ReportInput) -> str:
-    """Keys: schema, title, study, size, header, notes, findings, arms, runs, provenance.
+    """Keys: schema, title, study, size, header, notes, findings, claims, speed, arms, runs, provenance.
 
     Keys are sorted, numbers are exact, absent numbers are null. There is no time of day and no tracking id
-    in it, so the same findings give the same bytes. `runs` has every run of the plan, in the plan's order.
+    in it, so the same findings give the same bytes. `runs` has every run of the plan, in the plan's order,
+    with the metrics of plugins. docs/json.md lists the keys of `claims` and `speed`.
     """
     plan = report.plan
     arms = {
         arm_id: {"label": plan.arm_labels.get(arm_id), **dataclasses.asdict(arm)}
         for arm_id, arm in plan.arms.items()
     }
+    findings = dataclasses.asdict(report.findings)
+    claims, speed = findings.pop("claims"), findings.pop("speed")
     data = {
         "schema": SCHEMA_VERSION,
         "title": report.title,
@@ -36,7 +39,9 @@ def to_json(report: ReportInput) -> str:
         "size": report.findings.size,
         "header": plan.header,
         "notes": plan.notes,
-        "findings": dataclasses.asdict(report.findings),
+        "findings": findings,
+        "claims": [{**claim.pop("claim"), **claim} for claim in claims],
+        "speed": speed,
         "arms": arms,
         "runs": _runs(report),
         "provenance": report.provenance,
@@ -47,10 +52,12 @@ def to_json(report: ReportInput) -> str:
 
 def _runs(report: ReportInput) -> list[dict[str, Any]]:
     records = {str(row["run_id"]): row for row in report.records.to_dict("records")}
+    more = (name for arm in report.plan.arms.values() for name in arm.recipe.metrics)
+    fields = tuple(dict.fromkeys((*RUN_FIELDS, *more)))
     runs = []
     for run in report.plan.runs:
         record = records.get(run.run_id, {})
-        known = {key: record[key] for key in RUN_FIELDS if key in record}
+        known = {key: record[key] for key in fields if key in record}
         planned = {"run_id": run.run_id, "arm_id": run.arm_id, "seed": run.seed, "status": "not run"}
         runs.append(planned | known)
     return runs

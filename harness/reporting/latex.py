@@ -26,6 +26,8 @@ _ESCAPES = {
     "≈": r"$\approx$",
     "▲": r"$\uparrow$",
     "▼": r"$\downarrow$",
+    "✓": r"$\surd$",
+    "✗": r"$\times$",
     "†": r"\textsuperscript{$\dagger$}",
     "−": r"$-$",
     "—": "---",

@@ -6,23 +6,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from harness.analysis.findings import GLYPHS, CellFinding, Effect, TableFinding
-from harness.study.plan import PaperValue, Plan
+from harness.analysis.findings import ACCURACIES, GLYPHS, CellFinding, Effect, Settings, TableFinding
+from harness.study.plan import PaperValue, Plan, PlannedRun
+from harness.study.spec import MEMBER_STRIDE
 
 MEMORY_MARK = "†"
 MEMORY_NOTE = f"{MEMORY_MARK} The paper's value from memory, not verified against the printed table."
 
-_METRICS = {"top1": "top-1", "top5": "top-5", "loss": "loss"}
-
-
-def metric_name(metric: str) -> str:
-    """`top1` -> `top-1`; other metrics keep their name."""
-    return _METRICS.get(metric, metric.replace("_", " "))
-
 
 def percent_suffix(metric: str) -> str:
     """The unit of a metric in a column title."""
-    return ", %" if metric.startswith("top") else ""
+    return ", %" if metric in ACCURACIES else ""
+
+
+def effect_suffix(settings: Settings) -> str:
+    """The unit of an effect in a column title."""
+    return ", pp" if settings.in_percent else ""
 
 
 def verdict_text(effect: Effect) -> str:
@@ -33,11 +32,11 @@ def verdict_text(effect: Effect) -> str:
 def short_name(key: str) -> str:
     """How a table is called in running text.
 
-    >>> short_name("table5"), short_name("ladder")
-    ('Table 5', 'ladder')
+    >>> short_name("table5"), short_name("figure_3a"), short_name("ladder"), short_name("tablet")
+    ('Table 5', 'Figure 3a', 'ladder', 'tablet')
     """
-    found = re.fullmatch(r"table_?(\w+)", key)
-    return f"Table {found.group(1)}" if found else key
+    found = re.fullmatch(r"(table|figure)_?(\d\w*)", key)
+    return f"{found.group(1).capitalize()} {found.group(2)}" if found else key
 
 
 def table_name(table: TableFinding) -> str:
@@ -70,6 +69,12 @@ def arm_name(plan: Plan, arm_id: str) -> str:
     """The label of an arm ("table / row / column"), or the first digits of its identity."""
     table, slash, rest = plan.arm_labels.get(arm_id, arm_id[:12]).partition(" / ")
     return f"{short_name(table)}{slash}{rest}"
+
+
+def run_name(plan: Plan, run: PlannedRun) -> str:
+    """The label of a run's arm, and which member of an ensemble it is where it is no row's own run."""
+    member = run.seed // MEMBER_STRIDE
+    return arm_name(plan, run.arm_id) + (f", member {member + 1}" if member else "")
 
 
 def as_sentences(value: Any) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ MINUS = "\u2212"
 DASH = "\u2014"
 MOST_DIGITS = 2  # of a percentage
 
+Digits = int | None  # decimals; None: four significant digits, for metrics of any unit
+
 
 def digits_for(standard_error: float | None) -> int:
     """Decimals that a value with this standard error deserves: ceil(-log10 SE) + 1, from 0 to 2.
@@ -21,19 +23,19 @@ def digits_for(standard_error: float | None) -> int:
     return min(max(math.ceil(-math.log10(standard_error)) + 1, 0), MOST_DIGITS)
 
 
-def number(value: float, digits: int = MOST_DIGITS) -> str:
+def number(value: float, digits: Digits = MOST_DIGITS) -> str:
     """A number with a fixed count of decimals; zero never carries a sign.
 
-    >>> number(-1.234), number(-0.001), number(86.4)
-    ('−1.23', '0.00', '86.40')
+    >>> number(-1.234), number(-0.001), number(86.4), number(0.123456, None)
+    ('−1.23', '0.00', '86.40', '0.1235')
     """
-    text = f"{value:.{digits}f}"
+    text = f"{value:.4g}" if digits is None else f"{value:.{digits}f}"
     if float(text) == 0:
         return text.lstrip("-")
     return text.replace("-", MINUS)
 
 
-def signed(value: float, digits: int = MOST_DIGITS) -> str:
+def signed(value: float, digits: Digits = MOST_DIGITS) -> str:
     """A difference: always with its sign.
 
     >>> signed(0.5), signed(-0.5), signed(0.0)
@@ -43,7 +45,7 @@ def signed(value: float, digits: int = MOST_DIGITS) -> str:
     return f"+{text}" if value > 0 and float(text) != 0 else text
 
 
-def interval(low: float | None, high: float | None, digits: int = MOST_DIGITS) -> str:
+def interval(low: float | None, high: float | None, digits: Digits = MOST_DIGITS) -> str:
     """The two ends of an interval in square brackets, or nothing where there is none.
 
     >>> interval(-0.25, 1.0, 1), interval(None, None)

@@ -3,44 +3,72 @@
 from __future__ import annotations
 
 from harness.reporting.document import Block, Document, FigureBlock, Paragraph, Section
-from harness.reporting.figures.gallery import Picture
+from harness.reporting.figures.gallery import Picture, steps_key
 from harness.reporting.inputs import ReportInput
-from harness.reporting.names import table_name
+from harness.reporting.names import short_name, table_name
+from harness.reporting.places import place_labels, places
+from harness.reporting.sections.claims import claims_section
 from harness.reporting.sections.evidence import evidence
 from harness.reporting.sections.method import method
-from harness.reporting.sections.opening import answer, banner, question, scope
+from harness.reporting.sections.opening import (
+    answer,
+    banner,
+    has_sentences,
+    question,
+    scope,
+    sentences,
+)
 from harness.reporting.sections.provenance import provenance
 from harness.reporting.sections.results import main_table
 from harness.reporting.sections.settling import settling
 from harness.reporting.sections.shortfalls import shortfalls
+from harness.reporting.sections.speed import speed_section
 
 
 def outline(report: ReportInput, pictures: list[Picture]) -> Document:
     """Put the whole report together, without a format."""
-    sections = [answer(report), *_results(report, pictures), *_overview(report, pictures)]
-    sections += [settling(report), shortfalls(report)]
-    if proof := evidence(report):
-        sections.append(proof)
+    sections = [
+        answer(report),
+        claims_section(report),
+        *_results(report, pictures),
+        speed_section(report, _step_figures(report, pictures)),
+        *_overview(report, pictures),
+        settling(report),
+        shortfalls(report),
+        evidence(report),
+        method(report),
+        provenance(report),
+    ]
     return Document(
         banner=banner(report),
         title=report.title,
         question=question(report),
         scope=scope(report),
-        sections=(*sections, method(report), provenance(report)),
+        sections=tuple(section for section in sections if section is not None),
     )
 
 
 def _results(report: ReportInput, pictures: list[Picture]) -> list[Section]:
     sections = []
+    labels = place_labels(report.plan)
     for table in report.findings.tables:
-        blocks: list[Block] = [main_table(table, report.findings.settings)]
+        blocks: list[Block] = [main_table(table, report.findings.settings, labels)]
+        if not has_sentences(report):
+            blocks.append(sentences(table, f"{short_name(table.key)} in words"))
         blocks += [_block(picture) for picture in pictures if picture.table == table.key]
         sections.append(Section(table_name(table), tuple(blocks)))
     return sections
 
 
+def _step_figures(report: ReportInput, pictures: list[Picture]) -> dict[str, FigureBlock]:
+    keys = {steps_key(speed.table): speed.table for speed in report.findings.speed}
+    return {keys[picture.key]: _block(picture) for picture in pictures if picture.key in keys}
+
+
 def _overview(report: ReportInput, pictures: list[Picture]) -> list[Section]:
+    elsewhere = _step_figures(report, pictures).values()
     blocks: list[Block] = [_block(picture) for picture in pictures if picture.table is None]
+    blocks = [block for block in blocks if block not in elsewhere]
     if not blocks:
         return []
     if not report.findings.settings.comparable_to_paper and report.plan.header.get("paper"):
@@ -49,17 +77,11 @@ def _overview(report: ReportInput, pictures: list[Picture]) -> list[Section]:
 
 
 def _setting_differs(report: ReportInput) -> str:
-    arms = report.plan.arms.values()
-    places = sorted({f"{arm.recipe.data.name} at {_pixels(arm.recipe.data.resolution)}" for arm in arms})
     return (
-        f"The setting differs from the paper's: {', '.join(places)}. The values are therefore not "
-        "comparable with the printed ones; only the sign and the order of the effects may be read "
+        f"The setting differs from the paper's: {', '.join(places(report.plan))}. The values are therefore "
+        "not comparable with the printed ones; only the sign and the order of the effects may be read "
         "side by side."
     )
-
-
-def _pixels(side: int) -> str:
-    return f"{side} × {side} pixels"
 
 
 def _block(picture: Picture) -> FigureBlock:

@@ -12,19 +12,15 @@ from typing import Any
 
 import typst
 
-from harness.reporting.cells import Cell, Table
+from harness.reporting.cells import TEXT, Cell, Table
 from harness.reporting.document import Block, Document, code_spans
 from harness.reporting.html import TEMPLATES, block_kind
 
 EPOCH = datetime.datetime(
     2000, 1, 1, tzinfo=datetime.UTC
 )  # a fixed date, so that equal reports are equal files
-LONGEST_TEXT, LONGEST_DETAIL, SHORT_DETAIL, DETAIL_SHARE = (
-    90,
-    40,
-    12,
-    0.55,
-)  # in characters; second lines may wrap
+PAGE_CHARS = 108  # of the text width, in a table's type
+LONGEST_TEXT, LONGEST_DETAIL, SHORT_DETAIL, DETAIL_SHARE = 90, 40, 12, 0.55  # in characters; texts may wrap
 WHOLE_TABLE_ROWS = 8  # a table up to this length stays on one page
 FIRST_WITH_UA1 = (0, 14)  # the typst release that can check PDF/UA-1
 
@@ -77,12 +73,13 @@ def _block(block: Block) -> dict[str, Any]:
 
 
 def _table(table: Table) -> dict[str, Any]:
+    widths = column_widths(table)
     columns = [
         {
             "title": column.title,
             "kind": column.kind,
             "detail": column.detail_title if table.has_detail(index) else "",
-            "width": column_width(table, index),
+            "width": widths[index],
         }
         for index, column in enumerate(table.columns)
     ]
@@ -108,9 +105,29 @@ def _detail_length(cell: Cell) -> float:
     return min(length * DETAIL_SHARE, LONGEST_DETAIL)
 
 
-def column_width(table: Table, index: int) -> float:
-    """A share of the page for a column: the length of its longest text, tempered, so that long texts wrap."""
+def column_widths(table: Table) -> list[float]:
+    """Shares of the page for the columns, in characters.
+
+    Numbers get the length of their longest text, so that none wraps. Texts share what is left, in proportion
+    to a root of their length and at least with room for their longest word: long ones wrap.
+    """
+    needs = [_needed(table, index) for index in range(len(table.columns))]
+    texts = [index for index, column in enumerate(table.columns) if column.kind == TEXT]
+    left = PAGE_CHARS - sum(need for index, need in enumerate(needs) if index not in texts)
+    roots = {index: needs[index] ** 0.75 for index in texts}
+    for index in texts:
+        share = left * roots[index] / sum(roots.values())
+        needs[index] = min(needs[index], max(share, _longest_word(table, index)))
+    return needs
+
+
+def _needed(table: Table, index: int) -> float:
     cells = [row.cells[index] for row in table.rows]
     longest = max((max(len(cell.text), _detail_length(cell)) for cell in cells), default=0)
     words = max((len(word) for word in table.columns[index].title.split()), default=0)
-    return float(min(max(longest, words, 4), LONGEST_TEXT)) ** 0.75
+    return float(min(max(longest, words, 4), LONGEST_TEXT)) + 1.0
+
+
+def _longest_word(table: Table, index: int) -> float:
+    texts = [table.columns[index].title, *(row.cells[index].text for row in table.rows)]
+    return max((len(word) for text in texts for word in text.split()), default=0) + 1.0

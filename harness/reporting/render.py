@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from harness.reporting.cells import Table
-from harness.reporting.csv_tables import to_csv
+from harness.reporting.csv_tables import claims_to_csv, speed_to_csv, to_csv
 from harness.reporting.figures.gallery import Picture, draw_all
 from harness.reporting.html import to_html
 from harness.reporting.inputs import ReportInput
@@ -16,7 +16,10 @@ from harness.reporting.latex import to_latex
 from harness.reporting.markdown import to_markdown
 from harness.reporting.outline import outline
 from harness.reporting.pdf import to_pdf
+from harness.reporting.places import place_labels
+from harness.reporting.sections.claims import claims_table
 from harness.reporting.sections.results import main_table
+from harness.reporting.sections.speed import speed_table
 
 OWN_FOLDERS = ("tables", "figures")  # replaced as a whole, so that no file of an older report stays behind
 
@@ -50,11 +53,18 @@ def _texts(report: ReportInput, pictures: list[Picture]) -> dict[str, bytes]:
 
 
 def _tables(report: ReportInput) -> dict[str, bytes]:
-    files = {}
-    for table in report.findings.tables:
-        shown: Table = main_table(table, report.findings.settings)
+    findings = report.findings
+    files, places = {}, place_labels(report.plan)
+    for table in findings.tables:
+        shown: Table = main_table(table, findings.settings, places)
         files[f"tables/{table.key}.csv"] = to_csv(table).encode()
         files[f"tables/{table.key}.tex"] = to_latex(shown).encode()
+    for speed in findings.speed:
+        files[f"tables/{speed.table}_steps.csv"] = speed_to_csv(speed).encode()
+        files[f"tables/{speed.table}_steps.tex"] = to_latex(speed_table(speed, report)).encode()
+    if findings.claims:
+        files["tables/paper_claims.csv"] = claims_to_csv(findings.claims).encode()
+        files["tables/paper_claims.tex"] = to_latex(claims_table(findings)).encode()
     return files
 
 

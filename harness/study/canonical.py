@@ -1,7 +1,8 @@
 """The canonical text of an arm, as `spec.canonical_json` writes it, for 100,000 arms in a few seconds.
 
-Most arms of a study share their model, data, augmentation and tricks, and differ in numbers. So the text
-around the numbers is made once per combination of shared parts. A test compares with `canonical_json`.
+Most arms of a study share their model, data, augmentation and tricks, and differ in a few numbers. So the
+text around those numbers is made once per combination of the other parts. A test compares with
+`canonical_json`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 from harness.study.spec import Arm, Member, Recipe, TrickSpec, canonical_json, digest
 
 _FIELDS = sorted(field.name for field in dataclasses.fields(Recipe))
-_NUMBERS = sorted(field.name for field in dataclasses.fields(Recipe) if field.type in ("int", "float"))
+# The numbers in which the arms of one grid usually differ. Others, too, may be any number: they are parts.
+_NUMBERS = ["batch_size", "decay", "epochs", "eval_crop", "lr", "warmup_epochs", "weight_decay"]
 _SHARED = [name for name in _FIELDS if name not in _NUMBERS]
 _numbers = attrgetter(*_NUMBERS)
 _shared = attrgetter(*_SHARED)
@@ -29,6 +31,7 @@ class CanonicalText:
         # By the ids of the parts; the parts are kept beside, so that an id stays theirs.
         self._frames: dict[tuple[int, ...], tuple[Any, str]] = {}
         self._parts: dict[int, tuple[Any, str]] = {}
+        self._around: dict[tuple[Any, ...], tuple[Any, str, str]] = {}
 
     def arm_id(self, arm: Arm) -> str:
         """Equal to `arm.arm_id`, faster.
@@ -40,15 +43,11 @@ class CanonicalText:
 
     def arm(self, arm: Arm) -> str:
         """Equal to `canonical_json(dataclasses.asdict(arm))`."""
-        parts = {
-            "observes": self._part(arm.observes),
-            "plugins": self._part(arm.plugins),
-            "recipe": self.recipe(arm.recipe),
-            "source": json.dumps(arm.source),
-            "teacher": json.dumps(arm.teacher),
-            "tricks": self._part(arm.tricks),
-        }
-        return "{" + ",".join(f'"{name}":{text}' for name, text in parts.items()) + "}"
+        key = (id(arm.observes), id(arm.plugins), id(arm.tricks), arm.source, arm.teacher)
+        found = self._around.get(key)
+        if found is None:
+            found = self._around[key] = self._of_arm(arm)
+        return found[1] + self.recipe(arm.recipe) + found[2]
 
     def recipe(self, recipe: Recipe) -> str:
         """The recipe's part of the text."""
@@ -59,15 +58,19 @@ class CanonicalText:
             found = self._frames[key] = (shared, self._frame(recipe))
         numbers = _numbers(recipe)
         if not math.isfinite(sum(numbers)):  # also where finite numbers have a sum that is too large
-            wrong = [name for name, value in zip(_NUMBERS, numbers, strict=True) if not math.isfinite(value)]
-        else:
-            wrong = []
-        if wrong:
-            raise ValueError(f"{' and '.join(wrong)} must be a finite number")
+            _check_finite(recipe, _NUMBERS)
         return found[1] % numbers  # JSON writes numbers as repr does
 
+    def _of_arm(self, arm: Arm) -> tuple[Any, str, str]:
+        """What must stay alive, and the text before and after the recipe's."""
+        before = f'{{"observes":{self._part(arm.observes)},"plugins":{self._part(arm.plugins)},"recipe":'
+        source, teacher = json.dumps(arm.source), json.dumps(arm.teacher)
+        after = f',"source":{source},"teacher":{teacher},"tricks":{self._part(arm.tricks)}}}'
+        return (arm.observes, arm.plugins, arm.tricks), before, after
+
     def _frame(self, recipe: Recipe) -> str:
-        """The text with %r in place of every number."""
+        """The text with %r in place of every number of `_NUMBERS`."""
+        _check_finite(recipe, _FIELDS)
         parts = []
         for name in _FIELDS:
             text = "%r" if name in _NUMBERS else self._part(getattr(recipe, name)).replace("%", "%%")
@@ -79,6 +82,16 @@ class CanonicalText:
         if known is None:
             known = self._parts[id(value)] = (value, canonical_json(_plain(value)))
         return known[1]
+
+
+def _check_finite(recipe: Recipe, names: list[str]) -> None:
+    wrong = []
+    for name in names:
+        value = getattr(recipe, name)
+        if isinstance(value, int | float) and not math.isfinite(value):
+            wrong.append(name)
+    if wrong:
+        raise ValueError(f"{' and '.join(wrong)} must be a finite number")
 
 
 def _plain(value: Any) -> Any:

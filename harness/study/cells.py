@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.study.drafts import Draft, Row, Study, draft
+from harness.study.lookups import Unusable
 from harness.study.paper import paper_values
 from harness.study.plan import Cell, PaperValue, PlanTable
 from harness.study.problems import Location, ProblemList, unknown
 from harness.study.resolve import ArmError, Resolver
 from harness.study.schema import Table
-from harness.study.trick_sets import Unusable
 
 
 def check_rows(key: str, table: Table, rows: tuple[Row, ...], problems: ProblemList) -> None:
@@ -25,7 +25,8 @@ def check_rows(key: str, table: Table, rows: tuple[Row, ...], problems: ProblemL
     columns = _columns(table)
     for row in rows:
         _check_references(row, seen, columns, problems)
-        paper_values(row, columns, _paper_at(row), problems)
+        if row.paper:
+            paper_values(row, columns, _paper_at(row), problems)
 
 
 def resolve_table(key: str, study: Study, resolver: Resolver, problems: ProblemList, size: str) -> PlanTable:
@@ -60,8 +61,15 @@ def resolve_table(key: str, study: Study, resolver: Resolver, problems: ProblemL
                 problems.add(at, str(error), row=shown, size=size)
                 continue
             cells.append(_cell(row, column, values, *found))
+    target = table.target.model_dump(exclude_none=True) if table.target else None
     return PlanTable(
-        key=key, title=table.title, design=table.design, columns=columns, cells=tuple(cells), note=table.note
+        key=key,
+        title=table.title,
+        design=table.design,
+        columns=columns,
+        cells=tuple(cells),
+        note=table.note,
+        target=target,
     )
 
 
@@ -105,7 +113,8 @@ def _check_references(
     if row.versus is not None:
         _check_other(row, row.versus, "versus", rows, problems)
         other = rows.get(row.versus)
-        lacking = _exists_in(row, columns) - _exists_in(other, columns) if other else set()
+        is_everywhere = other is None or other.columns is None
+        lacking = set() if is_everywhere else _exists_in(row, columns) - _exists_in(other, columns)
         if other and other.cite:
             message = f"row '{row.versus}' is quoted, not trained; nothing can be compared with it"
             problems.add((*row.location, "versus"), message)

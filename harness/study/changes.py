@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,10 @@ from harness.study.uses import Use, parse_use
 Number = Annotated[float, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True)]
 Positive = Annotated[float, Field(strict=True, gt=0)]
+NotNegative = Annotated[float, Field(strict=True, ge=0)]
 Fraction1 = Annotated[float, Field(strict=True, gt=0, le=1)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Text = Annotated[str, Field(min_length=1)]
 AnyUse = Annotated[Use, PlainValidator(parse_use)]
 
 # The arguments of torch.optim's constructors that a recipe may give; lr and weight_decay are its own fields.
@@ -23,6 +26,7 @@ OPTIMIZER_ARGS: Mapping[str, frozenset[str]] = {
     "adam": frozenset({"betas", "eps", "amsgrad"}),
     "adamw": frozenset({"betas", "eps", "amsgrad"}),
     "rmsprop": frozenset({"alpha", "eps", "momentum", "centered"}),
+    "rmsprop_tf": frozenset({"alpha", "eps", "momentum"}),  # epsilon inside the square root
 }
 
 
@@ -30,6 +34,15 @@ def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
     if any(later <= earlier for earlier, later in pairwise(values)):
         raise ValueError(f"must rise from left to right, got {list(values)}")
     return values
+
+
+def _one_of(*valid: int) -> Callable[[int], int]:
+    def check(value: int) -> int:
+        if value not in valid:
+            raise ValueError(f"must be one of {', '.join(map(str, valid))}, got {value}")
+        return value
+
+    return check
 
 
 class Closed(BaseModel):
@@ -42,27 +55,44 @@ class Changes(Closed):
     """Values that replace those of the recipe, in the paper's units. What is left out stays as it is."""
 
     model: AnyUse | None = None
+    data: AnyUse | None = None  # the paper's data set; a size maps it
+    resolution: Count | None = None  # the paper's pixels; a size maps them
     # Recipe
     epochs: Positive | None = None
-    batch_size: Annotated[Whole, Field(ge=1)] | None = None
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] | None = None
+    batch_size: Count | None = None
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "rmsprop_tf"] | None = None
     optimizer_args: dict[str, StrictBool | Number | tuple[Number, ...]] | None = None
     lr: Positive | None = None
-    weight_decay: Annotated[Number, Field(ge=0)] | None = None
-    schedule: Literal["constant", "step", "cosine"] | None = None
+    weight_decay: NotNegative | None = None
+    clip_norm: NotNegative | None = None
+    clip_value: NotNegative | None = None
+    schedule: Literal["constant", "step", "cosine", "exponential"] | None = None
     milestones: Annotated[tuple[Positive, ...], AfterValidator(_rising)] | None = None
     decay: Fraction1 | None = None
-    warmup_epochs: Annotated[Number, Field(ge=0)] | None = None
+    decay_every: Positive | None = None
+    warmup_epochs: NotNegative | None = None
+    warmup_lr: NotNegative | None = None
+    warmup_shape: Literal["linear", "constant"] | None = None
     precision: Literal["fp32", "fp16", "bf16"] | None = None
-    initialisation: Literal["he_fan_out"] | None = None
+    initialisation: (
+        Literal["he_fan_out", "he_fan_in", "xavier", "truncated_normal", "gaussian", "own"] | None
+    ) = None
+    auxiliary_weight: NotNegative | None = None
+    norm_images: Annotated[Whole, Field(ge=0)] | None = None
+    shuffle: Literal["images", "within_shards", "shards"] | None = None
     eval_crop: Fraction1 | None = None
-    read_out: Literal["last_epoch"] | None = None
+    eval_crops: Annotated[Whole, AfterValidator(_one_of(1, 10, 12, 144))] | None = None
+    eval_weights: Literal["own", "raw"] | None = None
+    curve_points: Count | None = None
+    read_out: Literal["last_epoch", "median_of_last_5"] | None = None
+    metrics: tuple[Text, ...] | None = None  # of plugins
+    trainer: Text | None = None  # harness, or a training function of a plugin
     # AugmentSpec
     crop_area: Annotated[tuple[Fraction1, Fraction1], AfterValidator(_rising)] | None = None
     crop_ratio: Annotated[tuple[Positive, Positive], AfterValidator(_rising)] | None = None
     flip: Annotated[Number, Field(ge=0, le=1)] | None = None
     jitter: Annotated[Number, Field(ge=0, le=1)] | None = None
-    pca_noise: Annotated[Number, Field(ge=0)] | None = None
+    pca_noise: NotNegative | None = None
 
     def values(self) -> dict[str, Any]:
         """The fields that were given, and their values."""
@@ -71,6 +101,7 @@ class Changes(Closed):
         }
 
 
+DATA_FIELDS = frozenset({"data", "resolution"})
 AUGMENT_FIELDS = frozenset({"crop_area", "crop_ratio", "flip", "jitter", "pca_noise"})
 CHANGE_FIELDS = frozenset(Changes.model_fields)
 

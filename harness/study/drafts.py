@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from harness.study.catalogue import Catalogue
 from harness.study.problems import Location, ProblemList
 from harness.study.schema import NamedArm, StudyFile
 from harness.study.source import Source
@@ -20,15 +21,21 @@ class Draft(NamedTuple):
     model: Use | None = None  # None: the baseline's
     changes: Mapping[str, Any] = {}
     tricks: tuple[Use, ...] = ()
+    recipe: str | None = None  # a named recipe in place of the baseline's and of what the baseline sets
 
     def then(self, top: Draft) -> Draft:
-        """This draft with another one on top: its model and values win, its tricks come last."""
+        """This draft with another one on top: its model and values win, its tricks come last.
+
+        Another recipe replaces every number that was set below it.
+        """
         if self == _NOTHING:
             return top
+        keeps = bool(self.changes) and top.recipe is None
         return Draft(
             top.model or self.model,
-            {**self.changes, **top.changes} if self.changes else top.changes,
+            {**self.changes, **top.changes} if keeps else top.changes,
             self.tricks + top.tricks,
+            top.recipe or self.recipe,
         )
 
 
@@ -72,9 +79,9 @@ def draft(model: Use | None, changes: Mapping[str, Any], tricks: tuple[Use, ...]
     return Draft(model, changes, tricks)
 
 
-def named_arms(arms: Mapping[str, NamedArm], problems: ProblemList) -> dict[str, Draft]:
+def named_arms(arms: Mapping[str, NamedArm], catalogue: Catalogue, problems: ProblemList) -> dict[str, Draft]:
     """Every named arm on top of the one it starts from; arms in a circle are left out and reported."""
-    for name in _in_circles(arms, problems):
+    for name in _in_circles(arms, catalogue, problems):
         arms = {other: arm for other, arm in arms.items() if other != name}
     found: dict[str, Draft] = {BASELINE: Draft()}
     waiting = dict(arms)
@@ -84,18 +91,23 @@ def named_arms(arms: Mapping[str, NamedArm], problems: ProblemList) -> dict[str,
             break
         for name in ready:
             arm = waiting.pop(name)
-            found[name] = found[arm.start].then(draft(arm.model, arm.set.values(), arm.add))
+            own = draft(arm.model, arm.set.values(), arm.add)._replace(recipe=arm.recipe)
+            found[name] = found[arm.start].then(own)
     return found
 
 
-def teachers(tricks: tuple[Use, ...]) -> list[str]:
-    """The arms that tricks name as their teacher."""
-    return [str(value) for use in tricks for option, value in use.options if option == "teacher"]
+def _needed(tricks: tuple[Use, ...], catalogue: Catalogue) -> list[str]:
+    """The arms that tricks name: a teacher, a source, a partner."""
+    named = []
+    for use in tricks:
+        entry = catalogue.tricks.get(use.name)
+        named += [str(value) for option, value in use.options if entry and option in entry.arms]
+    return named
 
 
-def _in_circles(arms: Mapping[str, NamedArm], problems: ProblemList) -> set[str]:
-    """Arms that need themselves, through `from` or through a teacher."""
-    needs = {name: [arm.start, *teachers(arm.add)] for name, arm in arms.items()}
+def _in_circles(arms: Mapping[str, NamedArm], catalogue: Catalogue, problems: ProblemList) -> set[str]:
+    """Arms that need themselves, through `from` or through a trick that names an arm."""
+    needs = {name: [arm.start, *_needed(arm.add, catalogue)] for name, arm in arms.items()}
     circular: set[str] = set()
     done: set[str] = set()
 

@@ -6,20 +6,22 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from harness.study.catalogue import Catalogue
 from harness.study.cells import resolve_table
+from harness.study.claims import claims_of
 from harness.study.drafts import Study
-from harness.study.plan import Plan, PlannedRun, PlanTable
+from harness.study.lookups import Mode
+from harness.study.order import planned_runs
+from harness.study.plan import Plan, PlanTable
 from harness.study.problems import Problem, ProblemList, StudyError, unknown
 from harness.study.resolve import Resolver
 from harness.study.schema import Size
 from harness.study.sizes import SMOKE_SEEDS, describe, smoke
-from harness.study.spec import run_id
-from harness.study.trick_sets import Unusable
+from harness.study.spec import MEMBER_STRIDE
 
-BACKWARD_FACTOR = 3  # training costs three forward passes: forward, and twice that backward
 SMOKE_NOTE = "smoke run: shows that everything runs; its numbers mean nothing"
 
 
@@ -35,7 +37,7 @@ class ExpandOptions:
 def expand(study: Study, catalogue: Catalogue, options: ExpandOptions) -> Plan:
     """The plan of a study at one size.
 
-    Runs are unique, seed-major (all arms of seed 0, then seed 1, ...), teachers before students.
+    Runs are unique, seed-major (all arms of seed 0, then seed 1, ...), what a run needs before it.
 
     Raises:
         StudyError: every mistake that shows at this size, with file and line.
@@ -47,29 +49,29 @@ def expand(study: Study, catalogue: Catalogue, options: ExpandOptions) -> Plan:
     if options.seeds is not None and options.seeds < 1:
         message = f"the number of seeds must be at least 1, got {options.seeds}"
         raise StudyError([Problem(study.source.path, study.source.line(("seeds",)), message)])
+    if (options.seeds or 0) > MEMBER_STRIDE:
+        message = f"the number of seeds must be at most {MEMBER_STRIDE}, got {options.seeds}"
+        raise StudyError([Problem(study.source.path, study.source.line(("seeds",)), message)])
     with _without_garbage_collection():
         return _plan(study, catalogue, size, options)
 
 
 def check_sizes(study: Study, catalogue: Catalogue, problems: ProblemList) -> None:
     """Add every mistake that shows when the study is resolved, at each of its sizes."""
-    names_are_wrong = len(problems) > 0
+    mode = Mode(names_are_wrong=len(problems) > 0, priced=False)
     for name, size in study.file.sizes.items():
-        _resolve(study, catalogue, (name, size), problems, names_are_wrong=names_are_wrong)
+        _resolve(study, catalogue, (name, size), problems, mode)
 
 
 def _plan(study: Study, catalogue: Catalogue, size: Size, options: ExpandOptions) -> Plan:
     problems = study.source.problem_list()
-    resolved = _resolve(study, catalogue, (options.size, size), problems)
-    problems.raise_if_any()
     if options.smoke:
-        longest = max(arm.recipe.epochs for arm in _resolver(resolved).arms.values())
-        size = smoke(size, longest)
-        resolved = _resolve(study, catalogue, (options.size, size), problems)
+        unscaled, _ = _resolve(study, catalogue, (options.size, size), problems, Mode(priced=False))
         problems.raise_if_any()
-    resolver, tables = _resolver(resolved), resolved[1]
+        size = smoke(size, max(arm.recipe.epochs for arm in unscaled.arms.values()))
+    resolver, tables = _resolve(study, catalogue, (options.size, size), problems, Mode())
+    problems.raise_if_any()
     seeds = _seeds(study, options)
-    images = _images(size, catalogue)
     return Plan(
         study=study.name,
         size=options.size,
@@ -78,30 +80,18 @@ def _plan(study: Study, catalogue: Catalogue, size: Size, options: ExpandOptions
         tables=tables,
         arms=resolver.arms,
         arm_labels=_labels(tables, resolver),
-        runs=list(_runs(resolver, seeds, images or 0)),
-        notes=tuple(_notes(size, options, resolver)),
+        runs=planned_runs(resolver, seeds),
+        claims=claims_of(study.file),
+        notes=tuple(_notes(study, size, options, resolver)),
     )
 
 
 def _resolve(
-    study: Study,
-    catalogue: Catalogue,
-    named_size: tuple[str, Size],
-    problems: ProblemList,
-    *,
-    names_are_wrong: bool = False,
-) -> tuple[Resolver | None, tuple[PlanTable, ...]]:
+    study: Study, catalogue: Catalogue, named_size: tuple[str, Size], problems: ProblemList, mode: Mode
+) -> tuple[Resolver, tuple[PlanTable, ...]]:
     name, size = named_size
-    try:
-        resolver = Resolver(study, catalogue, size, names_are_wrong=names_are_wrong)
-    except Unusable:  # the size itself is wrong, which the check of names has reported
-        return None, ()
+    resolver = Resolver(study, catalogue, size, mode)
     return resolver, tuple(resolve_table(key, study, resolver, problems, name) for key in study.file.tables)
-
-
-def _resolver(resolved: tuple[Resolver | None, Any]) -> Resolver:
-    assert resolved[0] is not None, "a study that was loaded has usable sizes"
-    return resolved[0]
 
 
 def _seeds(study: Study, options: ExpandOptions) -> tuple[int, ...]:
@@ -109,33 +99,21 @@ def _seeds(study: Study, options: ExpandOptions) -> tuple[int, ...]:
     return tuple(range(min(count, SMOKE_SEEDS) if options.smoke else count))
 
 
-def _images(size: Size, catalogue: Catalogue) -> int | None:
-    return size.train_images or catalogue.data[size.data.name].train_images
-
-
-def _runs(resolver: Resolver, seeds: tuple[int, ...], images: int) -> Iterator[PlannedRun]:
-    work = [
-        (
-            arm_id,
-            arm.teacher,
-            float(BACKWARD_FACTOR * resolver.costs[arm_id].macs * images) * arm.recipe.epochs,
-        )
-        for arm_id, arm in resolver.arms.items()
-    ]
-    for seed in seeds:
-        for arm_id, teacher, macs in work:
-            needs = () if teacher is None else (run_id(teacher, seed),)
-            yield PlannedRun(run_id=run_id(arm_id, seed), arm_id=arm_id, seed=seed, needs=needs, macs=macs)
-
-
 def _labels(tables: tuple[PlanTable, ...], resolver: Resolver) -> dict[str, str]:
+    """Where an arm is shown first; else why it is trained."""
     labels: dict[str, str] = {}
+    observers: dict[str, str] = {}
     for table in tables:
         for cell in table.cells:
             if cell.arm_id is not None and cell.arm_id not in labels:
-                labels[cell.arm_id] = " / ".join(filter(None, (table.key, cell.row, cell.column)))
-    for arm_id, name in resolver.teachers.items():
-        labels.setdefault(arm_id, f"teacher / {name}")
+                label = f"{table.key} / {cell.row}" + (f" / {cell.column}" if cell.column else "")
+                labels[cell.arm_id] = label
+                if resolver.arms[cell.arm_id].observes:
+                    observers[cell.arm_id] = label
+    for arm_id, name in resolver.named.items():
+        labels.setdefault(arm_id, name)
+    for arm_id, label in observers.items():
+        labels.setdefault(resolver.arms[arm_id].observes[0].arm, f"trained for / {label}")
     return labels
 
 
@@ -147,6 +125,7 @@ def _header(study: Study, size: Size, options: ExpandOptions) -> dict[str, Any]:
         "expect": file.expect,
         "unknown": list(file.unknown),
         "metric": file.metric,
+        "metrics": list(file.metrics),
         "smallest_effect": size.smallest_effect or file.smallest_effect,
         "seeds": {"start": file.seeds.start, "at_most": file.seeds.at_most},
         "smoke": options.smoke,
@@ -154,18 +133,22 @@ def _header(study: Study, size: Size, options: ExpandOptions) -> dict[str, Any]:
     }
 
 
-def _notes(size: Size, options: ExpandOptions, resolver: Resolver) -> Iterator[str]:
+def _notes(study: Study, size: Size, options: ExpandOptions, resolver: Resolver) -> Iterator[str]:
     if options.smoke:
         yield SMOKE_NOTE
+    for plugin in study.file.plugins:
+        name = PurePosixPath(plugin).name
+        yield f"code of {name} (sha256 {resolver.catalogue.plugin_hashes[name][:8]}) runs in this study"
     yield from describe(size, resolver.baseline(), resolver.scale.baseline_epochs)
     for name, replacement in size.replace.items():
         if name in resolver.replaced:
             yield f"{name} is replaced by {replacement.by} at this size: {replacement.because}"
-    entry = resolver.catalogue.data[size.data.name]
-    if not entry.for_reports:
-        yield f"{entry.name} is generated, for benchmarks only; its results belong in no report"
-    if _images(size, resolver.catalogue) is None:
-        yield f"how many images {entry.name} has is not known before its files are read; costs are given as 0"
+    sets = {arm.recipe.data.name: arm.recipe.data for arm in resolver.arms.values()}
+    for name, data in sets.items():
+        if not resolver.catalogue.data[name].for_reports:
+            yield f"{name} is generated, for benchmarks only; its results belong in no report"
+        if resolver.inputs.train_images(data) is None:
+            yield f"how many images {name} has is not known before its files are read; costs are given as 0"
 
 
 @contextmanager

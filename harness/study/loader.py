@@ -6,9 +6,11 @@ from pathlib import Path
 
 from harness.study.catalogue import Catalogue
 from harness.study.cells import check_rows
+from harness.study.claims import check_claims
 from harness.study.designs import make_rows
 from harness.study.drafts import Row, Study, named_arms
 from harness.study.expand import check_sizes
+from harness.study.mentions import recipe_names
 from harness.study.names import check_names, check_sizes_exist
 from harness.study.problems import Problem, StudyError
 from harness.study.recipes import RECIPES
@@ -38,8 +40,9 @@ def load_study(path: Path, catalogue: Catalogue) -> Study:
     for key, table in file.tables.items():
         rows[key] = make_rows(key, table, problems)
         check_rows(key, table, rows[key], problems)
-    study = Study(file=file, source=source, arms=named_arms(file.arms, problems), rows=rows)
-    if file.baseline.recipe in RECIPES and _cells(study) <= CHEAP_CELLS:
+    check_claims(file, rows, problems)
+    study = Study(file=file, source=source, arms=named_arms(file.arms, catalogue, problems), rows=rows)
+    if all(recipe in RECIPES for _, recipe in recipe_names(file)) and _cells(study) <= CHEAP_CELLS:
         check_sizes(study, catalogue, problems)
     found = [*unreadable, *problems.problems()]
     if found:

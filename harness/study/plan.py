@@ -8,6 +8,8 @@ from typing import Any
 
 from harness.study.spec import Arm, RunSpec
 
+MEASURES = ("top1", "top5", "loss", "train_loss", "steps_to_target")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperValue:
@@ -26,7 +28,7 @@ class Cell:
     arm_id: str | None  # None: a number quoted from elsewhere, nothing is trained
     tricks: tuple[str, ...]  # the tricks that are on, in order, recipe-only ones too
     versus: str | None  # label of the row (same table, same column) this one is compared with
-    paper: Mapping[str, PaperValue] = field(default_factory=dict)  # metric -> value
+    paper: Mapping[str, PaperValue] = field(default_factory=dict)  # metric, or another name of study.paper
     paper_versus: str | None = None  # the row the paper's own effect is measured from, where it differs
     note: str | None = None
 
@@ -41,6 +43,22 @@ class PlanTable:
     columns: tuple[str | None, ...]
     cells: tuple[Cell, ...]
     note: str | None = None
+    target: Mapping[str, Any] | None = None  # accuracy for steps_to_target: {"row": label} or {"top1": 72.2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One sentence of the paper that two trained rows of a table can answer."""
+
+    says: str
+    source: str
+    table: str
+    row: str
+    versus: str
+    column: str | None = None  # None: the table has no columns
+    versus_column: str | None = None  # None: the same column
+    measure: str = "top1"  # one of MEASURES
+    expect: str = "higher"  # higher | lower
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,15 +68,20 @@ class PlannedRun:
     run_id: str
     arm_id: str
     seed: int
-    needs: tuple[str, ...]  # run_ids: teacher before student
-    macs: float  # multiply-adds of the whole training: 3 x forward x images x epochs
+    needs: tuple[str, ...]  # run_ids: teacher, source and observed runs
+    macs: (
+        float  # multiply-adds of a training, 3 x forward x images x epochs, or of an evaluation
+    )
     time_s: float | None = None  # estimated from measured throughput, where a record exists
     done: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
 class Plan:
-    """A study at one size, expanded. Runs are in submission order: seed-major, needs first."""
+    """A study at one size, expanded. Runs are in submission order: seed-major, needs first.
+
+    Beside every arm at each of `seeds` there are the further members of ensembles, with seeds of their own.
+    """
 
     study: str
     size: str
@@ -68,6 +91,7 @@ class Plan:
     arms: Mapping[str, Arm]  # arm_id -> arm
     arm_labels: Mapping[str, str]  # arm_id -> the first "table / row / column" that shows it
     runs: list[PlannedRun]
+    claims: tuple[Claim, ...] = ()
     notes: tuple[str, ...] = ()  # substitutions and everything else a reader of this size must know
 
     def spec(self, run: PlannedRun) -> RunSpec:

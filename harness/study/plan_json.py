@@ -1,18 +1,23 @@
 """`harness plan --json`: the plan as plain data, with a stable schema.
 
-schema          1; grows when a key changes its meaning or goes
+schema          2; grows when a key changes its meaning or goes
 study, size     names
-header          paper, question, expect, unknown, metric, smallest_effect (percentage points), seeds, smoke,
-                size_line
-seeds           [0, 1, ...]
+header          paper, question, expect, unknown, metric, metrics (of plugins), smallest_effect (percentage
+                points), seeds, smoke, size_line
+seeds           [0, 1, ...]: the rows are read at these
 notes           [text]: what the size scales and replaces
-tables          [{key, title, design, columns, note, cells}]
+claims          [{says, source, table, row, versus, column, versus_column, measure, expect}]
+tables          [{key, title, design, columns, note, target, cells}]
+                target: {row: label} or {top1: percent}, for steps_to_target; null: none
   cells         [{row, column, arm_id, tricks, versus, paper, paper_versus, note}]
                 arm_id null: quoted, not trained
-    paper       {metric: {value, status}}; value in percent; status is verified or memory
-arms            {arm_id: {label, recipe, tricks, teacher}}; recipe: every field of study.spec.Recipe
-runs            [{run_id, arm_id, seed, needs, macs, time_s, done}] in submission order
-                macs: multiply-adds of the whole training; time_s null: nothing measured yet
+    paper       {name: {value, status}}; top1 and top5 in percent, others as study.paper says; status is
+                verified or memory
+arms            {arm_id: {label, recipe, tricks, teacher, source, observes, plugins}}; recipe: every field of
+                study.spec.Recipe; observes not empty: nothing is trained, [{arm, runs}] are evaluated together
+runs            [{run_id, arm_id, seed, needs, macs, time_s, done}] in submission order; those with other seeds
+                than `seeds` are further members of ensembles, and what these need
+                macs: multiply-adds of the whole training, or of evaluating; time_s null: nothing measured yet
 totals          {cells, arms, runs, done, macs, time_s, shared_runs_saved}
                 macs and time_s: of the runs that are not done
                 shared_runs_saved: runs that the tables would train again if they did not share them
@@ -25,7 +30,7 @@ from typing import Any
 
 from harness.study.plan import Cell, Plan, PlanTable
 
-PLAN_SCHEMA = 1
+PLAN_SCHEMA = 2
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -37,6 +42,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "header": dict(plan.header),
         "seeds": list(plan.seeds),
         "notes": list(plan.notes),
+        "claims": [dataclasses.asdict(claim) for claim in plan.claims],
         "tables": [_table(table) for table in plan.tables],
         "arms": {
             arm_id: {"label": plan.arm_labels[arm_id], **dataclasses.asdict(arm)}
@@ -70,6 +76,7 @@ def _table(table: PlanTable) -> dict[str, Any]:
         "design": table.design,
         "columns": list(table.columns),
         "note": table.note,
+        "target": None if table.target is None else dict(table.target),
         "cells": [_cell(cell) for cell in table.cells],
     }
 

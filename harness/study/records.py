@@ -4,7 +4,8 @@ runs/<run_id>/spec.json          the resolved spec, written first
               events.jsonl       append-only: one line per epoch, attempts, heartbeats
               env.json           versions, device, threads of the attempt that finished
               checkpoint.pt      the newest complete state (absent once the run has ended, unless kept)
-              weights.pt         final weights, where another run needs them
+              weights.pt         the network that was evaluated, for runs that need it
+              weights_raw.pt     the trained one, where a trick evaluates another (an average of weights)
               predictions.bin    one bit per test image: 1 where the top-1 answer was right
               summary.json       written last, atomically: a run without it has not ended
               lock               held (flock) by the process that is training the run
@@ -54,6 +55,10 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         return self.path / "weights.pt"
+
+    @property
+    def raw_weights(self) -> Path:
+        return self.path / "weights_raw.pt"
 
     @property
     def predictions(self) -> Path:

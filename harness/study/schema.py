@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PlainValidator
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from harness.study.changes import AnyUse, Changes, Closed, Positive, Whole
+from harness.study.changes import AnyUse, Changes, Closed, Count, Positive, Text, Whole
+from harness.study.plan import MEASURES
+from harness.study.spec import MEMBER_STRIDE
 from harness.study.uses import Use, parse_uses
 
-Text = Annotated[str, Field(min_length=1)]
-Count = Annotated[Whole, Field(ge=1)]
 Uses = Annotated[tuple[Use, ...], PlainValidator(parse_uses)]
 
 
@@ -31,8 +31,8 @@ def _fraction(value: Any) -> Fraction:
 class Seeds(Closed):
     """How often every arm is trained: at first, and at most when more seeds would settle a verdict."""
 
-    start: Count = 3
-    at_most: Count = 10
+    start: Annotated[Whole, Field(ge=1, le=MEMBER_STRIDE)] = 3
+    at_most: Annotated[Whole, Field(ge=1, le=MEMBER_STRIDE)] = 10
 
 
 class Baseline(Closed):
@@ -54,10 +54,12 @@ class Size(Closed):
     """The scale at which the tables are run. harness/study/sizes.py has the rules."""
 
     data: AnyUse
-    resolution: Count  # side of the square input, in pixels
+    resolution: Count  # side of the square input of the study's baseline, in pixels
     epochs: Positive  # length of the baseline; every other time scales with it
     batch_scale: Annotated[Fraction, PlainValidator(_fraction)] = Fraction(1)  # factor on every batch size
     models: dict[str, dict[str, Any]] = Field(default={})  # model name -> constructor arguments at this size
+    resolutions: dict[Count, Count] = Field(default={})  # other pixels that a row asks for -> pixels here
+    datasets: dict[str, AnyUse] = Field(default={})  # another data set that a row asks for -> the one here
     train_images: Count | None = None  # None: all
     test_images: Count | None = None
     set: Changes = Field(default_factory=Changes)  # changes to the baseline at this size
@@ -69,6 +71,7 @@ class NamedArm(Closed):
     """A starting point that tables and teachers refer to by name."""
 
     start: Text = Field(default="baseline", alias="from")  # another named arm
+    recipe: Text | None = None  # a name in harness/study/recipes.py, in place of all numbers set so far
     model: AnyUse | None = None
     set: Changes = Field(default_factory=Changes)
     add: Uses = ()
@@ -98,6 +101,33 @@ class RowEntry(Closed):
     note: Text | None = None
 
 
+class TargetEntry(Closed):
+    """The accuracy of which `steps_to_target` asks when it is first reached: a row's own, or a number."""
+
+    row: Text | None = None
+    top1: Annotated[Positive, Field(le=100)] | None = None  # percent
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.row is None) == (self.top1 is None):
+            raise ValueError("must be {row: LABEL} or {top1: PERCENT}")
+        return self
+
+
+class ClaimEntry(Closed):
+    """A sentence of the paper, as a comparison of two cells of a table."""
+
+    says: Text
+    source: Text  # section, table or figure
+    table: Text
+    row: Text
+    versus: Text
+    column: Text | None = None
+    versus_column: Text | None = None  # None: the same column
+    measure: Literal[MEASURES]  # type: ignore[valid-type]  # the words of `plan.Claim`
+    expect: Literal["higher", "lower"]
+
+
 class Table(Closed):
     """Rows, and how they are made (harness/study/designs.py)."""
 
@@ -105,6 +135,7 @@ class Table(Closed):
     design: Text
     start_from: Text = "baseline"
     columns: dict[str, Column] = Field(default={})
+    target: TargetEntry | None = None
     note: Text | None = None
     rows: tuple[RowEntry, ...] = ()  # rows, stack
     tricks: Uses = ()  # add_one_in, leave_one_out, factorial, fractional
@@ -130,10 +161,13 @@ class StudyFile(Closed):
     question: Text
     expect: Annotated[Any, AfterValidator(_expectation)] = ""
     unknown: tuple[Text, ...] = ()  # what the paper leaves out
-    metric: Literal["top1", "top5"] = "top1"
+    plugins: tuple[Text, ...] = ()  # files with code of the user's own (harness/study/plugins.py)
+    metric: Text = "top1"  # or top5, or a plugin's: what every table is read by
+    metrics: tuple[Text, ...] = ()  # of plugins, measured beside top1, top5 and loss
     smallest_effect: Positive = 0.2  # percentage points
     seeds: Seeds = Field(default_factory=Seeds)
     baseline: Baseline
     sizes: dict[str, Size]
     arms: dict[str, NamedArm] = Field(default={})
+    claims: tuple[ClaimEntry, ...] = ()
     tables: dict[str, Table]

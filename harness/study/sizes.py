@@ -1,11 +1,14 @@
 """How a size scales a recipe: one rule for each thing that must scale, stated here and in every plan.
 
-- Time: epochs, milestones and warm-up are multiplied by (epochs of the size) / (epochs of the baseline), so
-  that 200 epochs beside 120 stay 5 : 3. Epochs may become fractional.
+- Time: epochs, milestones, the steps of an exponential decay and warm-up are multiplied by (epochs of the
+  size) / (epochs of the baseline), so that 200 epochs beside 120 stay 5 : 3. Epochs may become fractional.
 - Batches: every batch size is multiplied by `batch_scale`. Learning rates stay: the linear rule's reference
-  batch scales along.
-- Models: each model takes its constructor arguments of this size; data, resolution and image counts are the
-  size's.
+  batch scales along. So are the images over which batch norm takes its statistics, rounded up.
+- Models: each model takes its constructor arguments of this size; those of a variant's name win over those of
+  its family's.
+- Data: `data`, `resolution` and the image counts stand for the baseline's. Other pixels or another data set
+  that a row asks for, in the paper's words, are mapped by `resolutions` and `datasets`
+  (harness/study/inputs.py).
 - `set` changes the baseline; what a row sets wins over it.
 - `smallest_effect`, where given, is declared for this size in place of the study's.
 - Smoke (`harness run --smoke`): 256 training and 256 test images, at most 2 seeds, and time is scaled once
@@ -15,14 +18,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from harness.study.recipe_values import recipe_of
 from harness.study.schema import Size
-from harness.study.spec import Recipe
+from harness.study.spec import DataSpec, ModelSpec, Recipe
 
+_FLOATS = tuple(
+    field.name
+    for field in dataclasses.fields(Recipe)
+    if field.type == "float" and field.name not in ("epochs", "decay_every", "warmup_epochs")
+)
 SMOKE_IMAGES, SMOKE_SEEDS, SMOKE_EPOCHS = 256, 2, 1.0
 
 
@@ -49,7 +60,8 @@ class Scale:
         """Several epochs at this size; equal ones are one object."""
         if epochs not in self._seen:
             self._seen[epochs] = tuple(self.time(epoch) for epoch in epochs)
-        return self._seen[epochs]
+        scaled: tuple[float, ...] = self._seen[epochs]
+        return scaled
 
     def batch_size(self, images: int) -> int:
         """The batch at this size.
@@ -67,6 +79,15 @@ class Scale:
                 )
             scaled = self._seen[images] = int(product)
         return scaled
+
+    def norm_images(self, images: int) -> int:
+        """Over how many images batch norm takes its statistics at this size; 0 stays 0, others stay above it.
+
+        >>> scale = Scale(epochs=1.0, baseline_epochs=1.0, batch=Fraction(1, 25))
+        >>> scale.norm_images(0), scale.norm_images(1), scale.norm_images(32)
+        (0, 1, 2)
+        """
+        return math.ceil(images * self.batch) if images else 0
 
 
 def smoke(size: Size, longest_epochs: float) -> Size:
@@ -101,6 +122,14 @@ def describe(size: Size, baseline: Recipe, baseline_epochs: float) -> list[str]:
             f"{baseline.batch_size}); learning rates unchanged,"
             " the linear rule's reference batch scales along"
         )
+    if size.resolutions:
+        pairs = ", ".join(f"{asked} -> {used}" for asked, used in size.resolutions.items())
+        notes.append(f"pixels that rows ask for: {pairs}")
+    if size.datasets:
+        pairs = ", ".join(f"{asked} -> {used}" for asked, used in size.datasets.items())
+        notes.append(f"data sets that rows ask for: {pairs}")
+    if baseline.norm_images and size.batch_scale != 1:
+        notes.append(f"batch norm: statistics over {baseline.norm_images} images, rounded up")
     for name, args in size.models.items():
         notes.append(f"model {name}: " + ", ".join(f"{key} = {value}" for key, value in args.items()))
     for key, value in size.set.values().items():
@@ -108,8 +137,10 @@ def describe(size: Size, baseline: Recipe, baseline_epochs: float) -> list[str]:
     return notes
 
 
-def scaled_recipe(fields: Mapping[str, Any], scale: Scale) -> Recipe:
+def scaled_recipe(fields: Mapping[str, Any], model: ModelSpec, data: DataSpec, scale: Scale) -> Recipe:
     """A recipe at a size, from its fields in the paper's units; every number in the type of its field.
+
+    `model` and `data` are those of the size, in place of the fields'.
 
     Raises:
         ValueError: warm-up is not shorter than training, or a batch is not whole.
@@ -119,22 +150,17 @@ def scaled_recipe(fields: Mapping[str, Any], scale: Scale) -> Recipe:
             f"warm-up of {fields['warmup_epochs']:g} epochs is not shorter than training"
             f" ({fields['epochs']:g} epochs)"
         )
-    return Recipe(
-        model=fields["model"],
-        data=fields["data"],
-        augment=fields["augment"],
-        epochs=scale.time(fields["epochs"]),
-        batch_size=scale.batch_size(fields["batch_size"]),
-        optimizer=fields["optimizer"],
-        optimizer_args=fields["optimizer_args"],
-        lr=float(fields["lr"]),
-        weight_decay=float(fields["weight_decay"]),
-        schedule=fields["schedule"],
-        milestones=scale.times(fields["milestones"]),
-        decay=float(fields["decay"]),
-        warmup_epochs=scale.time(fields["warmup_epochs"]),
-        precision=fields["precision"],
-        initialisation=fields["initialisation"],
-        eval_crop=float(fields["eval_crop"]),
-        read_out=fields["read_out"],
-    )
+    scaled = {
+        **fields,
+        "model": model,
+        "data": data,
+        "epochs": scale.time(fields["epochs"]),
+        "batch_size": scale.batch_size(fields["batch_size"]),
+        "milestones": scale.times(fields["milestones"]),
+        "decay_every": scale.times((fields["decay_every"],))[0],
+        "warmup_epochs": scale.time(fields["warmup_epochs"]),
+        "norm_images": scale.norm_images(fields["norm_images"]),
+    }
+    for name in _FLOATS:
+        scaled[name] = float(scaled[name])
+    return recipe_of(scaled)

@@ -74,14 +74,18 @@ class Recipe:
     schedule: str = "step"  # constant | step | cosine | exponential
     milestones: tuple[float, ...] = (30, 60, 90)  # epochs at which `step` multiplies by `decay`
     decay: float = 0.1
-    decay_every: float = 2.0  # `exponential` multiplies by `decay` every so many epochs, in steps of a staircase
+    decay_every: float = (
+        2.0  # `exponential` multiplies by `decay` every so many epochs, in steps of a staircase
+    )
     warmup_epochs: float = 0.0
     warmup_lr: float = 0.0  # where the warm-up starts
     warmup_shape: str = "linear"  # linear: per step from warmup_lr to lr | constant: at warmup_lr
     precision: str = "fp32"  # fp32 | fp16 | bf16
     initialisation: str = "he_fan_out"  # harness/models/initialise.py; own: what the constructor does
     auxiliary_weight: float = 0.3  # of the loss of each auxiliary head, where the network has some
-    norm_images: int = 0  # batch norm's statistics are over groups of so many images (a worker's share); 0: all
+    norm_images: int = (
+        0  # batch norm's statistics are over groups of so many images (a worker's share); 0: all
+    )
     shuffle: str = "images"  # images | within_shards | shards: what is put in a new order every epoch
     eval_crop: float = 0.875  # centre crop: this fraction of the shorter side, resized to the resolution
     eval_crops: int = 1  # 1, 10, 12 or 144 views of each test image, their probabilities averaged

@@ -49,10 +49,13 @@ def collect(store: Store, study: str, size: str) -> tuple[DataFrame, DataFrame]:
     """Every mirrored run of a study at one size.
 
     Returns:
-        records: `RECORD_COLUMNS`, one row per run, sorted by arm, seed and run. `status` is finished,
-        diverged, failed, stopped or running. Results and numbers are NaN, texts None, where a run has not got
-        so far. `top1`, `top5` in percent; `predictions` is one bit per test image (numpy.packbits) as bytes,
-        or None. curves: `CURVE_COLUMNS`, one row per epoch line, sorted by arm, seed, run and step.
+        records: `RECORD_COLUMNS`, then one column per further metric that any run has (of plugins, sorted),
+        one row per run, sorted by arm, seed and run. `status` is finished, diverged, failed, stopped or
+        running. Results and numbers are NaN, texts None, where a run has not got so far. `top1`, `top5` in
+        percent; `predictions` is one bit per test image (numpy.packbits) as bytes, or None. A metric of a
+        plugin with the name of another column is left out.
+        curves: `CURVE_COLUMNS`, one row per epoch line, sorted by arm, seed, run and step; an epoch has
+        several where its recipe asks for more curve points. `step` counts optimizer steps.
 
     Raises:
         StoreError: there is no store, it cannot be read, or predictions do not belong to their summary.
@@ -64,9 +67,11 @@ def collect(store: Store, study: str, size: str) -> tuple[DataFrame, DataFrame]:
     runs = sorted(
         read_runs(store, study, size), key=lambda run: (run.tags["arm_id"], run.seed, run.tags["run_id"])
     )
-    records = pd.DataFrame([_record(run) for run in runs], columns=list(RECORD_COLUMNS))
+    rows = [_record(run) for run in runs]
+    more = sorted({name for row in rows for name in row} - set(RECORD_COLUMNS))
+    records = pd.DataFrame(rows, columns=[*RECORD_COLUMNS, *more])
     curves = pd.DataFrame([row for run in runs for row in _curve(run)], columns=list(CURVE_COLUMNS))
-    records = records.astype({name: "float64" for name in (*RESULTS, *NUMBERS)})
+    records = records.astype({name: "float64" for name in (*RESULTS, *NUMBERS, *more)})
     curves = curves.astype({name: "float64" for name in ("epoch", *CURVES)})
     whole = {"seed": "int64"}
     return records.astype({**whole, "attempts": "int64"}), curves.astype({**whole, "step": "int64"})
@@ -83,7 +88,9 @@ def _record(run: Mirrored) -> dict[str, Any]:
         "error": run.tags.get("error"),
         "predictions": _predictions(run, summary),
     }
-    row |= {name: summary.get("metrics", {}).get(name) for name in RESULTS}
+    metrics = summary.get("metrics", {})
+    row |= {name: value for name, value in metrics.items() if name not in RECORD_COLUMNS}
+    row |= {name: metrics.get(name) for name in RESULTS}
     row |= {name: summary.get(name) for name in NUMBERS}
     return row | {name: summary.get(name, run.tags.get(name)) for name in TEXTS}
 

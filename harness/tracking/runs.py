@@ -122,9 +122,14 @@ def final_points(summary: Mapping[str, Any]) -> list[Point]:
 
 
 def parameters(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The recipe, flattened: `lr`, `model`, `model.width`, `augment.flip`, ..., `tricks`, `mixup.alpha`."""
+    """The recipe, flattened: `lr`, `model`, `model.width`, `augment.flip`, ..., `tricks`, `mixup.alpha`.
+
+    `teacher`, `source` and `observes` name other arms; `observes` is the number of runs of each.
+    """
     arm = spec["arm"]
-    flat: dict[str, Any] = {"seed": spec["seed"], "teacher": arm["teacher"]}
+    flat: dict[str, Any] = {"seed": spec["seed"], "teacher": arm["teacher"], "source": arm["source"]}
+    flat["observes"] = ", ".join(f"{each['runs']} x {each['arm']}" for each in arm["observes"]) or "none"
+    flat |= _flatten("plugins", arm["plugins"])
     for key, value in arm["recipe"].items():
         flat |= _named(key, value) if key in ("model", "data") else _flatten(key, value)
     flat["tricks"] = ", ".join(trick["name"] for trick in arm["tricks"]) or "none"

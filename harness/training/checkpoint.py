@@ -9,7 +9,7 @@ from harness.training.progress import Progress
 from harness.training.setup import Setup
 from harness.training.tensors import read_torch_file, write_torch_file
 
-CHECKPOINT_SCHEMA = 1
+CHECKPOINT_SCHEMA = 2
 
 
 class CheckpointError(Exception):
@@ -51,7 +51,7 @@ def load_checkpoint(path: Path, setup: Setup, progress: Progress) -> bool:
         for name, trick_state in setup.states.items():
             trick_state.load_state_dict(state["tricks"][name])
         progress.load_state_dict(state["progress"])
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
     return True
 

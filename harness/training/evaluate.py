@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.tricks.base import Predict
-
 EVAL_BATCH = 250  # fixed: the batch of a convolution can change the last bits of its result
 
-ReadImages = Callable[[Tensor], Tensor]  # indices (B,) int64 -> test images (B, 3, S, S), on the device
+Answers = Callable[[Tensor], Tensor]  # indices (B,) int64 of test images -> logits (B, K)
+Metric = Callable[[Tensor, Tensor], float]  # logits (N, K) float32, labels (N,) int64, both on the CPU
+NO_METRICS: Mapping[str, Metric] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,32 +27,50 @@ class Evaluation:
     top5: float  # percent; top-k with k = min(5, classes)
     loss: float  # cross entropy on the hard labels, nats, mean over the images
     correct: Tensor  # (N,) bool on the CPU: the top-1 answer was right
+    extra: Mapping[str, float] = field(default_factory=dict)  # of the metrics asked for beside these
 
     @property
     def is_finite(self) -> bool:
         return math.isfinite(self.loss)
 
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Every number by its name; None for an extra one that is NaN or infinite, which JSON has not."""
+        extra = {name: value if math.isfinite(value) else None for name, value in self.extra.items()}
+        return {**extra, "top1": self.top1, "top5": self.top5, "loss": self.loss}
+
     def packed(self) -> bytes:
         """One bit per image, the first image in the highest bit of the first byte (numpy.packbits)."""
         return np.packbits(self.correct.numpy()).tobytes()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data and a tensor, for a checkpoint."""
+        return {**{name: getattr(self, name) for name in self.__slots__}, "extra": dict(self.extra)}
+
 
 @torch.no_grad()
-def evaluate(predict: Predict, read_images: ReadImages, labels: Tensor, indices: Tensor) -> Evaluation:
-    """Classify the test images at `indices` (N,) int64; `labels` are those of the whole test set."""
-    ranks, losses = [], []
+def evaluate(
+    answers: Answers, labels: Tensor, indices: Tensor, extra: Mapping[str, Metric] = NO_METRICS
+) -> Evaluation:
+    """Classify the test images at `indices` (N,) int64; `labels` are those of the whole test set.
+
+    `extra`: further metrics by name, each of all logits and labels; without any, no logits are kept.
+    """
+    ranks, losses, kept = [], [], []
     for chunk in indices.split(EVAL_BATCH):
-        images = read_images(chunk).contiguous(memory_format=torch.channels_last)
-        truth = labels[chunk].to(images.device)
-        logits = predict(images).float()
+        logits = answers(chunk).float()
+        truth = labels[chunk].to(logits.device)
         ranks.append(rank_of_truth(logits, truth))
         losses.append(functional.cross_entropy(logits, truth, reduction="sum").double())
+        if extra:
+            kept.append(logits.cpu())
     rank = torch.cat(ranks).cpu()
     return Evaluation(
         top1=percent(rank < 1),
         top5=percent(rank < 5),
         loss=float(torch.stack(losses).sum()) / len(indices),
         correct=rank < 1,
+        extra={name: float(metric(torch.cat(kept), labels[indices])) for name, metric in extra.items()},
     )
 
 
@@ -73,6 +92,14 @@ def rank_of_truth(logits: Tensor, truth: Tensor) -> Tensor:
 def percent(right: Tensor) -> float:
     """The share of True in percent."""
     return 100 * int(right.sum()) / len(right)
+
+
+def median(evaluations: list[Evaluation]) -> Evaluation:
+    """The evaluation whose top-1 is the median; of an even number the lower of the two in the middle.
+
+    Of equal ones the earlier.
+    """
+    return sorted(evaluations, key=lambda each: each.top1)[(len(evaluations) - 1) // 2]
 
 
 def curve_subset(images: int, at_most: int = 1000) -> Tensor:

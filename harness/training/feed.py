@@ -10,7 +10,8 @@ from torch import Tensor
 from harness.data import augment
 from harness.data.base import DataSet
 from harness.study.spec import Recipe
-from harness.training.randomness import epoch_order, stream, stream_seed
+from harness.training.order import ORDERS
+from harness.training.randomness import stream, stream_seed
 from harness.tricks.base import Batch, Context, Trick, hooks_of
 
 
@@ -58,7 +59,8 @@ class Feed:
     def _indices(self, epoch: int, position: int) -> Tensor:
         """The images of a batch, (B,) int64."""
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(len(self.data.train.labels), self.seed, epoch)
+            order = ORDERS[self.recipe.shuffle]
+            self._epoch, self._order = epoch, order(len(self.data.train.labels), self.seed, epoch)
         start = position * self.recipe.batch_size
         return self._order[start : start + self.recipe.batch_size]
 

@@ -6,13 +6,12 @@ from typing import Any
 
 from harness.study.machine import Machine
 from harness.study.records import RunFolder
-from harness.training.progress import Progress
 
 
 class Journal:
     """Writes events; knows from earlier attempts what has been said already.
 
-    Kinds of event: attempt, epoch, checkpoint, checkpoint_refused, stop, diverged, end.
+    Kinds of event: attempt, epoch, checkpoint, checkpoint_refused, evaluated, stop, diverged, end.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -36,11 +35,11 @@ class Journal:
             resumed_from_step=step,
         )
 
-    def epoch(self, progress: Progress, **values: Any) -> None:
-        """One line of the learning curve. An epoch that an earlier attempt wrote before it was killed is not
-        written again, so that a curve has one line per epoch."""
-        if progress.step > self._epoch_step:
-            self._folder.append_event("epoch", step=progress.step, train_loss=progress.train_loss, **values)
+    def epoch(self, step: int, **values: Any) -> None:
+        """One line of the learning curve, after so many steps. A line that an earlier attempt wrote before it
+        was killed is not written again, so that a curve has one line per point."""
+        if step > self._epoch_step:
+            self._folder.append_event("epoch", step=step, **values)
 
     def note(self, kind: str, **values: Any) -> None:
         """Any other event of this attempt."""

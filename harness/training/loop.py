@@ -37,7 +37,7 @@ def train(setup: Setup, progress: Progress, stop: Stop, boundary: Boundary, is_d
             with setup.precision.forward():
                 output = setup.forward(batch.images)
             loss = setup.loss(output, batch)
-            setup.precision.backward_and_step(loss, setup.optimizer)
+            setup.precision.backward_and_step(loss, setup.optimizer, setup.clip)
             progress.count(loss)
             epoch_ended = progress.step % steps_per_epoch == 0 or progress.step == total_steps
             is_check = epoch_ended or progress.step % CHECK_EVERY_STEPS == 0

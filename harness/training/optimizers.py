@@ -1,4 +1,4 @@
-"""Optimizers by name. The algorithms are torch.optim's."""
+"""Optimizers by name. The algorithms are torch.optim's, and TensorFlow's RMSProp."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from torch.optim import Optimizer
 
 from harness.study.problems import unknown
 from harness.study.spec import Recipe
+from harness.training.rmsprop_tf import RMSpropTF
 from harness.tricks.base import ParameterGroup, Trick
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A constructor of torch.optim, and what a recipe leaves to us."""
+    """An optimizer's constructor, and what a recipe leaves to us."""
 
     make: type[Optimizer]
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -31,6 +32,7 @@ OPTIMIZERS: Mapping[str, Entry] = {
     "adam": Entry(torch.optim.Adam),
     "adamw": Entry(torch.optim.AdamW),
     "rmsprop": Entry(torch.optim.RMSprop, fused=False),
+    "rmsprop_tf": Entry(RMSpropTF, fused=False),
 }
 
 

@@ -4,63 +4,94 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from harness.data.base import DataSet
 from harness.models.costs import lookup
 from harness.study.machine import Machine
 from harness.study.records import DIVERGED, FINISHED, RunFolder, write_bytes, write_json
-from harness.study.spec import SCHEMA_VERSION
+from harness.study.spec import SCHEMA_VERSION, Recipe, RunSpec
 from harness.training.environment import describe, device_name
-from harness.training.evaluate import Evaluation, evaluate
+from harness.training.evaluate import Evaluation, evaluate, median
 from harness.training.journal import Journal
 from harness.training.progress import Progress
 from harness.training.setup import Setup
 from harness.training.tensors import write_torch_file
+from harness.training.trained import evaluates_another
+
+
+class Cost(NamedTuple):
+    """Parameters, and multiply-adds for one test image."""
+
+    params: int
+    macs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One process's work on a run."""
+    """One process's work on a run: of training, or of evaluating networks that others trained."""
 
-    setup: Setup
+    spec: RunSpec
+    data: DataSet
     progress: Progress
     folder: RunFolder
     machine: Machine
     journal: Journal
 
 
-def read_out(attempt: Attempt) -> str:
-    """Evaluate on the whole test set and write every result.
+def evaluate_result(setup: Setup) -> Evaluation:
+    """One pass over the whole test set, as the recipe and the tricks evaluate."""
+    labels = setup.data.test.labels
+    return evaluate(setup.result_answers(), labels, torch.arange(len(labels)), setup.metrics)
+
+
+def read_out(attempt: Attempt, setup: Setup) -> str:
+    """Write every result: of the evaluations kept while training, or of one made now.
 
     Returns:
         finished; diverged where the trained network answers with NaN or infinity.
     """
-    setup = attempt.setup
-    model = setup.eval_model()
-    predict = setup.predict(model)
-    for trick in setup.tricks:
-        predict = trick.edit_prediction(predict)
-    labels = setup.data.test.labels
-    with attempt.progress.evaluation:
-        result = evaluate(predict, setup.test_images, labels, torch.arange(len(labels)))
-    if not result.is_finite:
+    progress, folder = attempt.progress, attempt.folder
+    if not progress.kept:
+        with progress.evaluation:
+            progress.kept.append(evaluate_result(setup))
+    if not all(each.is_finite for each in progress.kept):
         return write_diverged(attempt)
-    write_torch_file(attempt.folder.weights, portable_state(model))
+    write_torch_file(folder.weights, portable_state(setup.eval_model()))
+    if evaluates_another(setup.tricks):
+        write_torch_file(folder.raw_weights, portable_state(setup.model))
+    recipe = setup.recipe
+    return write_finished(attempt, median(progress.kept), cost_of([recipe], classes=setup.data.classes))
+
+
+def write_finished(attempt: Attempt, result: Evaluation, cost: Cost) -> str:
+    """The predictions and the summary, after everything else."""
     write_bytes(attempt.folder.predictions, result.packed())
-    metrics = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
-    _write_end(attempt, FINISHED, metrics=metrics, predictions_sha256=_sha256(result))
+    digest = hashlib.sha256(result.packed()).hexdigest()
+    write_end(attempt, FINISHED, cost, metrics=result.metrics, predictions_sha256=digest)
     return FINISHED
 
 
 def write_diverged(attempt: Attempt) -> str:
     """The loss became NaN or infinite: an outcome without metrics."""
     attempt.journal.note("diverged", step=attempt.progress.step)
-    _write_end(attempt, DIVERGED, metrics={}, predictions_sha256=None)
+    cost = cost_of([attempt.spec.arm.recipe], classes=attempt.data.classes)
+    write_end(attempt, DIVERGED, cost, metrics={}, predictions_sha256=None)
     return DIVERGED
+
+
+def cost_of(recipes: Sequence[Recipe], *, classes: int, crops: int = 1) -> Cost:
+    """What it costs to answer one image with the networks of these recipes and so many crops each."""
+    costs = [
+        lookup(recipe.model.name, recipe.model.args, resolution=recipe.data.resolution, classes=classes)
+        for recipe in recipes
+    ]
+    return Cost(params=sum(cost[0] for cost in costs), macs=crops * sum(cost[1] for cost in costs))
 
 
 def portable_state(model: nn.Module) -> dict[str, Any]:
@@ -68,40 +99,34 @@ def portable_state(model: nn.Module) -> dict[str, Any]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
-def _sha256(result: Evaluation) -> str:
-    return hashlib.sha256(result.packed()).hexdigest()
-
-
-def _write_end(attempt: Attempt, status: str, **results: Any) -> None:
+def write_end(attempt: Attempt, status: str, cost: Cost, **results: Any) -> None:
+    """env.json and, last, the summary: the run has ended."""
     folder = attempt.folder
     write_json(folder.env, describe(attempt.machine))
     attempt.journal.note("end", status=status, step=attempt.progress.step)
-    write_json(folder.summary, {**_facts(attempt), **_work(attempt), "status": status, **results})
+    facts = {**_facts(attempt), **cost._asdict(), **_work(attempt)}
+    write_json(folder.summary, {**facts, "status": status, **results})
     folder.checkpoint.unlink(missing_ok=True)
 
 
 def _facts(attempt: Attempt) -> dict[str, Any]:
     """Who this run is and what it ran on."""
-    setup, recipe = attempt.setup, attempt.setup.recipe
-    params, macs = lookup(
-        recipe.model.name, recipe.model.args, resolution=recipe.data.resolution, classes=setup.data.classes
-    )
+    spec, data = attempt.spec, attempt.data
+    recipe = spec.arm.recipe
     return {
         "schema": SCHEMA_VERSION,
-        "run_id": setup.spec.run_id,
-        "arm_id": setup.spec.arm.arm_id,
-        "seed": setup.spec.seed,
+        "run_id": spec.run_id,
+        "arm_id": spec.arm.arm_id,
+        "seed": spec.seed,
         "read_out": recipe.read_out,
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         "precision": recipe.precision,
         "model": recipe.model.name,
-        "params": params,
-        "macs": macs,
-        "data": setup.data.name,
-        "data_fingerprint": setup.data.fingerprint,
-        "classes": setup.data.classes,
-        "test_images": len(setup.data.test.labels),
+        "data": data.name,
+        "data_fingerprint": data.fingerprint,
+        "classes": data.classes,
+        "test_images": len(data.test.labels),
         "device": device_name(attempt.machine.device),
         "threads": attempt.machine.threads,
         "torch": torch.__version__,
@@ -110,8 +135,8 @@ def _facts(attempt: Attempt) -> dict[str, Any]:
 
 def _work(attempt: Attempt) -> dict[str, Any]:
     """What was done, and the time of the steps that led to the result, over all attempts."""
-    progress, setup = attempt.progress, attempt.setup
-    images = progress.step * min(setup.recipe.batch_size, len(setup.data.train.labels))
+    progress, data = attempt.progress, attempt.data
+    images = progress.step * min(attempt.spec.arm.recipe.batch_size, len(data.train.labels))
     ended_s = time.time()
     return {
         "steps": progress.step,
@@ -120,7 +145,7 @@ def _work(attempt: Attempt) -> dict[str, Any]:
         "train_time_s": progress.train.time_s,
         "eval_time_s": progress.evaluation.time_s,
         "wall_time_s": progress.wall.running_s,
-        "images_per_s": images / progress.train.time_s,
+        "images_per_s": images / progress.train.time_s if images else None,
         "attempts": attempt.journal.attempt,
         "started_s": attempt.journal.started_s or ended_s - progress.wall.running_s,
         "ended_s": ended_s,

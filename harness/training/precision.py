@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from harness.study.problems import unknown
+from harness.training.clipping import Clip
 
 AUTOCAST_TYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -38,9 +39,12 @@ class Precision:
             return nullcontext()
         return torch.autocast(self._device_type, dtype=self._dtype)
 
-    def backward_and_step(self, loss: Tensor, optimizer: Optimizer) -> None:
-        """Gradients of a scalar loss, one update of the parameters, gradients cleared."""
+    def backward_and_step(self, loss: Tensor, optimizer: Optimizer, clip: Clip | None = None) -> None:
+        """Gradients of a scalar loss, clipped, one update of the parameters, gradients cleared."""
         self._scaler.scale(loss).backward()
+        if clip is not None:
+            self._scaler.unscale_(optimizer)  # nothing to do in fp32 and bf16
+            clip(optimizer)
         self._scaler.step(optimizer)
         self._scaler.update()
         optimizer.zero_grad(set_to_none=True)

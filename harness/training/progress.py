@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.training.evaluate import Evaluation
+
 
 @dataclass(slots=True)
 class Stopwatch:
@@ -48,6 +50,9 @@ class Progress:
     loss_steps: int = 0
     step: int = 0  # optimizer steps made
     train_loss: float | None = None  # mean over the steps of the last epoch that ended
+    kept: list[Evaluation] = field(
+        default_factory=list
+    )  # of the last epochs, where the read-out needs several
     train: Stopwatch = field(default_factory=Stopwatch)  # batches, passes and updates only
     evaluation: Stopwatch = field(default_factory=Stopwatch)
     wall: Stopwatch = field(default_factory=Stopwatch)
@@ -79,6 +84,7 @@ class Progress:
             "loss_steps": self.loss_steps,
             "step": self.step,
             "train_loss": self.train_loss,
+            "kept": [each.state_dict() for each in self.kept],
             "train_time_s": self.train.time_s,
             "evaluation_time_s": self.evaluation.time_s,
             "wall_time_s": self.wall.running_s,
@@ -87,6 +93,7 @@ class Progress:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.loss_sum.copy_(state["loss_sum"])
         self.loss_steps, self.step, self.train_loss = state["loss_steps"], state["step"], state["train_loss"]
+        self.kept = [Evaluation(**each) for each in state["kept"]]
         self.train.time_s = state["train_time_s"]
         self.evaluation.time_s = state["evaluation_time_s"]
         self.wall.time_s = state["wall_time_s"]

@@ -10,23 +10,34 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from harness.data import augment, load
+from harness.data import load
 from harness.data.base import DataSet
+from harness.data.multi_crops import CROPS
+from harness.models.initialise import SCHEMES
 from harness.study.machine import Machine
 from harness.study.problems import unknown
 from harness.study.spec import Recipe, RunSpec
+from harness.training.answers import Answerer, Look, make_answers
+from harness.training.clipping import Clip, make_clip
 from harness.training.cpu_bf16 import require_exact_gradients
+from harness.training.evaluate import Answers, Metric
 from harness.training.feed import Feed, count_steps_per_epoch
-from harness.training.losses import soft_cross_entropy
+from harness.training.losses import soft_cross_entropy, with_auxiliary
+from harness.training.metrics import make_metrics
 from harness.training.network import build_network, make_tricks
 from harness.training.optimizers import make_optimizer, parameter_groups
+from harness.training.order import ORDERS
 from harness.training.precision import Precision
 from harness.training.schedule import Schedule, make_schedule
+from harness.training.source import load_source
 from harness.training.teacher import load_teacher
 from harness.tricks.base import Context, Loss, Predict, State, Trick
 
-INITIALISATIONS = ("he_fan_out",)  # of harness.models; He et al. 2015, Eq. (14)
-READ_OUTS = ("last_epoch",)
+READ_OUTS: Mapping[str, int] = {  # how many of the last epochs are evaluated; the result is their median
+    "last_epoch": 1,
+    "median_of_last_5": 5,  # Goyal et al. 2017, Sec. 5.1
+}
+EVAL_WEIGHTS = ("own", "raw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +54,11 @@ class Setup:
     forward: Callable[[Tensor], Any]  # the model, compiled where the machine asks for it
     optimizer: Optimizer
     precision: Precision
+    clip: Clip | None
     loss: Loss
     schedule: Schedule
     feed: Feed
+    metrics: Mapping[str, Metric]  # of the read-out, beside top-1, top-5 and loss
 
     @property
     def recipe(self) -> Recipe:
@@ -54,8 +67,9 @@ class Setup:
     def eval_model(self) -> nn.Module:
         """The network that is evaluated, as the tricks edit it, in evaluation mode."""
         model = self.model
-        for trick in self.tricks:
-            model = trick.edit_eval_model(model, self.states.get(trick.name))
+        if self.recipe.eval_weights == "own":
+            for trick in self.tricks:
+                model = trick.edit_eval_model(model, self.states.get(trick.name))
         return model.eval()
 
     def predict(self, model: nn.Module) -> Predict:
@@ -67,14 +81,21 @@ class Setup:
 
         return logits
 
-    def test_images(self, indices: Tensor) -> Tensor:
-        """Centre crops of test images, normalised, (B, 3, S, S) on the device."""
-        return augment.evaluation_images(
-            self.data.test,
-            indices,
-            eval_crop=self.recipe.eval_crop,
-            view=self.feed.view(epoch=0),
-        )
+    def curve_answers(self) -> Answers:
+        """For the learning curve: one crop, without the tricks' `edit_prediction`, which may cost more than
+        an epoch."""
+        return self._answers(self.predict(self.eval_model()), crops=1)
+
+    def result_answers(self) -> Answers:
+        """For the read-out: with everything that the recipe and the tricks say of evaluation."""
+        predict = self.predict(self.eval_model())
+        for trick in self.tricks:
+            predict = trick.edit_prediction(predict)
+        return self._answers(predict, crops=self.recipe.eval_crops)
+
+    def _answers(self, predict: Predict, *, crops: int) -> Answers:
+        answerer = Answerer(predict=predict, look=Look.of(self.recipe))
+        return make_answers([answerer], self.data, crops=crops, device=self.device)
 
 
 def build(spec: RunSpec, machine: Machine) -> Setup:
@@ -82,7 +103,7 @@ def build(spec: RunSpec, machine: Machine) -> Setup:
 
     Raises:
         ValueError: the recipe names something that does not exist, in words for the user.
-        TeacherError: the run needs a teacher that cannot be used.
+        NeededRunError: the run needs a teacher or a source that cannot be used.
     """
     recipe, device = spec.arm.recipe, torch.device(machine.device)
     check_names(recipe)
@@ -91,16 +112,11 @@ def build(spec: RunSpec, machine: Machine) -> Setup:
     precision = Precision(recipe.precision, device)
     teacher = load_teacher(spec, machine, precision, classes=data.classes) if spec.teacher_run_id else None
     context = make_context(recipe, data, teacher)
-    model = build_network(spec, tricks, classes=data.classes)
-    if device.type == "cpu" and recipe.precision == "bf16":
-        require_exact_gradients(model, recipe.data.resolution)
-    model = model.to(device)
+    model = make_model(spec, tricks, machine, classes=data.classes)
     states = {trick.name: state for trick in tricks if (state := trick.new_state(model)) is not None}
     optimizer = make_optimizer(recipe, parameter_groups(model, tricks, weight_decay=recipe.weight_decay))
-    loss: Loss = soft_cross_entropy
     for trick in tricks:
         optimizer = trick.edit_optimizer(optimizer, states.get(trick.name))
-        loss = trick.edit_loss(loss, context)
     return Setup(
         spec=spec,
         data=data,
@@ -112,10 +128,36 @@ def build(spec: RunSpec, machine: Machine) -> Setup:
         forward=torch.compile(model) if machine.compile else model,
         optimizer=optimizer,
         precision=precision,
-        loss=loss,
+        clip=make_clip(recipe),
+        loss=make_loss(recipe, tricks, context),
         schedule=make_schedule(recipe, steps_per_epoch=context.steps_per_epoch),
         feed=Feed(data=data, recipe=recipe, seed=spec.seed, device=device, tricks=tricks, context=context),
+        metrics=make_metrics(recipe),
     )
+
+
+def make_model(spec: RunSpec, tricks: tuple[Trick, ...], machine: Machine, *, classes: int) -> nn.Module:
+    """The network at the start of training, on its device.
+
+    Raises:
+        ValueError: its gradients cannot be had in this precision on this device.
+        SourceError: the run starts from another one that cannot be used.
+    """
+    model = build_network(spec, tricks, classes=classes)
+    if spec.source_run_id:
+        load_source(model, spec, machine)
+    recipe, device = spec.arm.recipe, torch.device(machine.device)
+    if device.type == "cpu" and recipe.precision == "bf16":
+        require_exact_gradients(model, recipe.data.resolution)
+    return model.to(device)
+
+
+def make_loss(recipe: Recipe, tricks: tuple[Trick, ...], context: Context) -> Loss:
+    """The loss of a step: as the tricks edit it on the main head, and the auxiliary heads' beside it."""
+    loss: Loss = soft_cross_entropy
+    for trick in tricks:
+        loss = trick.edit_loss(loss, context)
+    return with_auxiliary(loss, recipe.auxiliary_weight)
 
 
 def make_context(recipe: Recipe, data: DataSet, teacher: Predict | None) -> Context:
@@ -145,9 +187,16 @@ def check_names(recipe: Recipe) -> None:
     """Refuse what this training cannot do, rather than train something else under its name.
 
     Raises:
-        ValueError: an unknown initialisation or read-out.
+        ValueError: an unknown initialisation, order, read-out or way to evaluate.
     """
-    if recipe.initialisation not in INITIALISATIONS:
-        raise ValueError(unknown("initialisation", recipe.initialisation, INITIALISATIONS))
-    if recipe.read_out not in READ_OUTS:
-        raise ValueError(unknown("read-out", recipe.read_out, READ_OUTS))
+    names = {
+        "initialisation": (recipe.initialisation, SCHEMES),
+        "shuffle": (recipe.shuffle, ORDERS),
+        "read-out": (recipe.read_out, READ_OUTS),
+        "eval_weights": (recipe.eval_weights, EVAL_WEIGHTS),
+    }
+    for kind, (name, valid) in names.items():
+        if name not in valid:
+            raise ValueError(unknown(kind, name, valid))
+    if recipe.eval_crops not in CROPS:
+        raise ValueError(f"eval_crops must be one of {', '.join(map(str, CROPS))}, got {recipe.eval_crops}")

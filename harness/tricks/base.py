@@ -63,7 +63,9 @@ class Trick:
 
     name: ClassVar[str]
     conflicts: ClassVar[tuple[str, ...]] = ()  # names of tricks that may not be on beside this one
-    arms: ClassVar[tuple[str, ...]] = ()  # options in which the study must name an arm: teacher, source, partner
+    arms: ClassVar[
+        tuple[str, ...]
+    ] = ()  # options in which the study must name an arm: teacher, source, partner
     observes: ClassVar[bool] = False  # changes only how a trained network is evaluated: costs no training
 
     def edit_recipe(self, recipe: Any) -> Any:
@@ -107,7 +109,7 @@ class Trick:
         """What this trick remembers between steps; None for almost every trick."""
         return None
 
-    def members(self) -> tuple[int, ...]:
+    def member_counts(self) -> tuple[int, ...]:
         """How many trained networks an observing trick evaluates together: of the row's own arm, then of the
         arm in each option of `arms`."""
         return (1,)
@@ -127,3 +129,15 @@ def require(condition: bool, message: str) -> None:
     """Raise ValueError(message) unless the condition holds; for options in `__post_init__`."""
     if not condition:
         raise ValueError(message)
+
+
+def with_model_args(recipe: Any, purpose: str, **values: Any) -> Any:
+    """The recipe with some arguments of its model set.
+
+    Raises:
+        ValueError: the model lacks one: `purpose`, as in "zero_gamma needs residual blocks", then which.
+    """
+    model = recipe.model
+    for argument in values:
+        require(argument in model.args, f"{purpose}: {model.name} has no argument '{argument}'")
+    return dataclasses.replace(recipe, model=model.with_args(**values))

@@ -19,7 +19,8 @@ _WORDS = {float: "a number", int: "an integer", bool: "true or false", str: "a t
 def describe(trick_cls: type[Trick]) -> dict[str, Any]:
     """What a plan must know about a trick, as plain data.
 
-    Keys: name; options (name -> default); conflicts; needs_teacher; hooks (those it defines);
+    Keys: name; options (name -> default); conflicts; arms (options in which the study must name an arm);
+    observes (True: it changes only how a trained network is evaluated); hooks (those it defines);
     acts_in_training (False: everything it does is in the edited recipe).
     """
     hooks = hooks_of(trick_cls)
@@ -27,7 +28,8 @@ def describe(trick_cls: type[Trick]) -> dict[str, Any]:
         "name": trick_cls.name,
         "options": {field.name: field.default for field in dataclasses.fields(trick_cls)},
         "conflicts": trick_cls.conflicts,
-        "needs_teacher": trick_cls.needs_teacher,
+        "arms": trick_cls.arms,
+        "observes": trick_cls.observes,
         "acts_in_training": any(hook != "edit_recipe" for hook in hooks),
         "hooks": hooks,
     }

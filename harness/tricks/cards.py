@@ -23,7 +23,9 @@ class Card:
     summary: str
     paper: str  # bibliography keys, arXiv ids, sections
     equation: str
-    acts_on: str  # the hooks without "edit_", each with what it changes there in brackets
+    acts_on: (
+        str  # the hooks without "edit_", each with what it changes there in brackets; none (what it is for)
+    )
     defaults: str  # every option with its default and where it comes from
     differs: str  # every deviation from the paper
 

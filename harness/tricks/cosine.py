@@ -35,6 +35,7 @@ class Cosine(Trick):
     """Set `recipe.schedule` to "cosine"."""
 
     name: ClassVar[str] = "cosine"
+    conflicts: ClassVar[tuple[str, ...]] = ("exponential_decay", "step_decay", "faster_decay")
 
     def edit_recipe(self, recipe: Any) -> Any:
         return dataclasses.replace(recipe, schedule="cosine", milestones=())

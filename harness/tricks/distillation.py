@@ -5,13 +5,14 @@ Paper: hinton2015distilling, arXiv:1503.02531, Sec. 2 (memory); he2019bag, arXiv
 Equation: paper: L = l(p, softmax(z)) + T^2 * l(softmax(r / T), softmax(z / T)) with z the student's and r
     the teacher's logits; gluoncv: the two terms weighted 0.5 and 0.5
 Acts on: loss
-Defaults: temperature = 20.0 (he2019bag, and its authors' code); form = paper (the printed sum; memory)
+Defaults: temperature = 20.0 (he2019bag, and its authors' code); form = paper (the printed sum; memory);
+    teacher, an arm of the study, is required
 Differs: the soft term is the Kullback-Leibler divergence KL(teacher || student), not the cross-entropy. The
     two differ by the teacher's entropy, which does not depend on the student, so the gradient is the same;
     without that constant (up to T^2 * ln K = 2763 nats for K = 1000) the loss keeps its float32 digits and
     is 0 where the student agrees. The authors' code weights both terms by one half: form = gluoncv, which
     halves the gradient. The hard term has the batch's own targets: smoothed and mixed ones where those
-    tricks are on.
+    tricks are on. Auxiliary heads have no soft loss.
 """
 
 from __future__ import annotations

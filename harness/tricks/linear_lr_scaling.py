@@ -5,8 +5,9 @@ Paper: he2019bag, arXiv:1812.01187, Sec. 3.1 (memory); rule from goyal2017accura
 Equation: lr = eta * b / reference_batch, with b the images per optimizer step and eta the recipe's lr
 Acts on: recipe (lr)
 Defaults: reference_batch = 256, the batch for which the baselines of both papers give eta = 0.1
-Differs: nothing known. At a reduced size the batches are scaled after this trick has acted, so that the
-    rule is applied to the paper's batch and lr stays the paper's.
+Differs: nothing known. It reads the batch that the recipe has when it acts, so large_batch comes before
+    it in a list. At a reduced size the batches are scaled after this trick has acted, so that the rule is
+    applied to the paper's batch and lr stays the paper's. rmsprop gives its own rate, and excludes it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class LinearLrScaling(Trick):
     """Multiply `recipe.lr` by `recipe.batch_size` / reference_batch."""
 
     name: ClassVar[str] = "linear_lr_scaling"
+    conflicts: ClassVar[tuple[str, ...]] = ("rmsprop",)
     reference_batch: int = 256
 
     def __post_init__(self) -> None:

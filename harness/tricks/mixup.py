@@ -9,7 +9,8 @@ Differs: one lam per batch, as in both papers' code. The partner of image i is i
     batch, as in the authors' code of he2019bag (per GPU there, per batch here); zhang2018mixup draws a
     permutation (memory). The middle image of an odd batch is its own partner. he2019bag trains 200 epochs
     with mixup instead of 120: that is the study's to say, and the reason for its control row. Smoothed
-    labels are mixed as they come: label_smoothing and mixup commute.
+    labels are mixed as they come: label_smoothing and mixup commute. The training loss is that of the mixed
+    targets, and training accuracy would mean nothing: only accuracy on test images is reported.
 """
 
 from __future__ import annotations

@@ -10,11 +10,10 @@ Differs: nothing known. torchvision's resnet50 is already this network; the base
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.tricks.base import Trick, require
+from harness.tricks.base import Trick, with_model_args
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +23,4 @@ class ResNetB(Trick):
     name: ClassVar[str] = "resnet_b"
 
     def edit_recipe(self, recipe: Any) -> Any:
-        model = recipe.model
-        require(
-            "stride_in" in model.args,
-            f"resnet_b moves the stride of a bottleneck block: {model.name} has no argument 'stride_in'",
-        )
-        return dataclasses.replace(recipe, model=model.with_args(stride_in="3x3"))
+        return with_model_args(recipe, "resnet_b moves the stride of a bottleneck block", stride_in="3x3")

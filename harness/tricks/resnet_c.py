@@ -11,11 +11,10 @@ Differs: the paper's ResNet-C contains ResNet-B; this trick is the stem alone, s
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.tricks.base import Trick, require
+from harness.tricks.base import Trick, require, with_model_args
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +24,7 @@ class ResNetC(Trick):
     name: ClassVar[str] = "resnet_c"
 
     def edit_recipe(self, recipe: Any) -> Any:
-        model = recipe.model
-        require(
-            "stem" in model.args,
-            f"resnet_c replaces the 7x7 stem of a ResNet: {model.name} has no argument 'stem'",
-        )
-        return dataclasses.replace(recipe, model=model.with_args(stem="deep"))
+        purpose = "resnet_c replaces the 7x7 stem of a ResNet"
+        stem = recipe.model.args.get("stem", "7x7")
+        require(stem in ("7x7", "deep"), f"{purpose}: the stem of {recipe.model.name} is '{stem}'")
+        return with_model_args(recipe, purpose, stem="deep")

@@ -11,11 +11,10 @@ Differs: the paper's ResNet-D contains ResNet-B and ResNet-C; this trick is the 
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.tricks.base import Trick, require
+from harness.tricks.base import Trick, with_model_args
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +24,6 @@ class ResNetD(Trick):
     name: ClassVar[str] = "resnet_d"
 
     def edit_recipe(self, recipe: Any) -> Any:
-        model = recipe.model
-        require(
-            "shortcut" in model.args,
-            f"resnet_d changes the shortcut of a residual block: {model.name} has no argument 'shortcut'",
+        return with_model_args(
+            recipe, "resnet_d changes the shortcut of a residual block", shortcut="avgpool"
         )
-        return dataclasses.replace(recipe, model=model.with_args(shortcut="avgpool"))

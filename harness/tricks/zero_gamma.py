@@ -12,11 +12,10 @@ Differs: nothing known. It exists for residual networks only: the authors' Incep
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.tricks.base import Trick, require
+from harness.tricks.base import Trick, with_model_args
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +25,4 @@ class ZeroGamma(Trick):
     name: ClassVar[str] = "zero_gamma"
 
     def edit_recipe(self, recipe: Any) -> Any:
-        model = recipe.model
-        require(
-            "zero_gamma" in model.args,
-            f"zero_gamma needs residual blocks: {model.name} has no argument 'zero_gamma'",
-        )
-        return dataclasses.replace(recipe, model=model.with_args(zero_gamma=True))
+        return with_model_args(recipe, "zero_gamma needs residual blocks", zero_gamma=True)

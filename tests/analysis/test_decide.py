@@ -97,11 +97,41 @@ def test_two_arms_get_welchs_test():
     assert effect.df == pytest.approx(theirs.df)
 
 
+def with_f1(values):
+    """Records whose plugin's metric is the top-1 as a fraction; top-1 itself says the opposite."""
+    rows = records(values)
+    return [{**row, "macro_f1": row["top1"] / 100, "top1": 100 - row["top1"]} for row in rows]
+
+
+def test_a_plugins_metric_of_any_unit_is_analysed_like_an_accuracy_and_written_without_percent():
+    accuracies = found(star(list(QUIET)), records(QUIET), 3)
+    metric = Settings(metric="macro_f1", smallest_effect_pp=0.002)
+    rows = by_row(found(star(list(QUIET)), with_f1(QUIET), 3, metric))
+    for name, cell_found in by_row(accuracies).items():
+        if cell_found.effect is not None:
+            assert rows[name].effect.estimate == pytest.approx(cell_found.effect.estimate / 100)
+            assert rows[name].effect.verdict == cell_found.effect.verdict
+    assert rows["base"].sentence == "base: macro f1 0.701 [0.6984, 0.7036], 3 seeds."
+    assert rows["up"].sentence == (
+        "up helps by at least 0.002: +0.01 [0.009742, 0.01026] over base, 3 seeds."
+    )
+    assert rows["up"].level.secondary["top1"] == pytest.approx(100 - 71.103, abs=0.01)
+
+
+def test_a_diverged_run_counts_as_the_worst_value_of_a_metric_without_a_known_zero():
+    shifted = {arm: [value - 200 for value in row] for arm, row in QUIET.items()}  # negative; 0 would be best
+    rows = with_f1(shifted)
+    rows[3] = {**rows[3], "status": "diverged", "macro_f1": None}
+    values = by_row(found(star(list(QUIET)), rows, 3, Settings(metric="macro_f1", smallest_effect_pp=0.002)))
+    assert values["up"].effect.n == 2
+    assert values["other"].effect.verdict == HELPS
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (Settings(metric="top11"), "did you mean 'top1'"),
-        (Settings(metric="loss"), "Valid: top1, top5"),
+        (Settings(metric="loss"), "less loss is better"),
+        (Settings(metric="train_loss"), "Valid: top1, top5, a plugin's"),
         (Settings(smallest_effect_pp=0.0), "above 0 pp"),
         (Settings(alpha=5.0), "between 0 and 1"),
     ],

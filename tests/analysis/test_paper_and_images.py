@@ -10,6 +10,7 @@ from harness.analysis.findings import (
     REPRODUCED,
     Settings,
 )
+from harness.study.plan import PaperValue
 from tests.analysis.tables import QUIET, by_row, cell, found, plain, printed, quiet, record, records, star
 
 
@@ -75,6 +76,22 @@ def test_the_papers_effect_is_shown_and_only_compared_where_comparable():
     assert mini["up"].effect.agreement is None
     assert mini["up"].effect.gap is None
     assert plain(mini["base"])["effect"] is None
+
+
+def test_further_printed_numbers_are_carried_and_never_analysed():
+    def cells(extra):
+        plain_cells = paper_cells()
+        return [cell(c.row, c.arm_id, c.versus, paper={**c.paper, **extra}) for c in plain_cells]
+
+    extra = {
+        name: PaperValue(value=9.9, status="memory") for name in ("top1_std", "params_m", "gflops", "cost")
+    }
+    bare, more = by_row(found(cells({}), records(QUIET), 3)), by_row(found(cells(extra), records(QUIET), 3))
+    assert {name: one.effect for name, one in more.items()} == {
+        name: one.effect for name, one in bare.items()
+    }
+    assert [one.sentence for one in more.values()] == [one.sentence for one in bare.values()]
+    assert set(more["up"].paper) == {"top1", *extra}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -18,3 +22,10 @@ def random_pixels(count: int, height: int, width: int, channels: int, seed: int 
 def array_split(pixels: np.ndarray) -> Split:
     """A split whose labels are all zero."""
     return Split(images=ArrayImages(pixels), labels=torch.zeros(len(pixels), dtype=torch.int64))
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Unsigned bytes in the IDX format, gzipped where the name ends in .gz."""
+    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    content = header + array.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)

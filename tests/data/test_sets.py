@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.data import DATASETS, count_classes, fashion_mnist, load, missing_data, validate_data
+from harness.data import DATASETS, count_classes, fashion_mnist, idx, load, missing_data, validate_data
 from harness.data.base import DataSet
+from tests.data.sets import write_idx
 
 NOWHERE = Path("no-such-folder")
 
@@ -80,11 +80,6 @@ def test_a_damaged_embedded_file_is_noticed(tmp_path: Path) -> None:
         fashion_mnist.read_embedded(damaged)
 
 
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    path.write_bytes(gzip.compress(header + array.tobytes()))
-
-
 def test_full_fashion_mnist_is_read_from_the_original_files(tmp_path: Path) -> None:
     folder = tmp_path / "fashion_mnist"
     with pytest.raises(FileNotFoundError, match=r"needs train-images-idx3-ubyte.gz, .* full: false"):
@@ -95,16 +90,16 @@ def test_full_fashion_mnist_is_read_from_the_original_files(tmp_path: Path) -> N
         name: rng.integers(0, 256, (30, 28, 28), dtype=np.uint8)
         if name.endswith("images")
         else np.arange(30, dtype=np.uint8) % 10
-        for name in fashion_mnist.IDX_FILES
+        for name in idx.FILES
     }
-    for name, file in fashion_mnist.IDX_FILES.items():
-        write_idx(folder / file, arrays[name])
+    for name, file in idx.FILES.items():
+        write_idx(folder / f"{file}.gz", arrays[name])
     data = load_all("fashion_mnist", tmp_path, full=True)
     np.testing.assert_array_equal(data.train.images.array[..., 0], arrays["train_images"])
     assert data.test.labels.tolist() == arrays["test_labels"].tolist()
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"nonsense"))
     with pytest.raises(ValueError, match="is not an IDX file"):
-        fashion_mnist.read_idx_files(folder)
+        idx.read_idx_files(folder)
 
 
 def test_the_subset_rule_is_the_first_thousand_of_each_class_in_file_order() -> None:
@@ -124,6 +119,8 @@ def test_the_subset_rule_is_the_first_thousand_of_each_class_in_file_order() -> 
         ("fashion_mnst", {}, "did you mean 'fashion_mnist'"),
         ("fashion_mnist", {"fulll": True}, "did you mean 'full'"),
         ("fashion_mnist", {"full": "yes"}, "full must be true or false"),
+        ("fashion_mnist", {"part": "last"}, "did you mean 'last5'"),
+        ("fashion_mnist", {"part": [1]}, "unknown part '[1]'"),
         ("generated", {"classes": 1}, "classes must be at least 2"),
         ("generated", {"size": 0}, "size must be a whole number of at least 1"),
         ("generated", {"channels": 2}, "channels must be 1 or 3"),
@@ -146,6 +143,12 @@ def test_bad_names_and_arguments_are_refused_in_plain_words(name: str, args: dic
         ("cifar100", {}, "cifar-100-python.tar.gz"),
         ("imagenet", {}, "ILSVRC2012_devkit_t12.tar.gz"),
         ("imagefolder", {"folder": "pets"}, "pets/train/cat/0001.jpg"),
+        (
+            "mnist",
+            {},
+            "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels",
+        ),
+        ("places365", {}, "labels of the test images are not public"),
     ],
 )
 def test_missing_files_are_named_with_their_place(tmp_path: Path, name: str, args: dict, words: str) -> None:

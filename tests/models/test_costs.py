@@ -11,60 +11,86 @@ import pytest
 import torch
 from torch import nn
 
-from harness.models import MODELS, costs
-from harness.models.costs import count_macs, lookup, measure, question
+from harness.models import MODELS, VARIANTS, costs, find, resolve
+from harness.models.costs import count_macs, count_params, lookup, measure, question
 
 PAPERS = Path(__file__).parents[2] / "docs" / "reference" / "papers.yaml"
-B = {"stride_in": "3x3"}
-C = {**B, "stem": "deep"}
-D = {**C, "shortcut": "avgpool"}
-OF_THE_REFERENCE = {
-    "resnet50_stride1x1": ("resnet50", {}),
-    "resnet50b_v1.5": ("resnet50", B),
-    "resnet50c": ("resnet50", C),
-    "resnet50d": ("resnet50", D),
-    "resnet101d": ("resnet101", D),
-    "resnet152d": ("resnet152", D),
-    "resnet152_stride1x1": ("resnet152", {}),
-}
 
 
-def reference_costs() -> dict[str, tuple[float, float]]:
-    """Model -> (millions of parameters, 10^9 multiply-adds), from the head of the reference file."""
+def reference_costs() -> list[tuple[str, int, float, float]]:
+    """Model, pixels, millions of parameters, 10^9 multiply-adds, from the head of the reference file."""
     import yaml
 
     head = PAPERS.read_text().split("\npapers:")[0]
     rows = yaml.safe_load(head)["model_costs"]["rows"]
-    return {
-        row["model"]: (row["params_m"], row["gmacs"]) for row in rows if row["model"].startswith("resnet")
-    }
+    return [(row["model"], row["input"], row["params_m"], row["gmacs"]) for row in rows]
 
 
-def test_the_reference_has_no_resnet_that_is_not_checked_here():
-    assert set(reference_costs()) == set(OF_THE_REFERENCE)
+@pytest.fixture(scope="module")
+def listed() -> dict[str, dict]:
+    """What `harness models --json` says, by name."""
+    import argparse
+
+    from harness.commands.listing import _models
+
+    return {row["name"]: row for row in _models(argparse.Namespace())}
 
 
-@pytest.mark.parametrize("key", sorted(OF_THE_REFERENCE))
-def test_costs_equal_the_reference_to_its_printed_digits(key):
-    name, args = OF_THE_REFERENCE[key]
-    params, macs = measure(name, args, resolution=224, classes=1000)
-    assert (round(params / 1e6, 3), round(macs / 1e9, 3)) == reference_costs()[key]
+@pytest.mark.parametrize(("name", "side", "params_m", "gmacs"), reference_costs())
+def test_every_model_of_the_reference_is_listed_under_its_name_with_its_costs(
+    listed, name, side, params_m, gmacs
+):
+    row = listed[name]
+    assert row["input_size"] == side
+    assert round(row["params"] / 1e6, 3) == params_m
+    assert row["macs"] / 1e9 == pytest.approx(gmacs, rel=0.005)
+
+
+def test_the_listing_has_every_family_and_variant_with_all_its_arguments(listed):
+    assert set(listed) == {*MODELS, *VARIANTS}
+    assert listed["resnet50d"]["family"] == "resnet50"
+    assert listed["resnet50d"]["args"]["stem"] == "deep"
+    assert set(listed["resnet50d"]["args"]) == set(MODELS["resnet50"].args)
+    for row in listed.values():
+        assert all(row[key] for key in ("family", "params", "macs", "input_size", "classes", "source"))
+        assert row["paper"]
+        assert row["note"]
 
 
 @pytest.mark.parametrize(
-    ("name", "args", "params"),
+    ("name", "params"),
     [
-        ("resnet18", {}, 11_689_512),
-        ("resnet34", {}, 21_797_672),
-        ("resnet50", {}, 25_557_032),
-        ("resnet50", B, 25_557_032),
-        ("resnet50", D, 25_576_264),
-        ("resnet101", {}, 44_549_160),
-        ("resnet152", {}, 60_192_808),
+        ("resnet18", 11_689_512),
+        ("resnet34", 21_797_672),
+        ("resnet101", 44_549_160),
+        ("resnext50_32x4d", 25_028_904),
+        ("resnext101_32x4d", 44_177_704),
+        ("resnext101_64x4d", 83_455_272),
     ],
 )
-def test_parameter_counts_are_the_known_totals(name, args, params):
-    assert measure(name, args, resolution=32, classes=1000)[0] == params
+def test_parameter_counts_are_the_known_totals(name, params):
+    assert measure(name, {}, resolution=32, classes=1000)[0] == params
+
+
+def test_parameters_of_auxiliary_heads_do_not_count_however_their_names_are_written():
+    net = nn.ModuleDict({"body": nn.Linear(3, 4), "aux1": nn.Linear(3, 4), "AuxLogits": nn.Linear(3, 4)})
+    net["body"].aux = nn.Linear(2, 2)  # not at the start of the name: part of the network
+    assert count_params(net) == (3 * 4 + 4) + (2 * 2 + 2)
+
+
+def test_a_variant_asks_the_question_of_its_family():
+    asked = {"resolution": 224, "classes": 1000}
+    assert question("resnet50c", {"width": 0.5}, **asked) == question(
+        "resnet50", {"width": 0.5, "stride_in": "3x3", "stem": "deep"}, **asked
+    )
+    assert lookup("resnet50c", {}, **asked) == (25_576_264, 4_328_824_832)
+
+
+def test_images_that_are_too_small_are_refused_without_building_anything(monkeypatch):
+    monkeypatch.setattr(costs, "measure", None)
+    least = MODELS["googlenet"].minimum_input(MODELS["googlenet"].args)
+    with pytest.raises(ValueError, match=f"googlenet: images need at least {least} pixels a side, got 8"):
+        lookup("googlenet", {}, resolution=8, classes=10)
 
 
 def test_multiply_adds_of_a_small_net_by_hand():
@@ -85,7 +111,7 @@ def test_multiply_adds_of_a_small_net_by_hand():
 def test_every_stored_answer_equals_a_fresh_measurement():
     stored = json.loads(costs.COSTS_FILE.read_text())
     assert len(stored) >= len(MODELS)
-    for each in stored[:: max(1, len(stored) // 20)]:
+    for each in stored[:: max(1, len(stored) // 10)]:
         assert measure(**each["question"]) == (each["params"], each["macs"]), each["question"]
 
 
@@ -97,12 +123,18 @@ def test_every_stored_question_can_be_found_again_and_the_file_is_as_generated()
     assert text == costs.costs_text(stored)
 
 
-def test_the_generator_adds_every_model_at_its_defaults_and_asks_each_question_once(monkeypatch):
+def test_the_generator_adds_every_family_and_variant_and_asks_each_question_once(monkeypatch):
     monkeypatch.setattr(costs, "measure", lambda **asked: (asked["resolution"], asked["classes"]))
     twice = {"name": "resnet18", "args": {"width": 0.5}, "resolution": 32, "classes": 10}
     measured = costs.answers([twice, {**twice, "args": {"width": 0.5, "zero_gamma": True}}])
-    assert len(measured) == len(MODELS) + 1
-    assert {each["question"]["name"] for each in measured if each["params"] == 224} == set(MODELS)
+    assert [each["question"]["args"]["width"] for each in measured if each["params"] == 32] == [0.5]
+    for name in (*MODELS, *VARIANTS):
+        asked = question(name, {}, resolution=find(name).input_size, classes=1000)
+        found = [each for each in measured if each["question"] == json.loads(asked)]
+        assert [(each["params"], each["macs"]) for each in found] == [(find(name).input_size, 1000)], name
+    assert {each["question"]["name"] for each in measured} <= {
+        resolve(name, {})[0] for name in (*MODELS, *VARIANTS)
+    }
 
 
 def test_a_question_fills_in_defaults_and_leaves_out_what_costs_nothing():
@@ -128,8 +160,10 @@ def test_what_is_not_stored_is_measured_once(monkeypatch):
 
 def test_stored_answers_need_no_torch():
     code = (
-        "import sys; from harness.models import MODELS; from harness.models.costs import lookup\n"
-        "for name in MODELS: print(lookup(name, {}, resolution=224, classes=1000))\n"
+        "import sys; from harness.models import MODELS, VARIANTS, find\n"
+        "from harness.models.costs import lookup\n"
+        "for name in (*MODELS, *VARIANTS):\n"
+        "    print(lookup(name, {}, resolution=find(name).input_size, classes=1000))\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from harness.data.torchvision_import import torchvision
-from harness.models import MODELS, build_model
+from harness.models import build_model
+from harness.models.entries.resnet import ENTRIES
 from harness.models.resnet import Basic, Bottleneck, ResNet, ResNetConfig
 
 B = {"stride_in": "3x3"}
@@ -55,6 +56,7 @@ def reference(name: str) -> nn.Module:
         ("resnet50c", "resnet50", C),
         ("resnet50d", "resnet50", D),
         ("resnet18d", "resnet18", {"stem": "deep", "shortcut": "avgpool"}),
+        ("resnext50_32x4d", "resnext50_32x4d", {}),
     ],
 )
 def test_same_weights_give_the_same_logits_as_the_reference(theirs, name, args):
@@ -138,9 +140,9 @@ def test_the_default_generator_alone_decides_the_weights():
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", [model.name for model in ENTRIES])
 def test_every_parameter_receives_a_finite_gradient(name):
-    net = build(name, SMALL)
+    net = build(name, SMALL if "64x4d" not in name else {**SMALL, "width": 0.5})
     net(torch.randn(4, 3, 32, 32)).logsumexp(1).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() and p.grad.any() for p in net.parameters())
 
@@ -158,6 +160,7 @@ def test_grey_images_need_one_input_channel():
         ({"shortcut": "max"}, "shortcut must be 'conv' or 'avgpool', got 'max'"),
         ({"stride_in": None}, "stride_in must be '1x1' or '3x3', got None"),
         ({"block": "basic"}, "a basic block has no stride_in: its stride is always in its first 3x3"),
+        ({"block": "basic", "stride_in": None, "groups": 2}, "a basic block has no groups"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(wrong, message):
@@ -168,11 +171,30 @@ def test_parts_that_do_not_fit_are_refused(wrong, message):
     assert str(caught.value) == message
 
 
+def test_groups_split_the_3x3_convolutions_and_leave_the_outputs_as_wide():
+    net = build("resnext50_32x4d", {"depth": (1, 1, 1, 1), "width": 0.5})
+    threes = [net.get_submodule(f"layer{stage}.0.conv2") for stage in (1, 2, 3, 4)]
+    assert [conv.groups for conv in threes] == [32] * 4
+    assert [conv.out_channels for conv in threes] == [64, 128, 256, 512]
+    assert [net.get_submodule(f"layer{stage}.0.conv3").out_channels for stage in (1, 2, 3, 4)] == [
+        128,
+        256,
+        512,
+        1024,
+    ]
+
+
+def test_a_width_that_does_not_split_into_the_groups_is_refused_in_words():
+    with pytest.raises(ValueError) as caught:
+        build("resnext50_32x4d", {"width": 0.125})
+    assert str(caught.value) == (
+        "resnext50_32x4d: width 0.125 leaves 16 of 128 channels in the 3x3 convolutions of stage 1, which do "
+        "not split into 32 groups: choose a width that makes them a multiple of 32, or fewer groups"
+    )
+    assert build("resnext50_32x4d", {"width": 0.125, "groups": 8, "group_width": 16, "depth": (1,)})
+
+
 def test_three_stages_are_the_first_three_of_four():
-    import torch
-
-    from harness.models import build_model
-
     torch.manual_seed(0)
     short = build_model("resnet50", {"depth": (1, 1, 1), "width": 0.125}, classes=10)
     full = build_model("resnet50", {"depth": (1, 1, 1, 1), "width": 0.125}, classes=10)

@@ -12,7 +12,7 @@ from harness.study.expand import ExpandOptions, expand
 from harness.study.loader import load_study
 from harness.study.plan import Cell, Plan
 from harness.study.problems import StudyError
-from harness.study.spec import DataSpec, ModelSpec, Recipe
+from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe
 
 Edit = Callable[[Recipe, Mapping[str, Any]], Recipe]
 
@@ -38,6 +38,19 @@ def _warmup(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     return dataclasses.replace(recipe, warmup_epochs=options["epochs"])
 
 
+def _pixels(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    data = dataclasses.replace(recipe.data, resolution=options["pixels"])
+    return dataclasses.replace(recipe, data=data)
+
+
+def _crops(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    return dataclasses.replace(recipe, eval_crops=options["crops"])
+
+
+def _initialisation(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    return dataclasses.replace(recipe, initialisation=options["scheme"])
+
+
 def _deep_stem(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     if recipe.model.args["width"] < 0.125:
         raise ValueError("resnet_c needs a width of at least 0.125")
@@ -59,20 +72,27 @@ def trick(
     options: Mapping[str, Any] | None = None,
     validate: Callable[[Mapping[str, Any]], None] = lambda options: None,
     conflicts: tuple[str, ...] = (),
-    teacher: bool = False,
+    arms: tuple[str, ...] = (),
+    observes: bool = False,
+    members: Callable[[Mapping[str, Any]], tuple[int, ...]] = lambda options: (1,),
+    plugin: str | None = None,
 ) -> TrickEntry:
     return TrickEntry(
         name=name,
         options=options or {},
         conflicts=frozenset(conflicts),
-        needs_teacher=teacher,
-        acts_in_training=edit is None,
+        acts_in_training=edit is None and not observes and arms != ("source",),
         validate=validate,
         edit_recipe=edit or _same,
         edits_recipe=edit is not None,
+        arms=arms,
+        observes=observes,
+        members=members,
+        plugin=plugin,
     )
 
 
+_width = _between("width", 0.01, 4)
 _TRICKS = [
     trick("linear_lr_scaling", _linear_lr, options={"reference_batch": 256}),
     trick("warmup", _warmup, options={"epochs": 5.0}),
@@ -86,7 +106,22 @@ _TRICKS = [
     trick("cosine", _fields(schedule="cosine", milestones=())),
     trick("label_smoothing", options={"eps": 0.1}, validate=_between("eps", 0, 1)),
     trick("mixup", options={"alpha": 0.2}, validate=_between("alpha", 0, 8)),
-    trick("distillation", options={"temperature": 20.0}, teacher=True),
+    trick("distillation", options={"temperature": 20.0}, arms=("teacher",)),
+    trick("fine_tuning", arms=("source",)),
+    trick("receptive_field", _pixels, options={"pixels": 299}),
+    trick("initialisation", _initialisation, options={"scheme": "xavier"}),
+    trick("multi_crop", _crops, options={"crops": 10}, observes=True),
+    trick("raw_weights", _fields(eval_weights="raw"), observes=True),
+    trick("ensemble", options={"members": 7}, observes=True, members=lambda options: (options["members"],)),
+    trick(
+        "mixed_ensemble",
+        options={"members": 1, "partner_members": 3},
+        arms=("partner",),
+        observes=True,
+        members=lambda options: (options["members"], options["partner_members"]),
+    ),
+    trick("lab_loss", plugin="lab.py"),
+    trick("lab_recipe", _fields(lr=0.3), plugin="lab.py"),
 ]
 _ARGS = {
     "width": 1.0,
@@ -99,39 +134,76 @@ _ARGS = {
 
 
 def _cost(model: ModelSpec, data: DataSpec) -> Cost:
-    """1,000 multiply-adds per block."""
-    return Cost(params=10, macs=1000 * sum(model.args["depth"]))
+    """1,000 multiply-adds per block; of a network without blocks, one per pixel."""
+    blocks = model.args.get("depth")
+    return Cost(params=10, macs=1000 * sum(blocks) if blocks else data.resolution**2)
 
 
-def _data(name: str, train: int | None, *, for_reports: bool = True) -> DataEntry:
+def _data(name: str, train: int | None, classes: int | None = 10, **more: Any) -> DataEntry:
     return DataEntry(
         name=name,
-        args={},
-        classes=10,
+        args=more.pop("args", {}),
+        classes=classes,
         train_images=train,
         test_images=train and train // 6,
         missing=lambda args: None,
-        for_reports=for_reports,
+        **more,
     )
+
+
+def _parts(args: Mapping[str, Any]) -> tuple[int, int, int]:
+    return (10, 60_000, 10_000) if args["part"] == "all" else (5, 30_000, 5_000)
+
+
+def _known_part(args: Mapping[str, Any]) -> None:
+    if args["part"] not in ("all", "first5", "last5"):
+        raise ValueError(f"part must be all, first5 or last5, got {args['part']!r}")
+
+
+def _small_images(args: Mapping[str, Any]) -> int:
+    return 75 if args["stem"] == "large" else 20
 
 
 CATALOGUE = Catalogue(
     tricks={entry.name: entry for entry in _TRICKS},
     models={
-        name: ModelEntry(name=name, args=_ARGS, validate=_between("width", 0.01, 4))
-        for name in ("resnet50", "resnet152")
+        entry.name: entry
+        for entry in (
+            *(ModelEntry(name=name, args=_ARGS, validate=_width) for name in ("resnet50", "resnet152")),
+            ModelEntry(
+                name="resnet50d",
+                family="resnet50",
+                preset={"stem": "deep", "stride_in": "3x3", "shortcut": "avgpool"},
+                args=_ARGS,
+                validate=_width,
+            ),
+            ModelEntry(
+                name="inception",
+                args={"width": 1.0, "stem": "large"},
+                validate=_width,
+                minimum_input=_small_images,
+            ),
+            ModelEntry(name="timm/x", args={}, validate=lambda args: None, own_initialisation=True),
+            ModelEntry(name="lab_net", args={"width": 1.0}, validate=_width, plugin="lab.py"),
+        )
     },
     data={
         entry.name: entry
         for entry in (
-            _data("fashion_mnist", 60_000),
+            _data("fashion_mnist", 60_000, args={"part": "all"}, counts=_parts, validate=_known_part),
             _data("cifar10", 50_000),
-            _data("imagenet", 1_281_167),
-            _data("folder", None),
+            _data("imagenet", 1_281_167, 1000),
+            _data("places", 1_803_460, 365),
+            _data("few", 300, 1000),
+            _data("folder", None, None),
             _data("generated", 1_000, for_reports=False),
+            _data("lab_data", 500, plugin="more.py"),
         )
     },
     cost=_cost,
+    trainers={"harness": None, "lab_trainer": "more.py"},
+    metrics={"lab_score": "lab.py"},
+    plugin_hashes={"lab.py": "1234abcd" * 8, "more.py": "5678ef01" * 8},
 )
 
 HEAD = """\
@@ -166,6 +238,11 @@ def mistakes(folder: Path, text: str) -> list[str]:
     except StudyError as error:
         return [str(problem).replace(str(path), "small.yaml") for problem in error.problems]
     return []
+
+
+def arm_of(plan: Plan, row: str, table: str = "t", column: str | None = None) -> Arm:
+    """The arm that answers a row."""
+    return plan.arms[cells(plan, table)[row, column].arm_id or ""]
 
 
 def cells(plan: Plan, table: str) -> dict[tuple[str, str | None], Cell]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from harness.study.recipes import RECIPES
 from tests.study.fakes import HEAD, HEAD_LINES
 
 FIRST = HEAD_LINES + 1  # the line after the head
 TRICKS = (
-    "bf16, cosine, distillation, fp16, label_smoothing, linear_lr_scaling, mixup, no_bias_decay, resnet_b,"
-    " resnet_c, resnet_d, warmup, zero_gamma"
+    "bf16, cosine, distillation, ensemble, fine_tuning, fp16, initialisation, lab_loss, lab_recipe,"
+    " label_smoothing, linear_lr_scaling, mixed_ensemble, mixup, multi_crop, no_bias_decay, raw_weights,"
+    " receptive_field, resnet_b, resnet_c, resnet_d, warmup, zero_gamma"
 )
+MODELS = "inception, lab_net, resnet152, resnet50, resnet50d, timm/x"
+DATA = "cifar10, fashion_mnist, few, folder, generated, imagenet, lab_data, places"
 FINE = "tables: {t: {title: T, design: rows, rows: [{label: a}]}}\n"
 
 
@@ -28,7 +32,8 @@ CASES = {
         HEAD + "mettric: top1\n" + FINE,
         [
             f"small.yaml:{FIRST}: unknown key 'mettric'; did you mean 'metric'? Valid: arms, baseline,"
-            " expect, metric, paper, question, seeds, sizes, smallest_effect, study, tables, unknown"
+            " claims, expect, metric, metrics, paper, plugins, question, seeds, sizes, smallest_effect,"
+            " study, tables, unknown"
         ],
     ),
     "unknown key in a row": (
@@ -52,20 +57,20 @@ CASES = {
     ),
     "unknown model": (
         HEAD.replace("model: resnet50", "model: resnet5") + FINE,
-        ["small.yaml:4: unknown model 'resnet5'; did you mean 'resnet50'? Valid: resnet152, resnet50"],
+        [f"small.yaml:4: unknown model 'resnet5'; did you mean 'resnet50'? Valid: {MODELS}"],
     ),
     "unknown recipe": (
         HEAD.replace("recipe: bag_of_tricks_baseline", "recipe: bag_of_tricks") + FINE,
         [
             "small.yaml:4: unknown recipe 'bag_of_tricks'; did you mean 'bag_of_tricks_baseline'?"
-            " Valid: bag_of_tricks_baseline"
+            f" Valid: {', '.join(sorted(RECIPES))}"
         ],
     ),
     "unknown data set": (
         HEAD.replace("cifar10", "cifar") + FINE,
         [
             "small.yaml:7: unknown data set 'cifar'; did you mean 'cifar10'?"
-            " Valid: cifar10, fashion_mnist, folder, generated, imagenet"
+            f" Valid: {DATA}"
         ],
     ),
     "model argument out of range": (
@@ -92,7 +97,7 @@ CASES = {
         HEAD + rows("{label: a, set: {schedule: cosin}}"),
         [
             f"small.yaml:{ROW}: tables.t.rows[0].set.schedule is wrong: unknown value 'cosin';"
-            " did you mean 'cosine'? Valid: constant, cosine, step"
+            " did you mean 'cosine'? Valid: constant, cosine, exponential, step"
         ],
     ),
     "batch that does not divide": (
@@ -190,7 +195,47 @@ CASES = {
     ),
     "printed value of an unknown metric": (
         HEAD + rows("{label: a, paper: {top_1: 76.2, status: memory}}"),
-        [f"small.yaml:{ROW}: unknown metric 'top_1'; did you mean 'top1'? Valid: status, top1, top5"],
+        [
+            f"small.yaml:{ROW}: unknown metric 'top_1'; did you mean 'top1'? Valid: cost, cost_bn_ops,"
+            " epoch_minutes, gflops, params_m, status, steps_to_target_m, top1, top1_std, top5"
+        ],
+    ),
+    "printed value that is no percentage": (
+        HEAD + rows("{label: a, paper: {top1: 101, status: memory}}"),
+        [f"small.yaml:{ROW}: top1 must be a percentage from 0 to 100, got 101"],
+    ),
+    "printed number that is not positive": (
+        HEAD + rows("{label: a, paper: {params_m: 0, gflops: -1, status: memory}}"),
+        [
+            f"small.yaml:{ROW}: gflops must be a number greater than 0, got -1",
+            f"small.yaml:{ROW}: params_m must be a number greater than 0, got 0",
+        ],
+    ),
+    "crops that are not known": (
+        HEAD + rows("{label: a, set: {eval_crops: 11}}"),
+        [f"small.yaml:{ROW}: tables.t.rows[0].set.eval_crops must be one of 1, 10, 12, 144, got 11"],
+    ),
+    "too many seeds": (
+        HEAD.replace("at_most: 5", "at_most: 1001") + FINE,
+        ["small.yaml:3: seeds.at_most must be less than or equal to 1000, got 1001"],
+    ),
+    "teacher that is not an arm": (
+        HEAD + rows("{label: a, add: {distillation: {teacher: large}}}"),
+        [f"small.yaml:{ROW}: unknown arm 'large'. Valid: baseline"],
+    ),
+    "unknown recipe of an arm": (
+        HEAD + "arms: {a: {recipe: goyel}}\n" + FINE,
+        [
+            f"small.yaml:{FIRST}: unknown recipe 'goyel'; did you mean 'goyal'?"
+            f" Valid: {', '.join(sorted(RECIPES))}"
+        ],
+    ),
+    "an argument that the optimizer does not have": (
+        HEAD + rows("{label: a, set: {optimizer: rmsprop_tf}}"),
+        [
+            f"small.yaml:{ROW}: unknown argument of optimizer rmsprop_tf 'nesterov'."
+            " Valid: alpha, eps, momentum (t, row 'a'; sizes mini, gpu, paper)"
+        ],
     ),
     "wrong level": (
         HEAD + table("    factors: {batch_size: [256, 0]}\n", design="grid"),

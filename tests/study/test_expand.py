@@ -99,9 +99,9 @@ def test_generated_pixels_are_kept_out_of_reports_by_a_note(tmp_path: Path) -> N
 def test_the_plan_as_json_has_its_documented_keys(tmp_path: Path) -> None:
     data = json.loads(json.dumps(plan_to_json(plan_of(tmp_path, HEAD + CHAIN))))
     assert list(data) == [
-        "schema", "study", "size", "header", "seeds", "notes", "tables", "arms", "runs", "totals",
+        "schema", "study", "size", "header", "seeds", "notes", "claims", "tables", "arms", "runs", "totals",
     ]  # fmt: skip
-    assert list(data["tables"][0]) == ["key", "title", "design", "columns", "note", "cells"]
+    assert list(data["tables"][0]) == ["key", "title", "design", "columns", "note", "target", "cells"]
     assert data["tables"][0]["cells"][3] == {
         "row": "quoted",
         "column": None,
@@ -113,7 +113,7 @@ def test_the_plan_as_json_has_its_documented_keys(tmp_path: Path) -> None:
         "note": None,
     }
     (arm,) = [arm for arm in data["arms"].values() if arm["label"] == "t / student"]
-    assert list(arm) == ["label", "recipe", "tricks", "teacher"]
+    assert list(arm) == ["label", "recipe", "tricks", "teacher", "source", "observes", "plugins"]
     assert arm["tricks"] == [{"name": "distillation", "options": {"temperature": 20.0}}]
     assert arm["teacher"] in data["arms"]
     assert set(data["runs"][0]) == {"run_id", "arm_id", "seed", "needs", "macs", "time_s", "done"}

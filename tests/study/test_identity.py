@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 
 from harness.study.canonical import CanonicalText
 from harness.study.changes import AUGMENT_FIELDS, CHANGE_FIELDS
+from harness.study.recipe_values import fields_of, recipe_of
 from harness.study.recipes import RECIPES
 from harness.study.spec import (
     Arm,
     AugmentSpec,
     DataSpec,
+    Member,
     ModelSpec,
     Recipe,
     RunSpec,
@@ -42,9 +45,25 @@ RECIPE = st.builds(
     weight_decay=NUMBER,
     milestones=st.lists(NUMBER, max_size=4).map(tuple),
     precision=st.text(max_size=5),
+    clip_norm=NUMBER | st.integers(0, 3),
+    decay_every=NUMBER,
+    auxiliary_weight=st.sampled_from([0.0, -0.0, 0, 0.3]),
+    norm_images=st.integers(0, 10**6),
+    eval_crops=st.sampled_from([1, 1.0, 144]),
+    metrics=st.lists(st.text(max_size=5), max_size=2).map(tuple),
+    trainer=st.text(max_size=5),
 )
 TRICKS = st.lists(st.builds(TrickSpec, name=st.text(max_size=5), options=OPTIONS), max_size=3).map(tuple)
-ARM = st.builds(Arm, recipe=RECIPE, tricks=TRICKS, teacher=st.none() | st.text(max_size=5))
+ID = st.text(max_size=5)
+ARM = st.builds(
+    Arm,
+    recipe=RECIPE,
+    tricks=TRICKS,
+    teacher=st.none() | ID,
+    source=st.none() | ID,
+    observes=st.lists(st.builds(Member, arm=ID, runs=st.integers(1, 9)), max_size=2).map(tuple),
+    plugins=st.dictionaries(ID, ID, max_size=2),
+)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
@@ -61,6 +80,21 @@ def test_a_number_that_is_not_finite_has_no_identity(value: float) -> None:
     recipe = dataclasses.replace(_arm().recipe, lr=value)
     with pytest.raises(ValueError, match=r"^lr must be a finite number$"):
         CanonicalText().recipe(recipe)
+    recipe = dataclasses.replace(_arm().recipe, clip_norm=value)
+    with pytest.raises(ValueError, match=r"^clip_norm must be a finite number$"):
+        CanonicalText().recipe(recipe)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
+@given(RECIPE)
+def test_the_fast_way_from_and_to_fields_is_the_dataclass(recipe: Recipe) -> None:
+    fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
+    assert fields_of(recipe) == fields
+    assert list(fields_of(recipe)) == list(fields)
+    made = recipe_of({**fields, "lr": 0.25})
+    assert made == dataclasses.replace(recipe, lr=0.25)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.lr = 1.0  # type: ignore[misc]
 
 
 def _arm() -> Arm:
@@ -88,7 +122,16 @@ def test_every_field_of_a_recipe_is_part_of_the_identity() -> None:
         changed = dataclasses.replace(arm, recipe=dataclasses.replace(arm.recipe, **{field.name: other}))
         assert changed.arm_id != arm.arm_id, field.name
     assert dataclasses.replace(arm, tricks=()).arm_id != arm.arm_id
-    assert dataclasses.replace(arm, teacher="t").arm_id != arm.arm_id
+    changes: tuple[dict[str, Any], ...] = (
+        {"teacher": "t"},
+        {"source": "t"},
+        {"observes": (Member(arm="t"),)},
+        {"observes": (Member(arm="t", runs=2),)},
+        {"plugins": {"lab.py": "1234"}},
+        {"plugins": {"lab.py": "5678"}},
+    )
+    ids = {dataclasses.replace(arm, **change).arm_id for change in changes}
+    assert len(ids | {arm.arm_id}) == 1 + len(changes)
 
 
 def test_ids_have_128_bits_and_do_not_change_between_versions() -> None:
@@ -99,7 +142,8 @@ def test_ids_have_128_bits_and_do_not_change_between_versions() -> None:
 
 
 def test_a_spec_survives_its_json_file() -> None:
-    spec = RunSpec(arm=_arm(), seed=3)
+    arm = dataclasses.replace(_arm(), source="s", observes=(Member(arm="t", runs=2),), plugins={"a.py": "1"})
+    spec = RunSpec(arm=arm, seed=3)
     again = RunSpec.from_json(json.loads(json.dumps(spec.to_json())))
     assert again == spec
     assert again.run_id == spec.run_id
@@ -128,7 +172,7 @@ tables:
 def test_set_may_change_every_field_of_recipe_and_augmentation() -> None:
     recipe = {field.name for field in dataclasses.fields(Recipe)} - {"data", "augment"}
     augment = {field.name for field in dataclasses.fields(AugmentSpec)}
-    assert recipe | augment == CHANGE_FIELDS
+    assert recipe | augment | {"data", "resolution"} == CHANGE_FIELDS
     assert augment == AUGMENT_FIELDS
 
 

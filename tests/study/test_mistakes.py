@@ -27,7 +27,7 @@ def test_an_unknown_factor_names_fields_and_tricks(tmp_path: Path) -> None:
     text = HEAD + table("    factors: {mixup: [off, on], learning_rate: [off]}\n", design="grid")
     (message,) = mistakes(tmp_path, text)
     assert message.startswith(
-        f"small.yaml:{FIRST + 4}: unknown factor 'learning_rate'. Valid: batch_size, bf16,"
+        f"small.yaml:{FIRST + 4}: unknown factor 'learning_rate'. Valid: auxiliary_weight,"
     )
 
 

@@ -92,11 +92,22 @@ def _printed(paper: str, table: str) -> dict[str, Printed]:
     return found
 
 
+MARKS_IN_NOTES = {  # name -> words of a row's note that mark this value apart from the row
+    "epoch_minutes": ("epoch time verified", "verified"),
+    "gflops": ("4.3G memory", "memory"),
+}
+MULTIPLY_ADDS_FROM_MEMORY = "gflops = paper FLOPs (memory)"
+
+
 def _mark(row: dict[str, Any], name: str) -> str:
-    mark: str = (row.get("status_fields") or {}).get(name, row["status"])
-    if name == "epoch_minutes" and "epoch time verified" in row.get("note", ""):
-        return "verified"
-    return mark
+    note = row.get("note", "")
+    words, mark = MARKS_IN_NOTES.get(name, ("", ""))
+    if words and words in note:
+        return mark
+    if name == "gflops" and MULTIPLY_ADDS_FROM_MEMORY in note:
+        return "memory"
+    own: str = (row.get("status_fields") or {}).get(name, row["status"])
+    return own
 
 
 def _label(cell: Cell) -> str:

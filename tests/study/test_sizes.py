@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from fractions import Fraction
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -103,6 +105,32 @@ def test_the_plan_states_the_rules_with_their_numbers(tmp_path: Path) -> None:
         "batches: x 1/8 (baseline 256 -> 32); learning rates unchanged,"
         " the linear rule's reference batch scales along",
     )
+
+
+def test_times_and_images_of_new_fields_scale_and_the_others_stay(tmp_path: Path) -> None:
+    row = (
+        "{label: a, set: {schedule: exponential, decay_every: 15, norm_images: 20, clip_norm: 2,"
+        " warmup_lr: 1, auxiliary_weight: 1, curve_points: 4, eval_crops: 10}}"
+    )
+    text = HEAD + f"tables: {{t: {{title: T, design: rows, rows: [{row}, {{label: b}}]}}}}\n"
+    plan = plan_of(tmp_path, text, size="mini")
+    recipe = recipe_of(plan, "a")
+    # 120 -> 4 epochs: x 1/30; images x 1/8, rounded up
+    assert (recipe.decay_every, recipe.norm_images) == (0.5, 3)
+    assert (recipe.clip_norm, recipe.warmup_lr, recipe.auxiliary_weight) == (2.0, 1.0, 1.0)
+    assert (recipe.curve_points, recipe.eval_crops) == (4, 10)
+    assert recipe_of(plan, "b").norm_images == 0
+    assert recipe_of(plan_of(tmp_path, text, size="paper"), "a").decay_every == 15.0
+    types = get_type_hints(Recipe)
+    for row_recipe in (recipe, recipe_of(plan, "b")):
+        for name in (each.name for each in dataclasses.fields(Recipe)):
+            if types[name] in (int, float, str):
+                assert type(getattr(row_recipe, name)) is types[name], name
+
+
+def test_the_smallest_group_of_batch_norm_is_one_image() -> None:
+    scale = Scale(epochs=1.0, baseline_epochs=1.0, batch=Fraction(1, 64))
+    assert [scale.norm_images(images) for images in (0, 1, 64, 65)] == [0, 1, 1, 2]
 
 
 def test_whole_numbers_stay_whole() -> None:

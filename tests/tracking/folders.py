@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.study.records import FINISHED, RunFolder, write_bytes, write_json
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
+from harness.study.spec import Arm, DataSpec, Member, ModelSpec, Recipe, RunSpec, TrickSpec
 
 STARTED_S = 1_700_000_000.0
 TEST_IMAGES = 1001
+
+
+def observer_spec(members: int = 3, seed: int = 0) -> RunSpec:
+    """An ensemble of the runs of `run_spec`: it trains nothing."""
+    arm = run_spec().arm
+    recipe = replace(arm.recipe, eval_crops=10)
+    return RunSpec(arm=Arm(recipe=recipe, observes=(Member(arm=arm.arm_id, runs=members),)), seed=seed)
 
 
 def run_spec(lr: float = 0.1, seed: int = 0) -> RunSpec:
@@ -56,8 +64,10 @@ def epoch(folder: RunFolder, number: int, **values: Any) -> None:
     )
 
 
-def finish(folder: RunFolder, spec: RunSpec, *, status: str = FINISHED, epochs: int = 3) -> None:
-    """Predictions and a summary with floats that have no short decimal form."""
+def finish(
+    folder: RunFolder, spec: RunSpec, *, status: str = FINISHED, epochs: int = 3, **metrics: float
+) -> None:
+    """Predictions and a summary with floats that have no short decimal form. `metrics`: of plugins."""
     rng = np.random.default_rng(spec.seed)
     right = rng.random(TEST_IMAGES) < 0.8
     packed = np.packbits(right).tobytes()
@@ -65,7 +75,8 @@ def finish(folder: RunFolder, spec: RunSpec, *, status: str = FINISHED, epochs: 
     if done:
         write_bytes(folder.predictions, packed)
     write_json(folder.env, {"python": "3.11"})
-    metrics = {"top1": 100 * right.mean(), "top5": 100 * 2 / 3, "loss": 1 / 3} if done else {}
+    accuracies = {"top1": 100 * right.mean(), "top5": 100 * 2 / 3, "loss": 1 / 3}
+    metrics = {**accuracies, **metrics} if done else {}
     write_json(
         folder.summary,
         {
@@ -78,8 +89,8 @@ def finish(folder: RunFolder, spec: RunSpec, *, status: str = FINISHED, epochs: 
             "epochs": float(epochs),
             "steps": 10 * epochs,
             "images_seen": 1280 * epochs,
-            "train_loss": 0.1 + 0.2,
-            "train_time_s": 1.1,
+            "train_loss": 0.1 + 0.2 if epochs else None,
+            "train_time_s": 1.1 if epochs else 0.0,
             "eval_time_s": 0.1,
             "wall_time_s": 1.3,
             "images_per_s": 1280 * epochs / 1.1,

@@ -12,7 +12,7 @@ from harness.tracking import read
 from harness.tracking.collect import CURVE_COLUMNS, RECORD_COLUMNS, collect
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store, StoreError
-from tests.tracking.folders import TEST_IMAGES, epoch, finished, run_spec, start
+from tests.tracking.folders import TEST_IMAGES, epoch, finish, finished, observer_spec, run_spec, start
 
 STUDY, SIZE = "bag_of_tricks", "mini"
 
@@ -52,6 +52,51 @@ def test_records_have_the_values_of_the_summaries_exactly(store: Store, folders:
     first = curves[curves["run_id"] == folders[0].run_id]
     assert first["epoch"].tolist() == [1.0, 2.0, 3.0]
     assert first["lr"].tolist() == [0.1, 0.1 / 2, 0.1 / 3]
+
+
+def test_every_point_of_a_curve_travels_with_its_optimizer_step(store: Store, runs_dir: Path) -> None:
+    spec = run_spec()
+    folder = start(runs_dir, spec)
+    for point in range(1, 7):  # three points an epoch; a loss only where an epoch ends
+        ends = {"train_loss": 1.0} if point % 3 == 0 else {"train_loss": None}
+        epoch(folder, point, epoch=point / 3, step=7 * point, val_top1=50.0 + point / 3, **ends)
+    finish(folder, spec, epochs=2)
+    Mirror(store, STUDY, SIZE).sync([folder])
+    _, curves = collect(store, STUDY, SIZE)
+    assert curves["step"].tolist() == [7, 14, 21, 28, 35, 42]
+    assert curves["epoch"].tolist() == [point / 3 for point in range(1, 7)]
+    assert curves["val_top1"].tolist() == [50.0 + point / 3 for point in range(1, 7)]
+    assert curves["train_loss"].isna().tolist() == [True, True, False] * 2
+
+
+def test_metrics_of_plugins_get_columns_of_their_own(store: Store, runs_dir: Path) -> None:
+    plain, rich = run_spec(lr=0.1), run_spec(lr=0.2)
+    folders = [start(runs_dir, plain), start(runs_dir, rich)]
+    finish(folders[0], plain)
+    finish(folders[1], rich, macro_f1=1 / 7, steps=5.5, lowest_class=12.0)
+    Mirror(store, STUDY, SIZE).sync(folders)
+    records, _ = collect(store, STUDY, SIZE)
+    assert list(records.columns) == [*RECORD_COLUMNS, "lowest_class", "macro_f1"]
+    row = records[records["run_id"] == rich.run_id].iloc[0]
+    assert (row["macro_f1"], row["lowest_class"]) == (1 / 7, 12.0)
+    assert row["steps"] == 30  # the summary's own, not the metric of that name
+    assert records[records["run_id"] == plain.run_id]["macro_f1"].isna().all()
+
+
+def test_an_ensemble_and_its_further_members_travel_like_any_run(store: Store, runs_dir: Path) -> None:
+    ensemble = observer_spec()
+    members = [finished(runs_dir, seed=seed) for seed in (0, 1000, 2000)]
+    folder = start(runs_dir, ensemble)
+    finish(folder, ensemble, epochs=0)
+    Mirror(store, STUDY, SIZE).sync([*members, folder])
+    records, curves = collect(store, STUDY, SIZE)
+    assert [member.run_id for member in members] == list(ensemble.member_run_ids)
+    assert set(records["run_id"]) == {folder.run_id, *ensemble.member_run_ids}
+    row = records[records["run_id"] == folder.run_id].iloc[0]
+    assert (row["status"], row["steps"], row["train_time_s"]) == ("finished", 0, 0)
+    assert np.isnan(row["train_loss"])
+    assert row["top1"] > 0
+    assert folder.run_id not in set(curves["run_id"])
 
 
 def test_the_frames_are_equal_after_the_store_was_deleted(store: Store, folders: list) -> None:

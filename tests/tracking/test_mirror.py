@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 
 from harness.study.records import DIVERGED, RunFolder
+from harness.study.spec import RunSpec
 from harness.tracking.collect import collect
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store
 from harness.tracking.writer import Writer, find_runs
-from tests.tracking.folders import STARTED_S, epoch, event, finish, finished, run_spec, start
+from tests.tracking.folders import STARTED_S, epoch, event, finish, finished, observer_spec, run_spec, start
 
 STUDY, SIZE = "bag_of_tricks", "mini"
 
@@ -69,6 +70,30 @@ def test_a_finished_run_is_complete_in_mlflow(store: Store, runs_dir: Path) -> N
         "summary.json",
         "predictions.bin",
     }
+
+
+def test_what_an_arm_rests_on_is_among_its_parameters(store: Store, runs_dir: Path) -> None:
+    ensemble, base = observer_spec(), run_spec()
+    tuned_arm = replace(base.arm, source=ensemble.arm.arm_id, plugins={"my_lab.py": "ab" * 32})
+    tuned = RunSpec(arm=tuned_arm, seed=0)
+    folders = [start(runs_dir, spec) for spec in (ensemble, tuned)]
+    mirror(store).sync(folders)
+    runs = mlflow_runs(store)
+    assert runs[ensemble.run_id].data.params["observes"] == f"3 x {base.arm.arm_id}"
+    assert runs[ensemble.run_id].data.params["eval_crops"] == "10"
+    params = runs[tuned.run_id].data.params
+    assert (params["source"], params["observes"]) == (ensemble.arm.arm_id, "none")
+    assert params["plugins.my_lab.py"] == "ab" * 32
+
+
+def test_more_parameters_than_mlflow_takes_at_once_all_arrive(store: Store, runs_dir: Path) -> None:
+    base = run_spec()
+    many = {f"argument_{k}": k for k in range(230)}
+    recipe = replace(base.arm.recipe, model=base.arm.recipe.model.with_args(**many))
+    spec = RunSpec(arm=replace(base.arm, recipe=recipe), seed=0)
+    mirror(store).sync([start(runs_dir, spec)])
+    params = mlflow_runs(store)[spec.run_id].data.params
+    assert [params[f"model.argument_{k}"] for k in range(230)] == [str(k) for k in range(230)]
 
 
 def test_a_second_sync_changes_nothing(store: Store, runs_dir: Path) -> None:

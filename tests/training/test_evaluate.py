@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from harness.training.evaluate import EVAL_BATCH, curve_subset, evaluate, rank_of_truth
+from harness.training.evaluate import (
+    EVAL_BATCH,
+    NO_METRICS,
+    Evaluation,
+    Metric,
+    curve_subset,
+    evaluate,
+    median,
+    rank_of_truth,
+)
 
 
-def evaluated(logits: Tensor, labels: Tensor, indices: Tensor | None = None):  # type: ignore[no-untyped-def]
-    """Evaluate a "network" that looks its answer up: image i is filled with the number i."""
-
-    def read_images(chunk: Tensor) -> Tensor:
-        return chunk.float()[:, None, None, None].expand(-1, 3, 2, 2)
-
-    def predict(images: Tensor) -> Tensor:
-        return logits[images[:, 0, 0, 0].long()]
-
-    return evaluate(predict, read_images, labels, torch.arange(len(labels)) if indices is None else indices)
+def evaluated(  # type: ignore[no-untyped-def]
+    logits: Tensor, labels: Tensor, indices: Tensor | None = None, extra: Mapping[str, Metric] = NO_METRICS
+):
+    """Evaluate a "network" that looks its answer up."""
+    everything = torch.arange(len(labels)) if indices is None else indices
+    return evaluate(lambda chunk: logits[chunk], labels, everything, extra)
 
 
 def test_metrics_agree_with_numpy_over_several_batches() -> None:
@@ -74,3 +81,27 @@ def test_the_curve_reads_a_fixed_spread_of_at_most_1000_images() -> None:
     subset = curve_subset(10_500)
     assert len(subset) == len(set(subset.tolist())) == 1000
     assert (subset[0], subset[-1]) == (0, 10_489)
+
+
+def test_extra_metrics_see_all_logits_and_the_labels_of_the_images_asked_for() -> None:
+    logits, labels = torch.randn(600, 4, generator=torch.Generator().manual_seed(0)), torch.arange(600) % 4
+    every_second = torch.arange(0, 600, 2)
+
+    def mean_of_truth(z: Tensor, y: Tensor) -> float:
+        return float(z.gather(1, y[:, None]).double().mean())
+
+    result = evaluated(
+        logits, labels, every_second, {"truth": mean_of_truth, "worst": lambda z, y: float("nan")}
+    )
+    expected = logits[every_second].gather(1, labels[every_second, None]).double().mean()
+    assert result.metrics["truth"] == pytest.approx(float(expected))
+    assert result.metrics["worst"] is None
+    assert result.metrics["top1"] == result.top1
+
+
+@pytest.mark.parametrize(
+    ("top1", "expected"), [([7.0], 7), ([3, 9, 4, 8, 5], 5), ([4.0, 1, 3, 2], 2), ([6.0, 5], 5)]
+)
+def test_the_median_is_by_top1_and_of_an_even_number_the_lower(top1: list[float], expected: float) -> None:
+    made = [Evaluation(top1=each, top5=0, loss=each, correct=torch.zeros(1)) for each in top1]
+    assert median(made).loss == expected

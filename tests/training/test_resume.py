@@ -33,6 +33,17 @@ SPECS = {
     "adamw": tiny_spec(optimizer="adamw", lr=0.001),
     "fractional epochs": tiny_spec(epochs=1.5, schedule="cosine", warmup_epochs=0.5),
     "ema and mixup": tiny_spec(TrickSpec(name="ema", options={"decay": 0.8}), "mixup"),
+    "rmsprop, clipped": tiny_spec(
+        optimizer="rmsprop_tf",
+        optimizer_args={"eps": 1.0, "momentum": 0.9},
+        clip_norm=2.0,
+        schedule="exponential",
+        decay=0.94,
+        decay_every=0.4,
+    ),
+    "median, groups, shards": tiny_spec(
+        read_out="median_of_last_5", norm_images=3, shuffle="within_shards", curve_points=2
+    ),
 }
 
 
@@ -78,6 +89,13 @@ def test_a_checkpoint_holds_what_its_precision_and_tricks_need(tmp_path: Path) -
     assert load(folder_of(fp16, tmp_path).checkpoint)["precision"]["scale"] > 1
     state = load(folder_of(ema, tmp_path).checkpoint)
     assert state["tricks"]["ema"]["steps"] == 3
+    median, rmsprop = SPECS["median, groups, shards"], SPECS["rmsprop, clipped"]
+    for spec in (median, rmsprop):
+        train(spec, tmp_path, stop_after(6))
+    (kept,) = load(folder_of(median, tmp_path).checkpoint)["progress"]["kept"]  # of the first of two epochs
+    assert kept["correct"].shape == (30,)
+    first = load(folder_of(rmsprop, tmp_path).checkpoint)["optimizer"]["state"][0]
+    assert set(first) == {"square_avg", "momentum_buffer"}
     assert len(state["optimizer"]["state"]) == len(list(state["optimizer"]["param_groups"][0]["params"]))
 
 

@@ -12,7 +12,7 @@ import torch
 
 from harness.study.records import RunFolder, read_json, write_json
 from harness.study.spec import DataSpec, RunSpec, TrickSpec
-from harness.training.teacher import TeacherError
+from harness.training.trained import TeacherError
 from tests.training.runs import (
     DATA_ARGS,
     STEPS_PER_EPOCH,
@@ -197,7 +197,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
     data = DataSpec(name="generated", resolution=32, args={**DATA_ARGS, "classes": 3})
     teacher = tiny_spec(epochs=0.2, data=data)
     train(teacher, tmp_path)
-    with pytest.raises(TeacherError, match=r"knows 3 classes \(generated\), the student has 4"):
+    with pytest.raises(TeacherError, match=r"knows 3 classes \(generated\), this run has 4"):
         train(student_of(teacher), tmp_path)
 
 

@@ -61,7 +61,8 @@ def test_bad_options_are_refused_in_words(name: str, options: dict[str, Any], me
 
 def test_an_unknown_trick_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(
-        ValueError, match=r"unknown trick 'mixupp'; did you mean 'mixup'\? Valid: bf16, cosine"
+        ValueError,
+        match=r"unknown trick 'mixupp'; did you mean 'mixup'\? Valid: asymmetric_convolutions, auxiliary",
     ):
         make("mixupp", {})
 
@@ -81,7 +82,8 @@ def test_description_of_a_trick_that_needs_a_teacher() -> None:
         "name": "distillation",
         "options": {"temperature": 20.0, "form": "paper"},
         "conflicts": (),
-        "needs_teacher": True,
+        "arms": ("teacher",),
+        "observes": False,
         "acts_in_training": True,
         "hooks": ("edit_loss",),
     }

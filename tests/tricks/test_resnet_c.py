@@ -37,3 +37,9 @@ def test_a_network_without_that_stem_is_refused() -> None:
         ValueError, match="resnet_c replaces the 7x7 stem of a ResNet: mobilenet has no argument 'stem'"
     ):
         ResNetC().edit_recipe(other)
+
+
+def test_a_network_with_another_kind_of_stem_is_refused() -> None:
+    other = dataclasses.replace(tiny.recipe(), model=ModelSpec(name="googlenet", args={"stem": "large"}))
+    with pytest.raises(ValueError, match="7x7 stem of a ResNet: the stem of googlenet is 'large'"):
+        ResNetC().edit_recipe(other)

@@ -19,6 +19,18 @@ def test_by_hand_and_as_the_training_loop_applies_it() -> None:
         assert warmup_lr(step, warmup_steps=50, lr_peak=0.4) == pytest.approx(lr, abs=1e-12)
 
 
+def test_from_the_rate_of_the_small_batch() -> None:
+    """Goyal: from 0.1 to 3.2 in 50 steps of 0.062 each."""
+    recipe = Warmup(start_lr=0.1).edit_recipe(tiny.recipe(lr=3.2, warmup_shape="constant"))
+    assert recipe == tiny.recipe(lr=3.2, warmup_epochs=5.0, warmup_lr=0.1)
+    schedule = make_schedule(recipe, steps_per_epoch=10)
+    for step, lr in [(0, 0.1), (1, 0.162), (25, 1.65), (49, 3.138), (50, 3.2)]:
+        assert lr_at(step, schedule) == pytest.approx(lr)
+        assert warmup_lr(step, warmup_steps=50, lr_peak=3.2, start_lr=0.1) == pytest.approx(lr)
+    with pytest.raises(ValueError, match="warmup: start_lr must be a number >= 0, got -1"):
+        Warmup(start_lr=-1.0)
+
+
 def test_a_warm_up_longer_than_the_training_is_refused() -> None:
     with pytest.raises(ValueError, match="warmup: 5 epochs of warm-up do not fit into 3 epochs of training"):
         Warmup().edit_recipe(tiny.recipe(epochs=3))

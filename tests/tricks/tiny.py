@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,46 @@ def recipe(**changes: Any) -> Recipe:
         model=ModelSpec(name="resnet50", args=args),
         data=DataSpec(name="fashion_mnist", resolution=8),
         **changes,
+    )
+
+
+# Every switch that a trick may turn, at the value that the trick changes; no real network has them all.
+SWITCHES: Mapping[str, Any] = {
+    "stem": "7x7",
+    "stride_in": "1x1",
+    "shortcut": "conv",
+    "zero_gamma": False,
+    "auxiliary": "none",
+    "dropout": 0.4,
+    "lrn": True,
+    "norm": "none",
+    "activation": "relu",
+    "residual": True,
+    "scale_a": 0.17,
+    "scale_b": 0.10,
+    "scale_c": 0.20,
+    "factorized_7x7": False,
+    "five": "5x5",
+    "asymmetric": False,
+    "grid": "other",
+    "first_layer": "other",
+}
+
+
+def full_recipe(**changes: Any) -> Recipe:
+    """A recipe on which every trick acts, whatever its options are."""
+    fields = {
+        "batch_size": 512,
+        "schedule": "exponential",
+        "decay": 0.96,
+        "decay_every": 6.0,
+        "milestones": (),
+        "shuffle": "shards",
+        "initialisation": "other",
+        "eval_crops": 1,
+    }
+    return dataclasses.replace(
+        recipe(**{**fields, **changes}), model=ModelSpec(name="everything", args=SWITCHES)
     )
 
 
@@ -76,7 +117,7 @@ class Run:
     losses: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.recipe, self.context = recipe(), context()
+        self.recipe, self.context = full_recipe(), context()
         self.model, groups = net(self.seed), []
         for trick in self.tricks:
             self.recipe = trick.edit_recipe(self.recipe)

@@ -9,13 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.analysis.findings import GLYPHS, Effect, Settings, TableFinding
+from harness.analysis.units import metric_name, size_text
 from harness.reporting.figures.style import FAINT, GREY, INK, new_figure, right_labels, verdict_colour
-from harness.reporting.names import metric_name, ordered
+from harness.reporting.names import ordered
 from harness.reporting.numbers import DASH, interval, signed
 from harness.reporting.sections.results import effect_digits
 
 ROW_IN, FRAME_IN = 0.40, 0.95
 LABEL_CHARS = 30
+MOST_LINES = 20  # of one figure: what fits on a page
 SEED_DOT_OFFSET = 0.24  # rows below the interval, so that dots do not hide it
 
 
@@ -41,9 +43,32 @@ def lines_of(table: TableFinding) -> list[Line]:
     return lines
 
 
-def draw_forest(table: TableFinding, settings: Settings) -> Figure | None:
-    """The figure, or None where nothing is compared."""
-    lines = lines_of(table)
+def pages_of(lines: list[Line]) -> list[list[Line]]:
+    """The lines in figures of at most `MOST_LINES`, cut before a heading where possible."""
+    groups: list[list[Line]] = []
+    for line in lines:
+        if line.effect is None or not groups:
+            groups.append([])
+        groups[-1].append(line)
+    pages: list[list[Line]] = []
+    for part in (piece for group in groups for piece in _pieces(group)):
+        if pages and len(pages[-1]) + len(part) <= MOST_LINES:
+            pages[-1].extend(part)
+        else:
+            pages.append(list(part))
+    return pages
+
+
+def _pieces(group: list[Line]) -> list[list[Line]]:
+    """A group that is too long for one figure, cut; every piece has the group's heading."""
+    heading = group[:1] if group[0].effect is None else []
+    rows, most = group[len(heading) :], MOST_LINES - len(heading)
+    return [[*heading, *rows[start : start + most]] for start in range(0, len(rows), most)]
+
+
+def draw_forest(table: TableFinding, settings: Settings, lines: list[Line] | None = None) -> Figure | None:
+    """The figure of some lines (by default all of them), or None where nothing is compared."""
+    lines = lines_of(table) if lines is None else lines
     if not any(line.effect for line in lines):
         return None
     figure = new_figure(FRAME_IN + ROW_IN * len(lines))
@@ -55,8 +80,9 @@ def draw_forest(table: TableFinding, settings: Settings) -> Figure | None:
     for place, line in enumerate(lines):
         if line.effect:
             _draw_effect(ax, place, line.effect)
-    _label(ax, lines)
-    ax.set_xlabel(f"Effect on {metric_name(settings.metric)}, percentage points")
+    _label(ax, lines, settings)
+    unit = ", percentage points" if settings.in_percent else ""
+    ax.set_xlabel(f"Effect on {metric_name(settings.metric)}{unit}")
     ax.grid(axis="x", color=FAINT, linewidth=0.5)
     ax.set_axisbelow(True)
     return figure
@@ -66,17 +92,18 @@ def forest_caption(table: TableFinding, settings: Settings) -> str:
     """What the marks mean."""
     memory = any(cell.effect and cell.effect.paper is not None for cell in table.cells)
     paper = " Hollow diamond: the paper's effect, in its own setting." if memory else ""
+    delta = size_text(settings.smallest_effect_pp, settings)
     return (
         f"{table.title}: effect of each row. Large dot and bar: estimate and 95 % interval over re-training; "
-        f"small dots: single seeds.{paper} Grey band: ±{settings.smallest_effect_pp:g} pp, the smallest "
-        "effect of interest. ▲ helps, ▼ hurts, ≈ no detectable difference, ? undecided."
+        f"small dots: single seeds.{paper} Grey band: ±{delta}, the smallest effect of interest. "
+        " ▲ helps, ▼ hurts, ≈ no detectable difference, ? undecided."
     )
 
 
-def forest_alt(table: TableFinding) -> str:
+def forest_alt(table: TableFinding, settings: Settings, lines: list[Line] | None = None) -> str:
     """Every effect of the plot in words."""
     parts = []
-    for line in lines_of(table):
+    for line in lines_of(table) if lines is None else lines:
         if line.effect is None:
             parts.append(f"{line.label}:")
         elif line.effect.estimate is None:
@@ -84,14 +111,15 @@ def forest_alt(table: TableFinding) -> str:
         else:
             effect = line.effect
             paper = "" if effect.paper is None else f" (paper {signed(effect.paper)})"
-            parts.append(f"{line.label} {_numbers(effect)} pp, {effect.verdict}{paper};")
+            unit = " pp" if settings.in_percent else ""
+            parts.append(f"{line.label} {_numbers(effect, settings)}{unit}, {effect.verdict}{paper};")
     return "Effects by row. " + " ".join(parts).rstrip(";") + "."
 
 
-def _numbers(effect: Effect) -> str:
+def _numbers(effect: Effect, settings: Settings) -> str:
     if effect.estimate is None:
         return DASH
-    digits = effect_digits(effect)
+    digits = effect_digits(effect, settings)
     return f"{signed(effect.estimate, digits)} {interval(effect.low, effect.high, digits)}".strip()
 
 
@@ -110,7 +138,7 @@ def _draw_effect(ax: Axes, place: int, effect: Effect) -> None:
         ax.plot(effect.estimate, place, "o", color=colour, markersize=5, zorder=5)
 
 
-def _label(ax: Axes, lines: list[Line]) -> None:
+def _label(ax: Axes, lines: list[Line], settings: Settings) -> None:
     places = list(range(len(lines)))
     ax.set_yticks(places, [textwrap.fill(line.label, LABEL_CHARS) for line in lines])
     ax.tick_params(axis="y", length=0)
@@ -118,7 +146,8 @@ def _label(ax: Axes, lines: list[Line]) -> None:
         if line.effect is None:
             tick.set_fontweight("bold")
     texts = [
-        f"{GLYPHS[line.effect.verdict]} {_numbers(line.effect)}" if line.effect else "" for line in lines
+        f"{GLYPHS[line.effect.verdict]} {_numbers(line.effect, settings)}" if line.effect else ""
+        for line in lines
     ]
     twin = right_labels(ax, [float(place) for place in places], texts)
     for tick, line in zip(twin.get_yticklabels(), lines, strict=True):

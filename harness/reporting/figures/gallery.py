@@ -7,15 +7,24 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from harness.analysis.findings import TableFinding
-from harness.reporting.figures.curves import curves_alt, curves_caption, draw_curves, panels_of
-from harness.reporting.figures.forest import draw_forest, forest_alt, forest_caption
-from harness.reporting.figures.matrix import draw_matrix, matrix_alt, matrix_caption
+from harness.reporting.figures.curves import (
+    STEP,
+    curves_alt,
+    curves_caption,
+    draw_curves,
+    panels_of,
+    steps_caption,
+)
+from harness.reporting.figures.forest import draw_forest, forest_alt, forest_caption, lines_of, pages_of
+from harness.reporting.figures.matrix import draw_matrix, matrix_alt, matrix_caption, matrix_pages
 from harness.reporting.figures.paper import (
+    MOST_VALUES,
     VALUES_CAPTION,
     draw_effects,
     draw_values,
     effects_alt,
     effects_caption,
+    valued_cells,
     values_alt,
 )
 from harness.reporting.figures.style import house_style, to_png, to_svg
@@ -44,15 +53,37 @@ def draw_all(report: ReportInput) -> list[Picture]:
 def _of_table(report: ReportInput, table: TableFinding) -> list[Picture]:
     settings = report.findings.settings
     pictures = []
-    forest = draw_forest(table, settings)
-    if forest is not None:
-        text = forest_caption(table, settings), forest_alt(table)
-        pictures.append(_picture(f"{table.key}_effects", table.key, forest, text))
-    panels = panels_of(table, report.curves)
-    if sum(map(len, panels.values())) > 1:  # one curve alone compares nothing
+    for page, lines in enumerate(pages_of(lines_of(table))):
+        forest = draw_forest(table, settings, lines)
+        if forest is not None:
+            text = forest_caption(table, settings), forest_alt(table, settings, lines)
+            pictures.append(_picture(_page_key(f"{table.key}_effects", page), table.key, forest, text))
+    return [*pictures, *_curves(report, table)]
+
+
+def _curves(report: ReportInput, table: TableFinding) -> list[Picture]:
+    """Over epochs; over steps where the table has a target. Only runs of the planned seeds."""
+    curves = report.curves[report.curves["seed"].isin(report.plan.seeds)]
+    speed = next((each for each in report.findings.speed if each.table == table.key), None)
+    panels = panels_of(table, curves) if speed is None else panels_of(table, curves, STEP)
+    if sum(map(len, panels.values())) < 2:  # one curve alone compares nothing
+        return []
+    if speed is None:
         text = curves_caption(table, panels), curves_alt(panels)
-        pictures.append(_picture(f"{table.key}_curves", table.key, draw_curves(panels), text))
-    return pictures
+        return [_picture(f"{table.key}_curves", table.key, draw_curves(panels), text)]
+    targets = {panel.column or "": panel.target_top1 for panel in speed.panels}
+    known = {title: level for title, level in targets.items() if level is not None}
+    text = steps_caption(table, panels), curves_alt(panels)
+    return [_picture(steps_key(table.key), None, draw_curves(panels, STEP, known), text)]
+
+
+def steps_key(table: str) -> str:
+    """The key of the figure of accuracy against steps of a table with a target."""
+    return f"{table}_steps"
+
+
+def _page_key(key: str, page: int) -> str:
+    return f"{key}_{page + 1}" if page else key
 
 
 def _of_study(report: ReportInput) -> list[Picture]:
@@ -62,12 +93,16 @@ def _of_study(report: ReportInput) -> list[Picture]:
     if effects is not None:
         text = effects_caption(findings), effects_alt(findings)
         pictures.append(_picture("paper_effects", None, effects, text))
-    values = draw_values(findings) if findings.settings.comparable_to_paper else None
-    if values is not None:
-        pictures.append(_picture("paper_values", None, values, (VALUES_CAPTION, values_alt(findings))))
-    if report.plan.runs:
-        text = matrix_caption(report), matrix_alt(report)
-        pictures.append(_picture("runs", None, draw_matrix(report), text))
+    cells = valued_cells(findings) if findings.settings.comparable_to_paper else []
+    for page, start in enumerate(range(0, len(cells), MOST_VALUES)):
+        part = cells[start : start + MOST_VALUES]
+        values = draw_values(findings, part)
+        if values is not None:
+            text = VALUES_CAPTION, values_alt(findings, part)
+            pictures.append(_picture(_page_key("paper_values", page), None, values, text))
+    text = matrix_caption(report), matrix_alt(report)
+    for page, lines in enumerate(matrix_pages(report)):
+        pictures.append(_picture(_page_key("runs", page), None, draw_matrix(report, lines), text))
     return pictures
 
 

@@ -10,14 +10,16 @@ from matplotlib.patches import Rectangle
 
 from harness.reporting.figures.style import new_figure
 from harness.reporting.inputs import ReportInput
-from harness.reporting.names import arm_name
+from harness.reporting.names import arm_name, run_name
 from harness.reporting.numbers import count
 from harness.reporting.sections.shortfalls import NOT_RUN, statuses
+from harness.study.plan import PlannedRun
 from harness.study.records import DIVERGED, FAILED, FINISHED
+from harness.study.spec import MEMBER_STRIDE
 
 ROW_IN, FRAME_IN = 0.235, 0.85
-LABEL_CHARS = 52
-CELL_ASPECT = 1.0
+MOST_ROWS = 36  # of one figure: what fits on a page
+LABEL_CHARS, COLUMN_CHARS = 56, 16
 
 # status -> (fill, ink, glyph); dark enough apart in grey, and the glyph says it without colour
 LOOKS = {
@@ -28,28 +30,36 @@ LOOKS = {
 }
 OTHER = ("#F5E6A8", "#000000", "…")
 
+Line = tuple[str, int]  # an arm, and which member of an ensemble (0: the row's own runs)
 
-def draw_matrix(report: ReportInput) -> Figure:
-    """Recipes down, seeds across."""
-    plan = report.plan
+
+def matrix_pages(report: ReportInput) -> list[list[Line]]:
+    """The lines of every figure: recipes in the plan's order, further members below their recipe."""
+    order = {arm: place for place, arm in enumerate(report.plan.arms)}
+    lines = sorted({_line(run) for run in report.plan.runs}, key=lambda line: (order[line[0]], line[1]))
+    return [lines[start : start + MOST_ROWS] for start in range(0, len(lines), MOST_ROWS)]
+
+
+def draw_matrix(report: ReportInput, lines: list[Line]) -> Figure:
+    """Recipes down, seeds across. Further members of an ensemble stand in a line of their own."""
     status = statuses(report)
-    arms = list(dict.fromkeys(arm for arm in plan.arms if any(run.arm_id == arm for run in plan.runs)))
-    seeds = sorted({run.seed for run in plan.runs})
-    row, column = {arm: i for i, arm in enumerate(arms)}, {seed: i for i, seed in enumerate(seeds)}
-    figure = new_figure(FRAME_IN + ROW_IN * len(arms))
+    seeds = sorted({run.seed % MEMBER_STRIDE for run in report.plan.runs})
+    row, column = {line: i for i, line in enumerate(lines)}, {seed: i for i, seed in enumerate(seeds)}
+    figure = new_figure(FRAME_IN + ROW_IN * len(lines))
     ax = figure.add_subplot()
-    for run in plan.runs:
+    for run in report.plan.runs:
+        if _line(run) not in row:
+            continue
         fill, ink, glyph = LOOKS.get(status[run.run_id], OTHER)
-        x, y = column[run.seed], row[run.arm_id]
+        x, y = column[run.seed % MEMBER_STRIDE], row[_line(run)]
         ax.add_patch(
             Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=fill, edgecolor="#8A8A8A", linewidth=0.4)
         )
         ax.text(x, y, glyph, color=ink, ha="center", va="center", fontsize=8)
-    labels = [textwrap.shorten(arm_name(plan, arm), LABEL_CHARS, placeholder=" ...") for arm in arms]
-    ax.set_yticks(range(len(arms)), labels, fontsize=8)
+    ax.set_yticks(range(len(lines)), [_label(report, line) for line in lines], fontsize=8)
     ax.set_xticks(range(len(seeds)), [str(seed) for seed in seeds])
     ax.set_xlim(-0.6, max(len(seeds), 8) - 0.4)
-    ax.set_ylim(len(arms) - 0.4, -0.6)
+    ax.set_ylim(len(lines) - 0.4, -0.6)
     ax.xaxis.tick_top()
     ax.xaxis.set_label_position("top")
     ax.set_xlabel("Seed", loc="left")
@@ -65,16 +75,35 @@ def matrix_caption(report: ReportInput) -> str:
         f"{LOOKS.get(status, OTHER)[2]} {status} ({n})"
         for status, n in sorted(found.items(), key=lambda x: -x[1])
     )
-    return f"Runs of the plan by recipe and seed: {legend}."
+    members = any(run.seed >= MEMBER_STRIDE for run in report.plan.runs)
+    text = f" “Member k”: a further training for an ensemble, with seed s + (k - 1) × {MEMBER_STRIDE}."
+    return f"Runs of the plan by recipe and seed: {legend}.{text * members}"
 
 
 def matrix_alt(report: ReportInput) -> str:
     """The counts in words, and which runs did not finish."""
     status = statuses(report)
     bad = [
-        f"{arm_name(report.plan, run.arm_id)} seed {run.seed} {status[run.run_id]}"
+        f"{run_name(report.plan, run)} seed {run.seed} {status[run.run_id]}"
         for run in report.plan.runs
         if status[run.run_id] != FINISHED
     ]
     text = f"Matrix of {count(len(status), 'run')}: {len(status) - len(bad)} finished."
     return text + (f" Others: {'; '.join(bad)}." if bad else "")
+
+
+def _line(run: PlannedRun) -> Line:
+    return run.arm_id, run.seed // MEMBER_STRIDE
+
+
+def _label(report: ReportInput, line: Line) -> str:
+    arm, member = line
+    suffix = f", member {member + 1}" if member else ""
+    table, *row, column = arm_name(report.plan, arm).split(" / ")
+    room = LABEL_CHARS - len(suffix)
+    if len(row) != 1:  # no column: the row is what is left
+        text = " / ".join((table, *row, column))
+        return textwrap.shorten(text, room, placeholder=" ...") + suffix
+    column = textwrap.shorten(column, COLUMN_CHARS, placeholder=" ...")
+    text = textwrap.shorten(f"{table} / {row[0]}", room - len(column) - 3, placeholder=" ...")
+    return f"{text} / {column}{suffix}"

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.analysis.findings import CellFinding, Effect, Findings
+from harness.analysis.units import metric_name, size_text
 from harness.reporting.figures.style import FAINT, GREY, INK, LINES, new_figure
-from harness.reporting.names import cell_name, metric_name, short_name
+from harness.reporting.names import cell_name, short_name
 from harness.reporting.numbers import count, number
 
 MARKERS = "osD^vP*X"
@@ -67,9 +68,9 @@ def draw_effects(findings: Findings) -> Figure | None:
         mine = [point for point in points if point.series == index]
         if mine:
             _draw_series(ax, mine, short_name(table.key))
-    metric = metric_name(findings.settings.metric)
-    ax.set_xlabel(f"The paper's effect on {metric}, pp")
-    ax.set_ylabel(f"Our effect on {metric}, pp")
+    metric = f"{metric_name(findings.settings.metric)}{', pp' * findings.settings.in_percent}"
+    ax.set_xlabel(f"The paper's effect on {metric}")
+    ax.set_ylabel(f"Our effect on {metric}")
     ax.grid(color=FAINT, linewidth=0.5)
     ax.set_axisbelow(True)
     figure.legend(loc="outside right upper", frameon=False, title="Effects in", alignment="left")
@@ -79,9 +80,10 @@ def draw_effects(findings: Findings) -> Figure | None:
 def effects_caption(findings: Findings) -> str:
     """How to read the scatter, with the count of agreeing signs."""
     agree, total = sign_agreement(findings)
+    delta = size_text(findings.settings.smallest_effect_pp, findings.settings)
     return (
         "Effects: the paper's and ours, each in its own setting. Bar: our 95 % interval. Dashed line: equal "
-        f"effects. Grey band: ±{findings.settings.smallest_effect_pp:g} pp, the smallest effect of interest. "
+        f"effects. Grey band: ±{delta}, the smallest effect of interest. "
         "Filled: the paper's value is verified; hollow: from memory. "
         f"{agree} of {count(total, 'effect')} have the paper's sign."
     )
@@ -143,9 +145,9 @@ def valued_cells(findings: Findings) -> list[CellFinding]:
     ]
 
 
-def draw_values(findings: Findings) -> Figure | None:
-    """Dumbbells of values, for a study in the paper's own setting."""
-    cells = valued_cells(findings)
+def draw_values(findings: Findings, cells: list[CellFinding] | None = None) -> Figure | None:
+    """Dumbbells of some cells (by default all), for a study in the paper's own setting."""
+    cells = valued_cells(findings) if cells is None else cells
     if not cells:
         return None
     figure = new_figure(FRAME_IN + ROW_IN * len(cells))
@@ -161,20 +163,21 @@ def draw_values(findings: Findings) -> Figure | None:
         ax.plot(level.mean, place, "o", color=LINES[1], markersize=4.5, zorder=4)
     ax.set_yticks(range(len(cells)), [textwrap.shorten(cell_name(cell), LABEL_CHARS) for cell in cells])
     ax.set_ylim(len(cells) - 0.4, -0.6)
-    ax.set_xlabel(f"{metric_name(findings.settings.metric)}, %")
+    ax.set_xlabel(f"{metric_name(findings.settings.metric)}{', %' * findings.settings.in_percent}")
     ax.grid(axis="x", color=FAINT, linewidth=0.5)
     return figure
 
 
+MOST_VALUES = 30  # lines of one figure: what fits on a page
 VALUES_CAPTION = "Values: ours (dot, bar: 95 % interval of the mean) and the paper's (hollow diamond)."
 
 
-def values_alt(findings: Findings) -> str:
+def values_alt(findings: Findings, cells: list[CellFinding] | None = None) -> str:
     """Every pair of values in words."""
     metric = findings.settings.metric
     parts = [
         f"{cell_name(cell)} ours {number(cell.level.mean)}, paper {number(cell.paper[metric].value)}"
-        for cell in valued_cells(findings)
+        for cell in (valued_cells(findings) if cells is None else cells)
         if cell.level and cell.level.mean is not None
     ]
     return f"Values, ours and the paper's: {'; '.join(parts)}."

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from harness.analysis.findings import CellFinding, Effect, TableFinding
+from harness.analysis.findings import CellFinding, Effect, Settings, TableFinding
 from harness.reporting.cells import NUMBER, SPREAD, Cell, Column, Row, Table
 from harness.reporting.document import Paragraph, Section
 from harness.reporting.inputs import ReportInput
-from harness.reporting.names import ordered, table_name
+from harness.reporting.names import effect_suffix, ordered, table_name
 from harness.reporting.numbers import DASH, interval, number, probability
 from harness.reporting.sections.results import effect_digits
 
-_COLUMNS = (
-    Column(title="Row"),
-    Column(title="n", kind=NUMBER),
-    Column(title="Effect, pp: Holm-adjusted interval", kind=SPREAD),
-    Column(title="p (Holm)", kind=NUMBER),
-    Column(title="df", kind=NUMBER),
-    Column(title="95 % CI, new test images too", kind=SPREAD),
-    Column(title="Detectable effect, pp", kind=NUMBER),
-    Column(title="P(one run is better)", kind=NUMBER),
-)
+
+def _columns(settings: Settings) -> tuple[Column, ...]:
+    unit = effect_suffix(settings)
+    return (
+        Column(title="Row"),
+        Column(title="n", kind=NUMBER),
+        Column(title=f"Effect{unit}: Holm-adjusted interval", kind=SPREAD),
+        Column(title="p (Holm)", kind=NUMBER),
+        Column(title="df", kind=NUMBER),
+        Column(title="95 % CI, new test images too", kind=SPREAD),
+        Column(title=f"Detectable effect{unit}", kind=NUMBER),
+        Column(title="P(one run is better)", kind=NUMBER),
+    )
 
 
 def evidence(report: ReportInput) -> Section | None:
     """One table per study table that has effects; None where nothing is compared."""
-    tables = [_table(table) for table in report.findings.tables if _with_effect(table)]
+    tables = [
+        _table(table, report.findings.settings) for table in report.findings.tables if _with_effect(table)
+    ]
     if not tables:
         return None
     intro = (
@@ -42,11 +47,12 @@ def _with_effect(table: TableFinding) -> list[tuple[CellFinding, Effect]]:
     ]
 
 
-def _table(table: TableFinding) -> Table:
+def _table(table: TableFinding, settings: Settings) -> Table:
     cells = _with_effect(table)
     noise = [f"Comparisons in the Holm family: {table.contrasts}."]
     if table.pooled_sd is not None:
-        noise.append(f"Pooled sd between seeds: {number(table.pooled_sd)} pp.")
+        sd = f"{number(table.pooled_sd)} pp" if settings.in_percent else number(table.pooled_sd, None)
+        noise.append(f"Pooled sd between seeds: {sd}.")
     if table.seed_correlation is not None:
         noise.append(f"Share of the variance that runs with the same seed have in common: "
                      f"{number(table.seed_correlation)}.")  # fmt: skip
@@ -56,14 +62,14 @@ def _table(table: TableFinding) -> Table:
     return Table(
         key=f"{table.key}_evidence",
         caption=f"{table_name(table)}: the numbers behind the verdicts.",
-        columns=_COLUMNS,
-        rows=tuple(Row(_row(cell, effect), cell.column or "") for cell, effect in cells),
+        columns=_columns(settings),
+        rows=tuple(Row(_row(cell, effect, settings), cell.column or "") for cell, effect in cells),
         notes=(" ".join(noise),),
     )
 
 
-def _row(cell: CellFinding, effect: Effect) -> tuple[Cell, ...]:
-    digits = effect_digits(effect)
+def _row(cell: CellFinding, effect: Effect, settings: Settings) -> tuple[Cell, ...]:
+    digits = effect_digits(effect, settings)
     texts = (
         cell.row,
         str(effect.n),

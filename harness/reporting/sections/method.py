@@ -11,32 +11,38 @@ from harness.analysis.findings import (
     UNDECIDED,
     Settings,
 )
+from harness.analysis.units import metric_name, size_text
 from harness.reporting.document import Definitions, Paragraph, Section
 from harness.reporting.inputs import ReportInput
-from harness.reporting.names import metric_name
-from harness.reporting.numbers import count, number
+from harness.reporting.numbers import MOST_DIGITS, count, number
+from harness.reporting.sections.observers import observer_blocks
 
-_READ_OUTS = {"last_epoch": "at the last epoch (never at the best epoch on the test set)"}
+_READ_OUTS = {
+    "last_epoch": "at the last epoch (never at the best epoch on the test set)",
+    "median_of_last_5": "as the median over the last five epochs",
+}
 
 
 def method(report: ReportInput) -> Section:
     """The protocol, and what each verdict word means."""
     settings = report.findings.settings
     read_outs = sorted({arm.recipe.read_out for arm in report.plan.arms.values()})
+    worst = "chance accuracy" if settings.in_percent else "the worst value of the table"
     read = " and ".join(_READ_OUTS.get(name, name.replace("_", " ")) for name in read_outs)
     text = (
-        f"Metric: {metric_name(settings.metric)} accuracy on the test set, read {read}, as declared before "
-        "the first run. Every recipe is trained with the same "
+        f"Metric: {metric_name(settings.metric)}{' accuracy' * settings.in_percent} on the test set, read "
+        f"{read}, as declared before the first run. Every recipe is trained with the same "
         f"{count(len(report.findings.seeds), 'seed')}. {_noise(report)} "
         "Each effect is a difference of two recipe means from a randomised-block fit over the whole table "
         "(the seed is the block). A recipe whose residuals are much noisier than the others' keeps its own "
         "variance (variance guard). Intervals are t intervals over re-training; the degrees of freedom "
         "follow Welch and Satterthwaite. Verdicts hold at a family-wise error rate of "
         f"{settings.alpha:g} per table (Holm). Diverged runs are outcomes: they are counted beside n, and a "
-        "verdict that changes when they are counted as chance accuracy is marked fragile. “±” is always the "
+        f"verdict that changes when they are counted as {worst} is marked fragile. “±” is always the "
         "standard deviation (sd) over seeds."
     )
-    return Section("Method", (Paragraph(text), Definitions(_words(settings))))
+    blocks = (Paragraph(text), Definitions(_words(settings)), *observer_blocks(report.plan))
+    return Section("Method", blocks)
 
 
 def _noise(report: ReportInput) -> str:
@@ -44,13 +50,15 @@ def _noise(report: ReportInput) -> str:
     sds = [table.pooled_sd for table in report.findings.tables if table.pooled_sd is not None]
     if not sds:
         return "The noise between seeds could not be estimated."
-    low, high = number(min(sds)), number(max(sds))
-    spread = f"{low} pp" if low == high else f"{low} to {high} pp, depending on the table"
+    settings = report.findings.settings
+    unit, digits = (" pp", MOST_DIGITS) if settings.in_percent else ("", None)
+    low, high = number(min(sds), digits), number(max(sds), digits)
+    spread = f"{low}{unit}" if low == high else f"{low} to {high}{unit}, depending on the table"
     return f"The noise between seeds (pooled sd) is {spread}."
 
 
 def _words(settings: Settings) -> tuple[tuple[str, str], ...]:
-    delta = f"{settings.smallest_effect_pp:g} pp"
+    delta = size_text(settings.smallest_effect_pp, settings)
     texts = {
         HELPS: f"the Holm-adjusted interval lies above 0; “by at least {delta}” if it lies above {delta}.",
         HURTS: "the Holm-adjusted interval lies below 0; the qualifiers mirror those of “helps”.",

@@ -19,7 +19,10 @@ from harness.reporting.document import Block, Bullets, Claim, Claims, Paragraph,
 from harness.reporting.inputs import ReportInput
 from harness.reporting.names import as_sentences, flatten, ordered, table_name
 from harness.reporting.numbers import MINUS, count, duration, is_number
+from harness.reporting.places import places
+from harness.reporting.sections.claims import claims_tally
 
+MOST_SENTENCES = 40  # in the answer: about a page
 _NEGATIVE = re.compile(r"(?<=[\s\[(])-(?=\d)")  # the hyphen of a negative number, not that of a name
 
 
@@ -47,9 +50,9 @@ def scope(report: ReportInput) -> str:
     models = sorted({arm.recipe.model.name for arm in plan.arms.values()})
     parts = [
         f"{count(rows, 'row')} in {count(len(findings.tables), 'table')}",
-        f"{count(len(plan.arms), 'distinct recipe')}",
-        f"{count(len(plan.runs), 'run')} ({count(len(findings.seeds), 'seed')} each)",
-        f"data: {', '.join(data_names(report))}",
+        f"{count(sum(not arm.observes for arm in plan.arms.values()), 'distinct recipe')}",
+        *_runs(report),
+        f"data: {', '.join(places(plan))}",
         f"model: {', '.join(models)}",
     ]
     if device := flatten(report.provenance).get("device"):
@@ -60,21 +63,48 @@ def scope(report: ReportInput) -> str:
     return " · ".join(parts)
 
 
+def _runs(report: ReportInput) -> list[str]:
+    """Trainings of the rows, further ones for ensembles, evaluations of trained networks."""
+    plan = report.plan
+    trainings = [run for run in plan.runs if not plan.arms[run.arm_id].observes]
+    own = sum(run.seed in plan.seeds for run in trainings)
+    evaluations = len(plan.runs) - len(trainings)
+    parts = [f"{count(own, 'run')} ({count(len(report.findings.seeds), 'seed')} each)"]
+    if own < len(trainings):
+        parts.append(f"{count(len(trainings) - own, 'further training')} for ensembles")
+    if evaluations:
+        parts.append(f"{count(evaluations, 'evaluation')} of trained networks")
+    return parts
+
+
 def data_names(report: ReportInput) -> list[str]:
     """The data sets of the plan, sorted."""
     return sorted({arm.recipe.data.name for arm in report.plan.arms.values()})
 
 
 def answer(report: ReportInput) -> Section:
-    """The counts of verdicts, one sentence per row, and what had been expected."""
+    """The counts of verdicts, one sentence per row (for many rows: counts), and what had been expected."""
     blocks: list[Block] = [Paragraph(_tally(report.findings.tables))]
-    blocks += [
-        Claims(table_name(table), tuple(_claim(cell) for cell in ordered(table)))
-        for table in report.findings.tables
-    ]
+    if said := claims_tally(report):
+        blocks.append(Paragraph(said))
+    tables = report.findings.tables
+    if has_sentences(report):
+        blocks += [sentences(table, table_name(table)) for table in tables]
+    else:
+        blocks.append(Bullets(tuple(f"{table_name(table)}. {_tally((table,))}" for table in tables)))
     if expected := as_sentences(report.plan.header.get("expect")):
         blocks += [Paragraph("Expected before the first run:"), Bullets(expected)]
     return Section("Answer", tuple(blocks))
+
+
+def has_sentences(report: ReportInput) -> bool:
+    """Whether the answer has a sentence per row; in a study with many rows they stand with the tables."""
+    return sum(len(table.cells) for table in report.findings.tables) <= MOST_SENTENCES
+
+
+def sentences(table: TableFinding, title: str) -> Claims:
+    """One sentence per row of a table."""
+    return Claims(title, tuple(_claim(cell) for cell in ordered(table)))
 
 
 def _tally(tables: tuple[TableFinding, ...]) -> str:

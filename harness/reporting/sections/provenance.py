@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from harness.analysis.units import metric_name
 from harness.reporting.cells import NUMBER, TEXT, Table, plain_table
 from harness.reporting.document import Block, Definitions, Paragraph, Section
 from harness.reporting.inputs import ReportInput
-from harness.reporting.names import arm_name, flatten, metric_name, percent_suffix, setting_text
-from harness.reporting.numbers import DASH, duration, is_number, number
+from harness.reporting.names import arm_name, flatten, percent_suffix, run_name, setting_text
+from harness.reporting.numbers import DASH, MOST_DIGITS, duration, is_number, number
+from harness.reporting.sections.observers import observed
 from harness.reporting.sections.shortfalls import NOT_RUN
 from harness.study.spec import Arm
 
@@ -30,9 +32,10 @@ def provenance(report: ReportInput) -> Section:
 
 
 def baseline_arm(report: ReportInput) -> str:
-    """The first trained arm in reading order."""
-    cells = (cell for table in report.plan.tables for cell in table.cells)
-    return next((cell.arm_id for cell in cells if cell.arm_id), next(iter(report.plan.arms)))
+    """The first arm in reading order that is trained."""
+    arms = report.plan.arms
+    shown = (cell.arm_id for table in report.plan.tables for cell in table.cells if cell.arm_id)
+    return next((arm_id for arm_id in (*shown, *arms) if not arms[arm_id].observes), next(iter(arms)))
 
 
 def _flat_arm(arm: Arm) -> dict[str, str]:
@@ -64,13 +67,19 @@ def _differences_table(report: ReportInput, baseline: str) -> Table:
         ]
         if arm.teacher:
             changes.append(f"teacher: {arm_name(plan, arm.teacher)}")
+        if arm.source:
+            changes.append(f"starts from the weights of: {arm_name(plan, arm.source)}")
+        if arm.observes:
+            changes.append(f"trains nothing, evaluates: {observed(plan, arm)}")
+        changes += [f"plugin {name}: sha256 {digest[:12]}" for name, digest in sorted(arm.plugins.items())]
         rows.append([arm_name(plan, arm_id), "; ".join(changes) or "the baseline"])
     titles = {"Recipe": TEXT, "Differs from the baseline in": TEXT}
     return plain_table("recipes", "What each recipe changes.", titles, rows)
 
 
 def _runs_table(report: ReportInput) -> Table:
-    metric = report.findings.settings.metric
+    settings = report.findings.settings
+    metric, digits = settings.metric, MOST_DIGITS if settings.in_percent else None
     records = {str(row["run_id"]): row for row in report.records.to_dict("records")}
     rows = []
     for run in report.plan.runs:
@@ -78,11 +87,11 @@ def _runs_table(report: ReportInput) -> Table:
         value, time_s = record.get(metric), record.get("train_time_s")
         rows.append(
             [
-                arm_name(report.plan, run.arm_id),
+                run_name(report.plan, run),
                 str(run.seed),
                 run.run_id[:RUN_ID_DIGITS],
                 str(record.get("status", NOT_RUN)),
-                number(value) if is_number(value) else DASH,
+                number(value, digits) if is_number(value) else DASH,
                 duration(time_s) if is_number(time_s) else DASH,
             ]
         )

@@ -3,38 +3,55 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from harness.analysis.findings import CellFinding, Effect, Level, Settings, TableFinding
+from harness.analysis.units import metric_name, size_text
 from harness.reporting.cells import NUMBER, SPREAD, TEXT, Cell, Column, Row, Table
 from harness.reporting.names import (
     MEMORY_NOTE,
     cell_name,
+    effect_suffix,
     mark,
-    metric_name,
     ordered,
-    paper_text,
     percent_suffix,
     verdict_text,
 )
-from harness.reporting.numbers import DASH, digits_for, interval, number, signed
+from harness.reporting.numbers import DASH, MOST_DIGITS, Digits, digits_for, interval, number, signed
+from harness.reporting.sections.printed import (
+    STD,
+    STD_NOTE,
+    extras_cell,
+    extras_column,
+    other_metric,
+    paper_cell,
+    paper_column_kind,
+)
 
 ABOVE = "the row above"
 
 
-def main_table(table: TableFinding, settings: Settings) -> Table:
+def main_table(
+    table: TableFinding, settings: Settings, places: Mapping[str, str] = MappingProxyType({})
+) -> Table:
     """One row per cell of the paper's table, stacked by column group.
 
-    The columns about effects are there where the table compares anything.
+    The columns about effects are there where the table compares anything. `places`: arm_id -> what to say of
+    rows on other data, or at another resolution, than most.
     """
     cells = ordered(table)
     compared = any(cell.effect for cell in cells)
     versus = _versus_rule(cells) if compared else None
     named = compared and versus is None
-    columns = [*_level_columns(settings)]
-    rows = [_level_cells(cell, settings) for cell in cells]
+    columns = [*_level_columns(settings, paper_column_kind(cells, settings))]
+    rows = [_level_cells(cell, settings, places) for cell in cells]
     if compared:
         columns += _effect_columns(settings, named)
         rows = [row + _effect_cells(cell, settings, named) for row, cell in zip(rows, cells, strict=True)]
+    if extras := extras_column(cells):
+        columns.append(extras)
+        rows = [[*row, extras_cell(cell)] for row, cell in zip(rows, cells, strict=True)]
     return Table(
         key=table.key,
         title=table.title,
@@ -45,30 +62,29 @@ def main_table(table: TableFinding, settings: Settings) -> Table:
     )
 
 
-def other_metric(metric: str) -> str:
-    """The accuracy that is shown beside the primary one."""
-    return "top1" if metric == "top5" else "top5"
-
-
-def level_digits(level: Level) -> int:
+def level_digits(level: Level, settings: Settings) -> Digits:
     """Decimals of a mean, from its standard error sd / sqrt(n)."""
+    if not settings.in_percent:
+        return None
     return digits_for(None if level.sd is None or level.n == 0 else level.sd / math.sqrt(level.n))
 
 
-def effect_digits(effect: Effect) -> int:
+def effect_digits(effect: Effect, settings: Settings) -> Digits:
     """Decimals of an effect: a quarter of the 95 % interval's width stands for its standard error."""
+    if not settings.in_percent:
+        return None
     if effect.low is None or effect.high is None:
         return digits_for(None)
     return digits_for((effect.high - effect.low) / 4)
 
 
-def effect_cell(effect: Effect | None) -> Cell:
+def effect_cell(effect: Effect | None, settings: Settings) -> Cell:
     """The estimate with its 95 % interval, or why there is none."""
     if effect is None:
         return Cell(DASH, "(reference)")
     if effect.estimate is None:
         return Cell(DASH, f"({effect.qualifier or effect.verdict})")
-    digits = effect_digits(effect)
+    digits = effect_digits(effect, settings)
     return Cell(signed(effect.estimate, digits), interval(effect.low, effect.high, digits))
 
 
@@ -88,7 +104,7 @@ def _versus_rule(cells: list[CellFinding]) -> str | None:
     return references.pop() if len(references) == 1 else None
 
 
-def _level_columns(settings: Settings) -> list[Column]:
+def _level_columns(settings: Settings, paper_kind: str) -> list[Column]:
     metric, other = settings.metric, other_metric(settings.metric)
     return [
         Column(title="Row"),
@@ -99,12 +115,14 @@ def _level_columns(settings: Settings) -> list[Column]:
             detail_title="95 % CI of the mean",
         ),
         Column(title=f"{metric_name(other)}{percent_suffix(other)}", kind=NUMBER),
-        Column(title=f"Paper {metric_name(metric)}", kind=NUMBER, detail_title=f"paper {metric_name(other)}"),
+        Column(
+            title=f"Paper {metric_name(metric)}", kind=paper_kind, detail_title=f"paper {metric_name(other)}"
+        ),
     ]
 
 
 def _effect_columns(settings: Settings, with_versus: bool) -> list[Column]:
-    columns = [Column(title="Effect, pp", kind=SPREAD, detail_title="95 % CI")]
+    columns = [Column(title=f"Effect{effect_suffix(settings)}", kind=SPREAD, detail_title="95 % CI")]
     if with_versus:
         columns.append(Column(title="Compared with", kind=TEXT))
     columns += [
@@ -116,24 +134,24 @@ def _effect_columns(settings: Settings, with_versus: bool) -> list[Column]:
     return columns
 
 
-def _level_cells(cell: CellFinding, settings: Settings) -> list[Cell]:
+def _level_cells(cell: CellFinding, settings: Settings, places: Mapping[str, str]) -> list[Cell]:
     return [
-        Cell(cell.row),
+        Cell(cell.row, places.get(cell.arm_id or "", "")),
         _n_cell(cell.level),
-        _level_cell(cell.level),
-        _secondary_cell(cell.level, other_metric(settings.metric)),
-        _paper_cell(cell, settings.metric),
+        _level_cell(cell.level, settings),
+        _secondary_cell(cell.level, settings),
+        paper_cell(cell, settings),
     ]
 
 
 def _effect_cells(cell: CellFinding, settings: Settings, with_versus: bool) -> list[Cell]:
     effect = cell.effect
-    cells = [effect_cell(effect) if cell.level is not None else Cell(DASH, "(quoted)")]
+    cells = [effect_cell(effect, settings) if cell.level is not None else Cell(DASH, "(quoted)")]
     if with_versus:
         cells.append(Cell(effect.versus if effect else DASH))
     cells += [_verdict_cell(effect), _paper_effect_cell(effect)]
     if settings.comparable_to_paper:
-        cells.append(_gap_cell(effect))
+        cells.append(_gap_cell(effect, settings))
     return cells
 
 
@@ -145,22 +163,24 @@ def _n_cell(level: Level | None) -> Cell:
     return Cell(str(level.n), ", ".join(left_out))
 
 
-def _level_cell(level: Level | None) -> Cell:
+def _level_cell(level: Level | None, settings: Settings) -> Cell:
     if level is None:
         return Cell(DASH, "(quoted number, nothing trained)")
     if level.mean is None:
         return Cell(DASH, f"({level.missing_reason or 'no run has ended with a value'})")
-    digits = level_digits(level)
+    digits = level_digits(level, settings)
     mean = number(level.mean, digits)
     if level.sd is None:
         return Cell(mean, "(1 seed: no sd, no interval)")
     return Cell(f"{mean} ± {number(level.sd, digits)} sd", interval(level.low, level.high, digits))
 
 
-def _secondary_cell(level: Level | None, metric: str) -> Cell:
+def _secondary_cell(level: Level | None, settings: Settings) -> Cell:
+    metric = other_metric(settings.metric)
     if level is None or metric not in level.secondary:
         return Cell(DASH)
-    return Cell(number(level.secondary[metric], level_digits(level)))
+    digits = level_digits(level, settings) if settings.in_percent else MOST_DIGITS
+    return Cell(number(level.secondary[metric], digits))
 
 
 def _verdict_cell(effect: Effect | None) -> Cell:
@@ -170,24 +190,16 @@ def _verdict_cell(effect: Effect | None) -> Cell:
     return Cell(verdict_text(effect), "; ".join(details), effect.verdict)
 
 
-def _paper_cell(cell: CellFinding, metric: str) -> Cell:
-    value = paper_text(cell.paper.get(metric))
-    other = paper_text(cell.paper.get(other_metric(metric)))
-    if not value:
-        return Cell(DASH, "(none)")
-    return Cell(value, f"({other})" if other else "")
-
-
 def _paper_effect_cell(effect: Effect | None) -> Cell:
     if effect is None or effect.paper is None:
         return Cell(DASH)
     return Cell(signed(effect.paper) + mark(effect.paper_status))
 
 
-def _gap_cell(effect: Effect | None) -> Cell:
+def _gap_cell(effect: Effect | None, settings: Settings) -> Cell:
     if effect is None or effect.gap is None:
         return Cell(DASH)
-    digits = effect_digits(effect)
+    digits = effect_digits(effect, settings)
     details = [interval(effect.gap_low, effect.gap_high, digits), effect.agreement or ""]
     return Cell(signed(effect.gap, digits), " ".join(filter(None, details)))
 
@@ -196,10 +208,11 @@ def _caption(settings: Settings, versus: str | None, compared: bool) -> str:
     text = "n: seeds with a value."
     if not compared:
         return text
+    unit = "percentage points (pp) of" if settings.in_percent else "units of"
     of = f"this row minus {versus}" if versus else "this row minus the row named under “Compared with”"
     return (
-        f"{text} Effect: {of}, in percentage points (pp) of {metric_name(settings.metric)}; its 95 % "
-        f"interval is over re-training. Smallest effect of interest: {settings.smallest_effect_pp:g} pp."
+        f"{text} Effect: {of}, in {unit} {metric_name(settings.metric)}; its 95 % interval is over "
+        f"re-training. Smallest effect of interest: {size_text(settings.smallest_effect_pp, settings)}."
     )
 
 
@@ -208,6 +221,8 @@ def _notes(table: TableFinding) -> tuple[str, ...]:
     statuses = {value.status for cell in table.cells for value in cell.paper.values()}
     if statuses - {"verified"}:
         notes.append(MEMORY_NOTE)
+    if any(STD in cell.paper for cell in table.cells):
+        notes.append(STD_NOTE)
     for cell in table.cells:
         reason = cell.level.missing_reason if cell.level and cell.level.mean is not None else None
         notes += [f"{cell_name(cell)}: {text}" for text in (cell.note, reason) if text]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.analysis.findings import UNDECIDED, CellFinding, TableFinding
+from harness.analysis.units import size_text
 from harness.reporting.cells import NUMBER, TEXT, plain_table
 from harness.reporting.document import Paragraph, Section
 from harness.reporting.inputs import ReportInput
@@ -25,15 +26,16 @@ def settling(report: ReportInput) -> Section:
     rows, wanted = [], dict[str, int]()
     for table, cell in open_cells:
         seeds = more_seeds(cell)
-        arms = _arms(report, table, cell)
-        rows.append([short_name(table.key), cell_name(cell), *_cost(dict.fromkeys(arms, seeds or 0), times)])
-        for arm in arms:
-            wanted[arm] = max(wanted.get(arm, 0), seeds or 0)
+        runs = {arm: each * (seeds or 0) for arm, each in _arms(report, table, cell).items()}
+        rows.append([short_name(table.key), cell_name(cell), *_cost(seeds, runs, times)])
+        for arm, n in runs.items():
+            wanted[arm] = max(wanted.get(arm, 0), n)
     titles = {"Table": TEXT, "Row": TEXT, "More seeds": NUMBER, "Runs": NUMBER, "Training time": NUMBER}
     table_of_costs = plain_table("undecided", "The cost of a verdict on each open row.", titles, rows)
-    delta = report.findings.settings.smallest_effect_pp
+    settings = report.findings.settings
+    delta = size_text(settings.smallest_effect_pp, settings)
     text = (
-        f"Seeds are estimated for the smallest effect of interest ({delta:g} pp), not for the effect seen, "
+        f"Seeds are estimated for the smallest effect of interest ({delta}), not for the effect seen, "
         "with probability 0.8 of a verdict if the true effect has that size. Rows share runs: "
         f"{_total(wanted, times)}."
     )
@@ -56,23 +58,40 @@ def mean_train_time(report: ReportInput) -> dict[str, float]:
     return {arm: sum(times) / len(times) for arm, times in by_arm.items()}
 
 
-def _arms(report: ReportInput, table: TableFinding, cell: CellFinding) -> list[str]:
-    """The arms that need the seeds: the row's, the one it is compared with, and their teachers."""
+def _arms(report: ReportInput, table: TableFinding, cell: CellFinding) -> dict[str, int]:
+    """Arm -> runs per further seed: the row, the one it is compared with, and all that these need."""
     assert cell.effect is not None
     versus = next(
         (c.arm_id for c in table.cells if c.row == cell.effect.versus and c.column == cell.column), None
     )
-    arms = [arm for arm in (cell.arm_id, versus) if arm]
-    teachers = [report.plan.arms[arm].teacher for arm in arms if arm in report.plan.arms]
-    return list(dict.fromkeys([*arms, *(teacher for teacher in teachers if teacher)]))
+    runs: dict[str, int] = {}
+    for arm in (cell.arm_id, versus):
+        if arm:
+            _add_needs(report, arm, 1, runs)
+    return runs
 
 
-def _cost(seeds: dict[str, int], times: dict[str, float]) -> list[str]:
+def _add_needs(report: ReportInput, arm_id: str, each: int, runs: dict[str, int]) -> None:
+    """Count an arm, its teacher, the run it starts from and the networks that it evaluates.
+
+    Rows share runs, so that the larger number of two needs counts, not their sum.
+    """
+    runs[arm_id] = max(runs.get(arm_id, 0), each)
+    arm = report.plan.arms.get(arm_id)
+    if arm is None:
+        return
+    for other in (arm.teacher, arm.source):
+        if other:
+            _add_needs(report, other, each, runs)
+    for member in arm.observes:
+        _add_needs(report, member.arm, member.runs, runs)
+
+
+def _cost(seeds: int | None, runs: dict[str, int], times: dict[str, float]) -> list[str]:
     """Seeds, runs and time of one row, or dashes where the number of seeds is not known."""
-    most = max(seeds.values(), default=0)
-    if not most:
+    if not seeds:
         return [DASH, DASH, DASH]
-    return [f"about {most}", str(sum(seeds.values())), _time(seeds, times)]
+    return [f"about {seeds}", str(sum(runs.values())), _time(runs, times)]
 
 
 def _time(seeds: dict[str, int], times: dict[str, float]) -> str:

@@ -7,7 +7,7 @@ import textwrap
 from harness.reporting.cells import NUMBER, TEXT, Table, plain_table
 from harness.reporting.document import Block, Bullets, Paragraph, Section
 from harness.reporting.inputs import ReportInput
-from harness.reporting.names import arm_name, as_sentences
+from harness.reporting.names import as_sentences, run_name
 from harness.reporting.numbers import DASH, count
 from harness.study.records import FINISHED
 
@@ -45,7 +45,7 @@ def _unfinished(report: ReportInput) -> Table | None:
     attempts, errors, status_of = _column(report, "attempts"), _column(report, "error"), statuses(report)
     rows = [
         [
-            arm_name(report.plan, run.arm_id),
+            run_name(report.plan, run),
             str(run.seed),
             status_of[run.run_id],
             attempts.get(run.run_id, DASH),

@@ -1,0 +1,177 @@
+"""A recipe, a network and a training step small enough for a trick to be tried in milliseconds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, one_hot
+
+from harness.models import resolve_args
+from harness.study.spec import DataSpec, ModelSpec, Recipe
+from harness.tricks.base import Batch, Context, Loss, State, Trick
+
+CLASSES = 5
+DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Unwell(Exception):
+    """A step could not be made or its numbers are not finite; says why."""
+
+
+def recipe() -> Recipe:
+    """A ResNet-50 with every argument, on the embedded data."""
+    model = ModelSpec(name="resnet50", args=resolve_args("resnet50", {}))
+    return Recipe(model=model, data=DataSpec(name="fashion_mnist", resolution=8))
+
+
+def net() -> nn.Module:
+    """Convolution, batch normalisation, linear layer: a parameter of every kind; always the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, CLASSES),
+        )
+
+
+def batch(seed: int = 0, size: int = 6) -> Batch:
+    """Random images with one-hot targets."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (size,), generator=rng)
+    return Batch(torch.randn(size, 3, 8, 8, generator=rng), one_hot(labels, CLASSES).float())
+
+
+def context() -> Context:
+    """A context with a teacher, which is the untrained network."""
+    teacher = net().eval().requires_grad_(False)
+    return Context(classes=CLASSES, steps_per_epoch=2, total_steps=6, teacher=teacher)
+
+
+def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
+    """Mean over the batch of -sum_k y_k log p_k, from logits (B, K)."""
+    return -(batch.targets * log_softmax(output.float(), dim=1)).sum(dim=1).mean()
+
+
+@dataclass
+class Training:
+    """One training with some tricks on; makes its steps one by one, as harness.training does."""
+
+    tricks: Sequence[Trick]
+    steps: int = 0
+    losses: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        edited, self.context, self.model = recipe(), context(), net()
+        for trick in self.tricks:
+            edited = trick.edit_recipe(edited)
+        for trick in self.tricks:
+            self.model = trick.edit_model(self.model)
+        groups: list[dict[str, Any]] = [{"params": list(self.model.named_parameters()), "weight_decay": 1e-4}]
+        for trick in self.tricks:
+            groups = trick.edit_parameter_groups(groups, self.model)
+        plain = [{**group, "params": [value for _, value in group["params"]]} for group in groups]
+        self.optimizer: torch.optim.Optimizer = torch.optim.SGD(plain, lr=0.1, momentum=0.9, nesterov=True)
+        self.dtype = DTYPES[edited.precision]
+        self.scaler = torch.amp.GradScaler("cpu", enabled=edited.precision == "fp16")
+        self.states: dict[str, State | None] = {t.name: t.new_state(self.model) for t in self.tricks}
+        self.loss: Loss = cross_entropy
+        for trick in self.tricks:
+            self.optimizer = trick.edit_optimizer(self.optimizer, self.states[trick.name])
+            self.loss = trick.edit_loss(self.loss, self.context)
+
+    def step(self) -> None:
+        """One optimizer step on a batch of its own.
+
+        Raises:
+            Unwell: the loss or a gradient is not finite, or there is no gradient at all.
+        """
+        data = batch(seed=self.steps)
+        for place, trick in enumerate(self.tricks):
+            rng = torch.Generator().manual_seed(100 * self.steps + place)
+            data = trick.edit_batch(data, rng, self.context)
+        with torch.autocast("cpu", dtype=self.dtype) if self.dtype else nullcontext():
+            output = self.model(data.images)
+        loss = self.loss(output, data)
+        if not torch.isfinite(loss):
+            raise Unwell(f"the loss of step {self.steps + 1} is {loss.item()}")
+        self.scaler.scale(loss).backward()
+        gradients = [value.grad for value in self.model.parameters() if value.grad is not None]
+        if not all(torch.isfinite(gradient).all() for gradient in gradients):
+            raise Unwell(f"a gradient of step {self.steps + 1} is not finite")
+        if not any(gradient.any() for gradient in gradients):
+            raise Unwell(f"in step {self.steps + 1} no parameter has a gradient")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.losses.append(loss.item())
+        self.steps += 1
+
+    def make_steps(self, count: int) -> Training:
+        """Several steps; returns itself."""
+        for _ in range(count):
+            self.step()
+        return self
+
+    def eval_model(self) -> nn.Module:
+        """The network that would be evaluated."""
+        model = self.model
+        for trick in self.tricks:
+            model = trick.edit_eval_model(model, self.states[trick.name])
+        return model
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        states = {name: state.state_dict() for name, state in self.states.items() if state is not None}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "tricks": states,
+            "steps": self.steps,
+        }
+
+    def resume(self, saved: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        for name, kept in saved["tricks"].items():
+            state = self.states[name]
+            if state is not None:
+                state.load_state_dict(kept)
+        self.steps = saved["steps"]
+
+
+def bits(value: Any) -> list[bytes]:
+    """The exact content of tensors, or of the tensors of a module's state."""
+    tensors = value.state_dict().values() if isinstance(value, nn.Module) else value
+    return [tensor.detach().contiguous().numpy().tobytes() for tensor in tensors]
+
+
+@contextmanager
+def no_global_randomness() -> Iterator[None]:
+    """
+    Raises:
+        Unwell: the block drew from a generator that it was not given.
+    """
+
+    def state() -> list[Any]:
+        legacy = np.random.get_state()  # noqa: NPY002
+        return [torch.get_rng_state().tolist(), random.getstate(), str(legacy)]
+
+    before = state()
+    yield
+    for name, was, now in zip(("torch's", "random's", "numpy's"), before, state(), strict=True):
+        if was != now:
+            raise Unwell(
+                f"drew from {name} global generator; every draw must come from the `rng` it is given"
+            )

@@ -1,0 +1,158 @@
+"""The paper's claims, one line each: what was measured and whether it is settled."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from harness.analysis.findings import HELPS, HURTS, NO, NOT_SETTLED, YES, ClaimFinding, Findings
+from harness.analysis.units import metric_name
+from harness.reporting.cells import NUMBER, SPREAD, TEXT, Cell, Column, Row, Table
+from harness.reporting.document import Paragraph, Section
+from harness.reporting.inputs import ReportInput
+from harness.reporting.names import mark, short_name
+from harness.reporting.numbers import DASH, MINUS, Digits, count, digits_for, interval, number, signed
+
+ANSWER_GLYPHS = {YES: "✓", NO: "✗", NOT_SETTLED: "?"}
+_TONES = {YES: HELPS, NO: HURTS}
+STEPS = "steps_to_target"
+_MEASURES = {"loss": "test loss", "train_loss": "training loss", STEPS: "steps to the target"}
+
+
+def claims_section(report: ReportInput) -> Section | None:
+    """The table of claims; None where the study names none."""
+    found = report.findings.claims
+    if not found:
+        return None
+    return Section(_title(report), (Paragraph(_intro(report.findings)), claims_table(report.findings)))
+
+
+def claims_tally(report: ReportInput) -> str:
+    """For example "The paper's claims: 3 ✓ yes, 1 ? not settled."; "" without claims."""
+    words = Counter(claim.answer for claim in report.findings.claims)
+    counts = ", ".join(
+        f"{words[word]} {glyph} {word}" for word, glyph in ANSWER_GLYPHS.items() if words[word]
+    )
+    return f"{_title(report)}: {counts}." if counts else ""
+
+
+def claims_table(findings: Findings) -> Table:
+    """One row per claim, in the study's order."""
+    columns = (
+        Column(title="Claim", detail_title="source"),
+        Column(title="Compared", kind=TEXT, detail_title="expected"),
+        Column(title="Difference", kind=SPREAD, detail_title="95 % CI of this claim"),
+        Column(title="n", kind=NUMBER),
+        Column(title="Answer", kind=TEXT, detail_title="what limits it"),
+        Column(title="Paper", kind=SPREAD),
+    )
+    shown = [claim for claim in findings.claims if claim.paper is not None]
+    kept = columns if shown else columns[:-1]
+    rows = tuple(Row(_cells(claim)[: len(kept)]) for claim in findings.claims)
+    notes: tuple[str, ...] = ()
+    if any(claim.paper_status == "memory" for claim in shown):
+        notes = ("† The paper's values from memory, not verified against the printed ones.",)
+    caption = (
+        "n: seeds in which both runs have a value. Difference: mean of the paired differences over seeds."
+    )
+    return Table(key="paper_claims", title="Claims", caption=caption, columns=kept, rows=rows, notes=notes)
+
+
+def _title(report: ReportInput) -> str:
+    return "The paper's claims" if report.plan.header.get("paper") else "Claims"
+
+
+def _intro(findings: Findings) -> str:
+    n = len(findings.claims)
+    changed = sum(claim.answer != claim.answer_holm for claim in findings.claims)
+    text = (
+        f"Answers hold for the size “{findings.size}” and its data alone. Yes: the 95 % interval of the "
+        "paired differences lies wholly on the side that the paper expects; no: wholly on the other side; "
+        "not settled: everything else. Only the claim's own runs are used; the verdicts of the tables know "
+        "the noise of all their rows, and may settle more."
+    )
+    if n < 2:
+        return text
+    holm = (
+        f"{count(changed, 'answer')} would not be settled any more, which is said beside it"
+        if changed
+        else "no answer would change"
+    )
+    return (
+        f"{text} The intervals are per claim and not corrected for their number ({n}); after Holm's "
+        f"correction over all of them {holm}."
+    )
+
+
+def _cells(claim: ClaimFinding) -> tuple[Cell, ...]:
+    return (
+        Cell(claim.claim.says, claim.claim.source),
+        Cell(_compared(claim), f"expected: {claim.claim.expect}"),
+        difference_cell(claim),
+        Cell(str(claim.n)),
+        _answer(claim),
+        Cell(_paper(claim)),
+    )
+
+
+def _compared(claim: ClaimFinding) -> str:
+    said = claim.claim
+    names = [
+        f"{row} ({column})" if column is not None else row
+        for row, column in ((said.row, claim.column), (said.versus, claim.versus_column))
+    ]
+    relation = "over" if said.measure == STEPS else "minus"
+    measure = _MEASURES.get(said.measure, metric_name(said.measure))
+    return f"{measure}, {short_name(said.table)}: {names[0]} {relation} {names[1]}"
+
+
+def difference_cell(claim: ClaimFinding) -> Cell:
+    """The estimate with its interval in the measure's own unit; steps as "2.1 times fewer"."""
+    if claim.estimate is None:
+        return Cell(DASH)
+    if claim.claim.measure == STEPS:
+        return _factor_cell(claim.estimate, claim.low, claim.high)
+    digits = _digits(claim)
+    unit = " pp" if claim.claim.measure.startswith("top") else ""
+    return Cell(signed(claim.estimate, digits) + unit, interval(claim.low, claim.high, digits))
+
+
+def _digits(claim: ClaimFinding) -> Digits:
+    if not claim.claim.measure.startswith("top"):
+        return None
+    if claim.low is None or claim.high is None:
+        return digits_for(None)
+    return digits_for((claim.high - claim.low) / 4)
+
+
+def _factor_cell(ratio: float, low: float | None, high: float | None) -> Cell:
+    if ratio > 1:
+        return Cell(f"{number(ratio, _factor_digits(ratio))} times more", _factor_interval(low, high))
+    flipped = (1 / high, 1 / low) if low and high else (None, None)
+    return Cell(f"{number(1 / ratio, _factor_digits(1 / ratio))} times fewer", _factor_interval(*flipped))
+
+
+def _factor_interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return ""
+    return f"[{number(low, _factor_digits(low))}, {number(high, _factor_digits(high))}]"
+
+
+def _factor_digits(factor: float) -> int:
+    return 1 if factor >= 10 else 2
+
+
+def _answer(claim: ClaimFinding) -> Cell:
+    details = [claim.why.replace(" -", f" {MINUS}")] if claim.why else []
+    if claim.answer != claim.answer_holm:
+        details.append(f"{claim.answer_holm} after Holm's correction")
+    return Cell(
+        f"{ANSWER_GLYPHS[claim.answer]} {claim.answer}", "; ".join(details), _TONES.get(claim.answer, "")
+    )
+
+
+def _paper(claim: ClaimFinding) -> str:
+    if claim.paper is None:
+        return DASH
+    if claim.claim.measure == STEPS:
+        return _factor_cell(claim.paper, None, None).text + mark(claim.paper_status)
+    return signed(claim.paper) + " pp" * claim.claim.measure.startswith("top") + mark(claim.paper_status)

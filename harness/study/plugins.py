@@ -1,0 +1,74 @@
+"""Which files of the user's own code a study names, read before anything else of the study is checked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from harness.study.problems import Problem, ProblemList, unknown
+from harness.study.source import read_source
+
+KEY = "plugins"
+PACKAGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # the name of an entry point
+
+
+def study_plugins(path: Path) -> tuple[Path, ...]:
+    """The plugins of a study, in the order of its key `plugins`; nothing in them is run.
+
+    Files stand beside the study file or in a folder below it. A name without `.py` is that of an installed
+    package, and is given back as it is.
+
+    Raises:
+        StudyError: the study cannot be read, the key is not a list of such files, or one does not exist.
+    """
+    if not _mentions_plugins(path):
+        return ()
+    unreadable: list[Problem] = []  # said when the whole study is loaded
+    source = read_source(path, unreadable)
+    given = source.data.get(KEY) if isinstance(source.data, dict) else None
+    if given is None:
+        return ()
+    problems = source.problem_list()
+    if not isinstance(given, list):
+        problems.add((KEY,), f"{KEY} must be a list of file names such as [my_lab.py], got {given!r}")
+        given = []
+    found: dict[str, Path] = {}
+    for index, name in enumerate(given):
+        file = _file(path.parent, name, (KEY, index), problems)
+        if file is not None and file.name in found:
+            problems.add((KEY, index), f"two plugins are called '{file.name}'; results name them by that")
+        elif file is not None:
+            found[file.name] = file
+    problems.raise_if_any()
+    return tuple(found.values())
+
+
+def _mentions_plugins(path: Path) -> bool:
+    """False: the file need not be parsed for its plugins. A file that cannot be read is left to the parser."""
+    try:
+        return KEY in path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return True
+
+
+def _file(folder: Path, name: Any, at: tuple[str, int], problems: ProblemList) -> Path | None:
+    if isinstance(name, str) and PACKAGE.fullmatch(name):
+        return Path(name)
+    if not isinstance(name, str) or not name.endswith(".py"):
+        problems.add(
+            at, f"a plugin is a Python file such as my_lab.py, or an installed package, got {name!r}"
+        )
+        return None
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in name:
+        problems.add(
+            at, f"a plugin stands beside the study or below it, given by a relative path; got '{name}'"
+        )
+        return None
+    file = folder / name
+    if not file.is_file():
+        beside = [each.name for each in file.parent.glob("*.py")] if file.parent.is_dir() else []
+        problems.add(at, f"no such file; {unknown('plugin', name, beside)}")
+        return None
+    return file

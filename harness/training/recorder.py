@@ -1,0 +1,113 @@
+"""What happens between the steps of a training: the learning curve, kept evaluations, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from harness.training.checkpoint import save_checkpoint
+from harness.training.evaluate import curve_subset, evaluate
+from harness.training.outcome import Attempt, evaluate_result
+from harness.training.schedule import lr_at
+from harness.training.setup import READ_OUTS, Setup
+
+
+def curve_steps(steps_per_epoch: int, points: int) -> frozenset[int]:
+    """Steps within an epoch, 1 ... steps_per_epoch, after which the curve has a point: evenly spaced, the end
+    of the epoch among them.
+
+    >>> sorted(curve_steps(10, 1)), sorted(curve_steps(10, 4)), sorted(curve_steps(2, 5))
+    ([10], [2, 5, 8, 10], [1, 2])
+    """
+    return frozenset(max(1, round(point * steps_per_epoch / points)) for point in range(1, points + 1))
+
+
+def is_kept(step: int, *, read_out: str, total_steps: int, steps_per_epoch: int) -> bool:
+    """Whether the evaluation at the epoch that ended with this step (the number of steps made) is one of
+    several that the read-out needs.
+
+    >>> [step for step in (2, 4, 6, 8, 10, 12, 13)
+    ...  if is_kept(step, read_out="median_of_last_5", total_steps=13, steps_per_epoch=2)]
+    [6, 8, 10, 12, 13]
+    """
+    ends_to_come = -(-(total_steps - step) // steps_per_epoch)
+    return READ_OUTS[read_out] > max(1, ends_to_come)
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Does it for one attempt at a run."""
+
+    attempt: Attempt
+    setup: Setup
+    _curve_steps: frozenset[int] = field(init=False)
+    _saved: float = field(default_factory=time.monotonic)
+    _epoch_start: tuple[int, float] = field(init=False)  # step, train time
+
+    def __post_init__(self) -> None:
+        progress = self.attempt.progress
+        self._epoch_start = (progress.step, progress.train.time_s)
+        self._curve_steps = curve_steps(self.setup.context.steps_per_epoch, self.setup.recipe.curve_points)
+
+    def is_due(self) -> bool:
+        """Whether there is something to do before the epoch ends."""
+        return self._is_checkpoint_due() or self._is_curve_step()
+
+    def boundary(self, epoch_ended: bool) -> None:
+        """After a step, with the clock of training stopped."""
+        if epoch_ended:
+            self._end_epoch()
+        elif self._is_curve_step():
+            self._point(train_loss=None, images_per_s=None)
+        if self._is_checkpoint_due():
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Save the complete state of the run."""
+        start = time.perf_counter()
+        save_checkpoint(self.attempt.folder.checkpoint, self.setup, self.attempt.progress)
+        self._saved = time.monotonic()
+        self.attempt.journal.note(
+            "checkpoint", step=self.attempt.progress.step, save_time_s=time.perf_counter() - start
+        )
+
+    def _is_checkpoint_due(self) -> bool:
+        return time.monotonic() - self._saved >= self.attempt.machine.checkpoint_every_s
+
+    def _is_curve_step(self) -> bool:
+        steps_per_epoch = self.setup.context.steps_per_epoch
+        return (self.attempt.progress.step - 1) % steps_per_epoch + 1 in self._curve_steps
+
+    def _end_epoch(self) -> None:
+        setup, progress = self.setup, self.attempt.progress
+        train_loss = progress.end_epoch()
+        step, time_s = self._epoch_start
+        images = (progress.step - step) * min(setup.recipe.batch_size, len(setup.data.train.labels))
+        self._epoch_start = (progress.step, progress.train.time_s)
+        self._point(train_loss=train_loss, images_per_s=images / (progress.train.time_s - time_s))
+        if is_kept(
+            progress.step,
+            read_out=setup.recipe.read_out,
+            total_steps=setup.schedule.total_steps,
+            steps_per_epoch=setup.context.steps_per_epoch,
+        ):
+            with progress.evaluation:
+                progress.kept.append(evaluate_result(setup))
+
+    def _point(self, *, train_loss: float | None, images_per_s: float | None) -> None:
+        """A line of the learning curve; the training loss is that of an epoch, and so at epoch ends only."""
+        progress = self.attempt.progress
+        self.attempt.journal.epoch(
+            progress.step,
+            train_loss=train_loss,
+            epoch=progress.step / self.setup.context.steps_per_epoch,
+            lr=lr_at(progress.step - 1, self.setup.schedule),
+            val_top1=self._curve_top1(),
+            images_per_s=images_per_s,
+        )
+
+    def _curve_top1(self) -> float:
+        """Top-1 in percent on a fixed part of the test set, for the curve only: no decision reads it."""
+        labels = self.setup.data.test.labels
+        with self.attempt.progress.evaluation:
+            return evaluate(self.setup.curve_answers(), labels, curve_subset(len(labels))).top1

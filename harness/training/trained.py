@@ -1,0 +1,118 @@
+"""The network of another run: a teacher's, a source's or an ensemble member's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from harness.study.machine import Machine
+from harness.study.records import FINISHED, RunFolder, read_json
+from harness.study.spec import RunSpec
+from harness.training.network import build_network, make_tricks
+from harness.training.tensors import read_torch_file
+from harness.tricks.base import Trick, hooks_of
+
+
+class NeededRunError(RuntimeError):
+    """A run that another one builds on is not there or does not fit."""
+
+    role: ClassVar[str] = "needed"
+
+
+class TeacherError(NeededRunError):
+    """The teacher of a student."""
+
+    role = "teacher"
+
+
+class SourceError(NeededRunError):
+    """The run whose weights a fine-tuning starts from."""
+
+    role = "source"
+
+
+class MemberError(NeededRunError):
+    """A network that is evaluated with others."""
+
+    role = "member"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedRun:
+    """A finished run of which the weights are there."""
+
+    spec: RunSpec
+    folder: RunFolder
+    tricks: tuple[Trick, ...]
+    classes: int
+    data: str
+    error: type[NeededRunError]
+
+    def require_classes(self, classes: int, data: str) -> None:
+        """
+        Raises:
+            NeededRunError: the network tells other classes apart than this run's data set has.
+        """
+        if self.classes != classes:
+            raise self.error(
+                f"{self.error.role} run {self.folder.run_id} knows {self.classes} classes ({self.data}), "
+                f"this run has {classes} ({data})"
+            )
+
+    def weights(self, *, raw: bool = False) -> dict[str, Any]:
+        """The state dict of the network that the run evaluated; `raw`: of the one that it trained, which is
+        another where a trick averages weights.
+
+        Raises:
+            NeededRunError: the file is missing.
+        """
+        path = self.folder.raw_weights if raw and evaluates_another(self.tricks) else self.folder.weights
+        if not path.exists():
+            raise self.error(
+                f"{self.error.role} run {self.folder.run_id} has no {path.name}; "
+                f"delete {self.folder.path} and run again"
+            )
+        return read_torch_file(path)
+
+    def network(self, *, raw: bool = False) -> nn.Module:
+        """The trained network in evaluation mode, on the CPU, without gradients.
+
+        Raises:
+            NeededRunError: as `weights`.
+        """
+        state = self.weights(raw=raw)
+        model = build_network(self.spec, self.tricks, classes=self.classes)
+        model.load_state_dict(state)
+        return model.eval().requires_grad_(False)
+
+
+def find_trained(run_id: str | None, machine: Machine, error: type[NeededRunError]) -> TrainedRun:
+    """The finished run of this id; `error` says what it is needed for.
+
+    Raises:
+        NeededRunError: the run has not finished, or its spec is missing.
+    """
+    folder = RunFolder(machine.runs_dir / str(run_id))
+    summary = folder.read_summary()
+    if summary is None or summary["status"] != FINISHED:
+        state = "has not ended" if summary is None else f"ended as '{summary['status']}'"
+        raise error(f"{error.role} run {folder.run_id} {state}: this run needs it finished")
+    written = read_json(folder.spec)
+    if written is None:
+        raise error(f"{error.role} run {folder.run_id} has no spec.json; delete {folder.path} and run again")
+    spec = RunSpec.from_json(written)
+    return TrainedRun(
+        spec=spec,
+        folder=folder,
+        tricks=make_tricks(spec),
+        classes=summary["classes"],
+        data=summary["data"],
+        error=error,
+    )
+
+
+def evaluates_another(tricks: tuple[Trick, ...]) -> bool:
+    """Whether a trick evaluates another network than the trained one: then a run keeps both."""
+    return any("edit_eval_model" in hooks_of(trick) for trick in tricks)

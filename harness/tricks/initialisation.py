@@ -1,0 +1,32 @@
+"""Initialisation: how the weights are drawn before training.
+
+Paper: he2019bag, arXiv:1812.01187, Sec. 2.1 (memory): Xavier; he2015delving, arXiv:1502.01852, Eq. (10) and
+    Eq. (14) (memory): he_fan_in, he_fan_out; szegedy2016rethinking, arXiv:1512.00567, whose released code has
+    truncated_normal
+Equation: xavier: U(-a, a) with a = sqrt(6 / (fan_in + fan_out));   he: N(0, 2 / fan);   truncated_normal and
+    gaussian: N(0, s^2), the former cut at 2 s
+Acts on: recipe (initialisation)
+Defaults: scheme = xavier (the text of he2019bag; its authors' code has a variant of He's, which the recipe
+    follows)
+Differs: harness/models/initialise.py says what each scheme does to linear layers. A network of a library
+    keeps its own weights' rule whatever the scheme.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from harness.tricks.base import Trick
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initialisation(Trick):
+    """Set `recipe.initialisation`."""
+
+    name: ClassVar[str] = "initialisation"
+    scheme: Literal["he_fan_out", "he_fan_in", "xavier", "truncated_normal", "gaussian", "own"] = "xavier"
+
+    def edit_recipe(self, recipe: Any) -> Any:
+        return dataclasses.replace(recipe, initialisation=self.scheme)
