@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q --root-user-action=ignore -c constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test check fmt smoke report docs bench bench-gpu clean
+.PHONY: demo test check fmt smoke report docs fidelity bench bench-gpu clean
 
 demo: .venv/runtime  ## run the Bag of Tricks study on embedded real data, end in a report
 	$(BIN)/harness run studies/bag_of_tricks.yaml
@@ -31,6 +31,9 @@ report: .venv/runtime  ## write the report of the demo again from what has been 
 
 docs: .venv/dev  ## write the generated pages and model costs again
 	$(BIN)/python scripts/make_docs.py
+
+fidelity: .venv/dev  ## compare every network with torchvision and timm again, write docs/fidelity.md
+	$(BIN)/python scripts/make_docs.py --fidelity
 
 bench: .venv/dev  ## the figures of docs/performance.md that need no GPU
 	$(BIN)/python benchmarks/run_all.py

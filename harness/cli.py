@@ -55,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--no-report", action="store_true", help="train and mirror only")
     _report_folder(run)
 
-    plan = _study_command(commands, "plan", "show every row, every unique run, and what they cost", several=True)
+    plan = _study_command(
+        commands, "plan", "show every row, every unique run, and what they cost", several=True
+    )
     _json_flag(plan)
     status = _study_command(commands, "status", "show which runs are done, running, failed or missing")
     _json_flag(status)

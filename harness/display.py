@@ -91,7 +91,10 @@ def _paper(cell: Cell, metric: str) -> str:
 
 
 def plan_line(plan: Plan, *, hint: bool = True) -> str:
-    """One line: how many rows, arms and runs, what is done, what the rest costs; `hint`: when seconds are known."""
+    """One line: how many rows, arms and runs, what is done, what the rest costs.
+
+    hint: say when seconds will be known, where they are not.
+    """
     cells = [cell for table in plan.tables for cell in table.cells if cell.arm_id]
     todo = [run for run in plan.runs if not run.done]
     further = len(plan.runs) - len(plan.arms) * len(plan.seeds)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import fidelity
-from readme_table import readme_section
+from readme_table import readme_section, studies_section
 
 from harness.cli import build_parser
 from harness.commands.catalogue import CLASSES_IF_UNKNOWN, build_catalogue
@@ -34,6 +34,7 @@ from harness.tricks.cards import card
 ROOT = Path(__file__).resolve().parents[1]
 TREE_BEGIN, TREE_END = "<!-- tree: made by make docs -->\n", "<!-- end of tree -->\n"
 TABLE_BEGIN, TABLE_END = "<!-- table: made by make docs -->\n", "<!-- end of table -->\n"
+STUDIES_BEGIN = "<!-- studies: made by make docs -->\n"
 
 
 def tricks_page() -> str:
@@ -87,13 +88,17 @@ def tree() -> str:
 
 def architecture_page() -> str:
     """The hand-written page with a fresh tree in its middle."""
-    return _between(ROOT / "docs" / "architecture.md", TREE_BEGIN, tree(), TREE_END)
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    return _between(page, TREE_BEGIN, tree(), TREE_END)
 
 
 def readme() -> str:
-    """The hand-written page with the table of the committed report."""
-    section = readme_section(ROOT / "reports" / "bag_of_tricks" / "report.json")
-    return _between(ROOT / "README.md", TABLE_BEGIN, section, TABLE_END)
+    """The hand-written page with tables of the committed reports."""
+    reports = ROOT / "reports"
+    studies = studies_section(list(reports.glob("*/report.json")))
+    section = readme_section(reports / "bag_of_tricks" / "report.json")
+    page = _between((ROOT / "README.md").read_text(), TABLE_BEGIN, section, TABLE_END)
+    return _between(page, STUDIES_BEGIN, studies, TABLE_END)
 
 
 def demo_was_run_here() -> bool:
@@ -102,9 +107,9 @@ def demo_was_run_here() -> bool:
     return subprocess.call(command, stderr=subprocess.DEVNULL) == 1
 
 
-def _between(page: Path, begin: str, made: str, end: str) -> str:
-    before, rest = page.read_text().split(begin)
-    _, after = rest.split(end)
+def _between(page: str, begin: str, made: str, end: str) -> str:
+    before, rest = page.split(begin)
+    _, after = rest.split(end, maxsplit=1)
     return f"{before}{begin}{made}{end}{after}"
 
 

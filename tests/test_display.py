@@ -99,6 +99,46 @@ def test_status_names_the_state_of_each_seed_and_counts_where_there_are_many(tmp
         assert lines[-1] == f"4 finished, {len(states) - 4} missing"
 
 
+ENSEMBLE = f"""{HEAD}
+tables:
+  t1:
+    title: T
+    design: rows
+    rows:
+      - {{label: one, paper: {{top1: 70.6, gflops: 0.569, params_m: 4.2, status: verified}}}}
+      - {{label: three, add: {{ensemble: {{members: 3}}}}, paper: {{top1_std: 0.12, status: memory}}}}
+"""
+
+
+def test_further_printed_numbers_have_a_column_where_a_table_has_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    show_plan(plan_of(tmp_path, ENSEMBLE), [])
+    lines = printed(capsys)
+    headings = ["paper", "top-1", "paper", "top-5", "std", "params", "M", "GMACs"]
+    assert lines[1].split()[-8:] == headings
+    assert lines[2].split()[-3:] == ["70.60", "4.2", "0.569"]
+    assert lines[3].split()[-1] == "0.12†"
+
+
+def test_further_members_of_ensembles_are_counted_apart_from_the_seeds(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    plan = plan_of(tmp_path, ENSEMBLE)
+    assert plan_line(plan).startswith(
+        "small (mini): 2 rows, 2 arms x 2 seeds + 4 further members of ensembles = 8 runs, 0 done"
+    )
+    states = {run.run_id: "finished" if run.seed < 1000 else "missing" for run in plan.runs}
+    show_status(plan, states, {"finished": 4, "missing": 4})
+    lines = printed(capsys)
+    assert lines[0].split() == ["arm", "seed", "0", "seed", "1", "further", "members"]
+    assert lines[1].split() == ["t1", "/", "one", "finished", "finished", "4", "missing"]
+    assert lines[2].split() == ["t1", "/", "three", "finished", "finished"]
+    many = plan_of(tmp_path, ENSEMBLE, seeds=8)
+    show_status(many, {run.run_id: "missing" for run in many.runs}, {"missing": len(many.runs)})
+    lines = printed(capsys)
+    assert lines[0].split() == ["arm", "runs"]
+    assert lines[1].split() == ["t1", "/", "one", "24", "missing"]
+
+
 def test_a_listing_leaves_out_columns_that_nothing_fills_and_groups_digits(capsys):
     show_listing("models", [{"name": "resnet50", "params": 25557032, "macs": None, "paper": "he2016deep"}])
     heading, row = printed(capsys)

@@ -29,7 +29,7 @@ class BlockDesign:
 
     present: NDArray[np.bool_]  # (A, S)
     arm_of: NDArray[np.intp]  # (N,) the arm of each run
-    residual: Floats  # (N, N) projection onto the residuals
+    x: Floats  # (N, A + S) which arm and which seed each run has
     solve: Floats  # (A + S, N) least-squares solution of the design
     estimable: Floats  # (A + S, A + S) projection onto what the design can estimate
     df: int  # residual degrees of freedom, (A - 1)(S - 1) where complete
@@ -49,7 +49,7 @@ class BlockDesign:
         return BlockDesign(
             present=mask,
             arm_of=arm_of,
-            residual=np.eye(arm_of.size) - x @ solve,
+            x=x,
             solve=solve,
             estimable=estimable,
             df=arm_of.size - round(float(np.trace(estimable))),
@@ -67,6 +67,16 @@ class BlockDesign:
             return None
         weights: Floats = contrast @ self.solve
         return weights
+
+    def residuals(self, runs: Floats) -> Floats:
+        """What the fit leaves of runs (..., N): (I - X X^+) applied to them; the projection is symmetric."""
+        left: Floats = runs - (runs @ self.x) @ self.solve
+        return left
+
+    def residual_block(self, members: NDArray[np.intp]) -> Floats:
+        """The part (n, n) of the projection onto the residuals that belongs to some runs."""
+        block: Floats = np.eye(members.size) - self.x[members] @ self.solve[:, members]
+        return block
 
     def without_seed(self, seed: int) -> BlockDesign:
         """The same table with one block (column of the mask) left out."""
@@ -99,28 +109,36 @@ def fit(design: BlockDesign, values: ArrayLike) -> BlockFit:
     """
     table = np.asarray(values, dtype=float)
     runs = table[..., design.present]
-    residuals = runs @ design.residual
+    residuals = design.residuals(runs)
     total = (residuals**2).sum(axis=-1)
     arms = design.present.shape[0]
     own = np.zeros((*total.shape, arms))
     ratio = np.zeros((*total.shape, arms))
     own_df = np.zeros(arms, dtype=np.intp)
+    alike: dict[bytes, tuple[Floats, float, int]] = {}  # arms with the same seeds have the same block
     for arm in range(arms):
         members = np.flatnonzero(design.arm_of == arm)
-        block = design.residual[np.ix_(members, members)]
-        inverse = np.linalg.pinv(block, rcond=RANK_TOLERANCE, hermitian=True)
-        df = round(float(np.trace(inverse @ block))) if members.size > 1 else 0
+        seeds = design.present[arm].tobytes()
+        if seeds not in alike:
+            alike[seeds] = _inverse_block(design.residual_block(members))
+        inverse, share, df = alike[seeds]
         rest_df = design.df - df
         if df < 1 or rest_df < 1:
             continue
         part = np.einsum("...i,ij,...j->...", residuals[..., members], inverse, residuals[..., members])
         rest = np.maximum(total - part, 0.0) / rest_df
-        share = float(np.trace(block))
         own_df[arm] = df
         own[..., arm] = (part - (df - share) * rest) / share
         ratio[..., arm] = _divide(part / df, rest)
     pooled = total / design.df if design.df else np.zeros_like(total)
     return BlockFit(design=design, runs=runs, pooled=pooled, own=own, own_df=own_df, ratio=ratio)
+
+
+def _inverse_block(block: Floats) -> tuple[Floats, float, int]:
+    """The generalised inverse of an arm's residual block, the block's trace, and its degrees of freedom."""
+    inverse = np.asarray(np.linalg.pinv(block, rcond=RANK_TOLERANCE, hermitian=True), dtype=np.float64)
+    df = round(float(np.trace(inverse @ block))) if len(block) > 1 else 0
+    return inverse, float(np.trace(block)), df
 
 
 def seed_correlation(fitted: BlockFit) -> Floats:

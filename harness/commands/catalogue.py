@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import DATASETS
-from harness.data.entry import Entry
+from harness.data.entry import Entry, Facts
 from harness.models import MODELS, VARIANTS, Model, find
 from harness.models.costs import lookup
 from harness.models.zoo import is_zoo_name
@@ -145,6 +145,17 @@ def _data_entry(entry: Entry, data_dir: Path) -> DataEntry:
     def missing(args: Mapping[str, Any]) -> str | None:
         return entry.missing(args, data_dir)
 
+    counted: dict[str, int | None] = {}  # the folder is listed once per plan
+
+    def facts(args: Mapping[str, Any]) -> Facts:
+        classes, train, test = entry.facts(args)
+        if classes is None:
+            key = repr(sorted(args.items()))
+            if key not in counted:
+                counted[key] = _classes_here(entry, {**entry.args, **args}, data_dir)
+            classes = counted[key]
+        return classes, train, test
+
     return DataEntry(
         name=entry.name,
         args=entry.args,
@@ -154,5 +165,13 @@ def _data_entry(entry: Entry, data_dir: Path) -> DataEntry:
         missing=missing,
         validate=entry.validate,
         for_reports=entry.for_reports,
-        counts=entry.facts,
+        counts=facts,
     )
+
+
+def _classes_here(entry: Entry, args: Mapping[str, Any], data_dir: Path) -> int | None:
+    """The number of classes of the user's own files; None where they are not here or not in order yet."""
+    try:
+        return entry.count_classes(args, data_dir) if entry.missing(args, data_dir) is None else None
+    except (OSError, ValueError):  # said when a run reads them
+        return None

@@ -45,14 +45,15 @@ def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) 
             problems += error.problems
             continue
         plans.append(plan)
-        missing.append(missing_data(plan, place))  # before the next study's plugins take the place of this one's
+        missing.append(
+            missing_data(plan, place)
+        )  # before the next study's plugins take the place of this one's
     if problems:
         raise StudyError(problems)
     together = union(plans)
     if args.json:
         studies = [
-            {**plan_to_json(plan), "missing_data": texts}
-            for plan, texts in zip(plans, missing, strict=True)
+            {**plan_to_json(plan), "missing_data": texts} for plan, texts in zip(plans, missing, strict=True)
         ]
         data = {"schema": PLAN_SCHEMA, "studies": studies, "totals": union_to_json(together)}
         print(json.dumps(data, indent=1))

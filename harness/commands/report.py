@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> int:
 
 def write_report(plan: Plan, place: Workspace, out_dir: Path) -> str:
     """Write every format into `out_dir` and say so."""
-    from harness.analysis import decide
+    from harness.analysis import analyse
     from harness.reporting import ReportInput, render
     from harness.tracking.collect import collect
 
@@ -37,9 +37,7 @@ def write_report(plan: Plan, place: Workspace, out_dir: Path) -> str:
     records = records[records["run_id"].isin(wanted)].reset_index(drop=True)
     curves = curves[curves["run_id"].isin(wanted)].reset_index(drop=True)
     records["reason"] = records["error"]  # why a run failed, in the words of the analysis
-    findings = decide(
-        plan.tables, records, settings_of(plan), study=plan.study, size=plan.size, seeds=plan.seeds
-    )
+    findings = analyse(plan, records, curves, settings_of(plan))
     report = ReportInput(
         findings=findings,
         plan=plan,

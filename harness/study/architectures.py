@@ -25,9 +25,7 @@ class Architectures:
         self._mode = mode
         self._found: dict[Use, ModelSpec] = {}
         self._ids: set[int] = set()  # of the objects in `_found`
-        self._fast: dict[
-            tuple[int, int], tuple[ModelSpec, Cost]
-        ] = {}  # by the ids of such a model and its data
+        self._fast: dict[tuple[int, int], Priced] = {}  # by the ids of such a model and its data
         self._built: dict[Any, Priced] = {}
 
     def find(self, use: Use) -> ModelSpec:

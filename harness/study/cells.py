@@ -61,15 +61,18 @@ def resolve_table(key: str, study: Study, resolver: Resolver, problems: ProblemL
                 problems.add(at, str(error), row=shown, size=size)
                 continue
             cells.append(_cell(row, column, values, *found))
-    target = table.target.model_dump(exclude_none=True) if table.target else None
+    return _table(key, table, tuple(cells))
+
+
+def _table(key: str, table: Table, cells: tuple[Cell, ...]) -> PlanTable:
     return PlanTable(
         key=key,
         title=table.title,
         design=table.design,
-        columns=columns,
-        cells=tuple(cells),
+        columns=_columns(table),
+        cells=cells,
         note=table.note,
-        target=target,
+        target=table.target.model_dump(exclude_none=True) if table.target else None,
     )
 
 
@@ -113,8 +116,9 @@ def _check_references(
     if row.versus is not None:
         _check_other(row, row.versus, "versus", rows, problems)
         other = rows.get(row.versus)
-        is_everywhere = other is None or other.columns is None
-        lacking = set() if is_everywhere else _exists_in(row, columns) - _exists_in(other, columns)
+        lacking: set[str | None] = set()
+        if other is not None and other.columns is not None:
+            lacking = _exists_in(row, columns) - _exists_in(other, columns)
         if other and other.cite:
             message = f"row '{row.versus}' is quoted, not trained; nothing can be compared with it"
             problems.add((*row.location, "versus"), message)

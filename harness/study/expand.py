@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,6 +12,7 @@ from harness.study.cells import resolve_table
 from harness.study.claims import claims_of
 from harness.study.drafts import Study
 from harness.study.lookups import Mode
+from harness.study.memory import without_garbage_collection
 from harness.study.order import planned_runs
 from harness.study.plan import Plan, PlanTable
 from harness.study.problems import Problem, ProblemList, StudyError, unknown
@@ -52,7 +51,7 @@ def expand(study: Study, catalogue: Catalogue, options: ExpandOptions) -> Plan:
     if (options.seeds or 0) > MEMBER_STRIDE:
         message = f"the number of seeds must be at most {MEMBER_STRIDE}, got {options.seeds}"
         raise StudyError([Problem(study.source.path, study.source.line(("seeds",)), message)])
-    with _without_garbage_collection():
+    with without_garbage_collection():
         return _plan(study, catalogue, size, options)
 
 
@@ -149,16 +148,3 @@ def _notes(study: Study, size: Size, options: ExpandOptions, resolver: Resolver)
             yield f"{name} is generated, for benchmarks only; its results belong in no report"
         if resolver.inputs.train_images(data) is None:
             yield f"how many images {name} has is not known before its files are read; costs are given as 0"
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Half a million small objects are made and none is dropped; looking for dropped ones takes a third of
-    the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -4,8 +4,7 @@
   the size `paper` says.
 - Another data set, or other pixels, that a row asks for are looked up in the size's `datasets` and
   `resolutions`. A size without such a key uses what was asked for, as the size `paper` does.
-- The image counts of a size hold for its own data set. Of another one as many images are used, or all where
-  it has fewer.
+- The image counts of a size hold for every data set. Where one has no more images, all are used.
 
 While tricks edit a recipe, its data set is that of the size and its resolution is in the paper's pixels.
 """
@@ -89,15 +88,12 @@ class Inputs:
             raise
         entry = self._catalogue.data[use.name]
         args = fill_options("data set", use, entry.args)
-        train_images, test_images = size.train_images, size.test_images
-        if use != size.data:
-            _, most_train, most_test = entry.facts(args)
-            train_images, test_images = _capped(train_images, most_train), _capped(test_images, most_test)
+        _, train_images, test_images = entry.facts(args)
         return DataSpec(
             name=use.name,
             resolution=size.resolution,
-            train_images=train_images,
-            test_images=test_images,
+            train_images=_capped(size.train_images, train_images),
+            test_images=_capped(size.test_images, test_images),
             args=args,
         )
 

@@ -10,6 +10,7 @@ from harness.study.claims import check_claims
 from harness.study.designs import make_rows
 from harness.study.drafts import Row, Study, named_arms
 from harness.study.expand import check_sizes
+from harness.study.memory import without_garbage_collection
 from harness.study.mentions import recipe_names
 from harness.study.names import check_names, check_sizes_exist
 from harness.study.problems import Problem, StudyError
@@ -37,9 +38,10 @@ def load_study(path: Path, catalogue: Catalogue) -> Study:
         raise StudyError([*unreadable, *problems.problems()])
     check_names(file, catalogue, problems)
     rows: dict[str, tuple[Row, ...]] = {}
-    for key, table in file.tables.items():
-        rows[key] = make_rows(key, table, problems)
-        check_rows(key, table, rows[key], problems)
+    with without_garbage_collection():
+        for key, table in file.tables.items():
+            rows[key] = make_rows(key, table, problems)
+            check_rows(key, table, rows[key], problems)
     check_claims(file, rows, problems)
     study = Study(file=file, source=source, arms=named_arms(file.arms, catalogue, problems), rows=rows)
     if all(recipe in RECIPES for _, recipe in recipe_names(file)) and _cells(study) <= CHEAP_CELLS:

@@ -69,9 +69,7 @@ class PlannedRun:
     arm_id: str
     seed: int
     needs: tuple[str, ...]  # run_ids: teacher, source and observed runs
-    macs: (
-        float  # multiply-adds of a training, 3 x forward x images x epochs, or of an evaluation
-    )
+    macs: float  # multiply-adds of a training, 3 x forward x images x epochs, or of an evaluation
     time_s: float | None = None  # estimated from measured throughput, where a record exists
     done: bool = False
 

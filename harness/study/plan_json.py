@@ -13,10 +13,11 @@ tables          [{key, title, design, columns, note, target, cells}]
                 arm_id null: quoted, not trained
     paper       {name: {value, status}}; top1 and top5 in percent, others as study.paper says; status is
                 verified or memory
-arms            {arm_id: {label, recipe, tricks, teacher, source, observes, plugins}}; recipe: every field of
-                study.spec.Recipe; observes not empty: nothing is trained, [{arm, runs}] are evaluated together
-runs            [{run_id, arm_id, seed, needs, macs, time_s, done}] in submission order; those with other seeds
-                than `seeds` are further members of ensembles, and what these need
+arms            {arm_id: {label, recipe, tricks, teacher, source, observes, plugins}}
+                recipe: every field of study.spec.Recipe
+                observes: not empty: nothing is trained, the networks of [{arm, runs}] are evaluated together
+runs            [{run_id, arm_id, seed, needs, macs, time_s, done}] in submission order; those with other
+                seeds than `seeds` are further members of ensembles, and what these need
                 macs: multiply-adds of the whole training, or of evaluating; time_s null: nothing measured yet
 totals          {cells, arms, runs, done, macs, time_s, shared_runs_saved}
                 macs and time_s: of the runs that are not done

@@ -45,7 +45,7 @@ def study_plugins(path: Path) -> tuple[Path, ...]:
 
 
 def _mentions_plugins(path: Path) -> bool:
-    """False: the file need not be parsed for its plugins. A file that cannot be read is left to the parser."""
+    """False: the file need not be parsed for them. A file that cannot be read is left to the parser."""
     try:
         return KEY in path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

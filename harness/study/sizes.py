@@ -162,5 +162,6 @@ def scaled_recipe(fields: Mapping[str, Any], model: ModelSpec, data: DataSpec, s
         "norm_images": scale.norm_images(fields["norm_images"]),
     }
     for name in _FLOATS:
-        scaled[name] = float(scaled[name])
+        if type(scaled[name]) is not float:
+            scaled[name] = float(scaled[name])
     return recipe_of(scaled)

@@ -13,9 +13,9 @@ from harness.tracking.change import Change
 from harness.tracking.runs import Marker, artifacts, mlflow_status, parameters
 from harness.tracking.store import Store
 
-# MLflow takes 1,000 points, parameters and tags at once, 100 of either of the last two
-POINTS_PER_BATCH = 800
-PARAMS_PER_BATCH = 100
+POINTS_PER_BATCH = (
+    800  # MLflow takes 1,000 points, parameters and tags at once, 100 of either of the last two
+)
 PAGE = 1000
 NOTHING = Marker(offset=0, state="created", summary="").to_text()
 
@@ -58,14 +58,10 @@ class Writer:
         while len(points) > POINTS_PER_BATCH:
             self.client.log_batch(mlflow_id, metrics=points[:POINTS_PER_BATCH])
             points = points[POINTS_PER_BATCH:]
-        params = [Param(key, value) for key, value in parameters(change.spec).items()]
-        while False:
-            self.client.log_batch(mlflow_id, params=params[:PARAMS_PER_BATCH])
-            params = params[PARAMS_PER_BATCH:]
         self.client.log_batch(
             mlflow_id,
             metrics=points,
-            params=params,
+            params=[Param(key, value) for key, value in parameters(change.spec).items()],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
 

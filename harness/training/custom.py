@@ -126,7 +126,7 @@ def train_custom(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop,
         journal.start(machine, device_name=device_name(machine.device), step=0)
         with progress.train:
             given = _call(recipe.trainer, spec, run)
-        if run._stopped:
+        if given is None and run._stopped:
             journal.note("stop", step=0)
             return INTERRUPTED
         given = measured(given, recipe, data.test.labels)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from harness.data.base import DataSet
 from harness.study.machine import Machine, Stop
 from harness.study.records import RunFolder
 from harness.study.spec import RunSpec
@@ -45,9 +46,7 @@ def observe(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, jour
     recipe, device = spec.arm.recipe, torch.device(machine.device)
     check_names(recipe)
     data = load_data(recipe, machine)
-    members = [find_trained(run_id, machine, MemberError) for run_id in spec.member_run_ids]
-    for member in members:
-        member.require_classes(data.classes, data.name)
+    members = [_find(run_id, machine, data) for run_id in spec.member_run_ids]
     raw = recipe.eval_weights == "raw"
     answerers = [_answerer(member, device, raw=raw) for member in members]
     answers = make_answers(answerers, data, crops=recipe.eval_crops, device=device)
@@ -69,6 +68,12 @@ def observe(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, jour
         return write_finished(
             attempt, result, cost_of(recipes, classes=data.classes, crops=recipe.eval_crops)
         )
+
+
+def _find(run_id: str, machine: Machine, data: DataSet) -> TrainedRun:
+    member = find_trained(run_id, machine, MemberError)
+    member.require_classes(data.classes, data.name)
+    return member
 
 
 def _answerer(member: TrainedRun, device: torch.device, *, raw: bool) -> Answerer:

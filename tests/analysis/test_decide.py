@@ -119,12 +119,13 @@ def test_a_plugins_metric_of_any_unit_is_analysed_like_an_accuracy_and_written_w
 
 
 def test_a_diverged_run_counts_as_the_worst_value_of_a_metric_without_a_known_zero():
-    shifted = {arm: [value - 200 for value in row] for arm, row in QUIET.items()}  # negative; 0 would be best
-    rows = with_f1(shifted)
-    rows[3] = {**rows[3], "status": "diverged", "macro_f1": None}
-    values = by_row(found(star(list(QUIET)), rows, 3, Settings(metric="macro_f1", smallest_effect_pp=0.002)))
-    assert values["up"].effect.n == 2
-    assert values["other"].effect.verdict == HELPS
+    four = {arm: [value - 200 for value in (*row, row[1] + 0.03)] for arm, row in QUIET.items()}
+    rows = with_f1(four)  # all values are negative: a zero would be the best of all
+    lost = next(k for k, row in enumerate(rows) if row["arm_id"] == "down")
+    rows[lost] = {**rows[lost], "status": "diverged", "macro_f1": None}
+    cells = by_row(found(star(list(QUIET)), rows, 4, Settings(metric="macro_f1", smallest_effect_pp=0.002)))
+    assert (cells["down"].effect.verdict, cells["down"].effect.n) == (HURTS, 3)
+    assert not cells["down"].effect.fragile
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,15 @@ def test_the_generator_adds_every_family_and_variant_and_asks_each_question_once
     }
 
 
+def test_known_answers_are_not_measured_again(monkeypatch):
+    known = json.loads(costs.COSTS_FILE.read_text())
+    monkeypatch.setattr(costs, "measure", lambda **asked: (-1, asked["resolution"]))
+    new = {"name": "resnet18", "args": {}, "resolution": 33, "classes": 10}
+    measured = costs.answers([new], known=known)
+    assert [each["question"]["resolution"] for each in measured if each["params"] == -1] == [33]
+    assert all(each in known for each in measured if each["params"] != -1)
+
+
 def test_a_question_fills_in_defaults_and_leaves_out_what_costs_nothing():
     asked = question("resnet50", {"width": 1, "zero_gamma": True}, resolution=224, classes=1000)
     assert asked == question("resnet50", {"depth": [3, 4, 6, 3]}, resolution=224, classes=1000)

@@ -126,3 +126,15 @@ def test_planning_writes_nothing_and_listing_tells_mistakes_in_its_row(place: Pa
     assert main(["studies", ".", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert "my_lab.py:1: importing it failed" in row["error"]
+
+
+def test_the_classes_of_a_folder_of_images_are_counted_where_it_is_here(place: Path) -> None:
+    """So that the cost of the last layer is not that of ImageNet's."""
+    entry = build_catalogue(place).data["imagefolder"]
+    args = {"folder": "pets", "side": None}
+    assert entry.facts(args) == (None, None, None)
+    for part in ("train", "val"):
+        for name in ("ant", "bee", "cat"):
+            (place / "pets" / part / name).mkdir(parents=True)
+    assert build_catalogue(place).data["imagefolder"].facts(args) == (3, None, None)
+    assert build_catalogue(place).data["imagefolder"].facts({"folder": "x", "side": None}) == (None,) * 3

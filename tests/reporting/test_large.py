@@ -298,6 +298,8 @@ def test_twenty_direct_labels_do_not_overlap(large):
         figure = draw_curves(panels_of(table_of(large, "table4"), large.curves))
         found = [(label, box) for label, box in texts_of(figure) if label.startswith("Row")]
     assert len(found) == 20
+    bottom = figure.axes[0].get_window_extent().y0
+    assert min((box.y0 + box.y1) / 2 for _, box in found) >= bottom
     for (one, a), (other, b) in combinations(found, 2):
         assert not a.shrunk(1.0, 0.8).overlaps(b.shrunk(1.0, 0.8)), (one, other)
 

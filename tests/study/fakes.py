@@ -121,7 +121,7 @@ _TRICKS = [
         members=lambda options: (options["members"], options["partner_members"]),
     ),
     trick("lab_loss", plugin="lab.py"),
-    trick("lab_recipe", _fields(lr=0.3), plugin="lab.py"),
+    trick("lab_recipe", _fields(lr=3), plugin="lab.py"),
 ]
 _ARGS = {
     "width": 1.0,

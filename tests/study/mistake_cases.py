@@ -68,10 +68,7 @@ CASES = {
     ),
     "unknown data set": (
         HEAD.replace("cifar10", "cifar") + FINE,
-        [
-            "small.yaml:7: unknown data set 'cifar'; did you mean 'cifar10'?"
-            f" Valid: {DATA}"
-        ],
+        [f"small.yaml:7: unknown data set 'cifar'; did you mean 'cifar10'? Valid: {DATA}"],
     ),
     "model argument out of range": (
         HEAD.replace("1/8}", "1/8, models: {resnet50: {width: 9}}}") + FINE,

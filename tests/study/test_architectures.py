@@ -102,10 +102,14 @@ def test_an_unknown_model_as_a_level_of_a_grid_is_refused(tmp_path: Path) -> Non
 
 def test_an_arm_may_have_a_recipe_of_its_own(tmp_path: Path) -> None:
     head = HEAD.replace("bag_of_tricks_baseline}", "bag_of_tricks_baseline, set: {lr: 0.5}}")
-    arms = "arms: {other: {recipe: goyal}, longer: {from: other, set: {epochs: 180}}}\n"
+    arms = (
+        "arms: {other: {recipe: goyal}, longer: {from: other, set: {epochs: 180}},"
+        " loud: {add: mixup, set: {lr: 0.7}}, back: {from: loud, recipe: goyal}}\n"
+    )
     plan = plan_of(
         tmp_path,
         _rows("{label: own}", "{label: other, start_from: other}", "{label: longer, start_from: longer}",
+              "{label: back, start_from: back}",
               head=head + arms),
         size="paper",
     )  # fmt: skip
@@ -116,3 +120,5 @@ def test_an_arm_may_have_a_recipe_of_its_own(tmp_path: Path) -> None:
         "longer": (0.1, 180.0),
     }
     assert recipes["other"].read_out == "median_of_last_5"
+    back = arm_of(plan, "back")  # the numbers below the recipe are gone, the tricks are not
+    assert (back.recipe, [trick.name for trick in back.tricks]) == (recipes["other"], ["mixup"])

@@ -72,7 +72,10 @@ def test_a_target_may_be_a_number(tmp_path: Path) -> None:
     [
         ({"table": "tt"}, "unknown table 'tt'; did you mean 't'? Valid: t, wide"),
         ({"row": "mixd"}, "unknown row 'mixd'; did you mean 'mixed'? Valid: mixed, plain, quoted"),
-        ({"versus": "quoted"}, "row 'quoted' is quoted, not trained; nothing of ours can be compared with it"),
+        (
+            {"versus": "quoted"},
+            "row 'quoted' is quoted, not trained; nothing of ours can be compared with it",
+        ),
         ({"versus": "mixed"}, "row 'mixed' is compared with itself"),
         ({"column": "large"}, "row 'mixed': unknown column 'large'. Valid: none"),
         (

@@ -192,8 +192,7 @@ def test_a_partner_and_a_source_must_be_named_and_exist(tmp_path: Path) -> None:
         " {mixed_ensemble: {partner: NAME OF AN ARM}}"
     ]
     assert mistakes(tmp_path, _row("{label: a, add: {fine_tuning: {source: larg}}}")) == [
-        f"small.yaml:{LINE}: unknown arm 'larg'; did you mean 'large'?"
-        " Valid: baseline, crops_of_large, large"
+        f"small.yaml:{LINE}: unknown arm 'larg'; did you mean 'large'? Valid: baseline, crops_of_large, large"
     ]
 
 

@@ -22,7 +22,7 @@ tables:
       - {label: plain}
       - {label: trick, add: lab_loss}
       - {label: numbers, add: lab_recipe}
-      - {label: same numbers, set: {lr: 0.3}}
+      - {label: same numbers, set: {lr: 3}}
       - {label: model, set: {model: lab_net}}
       - {label: data, set: {data: lab_data}}
       - {label: trainer, set: {trainer: lab_trainer}}
@@ -51,7 +51,7 @@ def test_an_arm_carries_the_hash_of_every_plugin_whose_code_takes_part(tmp_path:
         "mixed": LAB,
         "crops": LAB,
     }
-    assert arm_of(plan, "numbers") == arm_of(plan, "same numbers")
+    assert arm_of(plan, "numbers").arm_id == arm_of(plan, "same numbers").arm_id
     own, partner = arm_of(plan, "mixed").observes
     assert (dict(plan.arms[own.arm].plugins), dict(plan.arms[partner.arm].plugins)) == ({}, LAB)
 
@@ -65,7 +65,11 @@ def test_the_plan_says_whose_code_runs(tmp_path: Path) -> None:
 
 
 def test_metrics_of_the_study_are_measured_in_every_run(tmp_path: Path) -> None:
-    for keys in ("metrics: [lab_score]\n", "metric: lab_score\n", "metric: lab_score\nmetrics: [lab_score]\n"):
+    for keys in (
+        "metrics: [lab_score]\n",
+        "metric: lab_score\n",
+        "metric: lab_score\nmetrics: [lab_score]\n",
+    ):
         plan = plan_of(tmp_path, HEAD + PLUGINS + keys + ARMS + ROWS)
         assert {arm.recipe.metrics for arm in plan.arms.values()} == {("lab_score",)}
         assert {"lab.py"} <= set(arm_of(plan, "plain").plugins)
@@ -88,9 +92,7 @@ def test_names_of_metrics_and_trainers_must_exist(tmp_path: Path) -> None:
 
 def test_a_plugin_that_was_not_loaded_is_said(tmp_path: Path) -> None:
     text = HEAD + "plugins: [other.py]\ntables: {t: {title: T, design: rows, rows: [{label: a}]}}\n"
-    assert mistakes(tmp_path, text) == [
-        f"small.yaml:{HEAD_LINES + 1}: the plugin 'other.py' was not loaded"
-    ]
+    assert mistakes(tmp_path, text) == [f"small.yaml:{HEAD_LINES + 1}: the plugin 'other.py' was not loaded"]
 
 
 def test_the_files_of_a_study_stand_beside_it(tmp_path: Path) -> None:

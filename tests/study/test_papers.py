@@ -26,7 +26,9 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "batch_norm": {key: ("batch_norm_1502.03167", key) for key in ("figure3", "figure4")},
     "googlenet": {key: ("googlenet_1409.4842", key) for key in ("table2", "table3")},
-    "inception_v4": {f"table{number}": ("inception_v4_1602.07261", f"table{number}") for number in range(2, 6)},
+    "inception_v4": {
+        f"table{number}": ("inception_v4_1602.07261", f"table{number}") for number in range(2, 6)
+    },
     "resnet_mobilenet": {
         "resnet_one_crop": ("resnet_1512.03385", "one_crop"),
         "resnet_10crop": ("resnet_1512.03385", "table3_10crop"),
@@ -76,7 +78,9 @@ def _reference() -> dict[str, Any]:
 @cache
 def _plan(study: str, size: str = "paper") -> Plan:
     catalogue = build_catalogue(ROOT / "data")
-    return expand(load_study(ROOT / "studies" / f"{study}.yaml", catalogue), catalogue, ExpandOptions(size=size))
+    return expand(
+        load_study(ROOT / "studies" / f"{study}.yaml", catalogue), catalogue, ExpandOptions(size=size)
+    )
 
 
 def _printed(paper: str, table: str) -> dict[str, Printed]:
@@ -87,7 +91,9 @@ def _printed(paper: str, table: str) -> dict[str, Printed]:
         if label in found:  # told apart by what else was used for training
             label = f"{label}, {row['factors']['external']}"
         found[label] = {
-            ours: (float(row[theirs]), _mark(row, theirs)) for theirs, ours in PRINTED.items() if row.get(theirs) is not None
+            ours: (float(row[theirs]), _mark(row, theirs))
+            for theirs, ours in PRINTED.items()
+            if row.get(theirs) is not None
         }
     return found
 
@@ -149,7 +155,9 @@ def test_every_study_is_checked_here() -> None:
 @pytest.mark.parametrize("study", sorted({*TABLES, "batch_norm_mnist"}))
 def test_rows_are_the_same_at_every_size(study: str) -> None:
     shown = {
-        size: [(table.key, cell.row, cell.column) for table in _plan(study, size).tables for cell in table.cells]
+        size: [
+            (table.key, cell.row, cell.column) for table in _plan(study, size).tables for cell in table.cells
+        ]
         for size in ("mini", "gpu", "paper")
     }
     assert shown["mini"] == shown["gpu"] == shown["paper"]

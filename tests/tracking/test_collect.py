@@ -73,13 +73,13 @@ def test_metrics_of_plugins_get_columns_of_their_own(store: Store, runs_dir: Pat
     plain, rich = run_spec(lr=0.1), run_spec(lr=0.2)
     folders = [start(runs_dir, plain), start(runs_dir, rich)]
     finish(folders[0], plain)
-    finish(folders[1], rich, macro_f1=1 / 7, steps=5.5, lowest_class=12.0)
+    finish(folders[1], rich, macro_f1=1 / 7, attempts=5.5, lowest_class=12.0)
     Mirror(store, STUDY, SIZE).sync(folders)
     records, _ = collect(store, STUDY, SIZE)
     assert list(records.columns) == [*RECORD_COLUMNS, "lowest_class", "macro_f1"]
     row = records[records["run_id"] == rich.run_id].iloc[0]
     assert (row["macro_f1"], row["lowest_class"]) == (1 / 7, 12.0)
-    assert row["steps"] == 30  # the summary's own, not the metric of that name
+    assert row["attempts"] == 1  # the run's own, not the metric of that name
     assert records[records["run_id"] == plain.run_id]["macro_f1"].isna().all()
 
 
