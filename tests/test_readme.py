@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 MISTAKES = {
     "seeds: {start: 3}": "seed: {start: 3}",
     "epochs: 30": "epochs: -30",
-    "[label_smoothing, mixup]": "[label_smoothin, mixup]",
+    "[label_smoothing, mixup]": "[{label_smoothing: {epsilon: 0.1}}, mixup]",
 }
 
 

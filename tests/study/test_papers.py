@@ -1,4 +1,4 @@
-"""Every table of the reference file that a study reproduces: each printed cell is in exactly one row, marked alike."""
+"""Every table of the reference file: each printed cell is in exactly one row of a study, marked alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.study.loader import load_study
 from harness.study.plan import Cell, Plan
 
 ROOT = Path(__file__).parents[2]
-# study -> its tables: (paper in the reference file, table there); the study's table has the same key unless named
+# study -> key of a table -> (paper in the reference file, table there)
 TABLES: dict[str, dict[str, tuple[str, str]]] = {
     "bag_of_tricks": {
         f"table{number}": ("bag_of_tricks_1812.01187", f"table{number}") for number in range(2, 8)
