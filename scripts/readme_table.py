@@ -40,7 +40,7 @@ def readme_section(report_json: Path) -> str:
 
 
 def studies_section(reports: list[Path]) -> str:
-    """One line per study with a committed report: what it reproduces, what was trained, what the claims say."""
+    """One line per study with a committed report: its question, its size, and what its claims came to."""
     lines = [
         "| study | its question | tables | rows | trained here | the paper's claims at this size |",
         "|---|---|--:|--:|--:|---|",
