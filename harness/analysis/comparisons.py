@@ -11,7 +11,7 @@ from harness.analysis.blockfit import BlockDesign, BlockFit, fit, seed_correlati
 from harness.analysis.findings import NOT_EVALUABLE, Settings
 from harness.analysis.guard import Guarded, contrast, guard, thresholds
 from harness.analysis.intervals import Estimate, Floats, holm, p_value, welch
-from harness.analysis.sharing import Roots, independent, paired, share
+from harness.analysis.sharing import UNRELATED, Relations, paired
 from harness.analysis.verdicts import FEWEST_SEEDS, word_for
 
 Pair = tuple[int, int]  # (arm, the arm it is compared with), as rows of the matrix
@@ -46,18 +46,18 @@ def compare(
     pairs: Sequence[Pair],
     settings: Settings,
     *,
-    roots: Roots | None = None,
+    relations: Relations = UNRELATED,
     block_from: int = FEWEST_SEEDS,
 ) -> list[Comparison]:
     """One comparison per distinct pair of rows of `values` (A, S) in percent, NaN where there is no value.
 
     The pairs are the whole Holm family. The block fit is used from 3 arms and `block_from` seeds on. With two
     arms their residuals mirror each other, so that no guard is possible, and with two seeds a guard has no
-    power: there, Welch's test. Arms that share trained networks (`roots`) are compared as `sharing` says.
+    power: there, Welch's test. Which arms are fitted together `sharing` says, from their `relations`.
     """
     if not pairs:
         return []
-    table = _Table(values=values, pairs=pairs, roots=roots, block_from=block_from)
+    table = _Table(values=values, pairs=pairs, relations=relations, block_from=block_from)
     rows = [table.estimate(pair) for pair in pairs]
     p = [1.0 if estimate is None else float(p_value(estimate)) for _, estimate, _ in rows]
     family = holm(p, settings.alpha)
@@ -82,7 +82,7 @@ class _Table:
 
     values: Floats
     pairs: Sequence[Pair]
-    roots: Roots | None
+    relations: Relations
     block_from: int
     fits: dict[tuple[int, ...], _Fit] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ class _Table:
         """Seeds, the estimate (None without a spread), and whether the guard flagged one of the two arms."""
         there = np.isfinite(self.values[list(pair)])
         seeds, flagged = int(there.sum(axis=1).min()), False
-        if share(self.roots, *pair):
+        if self.relations.share(*pair):
             seeds, estimate = int(there.all(axis=0).sum()), paired(self.values, *pair)
         else:
             blocked = self._fit_with(pair).contrast(pair) if seeds >= self.block_from else None
@@ -100,7 +100,7 @@ class _Table:
         return seeds, estimate, flagged
 
     def _fit_with(self, pair: Pair) -> _Fit:
-        chosen = independent(self.roots, pair, len(self.values))
+        chosen = self.relations.fitted_with(pair, len(self.values))
         if chosen not in self.fits:
             self.fits[chosen] = _Fit.of(self.values, self.pairs, chosen)
         return self.fits[chosen]
@@ -132,16 +132,16 @@ class _Fit:
 
 
 def words_without_seed(
-    values: Floats, pairs: Sequence[Pair], settings: Settings, column: int, roots: Roots | None = None
+    values: Floats, pairs: Sequence[Pair], settings: Settings, column: int, relations: Relations = UNRELATED
 ) -> list[str]:
     """The words of the same table with one seed left out. Two seeds suffice for the block fit here."""
     rest = np.delete(values, column, axis=1)
-    return [each.word for each in compare(rest, pairs, settings, roots=roots, block_from=2)]
+    return [each.word for each in compare(rest, pairs, settings, relations=relations, block_from=2)]
 
 
-def noise(values: Floats, roots: Roots | None = None) -> Noise:
-    """Pooled residual sd, the seeds' share of the variance and what it costs to fit the seeds."""
-    fitted = _fit(values[list(independent(roots, (), len(values)))])
+def noise(values: Floats, relations: Relations = UNRELATED) -> Noise:
+    """Over a whole table: pooled residual sd, the seeds' share of the variance, what fitting them costs."""
+    fitted = _fit(values[list(relations.fitted_with((), len(values)))])
     design = fitted.design
     if design.df < 1:
         return Noise(pooled_sd=None, seed_correlation=None, paired_df_cost=None)

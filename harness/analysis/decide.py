@@ -27,7 +27,7 @@ from harness.analysis.outcomes import Outcomes, has_diverged, matrix, read_outco
 from harness.analysis.paper import paper_effect
 from harness.analysis.robustness import NOTHING_LEARNT_PCT, fragile_pairs
 from harness.analysis.sentences import sentence_for
-from harness.analysis.sharing import Roots, roots_where_shared
+from harness.analysis.sharing import Columns, Relations, roots_where_shared
 from harness.analysis.verdicts import not_evaluable
 from harness.study.plan import Cell, PlanTable
 
@@ -48,7 +48,7 @@ def decide(
 ) -> Findings:
     """What the runs of a study show: levels, effects, intervals, verdicts, one sentence per cell.
 
-    Each table is one fit over its distinct arms, all columns together, and one Holm family: its distinct
+    Each column of a table is one fit over its distinct arms; the table is one Holm family: its distinct
     declared contrasts on the primary metric, whether or not their runs are there yet.
 
     Args:
@@ -91,7 +91,8 @@ def decide_table(
         if (reference := _reference(cell, columns)) and cell.arm_id and reference.arm_id
     ]
     names = [pair for pair in dict.fromkeys(names) if pair[0] != pair[1]]
-    values, shared = matrix(outcomes, arms, seeds, settings.metric), roots_where_shared(arms, roots)
+    values = matrix(outcomes, arms, seeds, settings.metric)
+    shared = Relations(roots_where_shared(arms, roots), _columns_of(table, arms))
     contrasts = _contrasts(
         names, arms, (values, _failures(outcomes, arms, seeds, values, settings)), settings, shared
     )
@@ -114,18 +115,25 @@ def decide_table(
     )
 
 
+def _columns_of(table: PlanTable, arms: Sequence[str]) -> Columns | None:
+    """Which columns show each arm; None where the table has one."""
+    if len(table.columns) < 2:
+        return None
+    return [frozenset(cell.column for cell in table.cells if cell.arm_id == arm) for arm in arms]
+
+
 def _contrasts(
     names: Sequence[tuple[str, str]],
     arms: Sequence[str],
     values_and_failures: tuple[Floats, Floats],
     settings: Settings,
-    roots: Roots | None,
+    relations: Relations,
 ) -> _Contrasts:
     values, failures = values_and_failures
     pairs: list[Pair] = [(arms.index(arm), arms.index(versus)) for arm, versus in names]
-    comparisons = compare(values, pairs, settings, roots=roots)
+    comparisons = compare(values, pairs, settings, relations=relations)
     words = [comparison.word for comparison in comparisons]
-    fragile = fragile_pairs(values, failures, pairs, words, settings, roots)
+    fragile = fragile_pairs(values, failures, pairs, words, settings, relations)
     return _Contrasts(
         comparisons=dict(zip(names, comparisons, strict=True)),
         fragile=dict(zip(names, fragile, strict=True)),

@@ -9,7 +9,7 @@ import numpy as np
 from harness.analysis.comparisons import Pair, compare, words_without_seed
 from harness.analysis.findings import NOT_EVALUABLE, Settings
 from harness.analysis.intervals import Floats
-from harness.analysis.sharing import Roots
+from harness.analysis.sharing import UNRELATED, Relations
 from harness.analysis.verdicts import FEWEST_SEEDS
 
 NOTHING_LEARNT_PCT = 0.0  # what a diverged run without a value counts as; chance is above it
@@ -21,7 +21,7 @@ def fragile_pairs(
     pairs: Sequence[Pair],
     words: Sequence[str],
     settings: Settings,
-    roots: Roots | None = None,
+    relations: Relations = UNRELATED,
 ) -> list[bool]:
     """For each pair, whether its word changes when a seed of either arm is left out, or when failures count.
 
@@ -35,7 +35,7 @@ def fragile_pairs(
     """
     present = np.isfinite(values)
     without = [
-        words_without_seed(values, pairs, settings, s, roots) if present[:, s].any() else None
+        words_without_seed(values, pairs, settings, s, relations) if present[:, s].any() else None
         for s in range(values.shape[1])
     ]
     counted: dict[tuple[int, ...], list[str]] = {}  # arms whose failures count -> the words then
@@ -50,7 +50,7 @@ def fragile_pairs(
         if lossy:
             if lossy not in counted:
                 filled = _with_failures(values, failures, lossy)
-                counted[lossy] = [each.word for each in compare(filled, pairs, settings, roots=roots)]
+                counted[lossy] = [each.word for each in compare(filled, pairs, settings, relations=relations)]
             left_out.append(counted[lossy][k])
         out.append(any(word != words[k] for word in left_out))
     return out
