@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import fidelity
-from readme_table import readme_section, studies_section
+from readme_table import claims_section, readme_section, studies_section
 
 from harness.cli import build_parser
 from harness.commands.catalogue import CLASSES_IF_UNKNOWN, build_catalogue
@@ -34,6 +34,7 @@ from harness.tricks.cards import card
 ROOT = Path(__file__).resolve().parents[1]
 TREE_BEGIN, TREE_END = "<!-- tree: made by make docs -->\n", "<!-- end of tree -->\n"
 TABLE_BEGIN, TABLE_END = "<!-- table: made by make docs -->\n", "<!-- end of table -->\n"
+CLAIMS_BEGIN = "<!-- claims: made by make docs -->\n"
 STUDIES_BEGIN = "<!-- studies: made by make docs -->\n"
 
 
@@ -95,10 +96,11 @@ def architecture_page() -> str:
 def readme() -> str:
     """The hand-written page with tables of the committed reports."""
     reports = ROOT / "reports"
-    studies = studies_section(list(reports.glob("*/report.json")))
+    found = list(reports.glob("*/report.json"))
     section = readme_section(reports / "bag_of_tricks" / "report.json")
     page = _between((ROOT / "README.md").read_text(), TABLE_BEGIN, section, TABLE_END)
-    return _between(page, STUDIES_BEGIN, studies, TABLE_END)
+    page = _between(page, CLAIMS_BEGIN, claims_section(found), TABLE_END)
+    return _between(page, STUDIES_BEGIN, studies_section(found), TABLE_END)
 
 
 def demo_was_run_here() -> bool:

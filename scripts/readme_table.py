@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 GLYPHS = {"helps": "▲", "hurts": "▼", "no detectable difference": "≈", "undecided": "?", "not evaluable": "—"}
-SHOWN = ("table3", "table5", "table6")
+SHOWN = ("table6",)
 COLUMNS = (None, "ResNet-50-D")  # of Table 6; its other two columns are in the report
-FIGURE = "paper_effects"
+FIGURE = "table6_effects"
+MARKS = {"yes": "✓ yes", "no": "✗ no"}
 ANSWERS = ("yes", "no", "not settled")
 Record = dict[str, Any]
 
@@ -30,13 +32,49 @@ def readme_section(report_json: Path) -> str:
             *lines,
             "",
             "† from memory: no source at hand showed the printed value. Ours are short runs on small "
-            "images, the paper's from ImageNet. Table 4, Inception-V3, MobileNet and fine-tuning are in the "
+            "images, the paper's from ImageNet. Tables 2 to 5 and 7, Inception-V3 and MobileNet are in the "
             "report.",
             "",
             f'<img src="reports/{folder}/figures/{FIGURE}.svg" width="720" alt="{"; ".join(shown)}">',
             "",
         ]
     )
+
+
+def claims_section(reports: list[Path]) -> str:
+    """Every claim that the committed reports settle: the paper's number, ours, the answer."""
+    claims = [
+        (path.parent.name, claim)
+        for path in sorted(reports)
+        for claim in json.loads(path.read_text())["claims"]
+    ]
+    settled = [(study, claim) for study, claim in claims if claim["answer"] in MARKS]
+    lines = [
+        "| a paper says | its number | measured here [95 % CI] | n | so? | study |",
+        "|---|--:|--:|--:|---|---|",
+        *(_claim_line(study, claim) for study, claim in settled),
+        "",
+        f"{len(settled)} of {len(claims)} claims are settled at size `mini`. Intervals are per claim; the "
+        "reports have the others, and say which answers survive Holm's correction.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _claim_line(study: str, claim: Record) -> str:
+    number, unit = _number_and_unit(claim["measure"])
+    paper = "" if claim["paper"] is None else f"{number(claim['paper'])} {unit}"
+    mark = "†" if claim["paper_status"] == "memory" else ""
+    here = f"{number(claim['estimate'])} {unit} [{number(claim['low'])}, {number(claim['high'])}]"
+    where = f"[{study}](reports/{study}/report.md)"
+    return f"| {claim['says']} | {paper}{mark} | {here} | {claim['n']} | {MARKS[claim['answer']]} | {where} |"
+
+
+def _number_and_unit(measure: str) -> tuple[Callable[[float], str], str]:
+    """A difference in points or nats, or the ratio of two numbers of steps."""
+    if measure == "steps_to_target":
+        return "{:.2f} ×".format, "the steps"
+    return _signed, "nats" if "loss" in measure else "points"
 
 
 def studies_section(reports: list[Path]) -> str:
