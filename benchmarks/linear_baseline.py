@@ -61,9 +61,8 @@ def main() -> None:
     scores = {s: accuracy_pct(fit(x[kept], y[kept], s), x[held], y[held]) for s in STRENGTHS}
     best = max(scores, key=scores.__getitem__)
     result = accuracy_pct(fit(x, y, best), x_test, y_test)
-    print(
-        f"linear classifier on {len(y)} images of {name}, tested on {len(y_test)}: {result:.2f} % top-1 (L2 {best:g})"
-    )
+    images = f"{len(y)} images of {name}, tested on {len(y_test)}"
+    print(f"linear classifier on {images}: {result:.2f} % top-1 (L2 {best:g})")
 
 
 if __name__ == "__main__":
