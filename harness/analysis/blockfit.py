@@ -137,7 +137,8 @@ def fit(design: BlockDesign, values: ArrayLike) -> BlockFit:
 def _inverse_block(block: Floats) -> tuple[Floats, float, int]:
     """The generalised inverse of an arm's residual block, the block's trace, and its degrees of freedom."""
     inverse = np.asarray(np.linalg.pinv(block, rcond=RANK_TOLERANCE, hermitian=True), dtype=np.float64)
-    df = round(float(np.trace(inverse @ block))) if len(block) > 1 else 0
+    no_residual = len(block) < 2 or float(np.trace(block)) < RANK_TOLERANCE
+    df = 0 if no_residual else round(float(np.trace(inverse @ block)))
     return inverse, float(np.trace(block)), df
 
 
