@@ -1,4 +1,8 @@
-"""What every trick of the table must keep; a new trick is tested by being in the table."""
+"""What every trick of the table must keep; a new trick is tested by being in the table.
+
+What users' tricks must keep as well is in harness/plugins/trick_contract.py, and is asked of every trick here
+in tests/plugins/test_contract.py.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ import torch
 
 import harness.tricks
 from harness.tricks import TRICKS
-from harness.tricks.base import HOOKS, Batch, Trick, hooks_of
+from harness.tricks.base import HOOKS, Trick, hooks_of
 from harness.tricks.build import describe, make
 from harness.tricks.cards import Card, card
 from tests.tricks import tiny
@@ -169,21 +173,8 @@ def test_same_seed_same_bits_other_seed_other_bits(trick: Trick) -> None:
 
 
 @SETTINGS
-@pytest.mark.parametrize("size", [1, 5, 6])
-def test_batches_keep_shape_type_and_total_and_are_not_changed_in_place(trick: Trick, size: int) -> None:
-    given = tiny.batch(size=size)
-    before = tiny.bits(given)
-    out = trick.edit_batch(given, torch.Generator().manual_seed(3), tiny.context())
-    assert isinstance(out, Batch)
-    assert [t.shape for t in out] == [t.shape for t in given]
-    assert [t.dtype for t in out] == [t.dtype for t in given]
-    torch.testing.assert_close(out.targets.sum(dim=1), torch.ones(size))
-    assert tiny.bits(given) == before
-
-
-@SETTINGS
 def test_three_steps_are_finite_and_repeat_bit_for_bit(trick: Trick) -> None:
-    runs = [tiny.Run([trick]) for _ in range(2)]
+    runs = [tiny.Training([trick]) for _ in range(2)]
     for run in runs:
         for _ in range(3):
             run.step()
@@ -198,16 +189,7 @@ def _is_finite(value: float) -> bool:
     return abs(value) < float("inf")
 
 
-@SETTINGS
-def test_evaluation_leaves_the_training_network_as_it_is(trick: Trick) -> None:
-    run = tiny.Run([trick])
-    run.step()
-    before = tiny.bits(run.model)
-    trick.edit_prediction(run.eval_model().eval())(tiny.batch().images)
-    assert tiny.bits(run.model) == before
-
-
-STATEFUL = [trick for trick in _settings() if tiny.Run([trick]).states[trick.name] is not None]
+STATEFUL = [trick for trick in _settings() if tiny.Training([trick]).states[trick.name] is not None]
 
 
 def test_the_table_has_a_stateful_trick() -> None:
@@ -217,37 +199,19 @@ def test_the_table_has_a_stateful_trick() -> None:
 @pytest.mark.parametrize("trick", STATEFUL, ids=repr)
 def test_state_survives_save_and_load(trick: Trick) -> None:
     """Three steps, save, load into a fresh run, three steps: the bits of six steps without a break."""
-    whole, first, second = (tiny.Run([trick]) for _ in range(3))
+    whole, first, second = (tiny.Training([trick]) for _ in range(3))
     for _ in range(6):
         whole.step()
     for _ in range(3):
         first.step()
     file = io.BytesIO()
-    torch.save(_checkpoint(first), file)
+    torch.save(first.checkpoint(), file)
     file.seek(0)
-    _resume(second, torch.load(file, weights_only=True))
+    second.resume(torch.load(file, weights_only=True))
     for _ in range(3):
         second.step()
     assert tiny.bits(second.eval_model()) == tiny.bits(whole.eval_model())
     assert tiny.bits(whole.eval_model()) != tiny.bits(first.eval_model())
-
-
-def _checkpoint(run: tiny.Run) -> dict[str, Any]:
-    state = {name: state.state_dict() for name, state in run.states.items() if state is not None}
-    return {
-        "model": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "tricks": state,
-        "steps": run.steps,
-    }
-
-
-def _resume(run: tiny.Run, saved: dict[str, Any]) -> None:
-    run.model.load_state_dict(saved["model"])
-    run.optimizer.load_state_dict(saved["optimizer"])
-    for name, state in saved["tricks"].items():
-        run.states[name].load_state_dict(state)  # type: ignore[union-attr]
-    run.steps = saved["steps"]
 
 
 TRAINING = {name for name, cls in TRICKS.items() if describe(cls)["acts_in_training"]} | {"fp16", "bf16"}
@@ -272,7 +236,7 @@ def test_recipe_edits_compose_unless_they_conflict(first: str) -> None:
 def test_every_pair_trains_a_step_unless_it_conflicts(first: str) -> None:
     for second in _partners(first):
         if {first, second} & TRAINING:
-            run = tiny.Run([make(first, {}), make(second, {})])
+            run = tiny.Training([make(first, {}), make(second, {})])
             before = tiny.bits(run.model)
             run.step()
             assert _is_finite(run.losses[0]), second

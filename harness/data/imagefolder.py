@@ -70,6 +70,21 @@ def load_folder(root: Path, side: int | None = None) -> Source:
     return Source(train=_at_side(train, side), test=_at_side(test, side), classes=len(classes))
 
 
+def load_all_classes(root: Path, title: str, classes: int) -> Source:
+    """Both parts of a published set, called `title`, which is there as a whole.
+
+    Raises:
+        ValueError: it has another number of class folders.
+    """
+    source = load_folder(root)
+    if source.classes != classes:
+        raise ValueError(
+            f"{root / 'train'} has {source.classes} class folders, {title} has {classes}; "
+            "for a part of it use the data set imagefolder"
+        )
+    return source
+
+
 def evaluation_folder(root: Path) -> Path:
     """The first of `val` and `test` that exists."""
     return next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])

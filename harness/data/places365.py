@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.entry import IMAGENET_MEAN, IMAGENET_STD, Entry, Source, no_arguments_to_check
-from harness.data.imagefolder import load_folder, missing_folder
+from harness.data.imagefolder import load_all_classes, missing_folder
 
 CLASSES = 365
 
@@ -35,13 +35,7 @@ def _missing(args: Mapping[str, Any], data_dir: Path) -> str | None:
 
 
 def _load(args: Mapping[str, Any], data_dir: Path) -> Source:
-    source = load_folder(data_dir / "places365")
-    if source.classes != CLASSES:
-        raise ValueError(
-            f"{data_dir / 'places365' / 'train'} has {source.classes} class folders, not {CLASSES}; "
-            "for a part of it use the data set imagefolder"
-        )
-    return source
+    return load_all_classes(data_dir / "places365", "Places365", CLASSES)
 
 
 ENTRY = Entry(

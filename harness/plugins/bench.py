@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot
 
-from harness.models import resolve_args
 from harness.study.spec import DataSpec, ModelSpec, Recipe
 from harness.tricks.base import Batch, Context, Loss, State, Trick
 
@@ -25,16 +25,49 @@ class Unwell(Exception):
     """A step could not be made or its numbers are not finite; says why."""
 
 
-def recipe() -> Recipe:
-    """A ResNet-50 with every argument, on the embedded data."""
-    model = ModelSpec(name="resnet50", args=resolve_args("resnet50", {}))
-    return Recipe(model=model, data=DataSpec(name="fashion_mnist", resolution=8))
+# Every switch that a trick may turn, at a value that the trick changes; no real network has them all.
+SWITCHES: Mapping[str, Any] = {
+    "stem": "7x7",
+    "stride_in": "1x1",
+    "shortcut": "conv",
+    "zero_gamma": False,
+    "auxiliary": "none",
+    "dropout": 0.4,
+    "lrn": True,
+    "norm": "none",
+    "activation": "relu",
+    "residual": True,
+    "scale_a": 0.17,
+    "scale_b": 0.10,
+    "scale_c": 0.20,
+    "factorized_7x7": False,
+    "five": "5x5",
+    "asymmetric": False,
+    "grid": "other",
+    "first_layer": "other",
+}
 
 
-def net() -> nn.Module:
-    """Convolution, batch normalisation, linear layer: a parameter of every kind; always the same weights."""
+def recipe(**changes: Any) -> Recipe:
+    """A recipe on which every trick of the harness acts, whatever its options are."""
+    full = Recipe(
+        model=ModelSpec(name="everything", args=SWITCHES),
+        data=DataSpec(name="fashion_mnist", resolution=8),
+        batch_size=512,
+        schedule="exponential",
+        decay=0.96,
+        decay_every=6.0,
+        milestones=(),
+        shuffle="shards",
+        initialisation="other",
+    )
+    return dataclasses.replace(full, **changes)
+
+
+def net(seed: int = 0) -> nn.Module:
+    """Convolution, batch normalisation, linear layer: a parameter of every kind; same seed, same weights."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return nn.Sequential(
             nn.Conv2d(3, 4, 3),
             nn.BatchNorm2d(4),
@@ -53,14 +86,19 @@ def batch(seed: int = 0, size: int = 6) -> Batch:
 
 
 def context() -> Context:
-    """A context with a teacher, which is the untrained network."""
-    teacher = net().eval().requires_grad_(False)
+    """A context with a teacher: a fixed network of its own."""
+    teacher = net(seed=99).eval().requires_grad_(False)
     return Context(classes=CLASSES, steps_per_epoch=2, total_steps=6, teacher=teacher)
 
 
 def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
     """Mean over the batch of -sum_k y_k log p_k, from logits (B, K)."""
     return -(batch.targets * log_softmax(output.float(), dim=1)).sum(dim=1).mean()
+
+
+def named_groups(model: nn.Module, weight_decay: float = 1e-4) -> list[dict[str, Any]]:
+    """Every parameter in one group, as a trick gets them."""
+    return [{"params": list(model.named_parameters()), "weight_decay": weight_decay}]
 
 
 @dataclass
@@ -70,6 +108,7 @@ class Training:
     tricks: Sequence[Trick]
     steps: int = 0
     losses: list[float] = field(default_factory=list)
+    gradients: list[Tensor] = field(default_factory=list)  # of the last step
 
     def __post_init__(self) -> None:
         edited, self.context, self.model = recipe(), context(), net()
@@ -77,7 +116,7 @@ class Training:
             edited = trick.edit_recipe(edited)
         for trick in self.tricks:
             self.model = trick.edit_model(self.model)
-        groups: list[dict[str, Any]] = [{"params": list(self.model.named_parameters()), "weight_decay": 1e-4}]
+        groups = named_groups(self.model, edited.weight_decay)
         for trick in self.tricks:
             groups = trick.edit_parameter_groups(groups, self.model)
         plain = [{**group, "params": [value for _, value in group["params"]]} for group in groups]
@@ -106,10 +145,10 @@ class Training:
         if not torch.isfinite(loss):
             raise Unwell(f"the loss of step {self.steps + 1} is {loss.item()}")
         self.scaler.scale(loss).backward()
-        gradients = [value.grad for value in self.model.parameters() if value.grad is not None]
-        if not all(torch.isfinite(gradient).all() for gradient in gradients):
+        self.gradients = [value.grad for value in self.model.parameters() if value.grad is not None]
+        if not all(torch.isfinite(gradient).all() for gradient in self.gradients):
             raise Unwell(f"a gradient of step {self.steps + 1} is not finite")
-        if not any(gradient.any() for gradient in gradients):
+        if not any(gradient.any() for gradient in self.gradients):
             raise Unwell(f"in step {self.steps + 1} no parameter has a gradient")
         self.scaler.step(self.optimizer)
         self.scaler.update()

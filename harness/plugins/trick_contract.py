@@ -30,8 +30,9 @@ def settings(trick: type[Trick]) -> Iterator[Trick]:
 
 
 def does_something(trick: Trick) -> None:
-    """It defines a hook."""
-    require(bool(hooks_of(trick)), "it defines none", "define one of the hooks in harness/tricks/base.py")
+    """It defines a hook, names an arm that the run needs, or observes several networks."""
+    does = hooks_of(trick) or trick.arms or trick.member_counts() != (1,)
+    require(bool(does), "it does nothing of these", "define one of the hooks in harness/tricks/base.py")
 
 
 def options_are_frozen(trick: Trick) -> None:
@@ -56,15 +57,15 @@ def off_is_bit_identical(trick: Trick) -> None:
     )
 
 
-def recipe_once(trick: Trick) -> None:
-    """Editing the recipe twice is editing it once."""
+def recipe_is_a_function(trick: Trick) -> None:
+    """Editing a recipe leaves the given one as it is, and gives the same one every time."""
     given = recipe()
-    once = trick.edit_recipe(given)
+    first = trick.edit_recipe(given)
     require(given == recipe(), "edit_recipe changed the recipe it was given", "use dataclasses.replace")
     require(
-        trick.edit_recipe(once) == once,
-        "the second edit_recipe changed the recipe again",
-        "set values instead of scaling what is there, or refuse what was edited already",
+        trick.edit_recipe(recipe()) == first,
+        "the same recipe came out different the second time",
+        "compute it from the recipe and the options alone",
     )
 
 
@@ -191,10 +192,10 @@ def card_is_complete(trick: Trick) -> None:
 def card_names_hooks_and_defaults(trick: Trick) -> None:
     """Its card names the hooks it defines and every option with its default."""
     found = parse(card_text(type(trick)))
-    hooks = ", ".join(hook.removeprefix("edit_") for hook in hooks_of(trick))
+    hooks = ", ".join(hook.removeprefix("edit_") for hook in hooks_of(trick)) or "none"
     words = [word.strip() for word in re.sub(r"\([^)]*\)", "", found["Acts on"]).split(",")]
     require(
-        [f"edit_{word}" for word in words] == list(hooks_of(trick)),
+        [f"edit_{word}" for word in words if word != "none"] == list(hooks_of(trick)),
         f"'Acts on' says {', '.join(words)}, the trick defines {hooks}",
         f"write 'Acts on: {hooks}', each with what it changes there in brackets",
     )
@@ -214,7 +215,7 @@ def card_text(trick: type[Trick]) -> str:
 
 IN_EVERY_SETTING: tuple[Check, ...] = (
     off_is_bit_identical,
-    recipe_once,
+    recipe_is_a_function,
     same_seed_same_bits,
     batches_keep_their_form,
     trains_and_repeats,

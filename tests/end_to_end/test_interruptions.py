@@ -86,7 +86,7 @@ def test_ctrl_c_ends_with_exit_code_3_and_the_same_command_goes_on_to_the_same_r
         os.kill(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 3, errors
-        assert group_of(process) == []
+        assert wait_until(lambda: group_of(process) == [], ENDS_S), "its fork server ends with it"
     assert "the same command goes on from here" in errors
     assert "Traceback" not in errors
     states = {run_state(folder) for folder in fresh.folders()}

@@ -53,6 +53,9 @@ LR_TWICE = """    def edit_recipe(self, recipe):
         return dataclasses.replace(recipe, lr=2 * recipe.lr)
 
 """
+LR_BY_CHANCE = LR_TWICE.replace("import dataclasses", "import dataclasses, random").replace(
+    "2 *", "random.random() *"
+)
 PATCHED_CLASS = """    def edit_loss(self, loss, context):
         from torch.nn import BatchNorm2d
         BatchNorm2d.forward = lambda self, x: 2 * x
@@ -70,7 +73,7 @@ TRICK_MISTAKES = [
     ("batch.images[at],", "batch.images[at] / 0,", "Three steps are finite"),
     (HOOK, LIST_MODEL + HOOK, "Three steps"),
     (HOOK, MOVED_WEIGHTS + HOOK, "Evaluating leaves the training network"),
-    (HOOK, LR_TWICE + HOOK, "Editing the recipe twice"),
+    (HOOK, LR_BY_CHANCE + HOOK, "Editing a recipe leaves the given one"),
     (HOOK, PATCHED_CLASS + HOOK, "A run without it is the same bits"),
     (NAME, f'{NAME}\n    conflicts = ("mixupp",)', "The conflicts"),
     ("Equation: x' = x_0, x_2, x_4, ...\n", "", "Its card has every line"),
@@ -198,8 +201,16 @@ def test_files_that_are_not_here_are_not_a_broken_contract(tmp_path: Path) -> No
     assert any("put the file noise.bin" in each.why for each in found)
 
 
-@pytest.mark.parametrize("name", ["mixup", "ema", "fp16", "distillation"])
+def test_a_trick_may_scale_what_it_finds(tmp_path: Path, few_tricks: None) -> None:
+    """As higher_lr of the harness does; a study cannot switch one trick on twice."""
+    found = findings(loaded(tmp_path, TRICK.replace(HOOK, LR_TWICE + HOOK)), tmp_path)
+    broken = [each.claim for each in found if each.outcome == BROKEN]
+    assert all(claim.startswith("Its card names the hooks") for claim in broken)
+
+
+@pytest.mark.parametrize("name", TRICKS)
 def test_the_harness_keeps_what_it_asks_of_others(name: str, tmp_path: Path) -> None:
+    """Every check on every trick of the table; that pairs compose is in tests/test_tricks_contract.py."""
     once = [check for check in ONCE if check.__name__ != "composes"]
     for number, trick in enumerate(settings(TRICKS[name])):
         found = run_checks(name, trick, (*IN_EVERY_SETTING, *(() if number else once)), tmp_path)

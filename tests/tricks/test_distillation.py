@@ -79,7 +79,7 @@ def test_the_teacher_sees_the_images_that_the_student_sees() -> None:
         seen.append(images)
         return torch.zeros(len(images), tiny.CLASSES)
 
-    run = tiny.Run([Mixup(alpha=1.0), Distillation()])
+    run = tiny.Training([Mixup(alpha=1.0), Distillation()])
     run.context = dataclasses.replace(run.context, teacher=teacher)
     run.loss = Distillation().edit_loss(tiny.cross_entropy, run.context)
     inputs: list[Tensor] = []

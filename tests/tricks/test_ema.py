@@ -45,7 +45,7 @@ def test_the_ramp_ends_at_the_decay() -> None:
 
 
 def test_the_evaluated_network_has_averaged_weights_and_the_trained_networks_buffers() -> None:
-    run = tiny.Run([Ema(decay=0.5, ramp=False)])
+    run = tiny.Training([Ema(decay=0.5, ramp=False)])
     initial = run.model[0].weight.detach().clone()
     run.step()
     averaged = run.eval_model()
@@ -56,7 +56,7 @@ def test_the_evaluated_network_has_averaged_weights_and_the_trained_networks_buf
 
 
 def test_training_is_not_changed_by_it() -> None:
-    plain, averaging = tiny.Run([]), tiny.Run([Ema()])
+    plain, averaging = tiny.Training([]), tiny.Training([Ema()])
     for _ in range(3):
         plain.step()
         averaging.step()

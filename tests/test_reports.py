@@ -1,0 +1,84 @@
+"""The committed reports are those of the committed studies, and the README counts what is in them."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.commands.catalogue import build_catalogue
+from harness.study.expand import ExpandOptions, expand
+from harness.study.loader import load_study
+from harness.study.plan import Plan
+from harness.study.plan_json import plan_to_json
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
+NUMBERS = (
+    "zero",
+    "One",
+    "Two",
+    "Three",
+    "Four",
+    "Five",
+    "Six",
+    "Seven",
+    "Eight",
+    "Nine",
+    "Ten",
+    "Eleven",
+    "Twelve",
+)
+
+
+@cache
+def _plan(study: str) -> Plan:
+    catalogue = build_catalogue(ROOT / "data")
+    return expand(load_study(ROOT / "studies" / f"{study}.yaml", catalogue), catalogue, ExpandOptions())
+
+
+@cache
+def _report(study: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((ROOT / "reports" / study / "report.json").read_text())
+    return report
+
+
+def test_every_study_has_a_report_and_every_report_a_study() -> None:
+    assert sorted(path.parent.name for path in (ROOT / "reports").glob("*/report.json")) == STUDIES
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_report_has_the_runs_that_its_study_plans_today(study: str) -> None:
+    """By identity: a change of any number of the study needs the report made again."""
+    report = _report(study)
+    assert [run["run_id"] for run in report["runs"]] == [run.run_id for run in _plan(study).runs]
+    assert {run["status"] for run in report["runs"]} <= {"finished", "diverged"}
+    assert report["size"] == "mini"
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_report_shows_the_rows_printed_values_and_claims_of_its_study(study: str) -> None:
+    report, plan = _report(study), plan_to_json(_plan(study))
+    shown = [
+        (table["key"], cell["row"], cell["column"], cell["paper"])
+        for table in report["findings"]["tables"]
+        for cell in table["cells"]
+    ]
+    planned = [
+        (table["key"], cell["row"], cell["column"], cell["paper"])
+        for table in plan["tables"]
+        for cell in table["cells"]
+    ]
+    assert shown == planned
+    assert [claim["says"] for claim in report["claims"]] == [claim["says"] for claim in plan["claims"]]
+
+
+def test_the_readme_counts_the_studies_and_the_demos_trainings() -> None:
+    readme = (ROOT / "README.md").read_text()
+    trainings = len(_report("bag_of_tricks")["runs"])
+    assert re.findall(r"(\w+) studies come with it", readme) == [NUMBERS[len(STUDIES)]]
+    assert f"{trainings} trainings" in readme
