@@ -9,7 +9,8 @@ This is multiprocessing's fork server, started with care for four things it does
 - A worker runs the caller's main script again before it starts, which costs the time of its imports and
   starts everything anew where the script has no `if __name__ == "__main__"`: the script is hidden from it.
 - A Ctrl-C in a terminal, or the end of it, reaches every process of the group. The signals are blocked in
-  the server, hence in a new worker until it has its own handlers.
+  the server, hence in a new worker until it has its own handlers. Slurm sends SIGUSR2 to all processes of a
+  task: it stays blocked in the server and whatever comes of it, because it is the agent's alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 from harness.scheduling.interrupts import SIGNALS
 
+BLOCKED = (*SIGNALS, signal.SIGUSR2)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -44,10 +46,11 @@ def start_server(preload: Sequence[str], threads: int) -> None:
     from multiprocessing import forkserver
 
     forkserver.set_forkserver_preload(list(preload))
-    resource_tracker.ensure_running()  # before the block: it unblocks SIGINT and SIGTERM when it starts
+    with _signals_blocked((signal.SIGUSR2,)):  # of the others it unblocks two, here as well, when it starts
+        resource_tracker.ensure_running()
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     variables = {name: str(threads) for name in THREAD_VARIABLES} | {"PYTHONPATH": path}
-    with _environment(variables), _signals_blocked(), _main_hidden():
+    with _environment(variables), _signals_blocked(BLOCKED), _main_hidden():
         forkserver.ensure_running()
 
 
@@ -77,8 +80,8 @@ def _main_hidden() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+def _signals_blocked(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Sequence
+from functools import partial
 
-from harness.scheduling.attempt import attempt, finished_in, record
+from harness.scheduling.attempt import attempt, finished_in
 from harness.scheduling.base import Job, Progress, RunOne, Watch
+from harness.scheduling.claimed import ClaimedQueue, want
 from harness.scheduling.interrupts import Interrupts
 from harness.scheduling.queue import JobQueue
 from harness.study.machine import Machine
+from harness.study.records import ENDED
+from harness.study.run_claims import Claims
 
 WATCH_EVERY_S = 1.0
+MOST_DEATHS = 3  # in a row, of the process that trained a run; here the process is the user's own
 
 
 class Inline:
@@ -23,12 +29,18 @@ class Inline:
     def execute(self, jobs: Sequence[Job], run_one: RunOne, watch: Watch) -> dict[str, str]:
         """run_id -> status. The first Ctrl-C asks the running job to checkpoint, the second breaks it off.
 
+        A run that another process trains is waited for; an earlier request to cancel one of the jobs is taken
+        back.
+
         Raises:
             ValueError: a run is given twice, or jobs need each other in a circle.
         """
-        queue = JobQueue(jobs, finished_in(self.machine.runs_dir))
-        with Interrupts(raise_on_second=True) as interrupts:
-            session = _Session(queue, self.machine, watch, interrupts)
+        runs_dir = self.machine.runs_dir
+        queue = JobQueue(jobs, finished_in(runs_dir))
+        want(queue, runs_dir)
+        with Interrupts(raise_on_second=True) as interrupts, Claims(runs_dir) as claims:
+            runs = ClaimedQueue(queue, claims, runs_dir, since_s=time.time(), most_deaths=MOST_DEATHS)
+            session = _Session(runs, self.machine, watch, interrupts)
             try:
                 session.run(run_one)
             except KeyboardInterrupt:  # a second Ctrl-C, or one that run_one itself received
@@ -38,31 +50,47 @@ class Inline:
 
 
 class _Session:
-    def __init__(self, queue: JobQueue, machine: Machine, watch: Watch, interrupts: Interrupts) -> None:
-        self.queue, self.machine, self.watch, self.interrupts = queue, machine, watch, interrupts
+    def __init__(self, runs: ClaimedQueue, machine: Machine, watch: Watch, interrupts: Interrupts) -> None:
+        self.runs, self.machine, self.watch, self.interrupts = runs, machine, watch, interrupts
         self.told_s = 0.0
 
     def run(self, run_one: RunOne) -> None:
-        self.record_refusals()
-        while not self.interrupts.count and (run_id := self.queue.take()) is not None:
+        self.runs.record_refusals()
+        while not (self.runs.queue.done or self.interrupts.count):
+            run_id = self.runs.take()
+            self.runs.record_refusals()
             self.tell()
-            spec = self.queue.jobs[run_id].spec
-            self.queue.end(run_id, attempt(run_one, spec, self.machine, self.stop))
-            self.record_refusals()
-        self.queue.interrupt()
+            if run_id is not None:
+                self.execute(run_id, run_one)
+            elif not self.runs.queue.done:  # what is left is others'
+                select.select([self.interrupts.wake_fd], [], [], min(self.runs.pause_s, WATCH_EVERY_S))
+        self.runs.queue.interrupt()
         self.tell()
 
-    def stop(self) -> bool:
+    def execute(self, run_id: str, run_one: RunOne) -> None:
+        spec = self.runs.queue.jobs[run_id].spec
+        status = attempt(run_one, spec, self.machine, partial(self.stop, run_id))
+        if self.runs.claims.is_withdrawn(run_id) and status not in ENDED:
+            self.runs.withdraw(run_id)
+        else:
+            self.runs.end(run_id, status)
+        self.runs.record_refusals()
+
+    def stop(self, run_id: str) -> bool:
         """What the running job asks at each step; the only moment at which the watcher can be told."""
         if time.monotonic() - self.told_s >= WATCH_EVERY_S:
             self.tell()
-        return self.interrupts.count > 0
+        return self.interrupts.count > 0 or self.runs.claims.is_withdrawn(run_id)
 
     def tell(self) -> None:
         self.told_s = time.monotonic()
-        queue = self.queue
-        self.watch(Progress(waiting=queue.waiting, running=tuple(queue.running), ended=dict(queue.ended)))
-
-    def record_refusals(self) -> None:
-        for run_id, message in self.queue.pop_refusals():
-            record(self.machine.runs_dir, run_id, "failed", message=message)
+        queue, notes = self.runs.queue, self.runs.notes
+        self.watch(
+            Progress(
+                waiting=queue.waiting,
+                running=tuple(queue.running),
+                ended=dict(queue.ended),
+                note="\n".join(notes),
+            )
+        )
+        notes.clear()

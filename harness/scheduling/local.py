@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.scheduling import forkserver
-from harness.scheduling.attempt import finished_in, record
-from harness.scheduling.base import INTERRUPTED, Job, Progress, RunOne, Watch
-from harness.scheduling.interrupts import Interrupts
-from harness.scheduling.pool import Died, Event, Pool, Replace, pickle_by_name
+from harness.scheduling.attempt import finished_in
+from harness.scheduling.base import Job, RunOne, Watch
+from harness.scheduling.claimed import ClaimedQueue, want
+from harness.scheduling.interrupts import Arrival, Interrupts
+from harness.scheduling.pool import Pool, Replace, pickle_by_name
 from harness.scheduling.queue import JobQueue
-from harness.scheduling.worker import Ended, Ready, WorkerSettings
+from harness.scheduling.session import Session
+from harness.scheduling.worker import WorkerSettings
 from harness.study.machine import Machine
-from harness.study.records import FAILED
-
-WATCH_EVERY_S = 1.0
-KILLED_S = 5.0  # the time a killed worker may take to disappear
+from harness.study.run_claims import Claims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +78,21 @@ class LocalSettings:
             for index in range(self.workers)
         ]
 
+    def pool(self, run_one: RunOne) -> Pool:
+        """The workers, which start when they get their first run.
+
+        Raises:
+            TypeError: `run_one` is not a function at the top of a module.
+        """
+        rss_bytes = None if self.max_rss_gb is None else int(self.max_rss_gb * 1e9)
+        replace = Replace(rss_bytes=rss_bytes, runs=self.runs_per_worker)
+        return Pool(self.worker_settings(pickle_by_name(run_one), _cores()), replace)
+
+    def claimed(self, queue: JobQueue, claims: Claims, *, since_s: float) -> ClaimedQueue:
+        """The queue of this process among those that work on the same runs."""
+        runs_dir, most = self.machine.runs_dir, self.retries + 1
+        return ClaimedQueue(queue, claims, runs_dir, since_s=since_s, most_deaths=most)
+
 
 class Local:
     """Executes jobs in `settings.workers` warm processes of this machine, in the order of `JobQueue`."""
@@ -94,7 +108,8 @@ class Local:
         """run_id -> status. `watch` is called between hand-outs and must be quick.
 
         The first Ctrl-C or SIGTERM lets the running jobs checkpoint, the second kills them at once; either
-        way they are INTERRUPTED and resumable. A run whose worker dies is retried `retries` times.
+        way they are INTERRUPTED and resumable. A run whose worker dies is retried `retries` times. A run that
+        another process trains is waited for; an earlier request to cancel one of the jobs is taken back.
 
         Raises:
             ValueError: a run is given twice, or jobs need each other in a circle.
@@ -102,112 +117,24 @@ class Local:
         """
         settings = self.settings
         queue = JobQueue(jobs, finished_in(settings.machine.runs_dir))
-        rss_bytes = None if settings.max_rss_gb is None else int(settings.max_rss_gb * 1e9)
-        replace = Replace(rss_bytes=rss_bytes, runs=settings.runs_per_worker)
-        pool = Pool(settings.worker_settings(pickle_by_name(run_one), _cores()), replace)
-        with Interrupts() as interrupts:
+        pool = settings.pool(run_one)
+        want(queue, settings.machine.runs_dir)
+        with Interrupts() as interrupts, Claims(settings.machine.runs_dir) as claims:
             try:
-                _Session(settings, queue, pool, watch, interrupts).run()
+                Session(
+                    runs=settings.claimed(queue, claims, since_s=time.time()),
+                    pool=pool,
+                    interrupts=interrupts,
+                    watch=watch,
+                    patience=self._patience,
+                ).run()
             finally:
                 pool.close(settings.grace_s)
         return {run_id: queue.ended[run_id] for run_id in queue.jobs}
 
-
-class _Session:
-    """One call of `execute`."""
-
-    def __init__(
-        self, settings: LocalSettings, queue: JobQueue, pool: Pool, watch: Watch, interrupts: Interrupts
-    ) -> None:
-        self.settings, self.queue, self.pool = settings, queue, pool
-        self.watch, self.interrupts = watch, interrupts
-        self.deaths: dict[str, int] = {}  # run_id -> how many workers it has cost
-        self.notes: list[str] = []
-        self.told_preload = False
-        self.runs_dir = settings.machine.runs_dir
-
-    def run(self) -> None:
-        self.record_refusals()
-        self.tell()
-        while not self.queue.done and not self.interrupts.count:
-            self.dispatch()
-            self.tell()
-            self.take_events(WATCH_EVERY_S)
-        if not self.queue.done:
-            self.wind_down()
-        self.tell()
-
-    def dispatch(self) -> None:
-        while self.pool.has_idle and not self.interrupts.count and (run_id := self.queue.take()) is not None:
-            died = self.pool.give(self.queue.jobs[run_id].spec, run_id)
-            if died is not None:
-                self.on_death(died)
-
-    def take_events(self, timeout_s: float) -> None:
-        """Sleep until something has happened and account for it."""
-        events = self.pool.wait(timeout_s, self.interrupts.wake_fd)
-        self.interrupts.drain()
-        for event in events:
-            self.on_event(event)
-        self.record_refusals()
-
-    def on_event(self, event: Event) -> None:
-        if isinstance(event, Ended):
-            self.queue.end(event.run_id, event.status)
-        elif isinstance(event, Died):
-            self.on_death(event)
-        elif isinstance(event, Ready) and event.not_preloaded and not self.told_preload:
-            self.told_preload = True
-            self.notes.append(f"not preloaded, each worker imports it: {', '.join(event.not_preloaded)}")
-
-    def on_death(self, died: Died) -> None:
-        """Record it; retry the run, or give it up."""
-        run_id, allowed = died.run_id, self.settings.retries + 1
-        attempt = self.deaths[run_id] = self.deaths.get(run_id, 0) + 1
-        exit_code = died.exit_code
-        values = {"message": died.message, "exit_code": exit_code, "attempt": attempt, "attempts": allowed}
-        record(self.runs_dir, run_id, "worker_died", **values)
-        what = f"the worker of run {run_id} {died.message}"
-        if self.interrupts.count:
-            self.queue.end(run_id, INTERRUPTED)
-        elif attempt < allowed:
-            self.queue.put_back(run_id)
-            self.notes.append(f"{what}; the run is retried (attempt {attempt + 1} of {allowed})")
-        else:
-            message = f"{what}; given up after {allowed} attempts"
-            record(self.runs_dir, run_id, "failed", message=message)
-            self.queue.end(run_id, FAILED)
-            self.notes.append(message)
-
-    def wind_down(self) -> None:
-        """After a signal: wait for checkpoints, then kill. Nothing new is started."""
-        self.notes.append("stopping: runs write a checkpoint; interrupt again to kill them")
-        self.pool.ask_to_stop()
-        deadline_s = time.monotonic() + self.settings.grace_s
-        while self.queue.running and time.monotonic() < deadline_s and self.interrupts.count < 2:
-            self.tell()
-            self.take_events(min(WATCH_EVERY_S, max(0.0, deadline_s - time.monotonic())))
-        self.pool.kill()
-        deadline_s = time.monotonic() + KILLED_S
-        while self.queue.running and time.monotonic() < deadline_s:
-            self.take_events(0.1)
-        self.queue.interrupt()
-
-    def tell(self) -> None:
-        queue = self.queue
-        self.watch(
-            Progress(
-                waiting=queue.waiting,
-                running=tuple(queue.running),
-                ended=dict(queue.ended),
-                note="\n".join(self.notes),
-            )
-        )
-        self.notes.clear()
-
-    def record_refusals(self) -> None:
-        for run_id, message in self.queue.pop_refusals():
-            record(self.runs_dir, run_id, "failed", message=message)
+    def _patience(self, arrivals: Sequence[Arrival]) -> float:
+        """A second signal is one too many."""
+        return arrivals[0].time_s + (0.0 if len(arrivals) > 1 else self.settings.grace_s)
 
 
 def _cores() -> list[int]:

@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerProcess
 
 from harness.scheduling import forkserver
 from harness.scheduling.base import RunOne
-from harness.scheduling.worker import LEAVE, STOP, Ended, Ready, WorkerSettings, serve
+from harness.scheduling.worker import LEAVE, STOP, STOP_RUN, Ended, Ready, WorkerSettings, serve
 from harness.study.spec import RunSpec
 
 LEAVING_S = 5.0  # an idle worker that was told to leave is killed after this time
@@ -170,9 +170,16 @@ class Pool:
         for slot in self._slots:
             slot.order(STOP)
 
-    def kill(self) -> None:
+    def stop_run(self, run_id: str) -> None:
+        """This run checkpoints and ends; its worker stays."""
         for slot in self._slots:
-            if slot.process is not None:
+            if slot.run_id == run_id:
+                slot.order(STOP_RUN)
+
+    def kill(self, run_id: str | None = None) -> None:
+        """Kill the worker of this run, or every worker."""
+        for slot in self._slots:
+            if slot.process is not None and run_id in (None, slot.run_id):
                 slot.process.kill()
 
     def close(self, grace_s: float) -> None:

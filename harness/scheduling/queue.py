@@ -37,6 +37,7 @@ class JobQueue:
         self.jobs: Mapping[str, Job] = _by_run_id(jobs)
         self.running: dict[str, None] = {}  # run_ids in order of starting
         self.ended: dict[str, str] = {}  # run_id -> status
+        self.postponed: dict[str, None] = {}  # run_ids that were taken and are to be looked at again
         self._refusals: list[Refusal] = []
         self._ready: list[tuple[float, int, str]] = []
         self._open_needs = {run_id: set(job.needs) & self.jobs.keys() for run_id, job in self.jobs.items()}
@@ -51,13 +52,18 @@ class JobQueue:
 
     @property
     def waiting(self) -> int:
-        """How many jobs are neither running nor ended."""
+        """How many jobs are neither running nor ended; the postponed are among them."""
         return len(self.jobs) - len(self.running) - len(self.ended)
 
     @property
     def done(self) -> bool:
         """Whether every job has ended."""
         return len(self.ended) == len(self.jobs)
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether `take` would give a run."""
+        return any(run_id not in self.ended for _, _, run_id in self._ready)
 
     def take(self) -> str | None:
         """The run to start now, or None while nothing is ready."""
@@ -72,6 +78,17 @@ class JobQueue:
         """A running job is ready again: its worker died and the run is to be retried."""
         del self.running[run_id]
         self._push(run_id)
+
+    def postpone(self, run_id: str) -> None:
+        """A running job is another's for now; it waits until `recall`."""
+        del self.running[run_id]
+        self.postponed[run_id] = None
+
+    def recall(self) -> None:
+        """Every postponed job is ready again."""
+        for run_id in self.postponed:
+            self._push(run_id)
+        self.postponed.clear()
 
     def end(self, run_id: str, status: str) -> None:
         """A running job has ended. Jobs that need it become ready, or end with it."""
@@ -92,6 +109,7 @@ class JobQueue:
         for run_id in self.jobs:
             self.ended.setdefault(run_id, INTERRUPTED)
         self.running.clear()
+        self.postponed.clear()
 
     def pop_refusals(self) -> list[Refusal]:
         """The jobs refused since the last call, so that the reason is recorded once."""

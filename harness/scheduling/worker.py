@@ -30,8 +30,11 @@ from harness.scheduling.base import RunOne
 from harness.scheduling.forkserver import THREAD_VARIABLES
 from harness.scheduling.interrupts import SIGNALS
 from harness.study.machine import Machine
+from harness.study.spec import RunSpec
 
-STOP, LEAVE = "stop", "leave"  # orders of the controller, beside the spec of a run to execute
+# Orders of the controller, beside the spec of a run to execute: the run checkpoints and the worker leaves;
+# the run checkpoints and the worker stays; an idle worker leaves.
+STOP, STOP_RUN, LEAVE = "stop", "stop run", "leave"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,20 +65,22 @@ class Ended:
     rss_bytes: int
 
 
+Order = tuple[RunSpec, threading.Event]  # a run, and what asks it to stop
+
+
 def serve(connection: Connection, settings: WorkerSettings) -> None:
     """Execute runs until the controller says `LEAVE`, or is gone."""
     _keep_signals_from_ending_this_process()
     _prepare_process(settings)
     not_preloaded = _not_preloaded(settings.preload)
-    orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    stop = threading.Event()
+    orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
     threading.Thread(
-        target=_listen, args=(connection, orders, stop, settings.grace_s), name="orders", daemon=True
+        target=_listen, args=(connection, orders, settings.grace_s), name="orders", daemon=True
     ).start()
     run_one = _load(settings.run_one)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the controller is gone
         connection.send(Ready(not_preloaded))
-        for spec in iter(orders.get, LEAVE):
+        for spec, stop in iter(orders.get, None):
             status = attempt(run_one, spec, settings.machine, stop.is_set)
             connection.send(Ended(spec.run_id, status, resident_bytes()))
 
@@ -90,23 +95,26 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _listen(
-    connection: Connection, orders: queue.SimpleQueue[Any], stop: threading.Event, grace_s: float
-) -> None:
+def _listen(connection: Connection, orders: queue.SimpleQueue[Order | None], grace_s: float) -> None:
+    stop = threading.Event()  # of the newest run; the controller gives one at a time
     try:
         while True:
             order = connection.recv()
-            if order == STOP:
+            if order == LEAVE:
+                orders.put(None)
+            elif order in (STOP, STOP_RUN):
                 stop.set()
-                orders.put(LEAVE)
+                if order == STOP:
+                    orders.put(None)
             else:
-                orders.put(order)
+                stop = threading.Event()
+                orders.put((order, stop))
     except (EOFError, OSError):
         pass  # the controller is gone
     except Exception:  # an order that cannot be read: leave, and the controller retries elsewhere
         traceback.print_exc()
     stop.set()
-    orders.put(LEAVE)
+    orders.put(None)
     time.sleep(grace_s)  # the process ends before this does, unless the run does not come to a step
     os._exit(1)
 

@@ -8,11 +8,15 @@ runs/<run_id>/spec.json          the resolved spec, written first
               weights_raw.pt     the trained one, where a trick evaluates another (an average of weights)
               predictions.bin    one bit per test image: 1 where the top-1 answer was right
               summary.json       written last, atomically: a run without it has not ended
-              lock               held (flock) by the process that is training the run
+              lock               held (flock) by the process that trains the run, as far as one machine sees
+              claim.<n>          who trains the run, as all machines see it (`holders`, `run_claims`)
+              cancel             somebody asked for the run to be stopped
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -22,8 +26,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.study.holders import holder_of, is_cancelled
+
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
+RUNNING, CANCELLED, STOPPED, MISSING = "running", "cancelled", "stopped", "missing"
 ENDED = frozenset({FINISHED, DIVERGED})  # outcomes; `failed` is retried by the next `harness run`
+NO_FLOCK = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})  # of file systems that have no flock
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +81,20 @@ class RunFolder:
         return self.path / "lock"
 
     def read_summary(self) -> dict[str, Any] | None:
-        """The summary, or None while the run has not ended."""
-        return read_json(self.summary)
+        """The summary, or None while the run has not ended. One that cannot be read is no end."""
+        try:
+            summary = read_json(self.summary)
+        except ValueError:
+            return None
+        return summary if isinstance(summary, dict) and "status" in summary else None
 
     def read_events(self) -> list[dict[str, Any]]:
-        """Every complete event line, oldest first. A last line cut off by a crash is left out."""
+        """Every complete event line, oldest first. A line cut off by a crash is left out."""
         return list(_complete_lines(self.events))
 
     def append_event(self, kind: str, **values: Any) -> None:
         """Append one line; a single write, so a reader never sees half of a line that was completed."""
-        line = json.dumps({"kind": kind, "time_s": time.time(), **values}) + "\n"
-        with self.events.open("a") as file:
-            file.write(line)
+        append_line(self.events, {"kind": kind, "time_s": time.time(), **values})
 
     def has_ended(self) -> bool:
         """Whether the run has an outcome (finished or diverged) that will not change."""
@@ -93,23 +103,25 @@ class RunFolder:
 
 
 def run_state(folder: RunFolder) -> str:
-    """finished | diverged | running | failed | stopped (resumable) | missing. Reading never writes.
+    """finished | diverged | running | failed | cancelled | stopped (resumable) | missing. Never writes.
 
     Absence of evidence is never an end: a run without a summary can always be run again.
     """
     summary = folder.read_summary()
     if summary is not None:
         return str(summary["status"])
-    if is_locked(folder):
-        return "running"
+    if is_locked(folder) or holder_of(folder) is not None:
+        return RUNNING
     kinds = [event["kind"] for event in folder.read_events()]
     if kinds and kinds[-1] == FAILED:
         return FAILED
-    return "stopped" if kinds else "missing"
+    if is_cancelled(folder):
+        return CANCELLED
+    return STOPPED if kinds else MISSING
 
 
 def is_locked(folder: RunFolder) -> bool:
-    """Whether a living process on this machine is training the run."""
+    """Whether a living process on this machine is training the run; False where the files have no locks."""
     try:
         handle = os.open(folder.lock, os.O_RDONLY)
     except FileNotFoundError:
@@ -118,6 +130,10 @@ def is_locked(folder: RunFolder) -> bool:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno not in NO_FLOCK:
+            raise
+        return False
     else:
         return False
     finally:
@@ -140,12 +156,28 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write, fsync, rename (see `write_json`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    draft = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.draft")
     with draft.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def append_line(path: Path, data: Mapping[str, Any]) -> None:
+    """Append one line of JSON in a single write. Half a line that a crash left behind is closed before."""
+    with path.open("a+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        cut = end > 0 and file.read(1) != b"\n"
+        line = b"\n" * cut + json.dumps(data).encode() + b"\n"
+        while line:  # a disk that is nearly full takes a part; the next write says so
+            line = line[file.write(line) :]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every complete line that `append_line` wrote, oldest first; [] where there is no file."""
+    return list(_complete_lines(path))
 
 
 def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -154,4 +186,7 @@ def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         return
     for line in text.split(b"\n")[:-1]:
-        yield json.loads(line)
+        with contextlib.suppress(ValueError):  # half a line, which the next writer closed
+            event = json.loads(line)
+            if isinstance(event, dict):
+                yield event

@@ -1,4 +1,7 @@
-"""Only one process trains a run at a time."""
+"""Only one process of a machine trains a run at a time.
+
+Between machines, and on file systems without flock, the claims of `harness.study.run_claims` see to that.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.study.machine import Stop
+from harness.study.records import NO_FLOCK
 
 POLL_S = 0.1
 
@@ -35,4 +39,7 @@ def _try_lock(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_FLOCK:
+            raise
     return True

@@ -1,0 +1,25 @@
+"""`harness agent`, which sbatch scripts call and nobody types: one task of an array of a submission."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from harness.scheduling.agent import run_agent
+from harness.scheduling.submission import read_submission
+from harness.study.problems import unknown
+from harness.training.entry import run_one
+
+PRELOAD = ("harness.training.run",)
+NOT_STARTED = 2  # an exit code: Slurm says FAILED, and the log says why
+
+
+def main(args: argparse.Namespace) -> int:
+    try:
+        submission = read_submission(args.runs_dir, args.token)
+        if args.group not in submission.groups:
+            raise ValueError(unknown("group", args.group, submission.groups))
+        return run_agent(submission, submission.groups[args.group], run_one, PRELOAD)
+    except (OSError, ValueError) as error:
+        print(f"agent of submission {args.token}: {error}", file=sys.stderr)
+        return NOT_STARTED

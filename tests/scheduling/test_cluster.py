@@ -1,0 +1,200 @@
+"""The cluster file: what it may say, what is said about mistakes, and what can never reach a shell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.scheduling.cluster import DEFAULT_FILE, Cluster, Resources, find_cluster, read_cluster
+from harness.study.problems import StudyError
+from tests.scheduling.fakes import spec
+
+WHOLE = """\
+partition: gpu
+account: my_lab
+qos: normal
+constraint: a100|h100
+nodes: 1
+gpus: 1            # of one job, per node
+cpus: 8
+memory_gb: 32
+time: 4h           # 30min, 4h, 2d
+at_most: 16
+runs_side_by_side: 2
+sbatch: ["--nodelist=a[1-4]", "--exclusive"]
+shapes:
+  - match: {model: large}
+    memory_gb: 64
+    time: 2d
+  - match: {model: [small, tiny], data: none}
+    gpus: 0
+    cpus: 2
+"""
+
+
+def read(tmp_path: Path, text: str) -> Cluster:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(text)
+    return read_cluster(file)
+
+
+def mistakes(tmp_path: Path, text: str) -> list[str]:
+    """What is said about a file, each with its line."""
+    with pytest.raises(StudyError) as caught:
+        read(tmp_path, text)
+    return [f"{each.line}: {each.message}" for each in caught.value.problems]
+
+
+def test_every_key_is_read_and_a_run_gets_the_first_shape_that_fits(tmp_path: Path):
+    cluster = read(tmp_path, WHOLE)
+    common = Resources(
+        partition="gpu",
+        account="my_lab",
+        qos="normal",
+        constraint="a100|h100",
+        gpus=1,
+        cpus=8,
+        memory_gb=32.0,
+        time_s=4 * 3600,
+        runs_side_by_side=2,
+        sbatch=("--nodelist=a[1-4]", "--exclusive"),
+    )
+    assert cluster.at_most == 16
+    assert cluster.resources_of(spec(0, "quick")) == cluster.resources == common
+    large, small = cluster.resources_of(spec(0, "large")), cluster.resources_of(spec(1, "tiny"))
+    assert (large.memory_gb, large.time_s, large.cpus) == (64.0, 2 * 86400, 8)
+    assert (small.gpus, small.cpus, small.memory_gb) == (0, 2, 32.0)
+
+
+def test_without_a_file_a_run_gets_one_core_for_four_hours_of_the_default_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cluster = find_cluster(None)
+    assert cluster.resources == Resources(cpus=1, gpus=0, time_s=4 * 3600, partition=None, memory_gb=None)
+    own = DEFAULT_FILE.expanduser()
+    own.parent.mkdir(parents=True)
+    own.write_text("partition: mine\n")
+    assert find_cluster(None).resources.partition == "mine"
+
+
+@pytest.mark.parametrize("text", ["", "# partition: gpu\n", "\n  # later\n"])
+def test_a_file_that_says_nothing_means_the_defaults(tmp_path: Path, text: str):
+    assert read(tmp_path, text).resources == Resources()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("partion: gpu\n", "1: unknown key 'partion'; did you mean 'partition'? Valid: account, at_most,"),
+        ("cpus: 8\ngpu: 1\n", "2: unknown key 'gpu'; did you mean 'gpus'?"),
+        ("time: 4\n", "1: time is a number with a unit, from 1min to 365d, such as 30min, 4h or 2d; got 4"),
+        ("time: 4 hours\n", "1: time is a number with a unit"),
+        ("time: 10s\n", "1: time is a number with a unit"),
+        ("time: 0h\n", "1: time is a number with a unit"),
+        ("time: 400d\n", "1: time is a number with a unit"),
+        ("memory_gb: 32G\n", "1: memory_gb is a number of gigabytes such as 32, without a unit, got '32G'"),
+        ("memory_gb: .nan\n", "1: memory_gb is a number of gigabytes"),
+        ("memory_gb: -1\n", "1: memory_gb is a number of gigabytes"),
+        ("cpus: 0\n", "1: cpus is a whole number from 1 to 4096, got 0"),
+        ("cpus: true\n", "1: cpus is a whole number from 1 to 4096, got True"),
+        ("cpus: 2.5\n", "1: cpus is a whole number"),
+        ("gpus: -1\n", "1: gpus is a whole number from 0 to 1024, got -1"),
+        ("at_most: 0\n", "1: at_most is a whole number from 1"),
+        ("partition: [a, b]\n", "1: partition is a name such as gpu, got ['a', 'b']"),
+        ("sbatch: --exclusive\n", "1: sbatch is a list of options"),
+        ("- a\n", "1: a cluster file is a map"),
+        ("shapes: 3\n", "1: shapes is a list"),
+        ("shapes:\n  - cpus: 3\n", "2: each entry of shapes says which runs: match: {model: resnet50}"),
+        (
+            "shapes:\n  - match: {modle: a}\n    cpus: 3\n",
+            "2: unknown condition 'modle'; did you mean 'model'?",
+        ),
+        ("shapes:\n  - match: {model: 3}\n", "2: model is a name or a list of names"),
+        ("shapes:\n  - match: {model: a}\n    at_most: 3\n", "3: unknown key 'at_most'"),
+        ("processes: 4\n", "1: 4 processes train on each node"),
+        ("cpus: 2\nruns_side_by_side: 3\n", "1: 3 processes train on each node"),
+        ("nodes: 2\ncpus: 2\n", "1: 1 processes cannot be shared equally by 2 nodes; give a multiple of 2"),
+        (
+            "gpus: 1\nprocesses: 2\ncpus: 2\n",
+            "1: 2 processes of a run on each node but 1 gpus; each needs one",
+        ),
+        (
+            "nodes: 2\nprocesses: 2\ncpus: 4\nruns_side_by_side: 2\n",
+            "4: an agent on several nodes trains one run at a time; leave it at 1",
+        ),
+        ("cpus: 8\nshapes:\n  - match: {model: a}\n    processes: 9\n", "3: 9 processes train on each node"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, said: str):
+    (mistake,) = mistakes(tmp_path, text)
+    assert mistake.startswith(said)
+
+
+def test_every_mistake_is_named_not_only_the_first(tmp_path: Path):
+    found = mistakes(tmp_path, "cpus: 0\ntme: 4h\nshapes:\n  - match: {model: a}\n    gpus: x\n")
+    assert [each.split(":")[0] for each in found] == ["1", "2", "5"]
+
+
+def test_a_file_that_is_not_there_is_named_with_what_is_beside_it(tmp_path: Path):
+    (tmp_path / "cluster.yaml").write_text("cpus: 1\n")
+    with pytest.raises(StudyError, match=r"clustr\.yaml: no such file; .* did you mean 'cluster\.yaml'"):
+        find_cluster(tmp_path / "clustr.yaml")
+
+
+HOSTILE = (
+    "a\nrm -rf ~",
+    "a\r#",
+    "$(reboot)",
+    "`reboot`",
+    "a; reboot",
+    "a && reboot",
+    "a reboot",
+    "'a",
+    'a"',
+    "-a",
+    "",
+    "é",
+    "a" * 201,
+)
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("key", ["partition", "account", "qos"])
+def test_a_name_that_a_shell_could_read_is_refused(tmp_path: Path, key: str, value: str):
+    text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    assert len(mistakes(tmp_path, f'{key}: "{text}"\n')) >= 1
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("-p gpu", "an option is one line"),
+        ("nodelist=a", "an option is one line"),
+        ("--nodelist=a\\nreboot", "an option is one line"),
+        ("--nodelist=", "an option is one line"),
+        ("--", "an option is one line"),
+        ("--Nodelist=a", "an option is one line"),
+        ("--partition=gpu", "use the key 'partition'"),
+        ("--mem=4G", "use the key 'memory_gb'"),
+        ("--array=0-3", "--array is set by the harness"),
+        ("--output=x", "--output is set by the harness"),
+        ("--wrap=reboot", "--wrap is set by the harness"),
+        ("--no-requeue", "--no-requeue is set by the harness"),
+    ],
+)
+def test_an_option_of_sbatch_that_is_not_one_or_is_not_the_users_is_refused(
+    tmp_path: Path, option: str, said: str
+):
+    assert said in mistakes(tmp_path, f'sbatch: ["{option}"]\n')[0]
+
+
+def test_an_option_is_given_once(tmp_path: Path):
+    assert "--mail-type twice" in mistakes(tmp_path, 'sbatch: ["--mail-type=END", "--mail-type=FAIL"]\n')[0]
+
+
+def test_resources_survive_json():
+    resources = Resources(partition="gpu", memory_gb=2.5, sbatch=("--exclusive",), gpus=2)
+    assert Resources.from_json(resources.to_json()) == resources
+    assert Resources.from_json({**resources.to_json(), "of_a_later_version": 1}) == resources

@@ -1,0 +1,376 @@
+"""Claims of runs, on real processes: of many one has a run, and a holder that is gone is followed."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.study import holders, run_claims, sightings
+from harness.study.holders import holder_of
+from harness.study.records import MISSING, RUNNING, STOPPED, RunFolder, run_state
+from harness.study.run_claims import Claims, Held, Taken, clear_cancel, request_cancel
+
+RUN = "r" * 32
+BEAT_S, STALE_S = 0.1, 0.8
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from harness.study.run_claims import Claims, Taken
+
+runs_dir, runs = Path(sys.argv[1]), sys.argv[2].split(",")
+claims = Claims(runs_dir, job="17", beat_s=float(sys.argv[3]), stale_s=float(sys.argv[4]))
+print("ready", flush=True)
+for line in sys.stdin:
+    if line == "take\\n":
+        print(*[run for run in runs if isinstance(claims.take(run), Taken)], flush=True)
+    elif line == "withdrawn\\n":
+        while not claims.withdrawn():
+            time.sleep(0.01)
+        print(*claims.withdrawn().values(), flush=True)
+"""
+
+
+CROWD = """
+import os, sys
+from pathlib import Path
+from harness.study.run_claims import Claims, Taken
+
+runs_dir, runs = Path(sys.argv[1]), sys.argv[2].split(",")
+gate, opens = os.pipe()
+end, ends = os.pipe()
+for _ in range(64):
+    if os.fork() == 0:
+        os.close(opens)
+        os.close(ends)
+        claims = Claims(runs_dir)
+        os.read(gate, 1)  # until it opens for all
+        took = [run for run in runs if isinstance(claims.take(run), Taken)]
+        os.write(1, f"{os.getpid()} {','.join(took)}\\n".encode())
+        os.read(end, 1)  # the holders live until all have looked
+        os._exit(0)
+os.close(opens)
+sys.stdin.read()
+"""
+
+
+class Other:
+    """Another process that takes runs when it is told to."""
+
+    def __init__(self, runs_dir: Path, runs: str = RUN) -> None:
+        command = [sys.executable, "-c", HOLDER, str(runs_dir), runs, str(BEAT_S), str(STALE_S)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        )
+
+    def read(self) -> str:
+        return self.process.stdout.readline().strip()
+
+    def ask(self, what: str) -> None:
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid, number)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[Other]:
+    """Another process, which has the run."""
+    other = Other(tmp_path)
+    assert other.read() == "ready"
+    other.ask("take")
+    assert other.read() == RUN
+    yield other
+    other.end()
+
+
+@pytest.fixture
+def claims(tmp_path: Path) -> Iterator[Claims]:
+    with Claims(tmp_path, beat_s=BEAT_S, stale_s=STALE_S) as these:
+        yield these
+
+
+def take_within(claims: Claims, time_s: float) -> tuple[Taken | None, float]:
+    """Look at the run every 20 ms. Returns the claim, None if it stayed held, and the time it took."""
+    start_s = time.monotonic()
+    while time.monotonic() - start_s < time_s:
+        taken = claims.take(RUN)
+        if isinstance(taken, Taken):
+            return taken, time.monotonic() - start_s
+        time.sleep(0.02)
+    return None, time_s
+
+
+def newest(tmp_path: Path) -> Path:
+    return tmp_path / RUN / f"claim.{holders.newest_number(tmp_path / RUN)}"
+
+
+def test_of_64_processes_that_take_the_same_runs_at_once_one_has_each(tmp_path):
+    runs = ["a", "b", "c"]
+    crowd = subprocess.Popen(
+        [sys.executable, "-c", CROWD, str(tmp_path), ",".join(runs)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    lines = [crowd.stdout.readline().split() for _ in range(64)]
+    crowd.communicate()
+    assert len({pid for pid, *_ in lines}) == 64
+    took = [runs_of.split(",") for _, *said in lines for runs_of in said]
+    assert sorted(itertools.chain(*took)) == runs
+    assert [sorted(file.name for file in (tmp_path / run).iterdir()) for run in runs] == [["claim.1"]] * 3
+
+
+@pytest.mark.parametrize("reaped", [False, True])
+def test_a_holder_killed_with_9_is_followed_at_once_on_its_machine(holder, claims, reaped):
+    held = claims.take(RUN)
+    assert isinstance(held, Held)
+    assert held.holder.pid == holder.process.pid
+    assert held.holder.job == "17"
+    holder.signal(signal.SIGKILL)
+    if reaped:  # else it stays as a zombie
+        holder.process.wait()
+    taken, time_s = take_within(claims, 5)
+    assert taken is not None
+    assert taken.after.pid == holder.process.pid
+    assert taken.number == 2
+    assert time_s < STALE_S / 2
+    assert claims.holds(RUN)
+
+
+def test_a_process_that_has_the_pid_of_a_dead_holder_is_not_taken_for_it(holder, claims, tmp_path):
+    content = json.loads(newest(tmp_path).read_text())
+    newest(tmp_path).write_text(json.dumps({**content, "process_start": content["process_start"] - 1}))
+    assert isinstance(claims.take(RUN), Taken)
+
+
+@pytest.mark.parametrize("name", ["host", "boot_id", "pid_namespace"])
+def test_a_holder_elsewhere_is_not_looked_for_among_the_processes_here(holder, claims, tmp_path, name):
+    content = json.loads(newest(tmp_path).read_text())
+    newest(tmp_path).write_text(json.dumps({**content, name: "another", "pid": 2**22 + 1}))
+    assert isinstance(claims.take(RUN), Held)
+
+
+def test_a_frozen_holder_is_followed_and_learns_it_when_it_goes_on(holder, claims):
+    holder.signal(signal.SIGSTOP)
+    taken, time_s = take_within(claims, 10)
+    assert taken is not None
+    assert time_s > STALE_S / 2, "not before it had the time to beat"
+    holder.signal(signal.SIGCONT)
+    holder.ask("withdrawn")
+    assert holder.read() == "lost"
+    assert not claims.withdrawn()
+    assert isinstance(claims.take("another"), Taken)
+
+
+def test_a_holder_that_beats_keeps_its_run_and_is_seen_to_beat(holder, claims):
+    taken, _ = take_within(claims, 3 * STALE_S)
+    assert taken is None
+    held = claims.take(RUN)
+    assert isinstance(held, Held)
+    assert held.beats
+
+
+def test_a_claim_cut_to_nothing_holds_while_it_is_touched_and_not_longer(holder, claims, tmp_path):
+    newest(tmp_path).write_bytes(b"")
+    taken, _ = take_within(claims, 2 * STALE_S)
+    assert taken is None
+    holder.end()
+    taken, time_s = take_within(claims, 10)
+    assert taken is not None
+    assert taken.after.pid is None
+    assert STALE_S / 2 < time_s < 4 * STALE_S
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b"0" * 20_000, b"[" * 9_000),
+        *(b'{"pid": "x", "host": 3, "time_s": []}', b'{"pid": -1, "boot_id": 7}', b'{"pid": 1e999}'),
+    ],
+)
+def test_a_claim_of_any_content_is_a_claim(tmp_path, claims, text):
+    (tmp_path / RUN).mkdir()
+    newest_claim = tmp_path / RUN / "claim.7"
+    newest_claim.write_bytes(text)
+    assert isinstance(claims.take(RUN), Held)
+    assert holder_of(RunFolder(tmp_path / RUN)) == holders.read_claim(tmp_path / RUN, 7)
+    os.utime(newest_claim, (1, 1))
+    taken, _ = take_within(claims, 5)
+    assert taken is not None
+    assert taken.number == 8
+
+
+def test_released_means_free_at_once_and_numbers_are_not_used_again(tmp_path, claims):
+    with Claims(tmp_path) as first:
+        assert first.take(RUN) == Taken(1, None)
+        assert isinstance(claims.take(RUN), Held)
+        first.release(RUN)
+        assert claims.take(RUN) == Taken(2, None)
+        assert isinstance(first.take(RUN), Held)
+        assert first.take("another") == Taken(1, None)
+    assert claims.take("another") == Taken(2, None), "leaving the context releases"
+
+
+def test_a_listing_that_fails_ends_no_claim_and_gives_none_away(holder, claims, tmp_path, monkeypatch):
+    assert isinstance(claims.take("own"), Taken)
+
+    def fail(*_: object) -> list[str]:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "listdir", fail)
+    held = claims.take(RUN)
+    assert isinstance(held, Held)
+    assert "Input/output error" in held.problem
+    claims.beat()
+    assert claims.withdrawn() == {}
+    assert holder_of(RunFolder(tmp_path / RUN)) is None
+    monkeypatch.undo()
+    assert isinstance(claims.take(RUN), Held)
+
+
+def test_an_old_listing_gives_no_second_claim(holder, claims, monkeypatch):
+    monkeypatch.setattr(run_claims, "newest_number", lambda folder: 0)
+    held = claims.take(RUN)
+    assert isinstance(held, Held)
+    assert held.holder.pid == holder.process.pid
+
+
+@pytest.mark.parametrize("wrong_s", [-7200, 7200])
+def test_a_living_holder_with_a_wrong_clock_keeps_its_run(tmp_path, wrong_s):
+    def beat() -> None:
+        time_s = time.time() + wrong_s
+        os.utime(newest(tmp_path), (time_s, time_s))
+
+    assert follow(tmp_path, beat, 4 * STALE_S) is None
+
+
+@pytest.mark.parametrize("wrong_s", [-7200, 7200])
+def test_a_dead_holder_with_a_wrong_clock_is_followed_all_the_same(tmp_path, wrong_s):
+    time_s = time.time() + wrong_s
+    assert follow(tmp_path, lambda: os.utime(newest(tmp_path), (time_s, time_s)), 5) is not None
+
+
+def follow(tmp_path: Path, beat: Callable[[], None], time_s: float) -> Taken | None:
+    """Look at a run whose holder on another machine beats by `beat`."""
+    with Claims(tmp_path, beat_s=60) as elsewhere, Claims(tmp_path, beat_s=BEAT_S, stale_s=STALE_S) as here:
+        elsewhere.take(RUN)
+        end_s = time.monotonic() + time_s
+        while time.monotonic() < end_s:
+            beat()
+            taken = here.take(RUN)
+            if isinstance(taken, Taken):
+                return taken
+            time.sleep(0.02)
+    return None
+
+
+def test_this_machines_clock_is_not_believed(holder, claims, monkeypatch):
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + 1e6)
+    holder.signal(signal.SIGSTOP)
+    taken, time_s = take_within(claims, 10)
+    assert taken is not None
+    assert time_s > STALE_S / 2
+
+
+def test_a_watcher_that_slept_sees_nobody_as_dead(holder, claims, monkeypatch):
+    holder.signal(signal.SIGSTOP)
+    assert isinstance(claims.take(RUN), Held)
+    slept_s = time.monotonic() + 3600
+    monkeypatch.setattr(sightings.time, "monotonic", lambda: slept_s)
+    assert isinstance(claims.take(RUN), Held)
+
+
+def test_cancelling_reaches_the_holder_and_can_be_taken_back(holder, claims, tmp_path):
+    folder = RunFolder(tmp_path / RUN)
+    request_cancel(folder, "someone@somewhere")
+    holder.ask("withdrawn")
+    assert holder.read() == "cancelled"
+    assert run_state(folder) == RUNNING, "until it has stopped"
+    holder.end()
+    assert run_state(folder) == "cancelled"
+    clear_cancel(folder)
+    clear_cancel(folder)
+    assert run_state(folder) == MISSING
+
+
+def test_a_holder_whose_folder_was_deleted_has_lost_the_run(tmp_path, claims):
+    claims.take(RUN)
+    newest(tmp_path).unlink()
+    claims.beat()
+    assert claims.withdrawn() == {RUN: "lost"}
+    claims.release(RUN)
+    assert claims.withdrawn() == {}
+
+
+def test_who_holds_a_run_is_read_without_writing(holder, tmp_path):
+    folder = RunFolder(tmp_path / RUN)
+    folder.append_event("attempt")
+    before = sorted((tmp_path / RUN).iterdir())
+    living = holder_of(folder)
+    assert (living.pid, living.job, living.number) == (holder.process.pid, "17", 1)
+    assert f"process {holder.process.pid} on {os.uname().nodename} (job 17)" == living.place
+    assert run_state(folder) == RUNNING
+    assert holder_of(folder, now_s=living.beat_s + 89) is not None
+    assert holder_of(folder, now_s=living.beat_s + 91) is None
+    assert holder_of(folder, now_s=living.beat_s - 91) is None, "a beat far in the future is no sign of life"
+    holder.end()
+    assert holder_of(folder) is None
+    assert run_state(folder) == STOPPED
+    assert holder_of(RunFolder(tmp_path / "none")) is None
+    assert sorted((tmp_path / RUN).iterdir()) == before
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_full_disk_is_waited_for_and_a_closed_folder_is_an_error(tmp_path, claims, monkeypatch):
+    def fail(number: int) -> Callable[..., int]:
+        def open_or_write(*_: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        return open_or_write
+
+    monkeypatch.setattr(os, "open", fail(errno.ENOSPC))
+    held = claims.take(RUN)
+    assert isinstance(held, Held)
+    assert "No space left" in held.problem
+    monkeypatch.setattr(os, "open", fail(errno.EACCES))
+    with pytest.raises(PermissionError):
+        claims.take(RUN)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "write", fail(errno.ENOSPC))
+    assert isinstance(claims.take(RUN), Taken), "an empty claim holds as well"
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "replace", fail(errno.ENOSPC))
+    claims.release(RUN)
+    assert isinstance(claims.take(RUN), Taken), "its own claim, which it could not mark as released"
+
+
+def test_taking_and_releasing_costs_less_than_a_millisecond_and_waits_for_no_disk(
+    tmp_path, claims, monkeypatch
+):
+    monkeypatch.setattr(os, "fsync", lambda handle: pytest.fail("waits for the disk"))
+    times_s = []
+    for index in range(200):
+        start_s = time.thread_time()
+        claims.take(f"run{index}")
+        claims.release(f"run{index}")
+        times_s.append(time.thread_time() - start_s)
+    assert statistics.quantiles(times_s, n=10)[0] < 1e-3, "the quick tenth: the machine may be busy"

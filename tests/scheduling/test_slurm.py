@@ -1,0 +1,461 @@
+"""The controller on Slurm, with Slurm's commands played by scripts: what is submitted, taken over, recovered.
+
+tests/slurm does the same with a real cluster and real agents.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.scheduling.base import INTERRUPTED
+from harness.scheduling.cluster import Cluster, Resources, Shape
+from harness.scheduling.submission import submissions
+from harness.study.problems import StudyError
+from harness.study.records import FAILED, FINISHED
+from harness.study.run_claims import Claims, request_cancel
+from tests.scheduling.fake_slurm import FakeSlurm, Place, with_resources
+from tests.scheduling.fakes import job
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    return Place(tmp_path / "runs", FakeSlurm(tmp_path / "slurm", monkeypatch))
+
+
+def gone(place: Place, array_id: str, state: str | None = "COMPLETED", exit_code: str = "0:0"):
+    """A step: that array is in the queue, begins nothing more and leaves."""
+
+    def step() -> bool:
+        if array_id not in place.slurm.arrays():
+            return False
+        place.slurm.end(array_id, state, exit_code)
+        return True
+
+    return step
+
+
+def resubmitted(place: Place, array_id: str):
+    """A step: wait for that array."""
+    return lambda: array_id in place.slurm.arrays()
+
+
+def test_runs_are_submitted_once_and_end_as_their_folders_say(place: Place):
+    jobs = [job(1), job(2), job(3)]
+    statuses = place.execute(jobs, lambda: place.finish(*jobs[:2]), lambda: place.finish(jobs[2]))
+    assert statuses == {each.run_id: FINISHED for each in jobs}
+    assert len(place.slurm.calls("sbatch")) == 1
+    assert place.submission().job_ids() == {"g1.0": "101"}
+    assert len(place.slurm.queue()) == 3
+
+
+def test_what_agents_of_an_earlier_command_do_is_not_submitted_again(place: Place):
+    jobs = [job(1), job(2)]
+    first = place.execute(jobs, detach=True)
+    assert set(first.values()) == {INTERRUPTED}
+    statuses = place.execute([*jobs, job(3)], lambda: place.finish(*jobs, job(3)))
+    assert set(statuses.values()) == {FINISHED}
+    assert "2 runs in the queue already (job 101)" in place.said
+    assert [len(each.run_ids()) for each in submissions(place.runs_dir)] == [2, 1]
+
+
+def test_a_controller_killed_after_sbatch_and_before_its_answer_was_written_loses_and_doubles_nothing(
+    place: Place,
+):
+    jobs = [job(1), job(2)]
+    place.execute(jobs, detach=True)
+    (place.submission().folder / "jobs.json").unlink()
+    statuses = place.execute(jobs, lambda: place.finish(*jobs))
+    assert set(statuses.values()) == {FINISHED}
+    assert len(place.slurm.calls("sbatch")) == 1
+    assert place.submission().job_ids() == {"g1.0": "101"}
+    assert "taken over" in place.said
+
+
+def test_a_controller_killed_before_sbatch_is_made_up_for(place: Place):
+    jobs = [job(1), job(2)]
+    place.execute(jobs, detach=True)
+    (place.submission().folder / "jobs.json").unlink()
+    place.slurm.end("101")
+    statuses = place.execute(jobs, lambda: place.finish(*jobs))
+    assert set(statuses.values()) == {FINISHED}
+    first, second = submissions(place.runs_dir)
+    assert first.is_closed
+    assert second.job_ids() == {"g1.0": "102"}
+
+
+def test_a_silent_slurm_changes_nothing_and_what_was_lost_meanwhile_is_recovered_after(place: Place):
+    run = job(1)
+
+    def silent_for_long() -> bool:
+        return len(place.slurm.calls("squeue")) >= 8
+
+    statuses = place.execute(
+        [run],
+        lambda: (place.slurm.says("squeue.fails"), place.slurm.end("101", "NODE_FAIL")),
+        silent_for_long,
+        lambda: (len(place.slurm.calls("sbatch")) == 1) and place.slurm.takes_back("squeue.fails"),
+        resubmitted(place, "102"),
+        lambda: place.finish(run),
+    )
+    assert statuses == {run.run_id: FINISHED}
+    assert place.said.count("Slurm does not answer") == 1
+    assert "Slurm answers again" in place.said
+
+
+def test_while_slurm_is_silent_what_was_submitted_counts_as_being_in_the_queue(place: Place):
+    run = job(1)
+    place.execute([run], detach=True)
+    place.slurm.says("squeue.fails")
+    statuses = place.execute([run], lambda: place.finish(run))
+    assert statuses == {run.run_id: FINISHED}
+    assert len(place.slurm.calls("sbatch")) == 1
+    assert not place.submission().is_closed
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "FAILED", None])
+def test_runs_whose_agents_have_gone_are_submitted_again_in_the_same_submission(place: Place, state: str):
+    run = job(1)
+    statuses = place.execute(
+        [run],
+        lambda: place.begin("101", run),
+        gone(place, "101", state),
+        resubmitted(place, "102"),
+        lambda: place.finish(run),
+    )
+    assert statuses == {run.run_id: FINISHED}
+    assert place.submission().job_ids() == {"g1.0": "101", "g1.1": "102"}
+    assert len(place.events(run, "resubmitted")) == 1
+    assert f"Slurm says {state}" in place.said or state is None
+
+
+def test_a_sacct_that_does_not_answer_stops_no_recovery(place: Place):
+    run = job(1)
+    place.slurm.says("sacct.fails")
+    statuses = place.execute(
+        [run],
+        lambda: place.begin("101", run),
+        gone(place, "101"),
+        resubmitted(place, "102"),
+        lambda: place.finish(run),
+    )
+    assert statuses == {run.run_id: FINISHED}
+    assert "Slurm does not say how its jobs ended" in place.said
+
+
+def test_after_three_submissions_without_progress_the_runs_fail_with_reason_and_log(place: Place):
+    run = job(1)
+
+    def dies(array_id: str):
+        begin = lambda: resubmitted(place, array_id)() and place.begin(array_id, run)  # noqa: E731
+        log = lambda: place.log(array_id, f"Traceback\nno such driver on {array_id}\n")  # noqa: E731
+        return begin, log, gone(place, array_id, "FAILED", "1:0")
+
+    statuses = place.execute([run], *dies("101"), *dies("102"), *dies("103"))
+    assert statuses == {run.run_id: FAILED}
+    assert place.slurm.arrays() == []
+    (failed,) = place.events(run, "failed")
+    assert "3 times without coming further (Slurm says FAILED 1:0)" in failed["message"]
+    assert "no such driver on 103" in failed["message"]
+
+
+def test_progress_of_a_run_starts_the_count_again(place: Place):
+    run = job(1)
+
+    def dies(array_id: str, step: int):
+        begin = lambda: resubmitted(place, array_id)() and place.begin(array_id, run)  # noqa: E731
+        return begin, lambda: place.come_further(run, step), gone(place, array_id, "TIMEOUT")
+
+    lives = [each for place_ in range(5) for each in dies(str(101 + place_), place_ + 1)]
+    statuses = place.execute([run], *lives, resubmitted(place, "106"), lambda: place.finish(run))
+    assert statuses == {run.run_id: FINISHED}
+
+
+def test_what_was_cancelled_is_left_alone_and_said(place: Place):
+    begun, waiting = job(1), job(2)
+    statuses = place.execute(
+        [begun, waiting],
+        lambda: place.begin("101", begun),
+        gone(place, "101", f"CANCELLED by {os.getuid()}"),
+    )
+    assert statuses == {begun.run_id: INTERRUPTED, waiting.run_id: INTERRUPTED}
+    assert len(place.slurm.calls("sbatch")) == 1
+    assert "2 runs left for another `harness run`: its job was cancelled by you" in place.said
+    assert place.events(begun, "interrupted")[0]["message"] == "its job was cancelled by you"
+    place.execute([begun, waiting], detach=True)  # the next command submits them
+    assert place.slurm.arrays() == ["102"]
+
+
+@pytest.mark.parametrize("cgroups", [True, False])
+def test_out_of_memory_fails_the_runs_that_were_trained_and_says_what_to_raise(place: Place, cgroups: bool):
+    place.cluster = with_resources(memory_gb=2.0)
+    large, small = job(1), job(2)
+    state = "OUT_OF_MEMORY" if cgroups else "FAILED"
+    log = "" if cgroups else "slurmstepd: error: StepId=7.0 exceeded memory limit (9 > 8), being killed\n"
+    statuses = place.execute(
+        [large, small],
+        lambda: (place.begin("101", large), place.log("101", log)),
+        gone(place, "101", state),
+        resubmitted(place, "102"),
+        lambda: place.finish(small),
+    )
+    assert statuses == {large.run_id: FAILED, small.run_id: FINISHED}
+    assert "raise memory_gb (now 2) in my_cluster.yaml" in place.events(large, "failed")[0]["message"]
+
+
+def test_agents_that_end_before_they_begin_are_tried_twice(place: Place):
+    run = job(1)
+    statuses = place.execute(
+        [run],
+        lambda: place.log("101", "slurmstepd: error: execve(): no such interpreter\n"),
+        gone(place, "101", "FAILED", "2:0"),
+        resubmitted(place, "102"),
+        lambda: place.log("102", "slurmstepd: error: execve(): no such interpreter\n"),
+        gone(place, "102", "FAILED", "2:0"),
+    )
+    assert statuses == {run.run_id: FAILED}
+    assert len(place.slurm.calls("sbatch")) == 2
+    message = place.events(run, "failed")[0]["message"]
+    assert "ended before they began, 2 times" in message
+    assert "no such interpreter" in message
+
+
+def test_a_run_that_a_living_process_has_elsewhere_is_waited_for(place: Place):
+    run, lost = job(1), job(2)
+    with Claims(place.runs_dir) as claims:
+        statuses = place.execute(
+            [run, lost],
+            lambda: claims.take(run.run_id) and place.begin("101", lost),
+            gone(place, "101"),
+            resubmitted(place, "102"),
+            lambda: place.finish(run, lost),
+        )
+    assert set(statuses.values()) == {FINISHED}
+    assert "1 run lost their agents" in place.said
+
+
+def test_students_wait_for_the_jobs_of_their_teachers(place: Place):
+    teacher, other = job(1), job(2)
+    student = job(3, needs=(teacher,))
+    place.execute([student, other, teacher], detach=True)
+    submission = place.submission()
+    assert [submission.group_of(each.run_id) for each in (teacher, other, student)] == ["g1", "g2", "g3"]
+    texts = {name: (submission.folder / f"{name}.0.sh").read_text() for name in submission.groups}
+    assert [name for name, text in texts.items() if "--dependency=afterany:101\n" in text] == ["g3"]
+
+
+def test_lost_teachers_are_submitted_again_before_their_students(place: Place):
+    teacher = job(1)
+    student = job(2, needs=(teacher,))
+    statuses = place.execute(
+        [student, teacher],
+        lambda: (place.begin("101", teacher), place.slurm.end("101", "NODE_FAIL")),
+        gone(place, "102"),
+        resubmitted(place, "104"),
+        lambda: place.finish(teacher, student),
+    )
+    assert set(statuses.values()) == {FINISHED}
+    assert place.submission().job_ids() == {"g1.0": "101", "g2.0": "102", "g1.1": "103", "g2.1": "104"}
+    assert "--dependency=afterany:103\n" in (place.submission().folder / "g2.1.sh").read_text()
+    assert "vain" not in place.said.split("the runs they need had not ended")[1]
+
+
+def test_a_teacher_of_another_submission_is_waited_for_too(place: Place):
+    teacher = job(1)
+    place.execute([teacher], detach=True)
+    place.execute([teacher, job(2, needs=(teacher,))], detach=True)
+    second = submissions(place.runs_dir)[1]
+    assert "--dependency=afterany:101\n" in (second.folder / "g1.0.sh").read_text()
+
+
+def test_students_are_not_submitted_again_while_a_dying_process_still_holds_their_teacher(place: Place):
+    teacher = job(1)
+    student = job(2, needs=(teacher,))
+    claims = Claims(place.runs_dir)
+
+    def looked_at_often() -> bool:
+        return len(place.slurm.calls("sacct")) >= 6
+
+    statuses = place.execute(
+        [student, teacher],
+        lambda: (claims.take(teacher.run_id), place.slurm.end("101"), place.slurm.end("102")),
+        looked_at_often,
+        lambda: len(place.slurm.calls("sbatch")) == 2 and claims.release(teacher.run_id),
+        resubmitted(place, "104"),
+        lambda: place.finish(teacher, student),
+    )
+    assert set(statuses.values()) == {FINISHED}
+    assert "--dependency=afterany:103\n" in (place.submission().folder / "g2.1.sh").read_text()
+
+
+def test_students_of_a_failed_teacher_fail_without_being_submitted_again(place: Place):
+    teacher = job(1)
+    student = job(2, needs=(teacher,))
+
+    def fails() -> None:
+        place.begin("101", teacher)
+        folder = place.runs_dir / teacher.run_id
+        with (folder / "events.jsonl").open("a") as file:
+            file.write('{"kind": "failed", "time_s": 9e9, "message": "no"}\n')
+        place.slurm.end("101", "COMPLETED")
+
+    statuses = place.execute([student, teacher], fails, gone(place, "102"))
+    assert set(statuses.values()) == {FAILED}
+    assert len(place.slurm.calls("sbatch")) == 2
+    assert f"{teacher.run_id}, which it needs, failed" in place.events(student, "failed")[0]["message"]
+
+
+def test_students_of_a_cancelled_teacher_are_left_with_it(place: Place):
+    teacher = job(1)
+    student = job(2, needs=(teacher,))
+    statuses = place.execute(
+        [student, teacher],
+        lambda: (place.begin("101", teacher), place.slurm.end("101", "CANCELLED by 0")),
+        lambda: "left for another" in place.said and place.slurm.end("102", "COMPLETED"),
+    )
+    assert set(statuses.values()) == {INTERRUPTED}
+    assert len(place.slurm.calls("sbatch")) == 2
+    assert place.events(student, "failed") == []
+
+
+def test_a_run_that_failed_under_living_agents_is_submitted_anew(place: Place):
+    bad, good = job(1), job(2)
+    place.execute([bad, good], detach=True)
+    place.begin("101", bad)
+    (place.runs_dir / bad.run_id / "events.jsonl").open("a").write('{"kind": "failed", "time_s": 9e9}\n')
+    place.execute([bad, good], detach=True)
+    assert [each.run_ids() for each in submissions(place.runs_dir)][1] == (bad.run_id,)
+
+
+def test_a_cancelled_run_is_interrupted_and_the_next_command_wants_it_again(place: Place):
+    run = job(1)
+
+    def cancel() -> None:
+        place.begin("101", run)
+        request_cancel(folder_of(place, run), by="me@here")
+        place.slurm.end("101", "COMPLETED")
+
+    assert place.execute([run], cancel) == {run.run_id: INTERRUPTED}
+    assert "cancelled" in place.said
+    place.execute([run], detach=True)
+    assert not (place.runs_dir / run.run_id / "cancel").exists()
+    assert place.slurm.arrays() == ["102"]
+
+
+def folder_of(place: Place, run):
+    from harness.study.records import RunFolder
+
+    return RunFolder(place.runs_dir / run.run_id)
+
+
+def test_ctrl_c_leaves_the_jobs_alone(place: Place):
+    run = job(1)
+    statuses = place.execute([run], lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert statuses == {run.run_id: INTERRUPTED}
+    assert place.slurm.arrays() == ["101"]
+    assert not place.submission().is_closed
+
+
+def test_what_sbatch_refuses_is_one_error_that_names_the_cluster_file(place: Place):
+    place.slurm.says("sbatch.says", "sbatch: error: invalid partition specified: gpuu\n")
+    with pytest.raises(StudyError, match=r"my_cluster\.yaml: not accepted: .*invalid partition .*gpuu"):
+        place.execute([job(1)], detach=True)
+    assert place.submission().is_closed
+    assert list(place.submission().folder.glob("*.sh")) == []
+
+
+def test_where_one_of_several_groups_is_refused_the_others_run(place: Place):
+    small = Resources(partition="tiny")
+    shape = Shape(match={"model": ("sleep",)}, resources=small)
+    place.cluster = Cluster(path="my_cluster.yaml", resources=Resources(partition="gpuu"), shapes=(shape,))
+    place.slurm.says("refused", "partition=gpuu")
+    bad, good = job(1), job(2, "sleep", time_s=1)
+    student = job(3, "sleep", needs=(bad,), time_s=1)
+    statuses = place.execute([bad, good, student], lambda: place.finish(good))
+    assert statuses == {bad.run_id: INTERRUPTED, good.run_id: FINISHED, student.run_id: INTERRUPTED}
+    assert "Invalid partition (my_cluster.yaml)" in place.said
+    assert len(place.slurm.calls("sbatch")) == 2
+
+
+def test_a_command_inside_a_job_hands_nothing_of_that_job_to_the_new_ones(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("SLURM_CONF", "SLURM_JOB_ID", "SLURM_MEM_PER_NODE", "SBATCH_JOB_NAME", "SBATCH_ACCOUNT"):
+        monkeypatch.setenv(name, "of the job")
+    place.execute([job(1)], detach=True)
+    said = (place.slurm.path / "sbatch.env").read_text()
+    assert said == "SBATCH_ACCOUNT=of the job\nSLURM_CONF=of the job\n"
+
+
+def test_a_limit_on_submitted_tasks_means_fewer_agents(place: Place):
+    place.slurm.says("most_tasks", "5")
+    jobs = [job(seed) for seed in range(16)]
+    place.execute(jobs, detach=True)
+    assert len(place.slurm.queue()) == 4
+    assert place.submission().chunks()["g1.0"]["tasks"] == 4
+
+
+def test_more_agents_than_an_array_may_have_are_several_arrays(place: Place, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("harness.scheduling.slurm_submit.SURE_MAX_ARRAY_SIZE", 3)
+    place.slurm.says("max_array_size", "4")
+    scheduler = place.scheduler(at_most=9, detach=True)
+    scheduler.execute([job(seed) for seed in range(20)], lambda *_: "", lambda _: None)
+    assert [row[0] for row in place.slurm.queue()] == ["101"] * 4 + ["102"] * 4 + ["103"]
+    assert place.slurm.calls("scontrol") == ["show config"]
+    assert place.submission().job_ids() == {"g1.0": "101", "g1.1": "102", "g1.2": "103"}
+
+
+def test_an_sbatch_whose_answer_is_lost_is_found_in_the_queue(place: Place):
+    run = job(1)
+    place.slurm.says("sbatch.ends", "sbatch: error: Batch job submission failed: Socket timed out\n")
+    statuses = place.execute(
+        [run],
+        lambda: place.submission().job_ids() == {"g1.0": "101"},
+        lambda: place.finish(run),
+    )
+    assert statuses == {run.run_id: FINISHED}
+    assert len(place.slurm.calls("sbatch")) == 1
+    assert "Slurm does not answer" in place.said
+    assert "taken over" in place.said
+
+
+def test_where_slurm_is_down_the_runs_are_submitted_once_it_is_back(place: Place):
+    run = job(1)
+    place.slurm.says("sbatch.says", "sbatch: error: Unable to contact slurm controller\n")
+    statuses = place.execute(
+        [run],
+        lambda: place.slurm.takes_back("sbatch.says"),
+        resubmitted(place, "101"),
+        lambda: place.finish(run),
+    )
+    assert statuses == {run.run_id: FINISHED}
+    assert "vain" not in place.said
+
+
+def test_a_submission_of_which_nothing_is_left_is_closed(place: Place):
+    run, last = job(1), job(2)
+    place.cluster = replace(
+        place.cluster, shapes=(Shape(match={"model": ("sleep",)}, resources=Resources(cpus=2)),)
+    )
+    place.execute([run], detach=True)
+    other = job(3, "sleep", time_s=1)
+    place.execute(
+        [run, last, other],
+        lambda: (place.finish(run), place.slurm.end("101")),
+        lambda: submissions(place.runs_dir)[0].is_closed,
+        lambda: place.finish(last, other),
+    )
+    assert [each.is_closed for each in submissions(place.runs_dir)] == [True, False]
+
+
+def test_the_jobs_of_another_user_are_not_ours_to_judge(place: Place, monkeypatch: pytest.MonkeyPatch):
+    run = job(1)
+    place.execute([run], detach=True)
+    place.slurm.end("101")
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    place.execute([run], detach=True)
+    assert not submissions(place.runs_dir)[0].is_closed

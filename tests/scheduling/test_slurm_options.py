@@ -1,0 +1,166 @@
+"""`harness run --on slurm` from the command line, where Slurm's commands are played by scripts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import cli
+from harness.scheduling.local import LocalSettings
+from harness.study.records import write_json
+from tests.end_to_end.workplace import TINY
+from tests.scheduling.fake_slurm import FakeSlurm
+
+
+class NoMirror:
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    shutil.copy(TINY, folder)
+    (folder / "cluster.yaml").write_text("partition: main\nmemory_gb: 2\ntime: 10min\n")
+    monkeypatch.setattr("harness.tracking.live.LiveMirror", NoMirror)  # MLflow takes seconds to begin
+    for name in ("HARNESS_RUNS", "HARNESS_DATA", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    return FakeSlurm(tmp_path / "slurm", monkeypatch)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_dry_run_prints_every_script_and_writes_and_submits_nothing(
+    here: Path, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+):
+    before = files(here)
+    assert (
+        cli.main(["run", "tiny.yaml", "--on", "slurm", "--cluster", "cluster.yaml", "--dry-run"]) == cli.DONE
+    )
+    output = capsys.readouterr().out
+    assert [line for line in output.splitlines() if line.startswith("# g")] == [
+        "# g1: 2 runs, 2 agents",
+        "# g2: 2 runs, 2 agents",
+        "# g3: 2 runs, 2 agents",
+    ]
+    assert output.count("#SBATCH --partition=main\n") == 3
+    assert output.count("#SBATCH --mem=2GB\n") == 3
+    assert files(here) == before
+    assert slurm.calls("sbatch") == []
+
+
+def test_detached_it_submits_and_leaves(here: Path, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]):
+    command = ["run", "tiny.yaml", "--on", "slurm", "--cluster", "cluster.yaml", "--at-most", "3", "--detach"]
+    assert cli.main(command) == cli.DONE
+    said = capsys.readouterr()
+    assert "harness status" in said.out
+    assert [row[0] for row in slurm.queue()] == ["101", "102", "103"]
+    assert cli.main(command) == cli.DONE
+    assert len(slurm.calls("sbatch")) == 3
+    assert "6 runs in the queue already (job 101, 102, 103)" in capsys.readouterr().err
+
+
+def test_ctrl_c_detaches_with_exit_code_3_and_says_that_the_jobs_go_on(
+    here: Path, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+):
+    def interrupt_when_submitted() -> None:
+        while len(slurm.calls("sbatch")) < 3:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt_when_submitted).start()
+    assert cli.main(["run", "tiny.yaml", "--on", "slurm", "--cluster", "cluster.yaml"]) == cli.INTERRUPTED
+    said = capsys.readouterr().err
+    assert "jobs that were submitted go on" in said
+    assert "starting Slurm jobs for 6 runs" in said
+    assert len(slurm.queue()) == 6
+
+
+def test_when_all_runs_have_ended_it_is_done(here: Path, slurm: FakeSlurm):
+    def finish() -> None:
+        submitted = here / "runs" / ".submissions"
+        while len(slurm.calls("sbatch")) < 3:
+            time.sleep(0.01)
+        (lines,) = submitted.glob("*/runs.jsonl")
+        for line in lines.read_text().splitlines():
+            if '"run_id"' in line:
+                run_id = line.split('"run_id": "')[1][:32]
+                write_json(here / "runs" / run_id / "summary.json", {"status": "diverged", "metrics": {}})
+
+    threading.Thread(target=finish).start()
+    assert cli.main(["run", "tiny.yaml", "--on", "slurm", "--no-report"]) == cli.DONE
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cluster", "cluster.yaml"], "--cluster: only with --on slurm"),
+        (["--at-most", "3"], "--at-most: only with --on slurm"),
+        (["--dry-run"], "--dry-run: only with --on slurm"),
+        (["--on", "inline", "--detach"], "--detach: only with --on slurm"),
+        (
+            ["--on", "slurm", "--workers", "2"],
+            "--workers: on Slurm, the cluster file says it:",
+        ),
+        (["--on", "slurm", "--processes", "2"], "--processes: on Slurm, the cluster file says it: processes"),
+        (["--on", "slurm", "--cluster", "clustr.yaml"], "clustr.yaml: no such file"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_before_anything_is_started(
+    here: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+):
+    before = files(here)
+    assert cli.main(["run", "tiny.yaml", *options]) == cli.USAGE_ERROR
+    assert said in capsys.readouterr().err
+    assert files(here) == before
+
+
+def test_processes_of_a_run_are_the_machines_and_leave_room_for_fewer_workers(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = []
+
+    class Seen:
+        def __init__(self, settings: LocalSettings) -> None:
+            made.append(settings)
+
+        def warm_up(self) -> None:
+            pass
+
+        def execute(self, *_: object) -> dict[str, str]:
+            return {"a run": "interrupted"}
+
+    monkeypatch.setattr("harness.scheduling.local.Local", Seen)
+    monkeypatch.setattr("harness.scheduling.machines.default_workers", lambda *_: 5)
+    assert cli.main(["run", "tiny.yaml", "--processes", "2"]) == cli.INTERRUPTED
+    assert (made[0].machine.processes, made[0].workers) == (2, 2)
+
+
+def test_a_partition_that_does_not_exist_is_one_error_that_names_the_file(
+    here: Path, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+):
+    slurm.says("sbatch.says", "sbatch: error: invalid partition specified: main\n")
+    assert cli.main(["run", "tiny.yaml", "--on", "slurm", "--cluster", "cluster.yaml"]) == cli.USAGE_ERROR
+    said = capsys.readouterr().err
+    assert "cluster.yaml: not accepted: sbatch: error: invalid partition specified: main" in said
+    assert "Traceback" not in said
