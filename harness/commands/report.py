@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,10 @@ from harness.study.records import read_json
 from harness.study.spec import canonical_json
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from harness.analysis.findings import Settings
+    from harness.reporting import ReportInput
 
 
 def main(args: argparse.Namespace) -> int:
@@ -28,8 +33,7 @@ def main(args: argparse.Namespace) -> int:
 
 def write_report(plan: Plan, place: Workspace, out_dir: Path) -> str:
     """Write every format into `out_dir` and say so."""
-    from harness.analysis import analyse
-    from harness.reporting import ReportInput, render
+    from harness.reporting import render
     from harness.tracking.collect import collect
 
     records, curves = collect(place.store(), study=plan.study, size=plan.size)
@@ -37,17 +41,30 @@ def write_report(plan: Plan, place: Workspace, out_dir: Path) -> str:
     records = records[records["run_id"].isin(wanted)].reset_index(drop=True)
     curves = curves[curves["run_id"].isin(wanted)].reset_index(drop=True)
     records["reason"] = records["error"]  # why a run failed, in the words of the analysis
-    findings = analyse(plan, records, curves, settings_of(plan))
-    report = ReportInput(
-        findings=findings,
+    software = {"harness": __version__, "drawn_with": drawn_with(), "inputs": inputs_digest(plan, place)}
+    render(report_input(plan, records, curves, software), out_dir)
+    return f"report: {out_dir / 'report.md'} (.html, .pdf, .json; tables, figures and raw records beside)"
+
+
+def report_input(
+    plan: Plan, records: DataFrame, curves: DataFrame, software: Mapping[str, Any]
+) -> ReportInput:
+    """The one way from records to a report: `harness report` and `harness verify` both go it.
+
+    software: what of the provenance is not in the records.
+    """
+    from harness.analysis import analyse
+    from harness.reporting import ReportInput
+    from harness.reporting.raw import raw_digest
+
+    return ReportInput(
+        findings=analyse(plan, records, curves, settings_of(plan)),
         plan=plan,
         records=records,
         curves=curves,
-        provenance=_provenance(plan, place, records),
+        provenance={**software, **_ran_with(records), "records": raw_digest(records, curves)},
         title=plan.header.get("title") or plan.study.replace("_", " ").capitalize(),
     )
-    render(report, out_dir)
-    return f"report: {out_dir / 'report.md'} (.html, .pdf, .json; tables and figures beside)"
 
 
 def settings_of(plan: Plan) -> Settings:
@@ -77,13 +94,14 @@ def inputs_digest(plan: Plan, place: Workspace) -> str:
     return sha.hexdigest()
 
 
-def _provenance(plan: Plan, place: Workspace, records: Any) -> dict[str, Any]:
+def drawn_with() -> list[str]:
+    """The packages whose versions decide the bytes of figures and of the PDF."""
+    return [f"{name} {version(name)}" for name in ("matplotlib", "typst")]
+
+
+def _ran_with(records: DataFrame) -> dict[str, list[str]]:
     def distinct(column: str) -> list[str]:
         values = records[column].dropna() if column in records else []
         return sorted({f"{value:g}" if isinstance(value, float) else str(value) for value in values})
 
-    return {
-        "harness": __version__,
-        "inputs": inputs_digest(plan, place),
-        **{column: distinct(column) for column in ("torch", "device", "threads", "data", "data_fingerprint")},
-    }
+    return {column: distinct(column) for column in ("torch", "device", "threads", "data", "data_fingerprint")}

@@ -17,20 +17,32 @@ from harness.reporting.markdown import to_markdown
 from harness.reporting.outline import outline
 from harness.reporting.pdf import to_pdf
 from harness.reporting.places import place_labels
+from harness.reporting.raw import raw_files
 from harness.reporting.sections.claims import claims_table
 from harness.reporting.sections.results import main_table
 from harness.reporting.sections.speed import speed_table
 
-OWN_FOLDERS = ("tables", "figures")  # replaced as a whole, so that no file of an older report stays behind
+OWN_FOLDERS = (
+    "tables",
+    "figures",
+    "data",
+)  # replaced as a whole, so that no file of an older report stays behind
 
 
 def render(report: ReportInput, out_dir: Path) -> list[Path]:
-    """Write report.{md,html,pdf,json}, tables/*.{csv,tex}, figures/*.{svg,png}; return the paths, sorted.
+    """Write report.{md,html,pdf,json}, tables/*.{csv,tex}, figures/*.{svg,png} and the raw records (data/*).
+
+    Returns: their paths, sorted.
 
     Everything is written to a draft folder beside `out_dir` first: an error leaves the old report whole.
     """
     pictures = draw_all(report)
-    files = {**_texts(report, pictures), **_tables(report), **_figures(pictures)}
+    files = {
+        **_texts(report, pictures),
+        **_tables(report),
+        **_figures(pictures),
+        **raw_files(report.records, report.curves),
+    }
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".draft-", dir=out_dir) as name:
         draft = Path(name)

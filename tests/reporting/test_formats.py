@@ -114,6 +114,13 @@ def test_html_ids_are_unique_and_every_reference_has_its_target(page):
     assert targets <= set(ids)
 
 
+def test_every_table_is_a_region_with_a_name_of_its_own(page):
+    """What axe calls landmark-unique: a screen reader lists regions by name."""
+    names = [a["aria-label"] for _, a in read(page).tags if a.get("role") == "region"]
+    assert len(names) > 5
+    assert len(set(names)) == len(names)
+
+
 def test_every_figure_has_an_alternative_text_made_from_its_numbers(report, page):
     pictures = draw_all(only_table(report, "table5"))
     forest = next(picture for picture in pictures if picture.key == "table5_effects")

@@ -1,0 +1,186 @@
+"""`harness verify`: compute every number of a report again from its raw records, and compare every byte.
+
+Where the run folders are here too, the records are compared with them first: then every number is followed
+back to what the runs themselves wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli import DONE, SOME_FAILED
+from harness.commands.differences import differences, numbers_in
+from harness.commands.report import drawn_with, inputs_digest, report_input
+from harness.commands.workspace import Workspace, load_plan, workspace
+from harness.study.plan import Plan
+from harness.study.problems import Problem, StudyError
+from harness.study.records import ENDED, RunFolder
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+DRAWN = (".pdf", ".svg", ".png", ".html")  # their bytes depend on the versions of the drawing packages
+FOLDERS = ("tables", "figures", "data")
+SHOWN = 20  # differences
+COMPARED = ("top1", "top5", "loss", "train_loss", "params", "macs", "steps", "images_seen", "test_images")
+
+
+@dataclass(slots=True)
+class Verification:
+    """What came of one report."""
+
+    wrong: list[str] = field(default_factory=list)
+    files: int = 0
+    numbers: int = 0
+    runs: int = 0
+    runs_here: int = 0  # whose folders are on this machine
+    notes: list[str] = field(default_factory=list)
+
+
+def main(args: argparse.Namespace) -> int:
+    place = workspace(args)
+    exit_code = DONE
+    for folder in args.reports:
+        result = verify(folder, args, place)
+        for text in result.wrong[:SHOWN]:
+            print(f"  {text}")
+        if len(result.wrong) > SHOWN:
+            print(f"  and {len(result.wrong) - SHOWN} more")
+        for text in result.notes:
+            print(f"  note: {text}")
+        print(f"{folder}: {_verdict(result)}", flush=True)
+        exit_code = SOME_FAILED if result.wrong else exit_code
+    return exit_code
+
+
+def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verification:
+    """One report folder.
+
+    Raises:
+        StudyError: it is no report, its study is not found, or its records are missing or damaged.
+    """
+    from harness.reporting import render
+    from harness.reporting.raw import read_raw
+
+    report = _read_report(folder)
+    plan = _plan_of(report, args, place, folder)
+    records, curves = read_raw(folder)
+    result = Verification(runs=len(records))
+    _compare_runs(records, curves, place, result)
+    software = {key: report["provenance"].get(key) for key in ("harness", "drawn_with", "inputs")}
+    same_software = software["drawn_with"] == drawn_with()
+    if result.runs_here == len(plan.runs) and inputs_digest(plan, place) != software["inputs"]:
+        result.wrong.append("report.json: provenance.inputs is not the digest of the run folders here")
+    with tempfile.TemporaryDirectory() as name:
+        again = Path(name)
+        render(report_input(plan, records, curves, software), again)
+        _compare_files(folder, again, result, drawn=same_software)
+    if not same_software:
+        was, here = software["drawn_with"] or ["unknown versions"], drawn_with()
+        result.notes.append(f"figures, PDF and HTML not compared: drawn with {was}, here are {here}")
+    return result
+
+
+def _read_report(folder: Path) -> dict[str, Any]:
+    path = folder / "report.json"
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(report["provenance"], dict)
+        assert isinstance(report["header"]["smoke"], bool)
+        return report
+    except FileNotFoundError:
+        raise StudyError([Problem(str(path), 0, "is not there; give the folder of a report")]) from None
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise StudyError([Problem(str(path), 0, f"is not a report: {error or 'a key is missing'}")]) from None
+
+
+def _plan_of(report: dict[str, Any], args: argparse.Namespace, place: Workspace, folder: Path) -> Plan:
+    """The plan as the study says it today; if that has changed, the differences show it."""
+    study = args.study or Path("studies") / f"{report['study']}.yaml"
+    if not study.exists():
+        text = f"its study {study} is not there; name the file with --study"
+        raise StudyError([Problem(str(folder), 0, text)])
+    seeds = len(report["findings"]["seeds"])
+    how = Namespace(study=study, size=report["size"], seeds=seeds, smoke=report["header"]["smoke"])
+    return load_plan(how, place)
+
+
+def _compare_runs(records: DataFrame, curves: DataFrame, place: Workspace, result: Verification) -> None:
+    """The records against the folders of those runs that are here."""
+    points = {str(run_id): frame for run_id, frame in curves.groupby("run_id")}
+    for row in records.to_dict("records"):
+        folder = place.folder(row["run_id"])
+        summary = folder.read_summary()
+        if summary is None or row["status"] not in ENDED:
+            continue
+        result.runs_here += 1
+        result.wrong += [
+            f"data/runs.jsonl: run {folder.run_id}: {text}" for text in _run_differences(row, summary, folder)
+        ]
+        if folder.run_id in points:
+            result.wrong += [
+                f"data/curves.csv: run {folder.run_id}: {text}"
+                for text in _curve_differences(points[folder.run_id], folder)
+            ]
+
+
+def _run_differences(row: Mapping[Any, Any], summary: Mapping[str, Any], folder: RunFolder) -> Iterator[str]:
+    found = {**summary, **summary.get("metrics", {})}
+    for name in COMPARED:
+        if not _same(row.get(name), found.get(name)):
+            yield f"{name} is {row.get(name)}, its folder has {found.get(name)}"
+    bits = folder.predictions.read_bytes() if folder.predictions.exists() else None
+    if bits != row.get("predictions"):
+        yield "predictions differ from its folder's"
+
+
+def _curve_differences(own: DataFrame, folder: RunFolder) -> Iterator[str]:
+    lines = {event["step"]: event for event in folder.read_events() if event["kind"] == "epoch"}
+    for point in own.to_dict("records"):
+        line = lines.get(point["step"], {})
+        for name in ("val_top1", "train_loss"):
+            if not _same(point[name], line.get(name)):
+                yield f"step {point['step']}: {name} is {point[name]}, its folder has {line.get(name)}"
+
+
+def _same(recorded: Any, found: Any) -> bool:
+    """Absent numbers are None or NaN in a frame, None in a folder."""
+    absent = recorded is None or recorded != recorded
+    return found is None if absent else bool(found == recorded)
+
+
+def _compare_files(folder: Path, again: Path, result: Verification, *, drawn: bool) -> None:
+    names = {str(path.relative_to(again)) for path in again.rglob("*") if path.is_file()}
+    own = [path for name in FOLDERS for path in (folder / name).rglob("*") if path.is_file()]
+    result.wrong += [
+        f"{path.relative_to(folder)}: is not a file of this report"
+        for path in sorted(own)
+        if str(path.relative_to(folder)) not in names
+    ]
+    for name in sorted(names):
+        if not drawn and name.endswith(DRAWN):
+            continue
+        path = folder / name
+        if not path.is_file():
+            result.wrong.append(f"{name}: is missing")
+            continue
+        was, now = path.read_bytes(), (again / name).read_bytes()
+        result.files += 1
+        result.numbers += numbers_in(name, now)
+        if was != now:
+            result.wrong += [f"{name}: {text}" for text in differences(name, was, now)]
+
+
+def _verdict(result: Verification) -> str:
+    places = f"{result.runs_here} of {result.runs} runs compared with their folders"
+    if not result.runs_here:
+        places = f"computed from the records of {result.runs} runs (no run folder is here)"
+    what = f"{result.files} files, {result.numbers:,} numbers; {places}"
+    return f"{len(result.wrong)} differences; {what}" if result.wrong else f"verified: {what}"

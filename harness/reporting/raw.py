@@ -1,0 +1,106 @@
+"""The records a report was written from, kept beside it, so that anybody can compute its numbers again.
+
+data/runs.jsonl    first line: the columns and their kinds; then one line per run, predictions in base64
+data/curves.csv    one line per point of a learning curve
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.study.problems import Problem, StudyError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SCHEMA_VERSION = 1
+RUNS, CURVES = "data/runs.jsonl", "data/curves.csv"
+BITS = "predictions"  # the only column of bytes: one bit per test image
+KINDS = {"i": "int64", "u": "int64", "f": "float64", "b": "bool"}  # of numpy; everything else is text
+
+
+def raw_files(records: DataFrame, curves: DataFrame) -> dict[str, bytes]:
+    """Both files. Numbers are written so that reading gives the same bits."""
+    runs = records.sort_values("run_id", kind="stable")
+    header = {"schema": SCHEMA_VERSION, "runs": _kinds(runs), "curves": _kinds(curves)}
+    lines = [header, *(_line(row) for row in runs.to_dict("records"))]
+    text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
+    order = [name for name in ("run_id", "step", "epoch") if name in curves]
+    points = curves.sort_values(order, kind="stable")
+    return {RUNS: text.encode(), CURVES: points.to_csv(index=False, lineterminator="\n").encode()}
+
+
+def raw_digest(records: DataFrame, curves: DataFrame) -> str:
+    """One hash over both files: the report shows it, so that an edited record is seen."""
+    sha = hashlib.sha256()
+    for _, content in sorted(raw_files(records, curves).items()):
+        sha.update(content)
+    return sha.hexdigest()
+
+
+def read_raw(folder: Path) -> tuple[DataFrame, DataFrame]:
+    """The frames (records, curves) as `raw_files` was given them, rows ordered by run and step.
+
+    Raises:
+        StudyError: a file is missing or damaged; which, and in which line.
+    """
+    import pandas as pd
+
+    header, rows = _read_lines(folder / RUNS)
+    records = pd.DataFrame(rows, columns=list(header["runs"]))
+    curves = _read_csv(folder / CURVES, header["curves"])
+    return _typed(records, header["runs"]), curves
+
+
+def _kinds(frame: DataFrame) -> dict[str, str]:
+    return {str(name): KINDS.get(dtype.kind, "text") for name, dtype in frame.dtypes.items()}
+
+
+def _line(row: Mapping[Any, Any]) -> dict[str, Any]:
+    out = {}
+    for name, value in row.items():
+        if isinstance(value, bytes):
+            value = base64.b64encode(value).decode()
+        out[str(name)] = None if value is None or value != value else value  # NaN is not equal to itself
+    return out
+
+
+def _read_lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    number = 1
+    try:
+        parsed = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            row = json.loads(line)
+            if number > 1 and row.get(BITS) is not None:
+                row[BITS] = base64.b64decode(row[BITS], validate=True)
+            parsed.append(row)
+        if parsed[0]["schema"] != SCHEMA_VERSION:
+            raise ValueError(f"is of schema {parsed[0]['schema']}, this version reads {SCHEMA_VERSION}")
+        return parsed[0], parsed[1:]
+    except FileNotFoundError:
+        text = "is not there: the report is of an older version; `harness report` writes it again"
+        raise StudyError([Problem(str(path), 0, text)]) from None
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise StudyError([Problem(str(path), number, f"is damaged: {error}")]) from None
+
+
+def _read_csv(path: Path, kinds: Mapping[str, str]) -> DataFrame:
+    import pandas as pd
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        types = {name: "str" if kind == "text" else "float64" for name, kind in kinds.items()}
+        frame = pd.read_csv(io.StringIO(text), dtype=types, float_precision="round_trip")  # type: ignore[arg-type]
+        return _typed(frame[list(kinds)], kinds)
+    except (OSError, ValueError, KeyError) as error:
+        raise StudyError([Problem(str(path), 0, f"cannot be read: {error}")]) from None
+
+
+def _typed(frame: DataFrame, kinds: Mapping[str, str]) -> DataFrame:
+    return frame.astype({name: kind for name, kind in kinds.items() if kind != "text"})

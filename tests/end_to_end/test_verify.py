@@ -1,0 +1,129 @@
+"""`harness verify` says whether every number of a report follows from its raw records."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.workplace import ROOT, Workplace
+
+COMMITTED = "batch_norm_mnist"  # the smallest; `make verify` does them all
+
+
+def verify(place: Workplace, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return place.call("verify", "reports/tiny", "--study", "tiny.yaml", *arguments)
+
+
+def edit_one_digit(path: Path, marked: str) -> None:
+    """The last digit of the first match of `marked`, one up."""
+    text = path.read_text()
+    found = re.search(marked, text)
+    assert found, marked
+    at = found.end() - 1
+    path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+
+
+def test_a_report_follows_from_its_records_and_they_from_the_run_folders(copy: Workplace):
+    done = verify(copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"reports/tiny: verified: \d+ files, [\d,]+ numbers; 6 of 6 runs compared", done.stdout)
+
+
+def test_without_the_run_folders_it_is_computed_from_the_records_beside_the_report(copy: Workplace):
+    shutil.rmtree(copy.runs_dir)
+    done = verify(copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "computed from the records of 6 runs (no run folder is here)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "marked"),
+    [
+        ("report.md", r"\d\.\d\d"),
+        ("report.html", r">\d\d\.\d"),
+        ("report.json", r'"mean": \d+\.\d'),
+        ("report.json", r'"torch": \[\s+"\d'),
+        ("tables/only.csv", r",\d\d"),
+        ("tables/only.tex", r"\d\.\d"),
+        ("data/runs.jsonl", r'"top1": \d\d'),
+        ("data/runs.jsonl", r'"started_s": \d+'),
+        ("data/curves.csv", r"\d\.\d\d\d"),
+    ],
+)
+def test_one_edited_digit_is_found_without_the_runs_and_its_file_named(
+    copy: Workplace, name: str, marked: str
+):
+    shutil.rmtree(copy.runs_dir)
+    edit_one_digit(copy.report_dir / name, marked)
+    done = verify(copy)
+    assert done.returncode == 1, done.stdout
+    assert "differences; " in done.stdout
+    if not name.startswith("data/"):
+        assert f"  {name}: " in done.stdout
+
+
+def test_an_edited_record_is_followed_back_to_its_run(copy: Workplace):
+    edit_one_digit(copy.report_dir / "data/runs.jsonl", r'"top1": \d\d')
+    done = verify(copy)
+    assert done.returncode == 1
+    assert re.search(r"data/runs.jsonl: run \w+: top1 is [\d.]+, its folder has [\d.]+", done.stdout)
+
+
+def test_a_changed_bit_of_the_predictions_of_a_run_is_found(copy: Workplace):
+    folder = next(folder for folder in copy.folders() if folder.predictions.exists())
+    bits = bytearray(folder.predictions.read_bytes())
+    bits[0] ^= 1
+    folder.predictions.write_bytes(bytes(bits))
+    done = verify(copy)
+    assert done.returncode == 1
+    assert f"run {folder.run_id}: predictions differ from its folder's" in done.stdout
+
+
+def test_a_missing_and_a_foreign_file_are_found(copy: Workplace):
+    (copy.report_dir / "tables" / "only.csv").unlink()
+    (copy.report_dir / "figures" / "more.svg").write_text("<svg/>")
+    done = verify(copy)
+    assert "tables/only.csv: is missing" in done.stdout
+    assert "figures/more.svg: is not a file of this report" in done.stdout
+
+
+def test_a_report_drawn_by_other_versions_is_compared_but_for_its_pictures(copy: Workplace):
+    path = copy.report_dir / "report.json"
+    report = json.loads(path.read_text())
+    report["provenance"]["drawn_with"] = ["matplotlib 1.0", "typst 0.1"]
+    path.write_text(json.dumps(report, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+    (copy.report_dir / "report.pdf").write_bytes(b"another PDF")
+    done = verify(copy)
+    assert "report.pdf" not in done.stdout
+    assert "figures, PDF and HTML not compared: drawn with" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda folder: (folder / "report.json").unlink(), "is not there; give the folder of a report"),
+        (lambda folder: (folder / "report.json").write_text("{"), "is not a report"),
+        (lambda folder: shutil.rmtree(folder / "data"), "`harness report` writes it again"),
+        (lambda folder: (folder / "data/runs.jsonl").write_text('{"schema": 1}\n3\n'), "jsonl:2: is damaged"),
+        (lambda folder: (folder / "data/curves.csv").write_text("a,b\n"), "curves.csv: cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_damaged_report_is_one_sentence(copy: Workplace, damage, says):
+    damage(copy.report_dir)
+    done = verify(copy)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_committed_report_is_verified_from_a_clean_clone():
+    command = [sys.executable, "-m", "harness.cli", "verify", f"reports/{COMMITTED}", "--runs", "none"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "verified: " in done.stdout
