@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StudyError as error:
         print(error, file=sys.stderr)
         count = len(error.problems)
-        print(f"{count} problem{'s' if count != 1 else ''}; nothing was started.", file=sys.stderr)
+        print(f"{count} problem{'s' if count != 1 else ''}; {error.consequence}.", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -36,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # e.g. `harness plan ... | head`
         sys.stderr.close()
         return DONE
+    except OSError as error:  # a full disk, a folder of another user, a file in place of a folder
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{where}{error.strerror or error}; mend that, and the same command goes on", file=sys.stderr)
+        return USAGE_ERROR
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,22 +51,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"harness {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = _study_command(commands, "run", "train what is missing, mirror it to MLflow, write the report")
-    run.add_argument("--on", choices=("local", "inline"), default="local", help="where runs are executed")
-    run.add_argument("--workers", type=_positive, metavar="K", help="workers (default: one per core)")
-    run.add_argument("--per-gpu", type=_positive, default=1, metavar="K", help="runs that share one GPU")
-    run.add_argument("--fast", action="store_true", help="GPU: fastest kernels instead of bit-identical ones")
-    run.add_argument("--no-report", action="store_true", help="train and mirror only")
-    _report_folder(run)
-
+    _run(commands)
     plan = _study_command(
         commands, "plan", "show every row, every unique run, and what they cost", several=True
     )
     _json_flag(plan)
-    status = _study_command(commands, "status", "show which runs are done, running, failed or missing")
-    _json_flag(status)
+    _looking(commands)
     report = _study_command(commands, "report", "write the report from the tracking store")
     _report_folder(report)
+    _verify(commands)
+    _audit(commands)
     _study_command(commands, "sync", "mirror the run folders into MLflow; rebuilds a deleted store")
     ui = commands.add_parser("ui", help="open the MLflow UI on 127.0.0.1")
     ui.add_argument("--port", type=_positive, default=5000)
@@ -74,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     _places(check)
 
     _listings(commands)
+    _agent(commands)
     return parser
 
 
@@ -92,6 +91,90 @@ def _study_command(
     parser.add_argument("--smoke", action="store_true", help="the smallest form of the study, to see it work")
     _places(parser)
     return parser
+
+
+def _verify(commands: argparse._SubParsersAction) -> None:
+    what = "compute every number of a report again from its raw records and compare every byte"
+    verify = commands.add_parser("verify", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    verify.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help="e.g. reports/bag_of_tricks")
+    verify.add_argument("--study", type=Path, metavar="FILE", help="its study (default: studies/<name>.yaml)")
+    _places(verify)
+
+
+def _run(commands: argparse._SubParsersAction) -> None:
+    run = _study_command(commands, "run", "train what is missing, mirror it to MLflow, write the report")
+    run.add_argument(
+        "--on", choices=("local", "inline", "slurm"), default="local", help="where runs are executed"
+    )
+    run.add_argument("--workers", type=_positive, metavar="K", help="workers (default: one per core)")
+    run.add_argument("--per-gpu", type=_positive, default=1, metavar="K", help="runs that share one GPU")
+    run.add_argument(
+        "--processes", type=_positive, default=1, metavar="W", help="processes that train one run together"
+    )
+    run.add_argument("--fast", action="store_true", help="GPU: fastest kernels instead of bit-identical ones")
+    run.add_argument("--no-report", action="store_true", help="train and mirror only")
+    _report_folder(run)
+    _on_slurm(run)
+
+
+def _on_slurm(run: argparse.ArgumentParser) -> None:
+    """What `--on slurm` may be told beside the cluster file."""
+    run.add_argument(
+        "--cluster",
+        type=Path,
+        metavar="FILE",
+        help="slurm: what jobs ask for (default: ~/.config/harness/cluster.yaml, where it is there)",
+    )
+    run.add_argument("--at-most", type=_positive, metavar="N", help="slurm: jobs at work at once")
+    run.add_argument("--dry-run", action="store_true", help="slurm: print the sbatch scripts, submit nothing")
+    run.add_argument("--detach", action="store_true", help="slurm: submit and do not wait")
+
+
+def _audit(commands: argparse._SubParsersAction) -> None:
+    what = "read published tables and say what they could, and could not, have detected"
+    audit = commands.add_parser("audit", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    audit.add_argument(
+        "tables", type=Path, nargs="+", metavar="TABLE", help="YAML or CSV; see docs/audits.md"
+    )
+    _json_flag(audit)
+
+
+def _looking(commands: argparse._SubParsersAction) -> None:
+    """What is asked, and told, while runs are under way: from any machine that sees the run folders."""
+    status = _study_command(commands, "status", "show every row's runs, the queue, time left and cost so far")
+    _json_flag(status)
+
+    cancel = _study_command(commands, "cancel", "stop unfinished runs; `harness run` goes on with them")
+    cancel.add_argument("--row", action="append", metavar="LABEL", help="only this row's (may be repeated)")
+    cancel.add_argument("--seed", action="append", type=int, metavar="N", help="only this seed's")
+    cancel.add_argument("--queued", action="store_true", help="only those that no process has at the moment")
+    _json_flag(cancel)
+
+    what = "tell the story of one run: attempts, checkpoints, why it stopped, its Slurm logs"
+    logs = commands.add_parser("logs", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    logs.add_argument("run", metavar="RUN", help="first characters of a run_id; with STUDY, a row's label")
+    logs.add_argument("study", type=Path, nargs="?", metavar="STUDY", help="the study that has the row")
+    logs.add_argument("--seed", type=int, metavar="N", help="which of the row's runs")
+    logs.add_argument("--size", default="mini", help="mini (default), gpu, paper")
+    logs.add_argument(
+        "--lines", type=_positive, default=20, metavar="N", help="of each Slurm log (default: 20)"
+    )
+    logs.set_defaults(seeds=None, smoke=False)
+    _json_flag(logs)
+    _places(logs)
+
+    what = "check this machine, its folders and services, and say how to mend what is not in order"
+    doctor = commands.add_parser("doctor", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    _json_flag(doctor)
+    _places(doctor)
+
+
+def _agent(commands: argparse._SubParsersAction) -> None:
+    about = "One task of a Slurm array: trains runs of a submission. Called by sbatch scripts, not by hand."
+    agent = commands.add_parser("agent", description=about)  # without help it is not listed
+    agent.add_argument("runs_dir", type=Path)
+    agent.add_argument("token")
+    agent.add_argument("group")
 
 
 def _listings(commands: argparse._SubParsersAction) -> None:

@@ -108,6 +108,7 @@ class ProgressDisplay:
         folder_of: FolderOf,
         *,
         gpus: int = 0,
+        workers: str = "workers",
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -121,7 +122,7 @@ class ProgressDisplay:
         self._reasons: dict[str, list[str]] = {}  # why runs failed -> their labels
         self._console = console or plain_console(stderr=True)
         animated = self._console.is_terminal and not self._console.is_dumb_terminal
-        start = f"starting workers for {_runs(self._tally.total)}"
+        self._start = start = f"starting {workers} for {_runs(self._tally.total)}"
         self._status = (
             self._console.status(Text(start), refresh_per_second=REFRESH_PER_S) if animated else None
         )
@@ -131,7 +132,7 @@ class ProgressDisplay:
             self._status.start()
         else:
             every = duration(PLAIN_LINE_EVERY_S)
-            self._say(f"starting workers for {_runs(self._tally.total)}; a line follows every {every}")
+            self._say(f"{self._start}; a line follows every {every}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,7 +140,8 @@ class ProgressDisplay:
             self._status.stop()
         for reason, labels in self._reasons.items():
             if len(labels) > 1:
-                self._say(f"failed for the same reason ({reason}): {_names(labels[1:])}")
+                first_line = reason.partition("\n")[0]
+                self._say(f"failed for the same reason ({first_line}): {_names(labels[1:])}")
         self._say(self.last_line())
 
     def watch(self, progress: Progress) -> None:
@@ -163,6 +165,8 @@ class ProgressDisplay:
         tally = self._tally
         parts = [f"{len(tally.ended)} of {_runs(tally.total)} ended{self._bad()}"]
         parts.append(f"{len(progress.running)} running, {progress.waiting} waiting")
+        if progress.queue:
+            parts.append(progress.queue)
         if tally.images_per_s is not None:
             parts.append(f"{tally.images_per_s:,.0f} img/s")
         if tally.left_s is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from harness.cli import DONE, INTERRUPTED, SOME_FAILED
 from harness.commands.plugins import store_plugins
@@ -26,40 +27,85 @@ from harness.study.problems import Problem, StudyError
 from harness.study.records import FAILED
 from harness.training.entry import run_one
 
+if TYPE_CHECKING:
+    from harness.scheduling.slurm import Slurm
+
 
 def main(args: argparse.Namespace) -> int:
+    _check_options(args)
     place = workspace(args)
     plan = load_plan(args, place)
     require_data(args, plan, place)
+    if args.dry_run:
+        print(plan_line(plan), file=sys.stderr)
+        print(_slurm(args, plan, place).scripts(_jobs(plan)), end="")
+        return DONE
     print(plan_line(plan), flush=True)
     todo = [run for run in plan.runs if not run.done]
     statuses = _train(args, plan, place) if todo else {}
+    if args.detach and todo:
+        print(f"submitted and left alone; {_again(args)}")
+        return DONE
     interrupted = RUN_INTERRUPTED in statuses.values()
     if not args.no_report and not interrupted:
         _report(args, plan, place)
     if interrupted:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print(_interrupted(args), file=sys.stderr)
         return INTERRUPTED
     return SOME_FAILED if FAILED in statuses.values() else DONE
 
 
+def _check_options(args: argparse.Namespace) -> None:
+    """
+    Raises:
+        StudyError: options that mean nothing where the runs are executed.
+    """
+    slurm_only = {"--cluster": args.cluster, "--at-most": args.at_most}
+    slurm_only |= {"--dry-run": args.dry_run, "--detach": args.detach}
+    elsewhere = {
+        "--workers": (args.workers, "runs_side_by_side"),
+        "--per-gpu": (args.per_gpu > 1, "runs_side_by_side"),
+        "--processes": (args.processes > 1, "processes"),
+    }
+    wrong = []
+    if args.on == "slurm":
+        for name, (given, key) in elsewhere.items():
+            if given:
+                wrong.append(Problem(name, 0, f"on Slurm, the cluster file says it: {key}"))
+    else:
+        wrong = [Problem(name, 0, "only with --on slurm") for name, given in slurm_only.items() if given]
+    if wrong:
+        raise StudyError(wrong)
+
+
+def _again(args: argparse.Namespace) -> str:
+    return (
+        f"`harness run {args.study} --on slurm` with the same options watches it, `harness status` tells how"
+        " far it is, `harness cancel` stops it"
+    )
+
+
+def _interrupted(args: argparse.Namespace) -> str:
+    if args.on == "slurm":
+        return f"not finished; jobs that were submitted go on without this command. {_again(args)}"
+    return "interrupted; the same command goes on from here"
+
+
 def _train(args: argparse.Namespace, plan: Plan, place: Workspace) -> dict[str, str]:
-    from harness.scheduling.machines import detect_devices
     from harness.tracking.live import LiveMirror
 
-    devices = detect_devices()
-    scheduler = _scheduler(args, place, devices)
+    scheduler, gpus = _scheduler(args, plan, place)
     jobs = _jobs(plan)
     folders = [place.folder(run.run_id) for run in plan.runs]
     place.runs_dir.mkdir(parents=True, exist_ok=True)
     store_plugins(place.runs_dir)
-    live = LiveMirror(lambda: mirror(plan, place.store()), folders)
-    gpus = 0 if devices[0] == "cpu" else len(devices)
+    live = None if args.detach else LiveMirror(lambda: mirror(plan, place.store()), folders)
+    workers = "Slurm jobs" if args.on == "slurm" else "workers"
     try:
-        with ProgressDisplay(plan, place.folder, gpus=gpus) as display:
+        with ProgressDisplay(plan, place.folder, gpus=gpus, workers=workers) as display:
             return scheduler.execute(jobs, run_one, display.watch)
     finally:
-        trouble = live.close()
+        trouble = live.close() if live else None
         if trouble:
             print(trouble, file=sys.stderr)
 
@@ -74,23 +120,41 @@ def _jobs(plan: Plan) -> list[Job]:
     ]
 
 
-def _scheduler(args: argparse.Namespace, place: Workspace, devices: tuple[str, ...]) -> Scheduler:
-    """Where the runs are executed. Local workers begin to import torch while the caller prepares the rest.
+def _scheduler(args: argparse.Namespace, plan: Plan, place: Workspace) -> tuple[Scheduler, int]:
+    """Where the runs are executed, and on how many GPUs at most.
+
+    Local workers begin to import torch while the caller prepares the rest.
 
     Raises:
-        StudyError: more workers than the devices may share.
+        StudyError: more workers than the devices may share, or a mistake in the cluster file.
     """
+    if args.on == "slurm":
+        slurm = _slurm(args, plan, place)
+        gpus = slurm.settings.cluster.resources.gpus
+        return slurm, gpus * slurm.settings.agents
+    from harness.scheduling.machines import detect_devices
+
+    devices = detect_devices()
+    gpus = 0 if devices[0] == "cpu" else len(devices)
     machine = Machine(
-        runs_dir=place.runs_dir, data_dir=place.data_dir, device=devices[0], exact=not args.fast
+        runs_dir=place.runs_dir,
+        data_dir=place.data_dir,
+        device=devices[0],
+        processes=args.processes,
+        exact=not args.fast,
     )
     if args.on == "inline":
         from harness.scheduling.inline import Inline
 
-        return Inline(machine)
+        return Inline(machine), gpus
+    return _local(args, machine, devices), gpus
+
+
+def _local(args: argparse.Namespace, machine: Machine, devices: tuple[str, ...]) -> Scheduler:
     from harness.scheduling.local import Local, LocalSettings
     from harness.scheduling.machines import default_workers
 
-    workers = args.workers or default_workers(devices, args.per_gpu)
+    workers = args.workers or max(1, default_workers(devices, args.per_gpu) // args.processes)
     try:
         settings = LocalSettings(machine=machine, workers=workers, devices=devices, per_device=args.per_gpu)
     except ValueError as error:
@@ -98,6 +162,27 @@ def _scheduler(args: argparse.Namespace, place: Workspace, devices: tuple[str, .
     local = Local(settings)
     local.warm_up()
     return local
+
+
+def _slurm(args: argparse.Namespace, plan: Plan, place: Workspace) -> Slurm:
+    """
+    Raises:
+        StudyError: a mistake in the cluster file.
+    """
+    from harness.scheduling.cluster import find_cluster
+    from harness.scheduling.slurm import Slurm, SlurmSettings
+
+    settings = SlurmSettings(
+        runs_dir=place.runs_dir,
+        data_dir=place.data_dir,
+        cluster=find_cluster(args.cluster),
+        study=plan.study,
+        size=plan.size,
+        exact=not args.fast,
+        at_most=args.at_most,
+        detach=args.detach,
+    )
+    return Slurm(settings)
 
 
 def _report(args: argparse.Namespace, plan: Plan, place: Workspace) -> None:

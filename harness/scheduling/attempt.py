@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import multiprocessing
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from harness.scheduling.base import INTERRUPTED, RunOne
+from harness.scheduling.ranks import RankDied, RankFailed, run_ranks
 from harness.study.machine import Machine, Stop
 from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder
 from harness.study.spec import RunSpec
@@ -20,16 +23,33 @@ _log = logging.getLogger(__name__)
 
 
 def attempt(run_one: RunOne, spec: RunSpec, machine: Machine, stop: Stop) -> str:
-    """Call `run_one`; an exception in it is a failed run with the traceback in its events.
+    """Call `run_one`, here or in several ranks; an exception in it is a failed run with its traceback.
 
     Returns:
         One of `STATUSES`. A KeyboardInterrupt is passed on: it is the user's, not the run's.
+
+    Raises:
+        SystemExit: one of several ranks died, and this is a worker: its death is the worker's own, which
+            the scheduler retries. In the process of the user's command the run has failed.
     """
     run_id = spec.run_id
     try:
         folder = RunFolder(machine.runs_dir / run_id)
         folder.path.mkdir(parents=True, exist_ok=True)
-        status = run_one(spec, folder, machine, stop)
+        if processes_of(spec, machine) > 1:
+            status = run_ranks(run_one, spec, machine, stop)
+        else:
+            own = machine if machine.processes == 1 else _alone(machine)
+            status = run_one(spec, folder, own, stop)
+    except RankDied as death:
+        record(machine.runs_dir, run_id, "rank_died", message=str(death))
+        if multiprocessing.parent_process() is not None:
+            raise SystemExit(str(death)) from death
+        record(machine.runs_dir, run_id, "failed", message=str(death))
+        return FAILED
+    except RankFailed as error:
+        record(machine.runs_dir, run_id, "failed", message=str(error), traceback=error.traceback)
+        return FAILED
     except (Exception, SystemExit) as error:
         text = traceback.format_exc()[-TRACEBACK_CHARACTERS:]
         message = f"{type(error).__name__}: {error}"
@@ -40,6 +60,19 @@ def attempt(run_one: RunOne, spec: RunSpec, machine: Machine, stop: Stop) -> str
         record(machine.runs_dir, run_id, "failed", message=message)
         return FAILED
     return status
+
+
+def processes_of(spec: RunSpec, machine: Machine) -> int:
+    """How many processes train this run together. One, where nothing is trained (a run that observes others),
+    and where a training function of the user's own does it, which knows nothing of ranks."""
+    alone = spec.arm.observes or spec.arm.recipe.trainer != "harness"
+    return 1 if alone else machine.processes
+
+
+def _alone(machine: Machine) -> Machine:
+    """The machine of several processes for a run that has one: on the first of their devices."""
+    device = machine.devices[0] if machine.devices else machine.device
+    return dataclasses.replace(machine, device=device, devices=(), processes=1)
 
 
 def record(runs_dir: Path, run_id: str, kind: str, **values: Any) -> None:

@@ -37,6 +37,7 @@ class Progress:
     running: tuple[str, ...]
     ended: dict[str, str] = field(default_factory=dict)  # run_id -> status
     note: str = ""  # e.g. "worker 4711 was killed; run ab12 is retried (2 of 3)"
+    queue: str = ""  # of a cluster, e.g. "3 agents, 13 queued (Priority)"
 
 
 Watch = Callable[[Progress], None]

@@ -55,10 +55,11 @@ class LocalSettings:
                 raise ValueError(f"{name} is {value}; it must be at least {lowest}")
         if not self.devices:
             raise ValueError("no devices; valid: cpu, cuda:0, cuda:1, ...")
-        most = len(self.devices) * self.per_device
+        most = len(self.devices) * self.per_device // self.machine.processes
         if self.workers > most and "cpu" not in self.devices:
+            each = f" of {self.machine.processes} processes" if self.machine.processes > 1 else ""
             raise ValueError(
-                f"{self.workers} workers on {len(self.devices)} GPUs with per_device {self.per_device}:"
+                f"{self.workers} workers{each} on {len(self.devices)} GPUs with per_device {self.per_device}:"
                 f" at most {most}; use fewer workers or raise per_device"
             )
 
@@ -68,7 +69,7 @@ class LocalSettings:
         pin = self.pin_cores and self.workers * threads == len(cores)
         return [
             WorkerSettings(
-                machine=dataclasses.replace(self.machine, device=self.devices[index % len(self.devices)]),
+                machine=self._machine_of(index),
                 run_one=run_one,
                 preload=self.preload,
                 cores=tuple(cores[index * threads : (index + 1) * threads]) if pin else (),
@@ -77,6 +78,13 @@ class LocalSettings:
             )
             for index in range(self.workers)
         ]
+
+    def _machine_of(self, worker: int) -> Machine:
+        """Worker i has the next `processes` devices after those of the workers before it."""
+        processes = self.machine.processes
+        first = worker * processes
+        own = tuple(self.devices[(first + rank) % len(self.devices)] for rank in range(processes))
+        return dataclasses.replace(self.machine, device=own[0], devices=own if processes > 1 else ())
 
     def pool(self, run_one: RunOne) -> Pool:
         """The workers, which start when they get their first run.

@@ -16,7 +16,9 @@ class Machine:
     runs_dir: Path  # holds one folder per run
     data_dir: Path  # the user's own data sets
     device: str = "cpu"  # cpu | cuda:0 ...
+    devices: tuple[str, ...] = ()  # of the processes on this machine; empty: all on `device`
+    processes: int = 1  # that train one run together; each takes its share of every batch
     threads: int = 1
     exact: bool = True  # bit-identical repeats and resumes; False lets cuDNN pick the fastest kernels
     compile: bool = False
-    checkpoint_every_s: float = 30.0  # at epoch ends and, in long epochs, at step boundaries
+    checkpoint_every_s: float = 30.0  # at step boundaries; less often where saving takes long (recorder.py)

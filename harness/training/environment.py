@@ -6,7 +6,6 @@ import functools
 import os
 import platform
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch.utils import deterministic
 
 from harness.study.machine import Machine
+from harness.study.provenance import code_version
 
 
 @contextmanager
@@ -57,6 +57,7 @@ def describe(machine: Machine) -> dict[str, Any]:
         "hostname": socket.gethostname(),
         "cpu": cpu_name(),
         "device": machine.device,
+        "processes": machine.processes,
         "device_name": device_name(machine.device),
         "exact": machine.exact,
         "compile": machine.compile,
@@ -83,22 +84,11 @@ def cpu_name() -> str:
 
 @functools.cache
 def source_version() -> dict[str, Any]:
-    """The commit this harness runs from and whether files differ from it; None outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
-    commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no") if commit else None
-    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+    """The commit this harness runs from and whether files differ from it; None outside a checkout.
 
-
-def _git(root: Path, *words: str) -> str | None:
-    try:
-        done = subprocess.run(  # noqa: S603 (a fixed command)
-            ["git", "-C", str(root), *words],  # noqa: S607
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    Queued runs use a snapshot, which says what it was taken from.
+    """
+    return code_version(Path(__file__).resolve().parents[2])
 
 
 def _flags() -> dict[str, Any]:

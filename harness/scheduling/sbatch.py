@@ -1,0 +1,201 @@
+"""One array of agents: its sbatch script, by submitit, and its submission, by this file.
+
+submitit writes the script, knows Slurm's parameters and reads the job id. Its pickles, its signal handlers
+and its guess of why a job ended are not used (docs/decisions/0012-agents-not-pickles.md).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from submitit.slurm.slurm import SlurmExecutor
+
+from harness.scheduling.cluster import Resources
+from harness.scheduling.submission import Group, Submission
+
+SBATCH_TIMEOUT_S = 120.0
+ASK_TIMEOUT_S = 10.0
+SIGNAL_S = 60  # between USR2 and the time limit
+MAX_ARRAY_SIZE = 1001  # Slurm's default
+LOG_NAME = re.compile(r"((?:%A_%a|%j)_(?:%t|0))_log\.(out|err)")
+NOT_IN_A_PATH = re.compile(r"""[%'"\\\x00-\x1f\x7f]""")  # Slurm would read them as patterns or quotes
+TOO_MANY = re.compile(  # a limit on the number of tasks, or MaxArraySize
+    r"SubmitJob|AssocMaxJobs|QOSMaxJobs|invalid job array specification", re.IGNORECASE
+)
+NO_ANSWER = re.compile(
+    r"unable to contact|timed out|connection refused|communication connection|temporarily unable"
+    r"|zero bytes were transmitted|try again|not responding",
+    re.IGNORECASE,
+)
+NOT_INHERITED = {  # of the options that the script has, what the environment would override
+    f"SBATCH_{name}"
+    for name in "ARRAY_INX JOB_NAME OUTPUT ERROR OPEN_MODE SIGNAL NO_REQUEUE REQUEUE TIMELIMIT WAIT".split()  # noqa: SIM905
+}
+
+
+class Refused(Exception):
+    """sbatch said no: nothing was submitted. `too_many`: fewer tasks may be accepted."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.too_many = bool(TOO_MANY.search(message))
+
+
+class NoAnswer(Exception):
+    """Slurm did not answer: the array may or may not have been submitted."""
+
+
+class AgentExecutor(SlurmExecutor):
+    """Writes scripts whose tasks are agents. Constructing it needs no Slurm and writes nothing."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 2  # a missing sbatch is said when something is submitted
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        return LOG_NAME.sub(r"\1.\2", super()._make_submission_file_text(command, uid))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Part of a group: one array of at most MaxArraySize tasks."""
+
+    group: Group
+    number: int
+    tasks: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.group.name}.{self.number}"
+
+
+def script(submission: Submission, chunk: Chunk, after: Sequence[str] = ()) -> str:
+    """The whole sbatch script; `after` are ids of jobs that must have ended first.
+
+    Raises:
+        ValueError: a character in the path of the runs that Slurm gives a meaning.
+    """
+    if NOT_IN_A_PATH.search(str(submission.folder)):
+        raise ValueError(
+            f"the folder of runs is {submission.runs_dir}; on Slurm its path may not have % ' \" \\"
+        )
+    executor = AgentExecutor(submission.folder / "logs")
+    executor.update_parameters(**_parameters(submission, chunk, after, executor))
+    executor.parameters["map_count"] = chunk.tasks
+    words = (submission.python, "-u", "-m", "harness.cli", "agent")
+    place = (str(submission.runs_dir), submission.token, chunk.group.name)
+    return executor._make_submission_file_text(shlex.join((*words, *place)), submission.token)
+
+
+def submit(file: Path) -> str:
+    """Hand a script to sbatch. Returns the id of the array.
+
+    Raises:
+        Refused: nothing was submitted, with sbatch's reason.
+        NoAnswer: it cannot be known whether it was.
+    """
+    executor = AgentExecutor(file.parent)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        # Those of a job in which this command may run would become those of the new job.
+        if (not name.startswith("SLURM_") or name == "SLURM_CONF") and name not in NOT_INHERITED
+    }
+    try:
+        done = subprocess.run(  # noqa: S603
+            executor._make_submission_command(file),
+            capture_output=True,
+            text=True,
+            timeout=SBATCH_TIMEOUT_S,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for this process, which then still learns the id
+        )
+    except FileNotFoundError:
+        raise Refused("sbatch: no such command here; is this a machine of a Slurm cluster?") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoAnswer(f"sbatch: {error}") from None
+    said = " ".join(done.stderr.split()) or f"sbatch ended with code {done.returncode}"
+    if done.returncode:
+        raise NoAnswer(said) if NO_ANSWER.search(said) else Refused(said)
+    try:
+        return str(executor._get_job_id_from_submission_command(done.stdout))
+    except Exception as error:
+        raise NoAnswer(str(error)) from None
+
+
+def max_array_size() -> int:
+    """How many tasks an array may have, as this cluster says; 1001 where it does not say."""
+    try:
+        done = subprocess.run(
+            ["scontrol", "show", "config"],  # noqa: S607
+            capture_output=True, text=True, timeout=ASK_TIMEOUT_S, check=True, start_new_session=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return MAX_ARRAY_SIZE
+    found = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", done.stdout, re.MULTILINE)
+    return max(1, int(found[1])) if found else MAX_ARRAY_SIZE
+
+
+def signal_s(time_s: int) -> int:
+    """Seconds between USR2 and the time limit: a tenth of the time, 10 to 60 s. Slurm may be 60 s early."""
+    return max(10, min(SIGNAL_S, time_s // 10))
+
+
+def _parameters(
+    submission: Submission, chunk: Chunk, after: Sequence[str], executor: AgentExecutor
+) -> dict[str, Any]:
+    resources = chunk.group.resources
+    common = executor._convert_parameters(_common(resources))
+    optional = {
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "gpus_per_node": resources.gpus or None,
+        "dependency": f"afterany:{':'.join(after)}" if after else None,
+    }
+    return {
+        **common,
+        **{name: value for name, value in optional.items() if value is not None},
+        "job_name": submission.job_name(chunk.group.name),
+        "wckey": None,
+        "signal_delay_s": signal_s(resources.time_s),
+        "array_parallelism": chunk.tasks,
+        "setup": _setup(submission.snapshot),
+        "srun_args": [f"--cpus-per-task={resources.cpus}"],  # since 22.05 srun does not take over sbatch's
+        "additional_parameters": {"requeue": True, **_further(resources)},
+    }
+
+
+def _common(resources: Resources) -> dict[str, Any]:
+    memory = {} if resources.memory_gb is None else {"mem_gb": resources.memory_gb}
+    return {
+        "timeout_min": math.ceil(resources.time_s / 60),
+        "nodes": resources.nodes,
+        "tasks_per_node": 1,
+        "cpus_per_task": resources.cpus,
+        **memory,
+    }
+
+
+def _further(resources: Resources) -> Mapping[str, Any]:
+    """`--name=value` as submitit takes it; it quotes the value."""
+    pairs = (option.removeprefix("--").partition("=") for option in resources.sbatch)
+    return {name: value if equals else True for name, equals, value in pairs}
+
+
+def _setup(snapshot: Path) -> list[str]:
+    return [
+        f'export PYTHONPATH={shlex.quote(str(snapshot))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+        "export PYTHONSAFEPATH=1  # else -m would find a harness in the working folder first",
+        "export OMP_NUM_THREADS=1",
+        "export SLURM_EXPORT_ENV=ALL  # also where sbatch was told --export=NONE",
+    ]

@@ -1,0 +1,244 @@
+"""What Slurm says of our jobs: one squeue per 30 s for all processes on all machines, and sacct for the dead.
+
+A question that fails or takes too long is answered with None: unknown, which is never evidence of anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.study.records import read_json, write_json
+
+FILE = ".queue.json"  # in the folder of runs: user -> {"asked_s", "tasks"}; tasks null: no answer
+EVERY_S = 30.0
+TIMEOUT_S = 10.0
+OURS = "harness-"  # job names begin with it
+FIELDS = ("array_id", "index", "job_id", "state", "reason", "name")
+FORMAT = "%F|%K|%A|%T|%r|%j"
+RUNNING = frozenset({"RUNNING", "COMPLETING", "STOPPED", "SUSPENDED", "SIGNALING", "STAGE_OUT"})
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One array task in the queue, waiting or running."""
+
+    array_id: str  # as sbatch gave it
+    index: str
+    job_id: str  # its own; that of the array while it waits
+    state: str
+    reason: str  # why it waits
+    name: str  # harness-<token>-<group>
+
+    @property
+    def is_running(self) -> bool:
+        return self.state in RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """An answer of squeue: this user's jobs of the harness."""
+
+    asked_s: float  # time of this question, by the clock of whoever asked
+    tasks: tuple[Task, ...] = ()
+
+    def of_array(self, array_id: str) -> list[Task]:
+        """The tasks of an array that are still in the queue."""
+        return [task for task in self.tasks if task.array_id == array_id]
+
+    def of_name(self, name: str) -> list[Task]:
+        """The tasks of all arrays of that name."""
+        return [task for task in self.tasks if task.name == name]
+
+
+def ask_queue(runs_dir: Path, every_s: float = EVERY_S) -> Queue | None:
+    """The queue now, or as another process was told at most `every_s` ago; None: unknown. Never raises."""
+    file = runs_dir / FILE
+    found, queue = _recent(file, every_s)
+    if found:
+        return queue
+    with locked(runs_dir / f"{FILE}.lock", TIMEOUT_S + 2):
+        found, queue = _recent(file, every_s)  # somebody may have asked meanwhile
+        if found:
+            return queue
+        asked_s = time.time()
+        tasks = _squeue()
+        with contextlib.suppress(OSError):  # a full disk: everybody asks for himself
+            _remember(file, asked_s, tasks)
+        return None if tasks is None else Queue(asked_s, tuple(tasks))
+
+
+def read_queue(runs_dir: Path, oldest_s: float = EVERY_S) -> Queue | None:
+    """The newest answer that is in the folder, if at most `oldest_s` old. Asks nobody and writes nothing."""
+    return _recent(runs_dir / FILE, oldest_s)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a task ended, as sacct says."""
+
+    array_id: str
+    job_id: str
+    state: str  # COMPLETED, FAILED, TIMEOUT, NODE_FAIL, PREEMPTED, OUT_OF_MEMORY, CANCELLED, ...
+    exit_code: str = ""  # "code:signal"
+    by: str = ""  # of CANCELLED: the user's number
+
+
+@dataclass(slots=True)
+class Accounting:
+    """sacct, asked at most every `every_s`."""
+
+    every_s: float = EVERY_S
+    _next_s: float = field(default=0.0, init=False)
+
+    def may_ask(self) -> bool:
+        return time.monotonic() >= self._next_s
+
+    def ask(self, array_ids: Sequence[str]) -> list[Ended] | None:
+        """How the tasks of these arrays ended; without those that have not. None: unknown. Never raises."""
+        self._next_s = time.monotonic() + self.every_s
+        if not array_ids:
+            return []
+        command = [
+            "sacct",
+            "-X",
+            "-n",
+            "-P",
+            "-o",
+            "JobID,JobIDRaw,State,ExitCode",
+            "-j",
+            ",".join(array_ids),
+        ]
+        text = _ask(command)
+        return None if text is None else list(_read_sacct(text))
+
+
+@contextmanager
+def locked(path: Path, wait_s: float) -> Iterator[bool]:
+    """Hold a lock file for the block. It saves work; what must be exclusive is claimed. So after `wait_s`,
+    and where a file system has no locks, the block runs without it.
+
+    Yields:
+        Whether the lock is held.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _flock(handle, time.monotonic() + wait_s)
+    finally:
+        os.close(handle)
+
+
+def _flock(handle: int, deadline_s: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.05)
+        except OSError:
+            return False
+        else:
+            return True
+
+
+def _recent(file: Path, oldest_s: float) -> tuple[bool, Queue | None]:
+    """Whether this user asked lately, and the answer."""
+    said = _read(file).get(_user(), {})
+    asked_s, tasks = said.get("asked_s"), said.get("tasks")
+    if not isinstance(asked_s, float) or abs(time.time() - asked_s) >= oldest_s:
+        return False, None
+    if not isinstance(tasks, list):
+        return True, None
+    try:
+        return True, Queue(asked_s, tuple(Task(*map(str, each)) for each in tasks))
+    except TypeError:
+        return False, None
+
+
+def _remember(file: Path, asked_s: float, tasks: list[Task] | None) -> None:
+    rows = None
+    if tasks is not None:
+        rows = [[getattr(task, name) for name in FIELDS] for task in tasks]
+    write_json(file, {**_read(file), _user(): {"asked_s": asked_s, "tasks": rows}})
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        said = read_json(file)
+    except (OSError, ValueError):
+        return {}
+    return {name: each for name, each in said.items() if isinstance(each, dict)} if said else {}
+
+
+def _user() -> str:
+    return f"{os.getuid()}"
+
+
+def _squeue() -> list[Task] | None:
+    command = ["squeue", "--noheader", "--array", f"--format={FORMAT}"]
+    start_s = time.monotonic()
+    text = _ask([*command, "--me"])
+    if text is None and time.monotonic() - start_s < TIMEOUT_S / 2:  # --me is of Slurm 20.02
+        try:
+            text = _ask([*command, f"--user={getpass.getuser()}"])
+        except (KeyError, OSError):
+            return None
+    return None if text is None else list(_read_squeue(text))
+
+
+def _read_squeue(text: str) -> Iterator[Task]:
+    """Without `--array`'s expansion (old versions, other settings) a line may stand for several tasks."""
+    for line in text.splitlines():
+        parts = line.strip().split("|", len(FIELDS) - 1)
+        if len(parts) == len(FIELDS) and parts[-1].startswith(OURS):
+            array_id, index, *rest = parts
+            for each in _indices(index):
+                yield Task(array_id, each, *rest)
+
+
+def _indices(text: str) -> Iterator[str]:
+    """`7`, or of a compressed line `0-3,8%4` or `0-8:2`."""
+    for part in text.strip("[]").partition("%")[0].split(","):
+        match = re.fullmatch(r"([0-9]+)-([0-9]+)(?::([0-9]+))?", part)
+        if match:
+            yield from map(str, range(int(match[1]), int(match[2]) + 1, int(match[3] or 1)))
+        else:
+            yield part
+
+
+def _read_sacct(text: str) -> Iterator[Ended]:
+    for line in text.splitlines():
+        parts = line.strip().split("|")
+        if len(parts) != 4:
+            continue
+        job_id, raw, state, exit_code = parts
+        word, _, by = state.partition(" by ")
+        if word and word.split()[0] not in ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED"):
+            yield Ended(job_id.partition("_")[0], raw, word.split()[0].rstrip("+"), exit_code, by)
+
+
+def _ask(command: Sequence[str]) -> str | None:
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True,
+            errors="replace", start_new_session=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

@@ -1,0 +1,211 @@
+"""A submission: one `harness run --on slurm`, as a private folder of plain files. Nothing is ever unpickled.
+
+runs/.submissions/<token>/     mode 0700; token = 12 hexadecimal digits
+    submission.json            the groups and how agents start; written before anything is submitted
+    runs.jsonl                 the arms, one a line, then the runs, one a line
+    diff.patch                 what the working tree had changed since its commit (absent: nothing)
+    <group>.<chunk>.sh         an sbatch script, written before it is submitted
+    jobs.json                  chunk -> {"job_id", "tasks", "submitted_s"}, after each sbatch
+    agents/<SLURM_JOB_ID>.jsonl   events of one agent, written by it
+    logs/%A_%a_%t.out, .err    what agents print
+    closed                     nothing of it is alive any more
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.scheduling.base import Job
+from harness.scheduling.cluster import Resources
+from harness.study.records import read_json, read_lines, write_bytes
+from harness.study.spec import SCHEMA_VERSION, Arm, RunSpec
+
+SCHEMA = 1
+FOLDER = ".submissions"  # in the folder of runs
+RUN_KEYS = {"run_id", "arm_id", "seed", "group", "needs", "cost"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The runs of a submission with the same resources and stage: one array, or several chunks of one."""
+
+    name: str
+    resources: Resources
+    level: int  # the longest chain of needs within the submission
+    width: int  # agents at once
+    after: tuple[str, ...] = ()  # groups that must have ended before its agents start
+    after_jobs: tuple[str, ...] = ()  # likewise, job ids of other submissions
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `from_json` gives an equal group back."""
+        return {
+            "resources": self.resources.to_json(),
+            "level": self.level,
+            "width": self.width,
+            "after": list(self.after),
+            "after_jobs": list(self.after_jobs),
+        }
+
+    @staticmethod
+    def from_json(name: str, data: Mapping[str, Any]) -> Group:
+        """Rebuild from `to_json`'s data."""
+        return Group(
+            name=name,
+            resources=Resources.from_json(data["resources"]),
+            level=data["level"],
+            width=data["width"],
+            after=tuple(data["after"]),
+            after_jobs=tuple(data["after_jobs"]),
+        )
+
+
+class Submission:
+    """A submission as its files say. Reading never writes; runs are read when they are first asked for."""
+
+    def __init__(self, folder: Path, said: Mapping[str, Any]) -> None:
+        """`said`: the content of submission.json.
+
+        Raises:
+            ValueError: it is damaged, or of another version.
+        """
+        if said.get("schema") != SCHEMA:
+            raise ValueError(f"{folder}: schema {said.get('schema')}, this harness reads {SCHEMA}")
+        self.folder, self.token = folder, folder.name
+        try:
+            self.created_s: float = said["created_s"]
+            self.study: str = said["study"]
+            self.size: str = said["size"]
+            self.data_dir = Path(said["machine"]["data_dir"])
+            self.exact: bool = said["machine"]["exact"]
+            self.python: str = said["python"]
+            self.snapshot = Path(said["snapshot"])
+            self.cluster_file: str = said["cluster_file"]
+            self.user: str = said["user"]
+            self.groups = {name: Group.from_json(name, each) for name, each in said["groups"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{folder}: submission.json is damaged ({error})") from None
+
+    @staticmethod
+    def read(folder: Path) -> Submission:
+        """
+        Raises:
+            OSError, ValueError: there is none that can be read, e.g. it is another user's.
+        """
+        said = read_json(folder / "submission.json")
+        if said is None:
+            raise FileNotFoundError(f"{folder}: no submission.json")
+        if not isinstance(said, dict):
+            raise ValueError(f"{folder}: submission.json is damaged")
+        return Submission(folder, said)
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.folder.parents[1]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it belongs to this user: the queue is asked for this user's jobs only."""
+        return self.folder.stat().st_uid == os.getuid()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a controller has seen that nothing of it is alive any more."""
+        return (self.folder / "closed").exists()
+
+    def jobs(self, group: str) -> list[Job]:
+        """The runs of one group, in the order of the plan."""
+        lines = (line for line in self._runs.values() if line["group"] == group)
+        return [
+            Job(
+                spec=RunSpec(arm=self._arms[line["arm_id"]], seed=line["seed"]),
+                needs=tuple(line["needs"]),
+                cost=line["cost"],
+            )
+            for line in lines
+        ]
+
+    def run_ids(self) -> tuple[str, ...]:
+        """Every run of it."""
+        return tuple(self._runs)
+
+    def group_of(self, run_id: str) -> str | None:
+        """The group of a run; None: it has no such run."""
+        line = self._runs.get(run_id)
+        return None if line is None else line["group"]
+
+    def chunks(self) -> dict[str, dict[str, Any]]:
+        """Chunk -> {"job_id", "tasks", "submitted_s"}, as far as they were submitted."""
+        return read_json(self.folder / "jobs.json") or {}
+
+    def job_ids(self) -> dict[str, str]:
+        """Chunk -> the id of its array."""
+        return {chunk: said["job_id"] for chunk, said in self.chunks().items()}
+
+    def job_name(self, group: str) -> str:
+        """As squeue shows it."""
+        return f"harness-{self.token}-{group}"
+
+    def agents(self) -> dict[str, list[dict[str, Any]]]:
+        """SLURM_JOB_ID -> the events of that agent, oldest first; a line that was cut off is left out."""
+        return {path.stem: read_lines(path) for path in sorted(self.folder.glob("agents/*.jsonl"))}
+
+    def close(self) -> None:
+        """Nothing of it is alive any more: later controllers need not look at it."""
+        write_bytes(self.folder / "closed", b"")
+
+    @cached_property
+    def _arms(self) -> dict[str, Arm]:
+        arms = {}
+        for line in read_lines(self.folder / "runs.jsonl"):
+            if "arm" not in line:
+                break  # the arms come first
+            spec = RunSpec.from_json({"schema": SCHEMA_VERSION, "seed": 0, "arm": line["arm"]})
+            arms[line["arm_id"]] = spec.arm
+        return arms
+
+    @cached_property
+    def _runs(self) -> dict[str, dict[str, Any]]:
+        lines = read_lines(self.folder / "runs.jsonl")
+        return {line["run_id"]: line for line in lines if line.keys() >= RUN_KEYS}
+
+
+def submissions(runs_dir: Path, unreadable: list[str] | None = None) -> list[Submission]:
+    """Those that can be read, newest last; `unreadable` gets a line on each other one (another user's)."""
+    found = []
+    try:
+        names = sorted(os.listdir(runs_dir / FOLDER))
+    except FileNotFoundError:
+        return []
+    for name in names:
+        if name.startswith("."):
+            continue
+        try:
+            found.append(Submission.read(runs_dir / FOLDER / name))
+        except FileNotFoundError:
+            continue  # being written, or given up before anything was submitted
+        except (OSError, ValueError) as error:
+            if unreadable is not None:
+                unreadable.append(str(error))
+    return sorted(found, key=lambda each: each.created_s)
+
+
+def read_submission(runs_dir: Path, token: str) -> Submission:
+    """One submission by its token.
+
+    Raises:
+        OSError, ValueError: there is none that can be read.
+    """
+    if not token.isalnum():
+        raise ValueError(f"{token!r} is no token of a submission")
+    return Submission.read(runs_dir / FOLDER / token)
+
+
+def new_token() -> str:
+    """12 random hexadecimal digits."""
+    return secrets.token_hex(6)
