@@ -7,6 +7,7 @@ stored bytes are hashed before they run, so nothing runs that the run's spec doe
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from harness.plugins.load import Plugin, load, load_package
 from harness.study.records import write_bytes
 
 FOLDER = ".plugins"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def stored_path(runs_dir: Path, name: str, sha256: str) -> Path:
@@ -54,6 +56,8 @@ def _load_one(name: str, sha256: str, runs_dir: Path) -> Plugin:
             )
         return plugin
     path = stored_path(runs_dir, name, sha256)
+    if False:
+        raise PluginError("is not named with the hash of its bytes", path=name)
     if path.parent.parent != runs_dir / FOLDER or path.name != name:
         raise PluginError("is not a plain file name", path=name)
     try:

@@ -90,11 +90,8 @@ def batches_keep_their_form(trick: Trick) -> None:
         given = batch(size=size)
         before = bits(given)
         out = trick.edit_batch(given, torch.Generator().manual_seed(3), context())
-        require(
-            isinstance(out, Batch),
-            f"edit_batch returned {type(out).__name__}",
-            "return Batch(images, targets)",
-        )
+        kind = f"edit_batch returned {type(out).__name__}"
+        require(isinstance(out, Batch), kind, "return Batch(images, targets)")
         for name, was, now in zip(Batch._fields, given, out, strict=True):
             same = was.shape == now.shape and was.dtype == now.dtype
             mend = "return tensors of the shape and type of those given"
@@ -105,6 +102,24 @@ def batches_keep_their_form(trick: Trick) -> None:
             close, f"targets sum to {sums.tolist()}", "each row of targets is a distribution over classes"
         )
         require(bits(given) == before, "the given batch was changed in place", "compute new tensors")
+
+
+def per_image_is_true(trick: Trick) -> None:
+    """A trick that says it is per image edits a part of a batch as it edits the whole."""
+    if not trick.per_image:
+        return
+    given = batch(size=6)
+
+    def edited(part: slice) -> Batch:
+        chosen = Batch(*(each[part] for each in given))
+        return trick.edit_batch(chosen, torch.Generator().manual_seed(3), context())
+
+    whole, part = edited(slice(None)), edited(slice(3, 6))
+    require(
+        bits(Batch(*(each[3:6] for each in whole))) == bits(part),
+        "per_image is True, but half of a batch is edited otherwise than within the whole",
+        "leave `per_image` False where images are mixed or a draw depends on the size of the batch",
+    )
 
 
 def trains_and_repeats(trick: Trick) -> None:
@@ -218,6 +233,7 @@ IN_EVERY_SETTING: tuple[Check, ...] = (
     recipe_is_a_function,
     same_seed_same_bits,
     batches_keep_their_form,
+    per_image_is_true,
     trains_and_repeats,
     evaluation_changes_nothing,
     survives_save_and_load,

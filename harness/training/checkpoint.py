@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness.training.progress import Progress
 from harness.training.setup import Setup
@@ -38,12 +39,20 @@ def save_checkpoint(path: Path, setup: Setup, progress: Progress) -> None:
 def load_checkpoint(path: Path, setup: Setup, progress: Progress) -> bool:
     """Continue where the file stopped. False: there is no file and nothing was changed.
 
+    Several processes continue with what the first one reads: a file system may show another an older file.
+
     Raises:
         CheckpointError: the file is damaged or of another run. The setup may be half changed: build it anew.
     """
-    if not path.exists():
+    file: Path | IO[bytes] = path
+    if setup.world.size > 1:
+        data = setup.world.tell_bytes(path.read_bytes() if setup.world.is_main and path.exists() else None)
+        if data is None:
+            return False
+        file = io.BytesIO(data)
+    elif not path.exists():
         return False
-    state = _read(path, setup.spec.run_id)
+    state = _read(file, setup.spec.run_id)
     try:
         setup.model.load_state_dict(state["model"])
         setup.optimizer.load_state_dict(state["optimizer"])
@@ -56,9 +65,9 @@ def load_checkpoint(path: Path, setup: Setup, progress: Progress) -> bool:
     return True
 
 
-def _read(path: Path, run_id: str) -> dict[str, Any]:
+def _read(file: Path | IO[bytes], run_id: str) -> dict[str, Any]:
     try:
-        state = read_torch_file(path)
+        state = read_torch_file(file)
     except Exception as error:  # what a damaged zip or pickle raises depends on where the damage is
         raise CheckpointError(
             f"the checkpoint cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}"

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.training.distributed import ALONE, World
+
 EVAL_BATCH = 250  # fixed: the batch of a convolution can change the last bits of its result
 
 Answers = Callable[[Tensor], Tensor]  # indices (B,) int64 of test images -> logits (B, K)
@@ -50,27 +52,38 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    answers: Answers, labels: Tensor, indices: Tensor, extra: Mapping[str, Metric] = NO_METRICS
+    answers: Answers,
+    labels: Tensor,
+    indices: Tensor,
+    extra: Mapping[str, Metric] = NO_METRICS,
+    *,
+    world: World = ALONE,
 ) -> Evaluation:
     """Classify the test images at `indices` (N,) int64; `labels` are those of the whole test set.
 
     `extra`: further metrics by name, each of all logits and labels; without any, no logits are kept.
+    Several processes answer a part of the chunks each and all get the whole, of the bits of one process.
     """
+    chunks = indices.split(EVAL_BATCH)
+    first, end = (-(-rank * len(chunks) // world.size) for rank in (world.rank, world.rank + 1))
     ranks, losses, kept = [], [], []
-    for chunk in indices.split(EVAL_BATCH):
+    for chunk in chunks[first:end]:
         logits = answers(chunk).float()
         truth = labels[chunk].to(logits.device)
         ranks.append(rank_of_truth(logits, truth))
         losses.append(functional.cross_entropy(logits, truth, reduction="sum").double())
         if extra:
             kept.append(logits.cpu())
-    rank = torch.cat(ranks).cpu()
+    start = first * EVAL_BATCH
+    rank = world.assemble(ranks, start, len(indices)).cpu()
+    loss = world.assemble([each[None] for each in losses], first, len(chunks)).sum()
+    every = world.assemble(kept, start, len(indices)) if extra else torch.empty(0)
     return Evaluation(
         top1=percent(rank < 1),
         top5=percent(rank < 5),
-        loss=float(torch.stack(losses).sum()) / len(indices),
+        loss=float(loss) / len(indices),
         correct=rank < 1,
-        extra={name: float(metric(torch.cat(kept), labels[indices])) for name, metric in extra.items()},
+        extra={name: float(metric(every, labels[indices])) for name, metric in extra.items()},
     )
 
 

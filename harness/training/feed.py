@@ -10,6 +10,7 @@ from torch import Tensor
 from harness.data import augment
 from harness.data.base import DataSet
 from harness.study.spec import Recipe
+from harness.training.distributed import ALONE, World
 from harness.training.order import ORDERS
 from harness.training.randomness import stream, stream_seed
 from harness.tricks.base import Batch, Context, Trick, hooks_of
@@ -27,7 +28,11 @@ def count_steps_per_epoch(images: int, batch_size: int) -> int:
 
 @dataclass(slots=True, kw_only=True)
 class Feed:
-    """Makes the batch of any step: order of the epoch, augmentation, then the tricks that edit batches."""
+    """Makes the batch of any step: order of the epoch, augmentation, then the tricks that edit batches.
+
+    Of several processes each gets its part. A trick that mixes images sees the whole batch, which is cut
+    afterwards. Where there is none, each process cuts first and makes its own images only.
+    """
 
     data: DataSet
     recipe: Recipe
@@ -35,6 +40,7 @@ class Feed:
     device: torch.device
     tricks: tuple[Trick, ...]
     context: Context
+    world: World = ALONE
     _epoch: int = -1
     _order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     _one_hot: Tensor = field(init=False)
@@ -44,9 +50,13 @@ class Feed:
         self._one_hot = torch.eye(self.data.classes, device=self.device)
 
     def batch(self, step: int) -> Batch:
-        """Images (B, 3, S, S) float32, channels last, and soft targets (B, K) float32, on the device."""
+        """Images (B, 3, S, S) float32, channels last, and soft targets (B, K) float32, on the device; of W
+        processes each gets B / W consecutive rows."""
         epoch, position = divmod(step, self.context.steps_per_epoch)
         indices = self._indices(epoch, position)
+        mixes = any(not trick.per_image for trick in self.tricks)
+        if not mixes:
+            indices = self.world.share(indices)
         images = augment.training_images(
             self.data.train, indices, spec=self.recipe.augment, view=self.view(epoch)
         )
@@ -54,10 +64,10 @@ class Feed:
         batch = Batch(images.contiguous(memory_format=torch.channels_last), self._one_hot[labels])
         for trick in self.tricks:
             batch = trick.edit_batch(batch, stream(self.seed, f"trick/{trick.name}", step), self.context)
-        return batch
+        return Batch(*map(self.world.share, batch)) if mixes else batch
 
     def _indices(self, epoch: int, position: int) -> Tensor:
-        """The images of a batch, (B,) int64."""
+        """The images of a whole batch, (B,) int64."""
         if epoch != self._epoch:
             order = ORDERS[self.recipe.shuffle]
             self._epoch, self._order = epoch, order(len(self.data.train.labels), self.seed, epoch)

@@ -46,18 +46,19 @@ class _Grouped(_BatchNorm):
             for group, mean, variance in zip(groups, means, variances, strict=True)
         ]
         last = len(groups[-1]) / len(input)  # its share; the others share the rest alike
-        self._take_in(_mean_over(means, last), _mean_over(variances, last))
+        take_in(self, _mean_over(means, last), _mean_over(variances, last))
         return torch.cat(normalised)
 
-    @torch.no_grad()
-    def _take_in(self, mean: Tensor, variance: Tensor) -> None:
-        """Update the running statistics with those of one step, each (C,)."""
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked.add_(1)
-        momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance, momentum)
+
+@torch.no_grad()
+def take_in(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Update the running statistics of a batch norm with those of one step, each (C,)."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
+    norm.num_batches_tracked.add_(1)
+    momentum = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, momentum)
+    norm.running_var.lerp_(variance, momentum)
 
 
 def _mean_over(groups: Tensor, last: float) -> Tensor:

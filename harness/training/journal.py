@@ -32,6 +32,7 @@ class Journal:
             device=machine.device,
             device_name=device_name,
             threads=machine.threads,
+            processes=machine.processes,
             resumed_from_step=step,
         )
 
@@ -44,6 +45,22 @@ class Journal:
     def note(self, kind: str, **values: Any) -> None:
         """Any other event of this attempt."""
         self._folder.append_event(kind, attempt=self.attempt, **values)
+
+
+class Unwritten(Journal):
+    """Of a process that trains a run together with others and is not the one that writes."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.attempt, self.started_s = 0, None
+
+    def start(self, machine: Machine, *, device_name: str, step: int) -> None:
+        pass
+
+    def epoch(self, step: int, **values: Any) -> None:
+        pass
+
+    def note(self, kind: str, **values: Any) -> None:
+        pass
 
 
 def _drop_cut_line(folder: RunFolder) -> None:

@@ -20,7 +20,8 @@ IsDue = Callable[[], bool]  # whether the boundary is wanted although no epoch e
 
 
 def train(setup: Setup, progress: Progress, stop: Stop, boundary: Boundary, is_due: IsDue) -> str:
-    """Train from `progress.step` to the end of the schedule, or until `stop()`.
+    """Train from `progress.step` to the end of the schedule, or until `stop()`: of several processes the
+    first one's, so that all of them stop at the same step.
 
     Returns:
         finished, diverged (the training loss became NaN or infinite) or interrupted.
@@ -29,16 +30,16 @@ def train(setup: Setup, progress: Progress, stop: Stop, boundary: Boundary, is_d
     setup.model.train()
     with progress.train:
         while progress.step < total_steps:
-            if stop():
+            if setup.world.agree(stop):
                 return INTERRUPTED
             batch = setup.feed.batch(progress.step)
             set_lr(setup.optimizer, lr_at(progress.step, setup.schedule))
-            seed_default(setup.spec.seed, "layers", progress.step)
+            seed_default(setup.spec.seed, setup.world.stream("layers"), progress.step)
             with setup.precision.forward():
                 output = setup.forward(batch.images)
             loss = setup.loss(output, batch)
             setup.precision.backward_and_step(loss, setup.optimizer, setup.clip)
-            progress.count(loss)
+            progress.count(setup.average(loss))
             epoch_ended = progress.step % steps_per_epoch == 0 or progress.step == total_steps
             is_check = epoch_ended or progress.step % CHECK_EVERY_STEPS == 0
             if is_check and progress.has_diverged():

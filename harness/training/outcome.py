@@ -47,11 +47,13 @@ class Attempt:
 def evaluate_result(setup: Setup) -> Evaluation:
     """One pass over the whole test set, as the recipe and the tricks evaluate."""
     labels = setup.data.test.labels
-    return evaluate(setup.result_answers(), labels, torch.arange(len(labels)), setup.metrics)
+    every = torch.arange(len(labels))
+    return evaluate(setup.result_answers(), labels, every, setup.metrics, world=setup.world)
 
 
 def read_out(attempt: Attempt, setup: Setup) -> str:
-    """Write every result: of the evaluations kept while training, or of one made now.
+    """Write every result: of the evaluations kept while training, or of one made now. Of several processes
+    all evaluate, and the first one writes.
 
     Returns:
         finished; diverged where the trained network answers with NaN or infinity.
@@ -60,6 +62,8 @@ def read_out(attempt: Attempt, setup: Setup) -> str:
     if not progress.kept:
         with progress.evaluation:
             progress.kept.append(evaluate_result(setup))
+    if not setup.world.is_main:
+        return FINISHED
     if not all(each.is_finite for each in progress.kept):
         return write_diverged(attempt)
     write_torch_file(folder.weights, portable_state(setup.eval_model()))

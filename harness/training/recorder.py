@@ -11,6 +11,8 @@ from harness.training.outcome import Attempt, evaluate_result
 from harness.training.schedule import lr_at
 from harness.training.setup import READ_OUTS, Setup
 
+CHECKPOINT_SHARE = 0.01  # of the time of a training that saving it may take
+
 
 def curve_steps(steps_per_epoch: int, points: int) -> frozenset[int]:
     """Steps within an epoch, 1 ... steps_per_epoch, after which the curve has a point: evenly spaced, the end
@@ -36,12 +38,13 @@ def is_kept(step: int, *, read_out: str, total_steps: int, steps_per_epoch: int)
 
 @dataclass(slots=True)
 class Recorder:
-    """Does it for one attempt at a run."""
+    """Does it for one attempt at a run. Of several processes all evaluate, and the first one writes."""
 
     attempt: Attempt
     setup: Setup
     _curve_steps: frozenset[int] = field(init=False)
     _saved: float = field(default_factory=time.monotonic)
+    _save_time_s: float = 0.0
     _epoch_start: tuple[int, float] = field(init=False)  # step, train time
 
     def __post_init__(self) -> None:
@@ -66,13 +69,21 @@ class Recorder:
         """Save the complete state of the run."""
         start = time.perf_counter()
         save_checkpoint(self.attempt.folder.checkpoint, self.setup, self.attempt.progress)
-        self._saved = time.monotonic()
+        self._saved, self._save_time_s = time.monotonic(), time.perf_counter() - start
         self.attempt.journal.note(
-            "checkpoint", step=self.attempt.progress.step, save_time_s=time.perf_counter() - start
+            "checkpoint", step=self.attempt.progress.step, save_time_s=self._save_time_s
         )
 
     def _is_checkpoint_due(self) -> bool:
-        return time.monotonic() - self._saved >= self.attempt.machine.checkpoint_every_s
+        """Of several processes only the first saves; the others hold the same, and wait at the next step.
+
+        A network that takes long to save is saved less often, so that saving stays a hundredth of the time;
+        an interval under a second is taken at its word.
+        """
+        every_s = self.attempt.machine.checkpoint_every_s
+        if every_s >= 1:
+            every_s = max(every_s, self._save_time_s / CHECKPOINT_SHARE)
+        return self.setup.world.is_main and time.monotonic() - self._saved >= every_s
 
     def _is_curve_step(self) -> bool:
         steps_per_epoch = self.setup.context.steps_per_epoch
@@ -110,4 +121,5 @@ class Recorder:
         """Top-1 in percent on a fixed part of the test set, for the curve only: no decision reads it."""
         labels = self.setup.data.test.labels
         with self.attempt.progress.evaluation:
-            return evaluate(self.setup.curve_answers(), labels, curve_subset(len(labels))).top1
+            subset = curve_subset(len(labels))
+            return evaluate(self.setup.curve_answers(), labels, subset, world=self.setup.world).top1

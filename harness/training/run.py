@@ -12,8 +12,9 @@ from harness.study.records import DIVERGED, FINISHED, RunFolder, write_json
 from harness.study.spec import RunSpec
 from harness.training.checkpoint import CheckpointError, load_checkpoint
 from harness.training.custom import train_custom
+from harness.training.distributed import World
 from harness.training.environment import configured, device_name
-from harness.training.journal import Journal
+from harness.training.journal import Journal, Unwritten
 from harness.training.lock import exclusive
 from harness.training.loop import INTERRUPTED, train
 from harness.training.observe import observe
@@ -26,6 +27,10 @@ from harness.training.setup import Setup, build
 def run_one(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> str:
     """Train (or resume) one run and write its record into `folder`.
 
+    Several processes train it together where the machine says so and they are called alike, each with its
+    own device: the first one decides, waits for the lock and writes, and its answer counts. Runs that it
+    makes alone (those that observe others, a training function of the user's own) the others leave at once.
+
     Waits while another process trains the same run. A run that has ended is not trained again. A run that
     observes others trains nothing and evaluates them (`harness.training.observe`); the recipe may name a
     training function of the user's own (`harness.training.custom`). User code comes from the store of the
@@ -37,32 +42,45 @@ def run_one(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> s
     Raises:
         Exception: the run cannot be trained; there is no summary. The scheduler records why.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder.lock, stop) as held:
-        if not held:
-            return INTERRUPTED
-        summary = folder.read_summary()
-        if summary is not None and folder.has_ended():
-            return str(summary["status"])
-        journal = Journal(folder)
-        with configured(machine):
-            return _attempt(spec, folder, machine, stop, journal)
+    with World.join(machine) as world:
+        if not world.is_main:
+            return world.tell() or _attempt(spec, folder, machine, stop, Unwritten(folder), world)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder.lock, stop) as held:
+            ended = world.tell(_status(folder) if held else INTERRUPTED)
+            return ended or _attempt(spec, folder, machine, stop, Journal(folder), world)
 
 
-def _attempt(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journal: Journal) -> str:
-    if not folder.spec.exists():
+def _status(folder: RunFolder) -> str:
+    """finished or diverged, and then no checkpoint is left; nothing for a run that has not ended."""
+    summary = folder.read_summary()
+    if summary is None or not folder.has_ended():
+        return ""
+    folder.checkpoint.unlink(missing_ok=True)
+    return str(summary["status"])
+
+
+def _attempt(
+    spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journal: Journal, world: World
+) -> str:
+    recipe = spec.arm.recipe
+    if world.is_main and not folder.spec.exists():
         write_json(folder.spec, spec.to_json())
-    with only(load_stored(spec.arm.plugins, machine.runs_dir)):  # those of the runs it needs are among them
-        if spec.arm.observes:
-            return observe(spec, folder, machine, stop, journal)
-        if spec.arm.recipe.trainer != "harness":
-            return train_custom(spec, folder, machine, stop, journal)
-        return _train(spec, folder, machine, stop, journal)
+    # The plugins of the runs that it needs are among its own.
+    with configured(machine), only(load_stored(spec.arm.plugins, machine.runs_dir)):
+        if spec.arm.observes or recipe.trainer != "harness":
+            if not world.is_main:
+                return FINISHED
+            alone = observe if spec.arm.observes else train_custom
+            return alone(spec, folder, machine, stop, journal)
+        return _train(spec, folder, machine, stop, journal, world)
 
 
-def _train(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journal: Journal) -> str:
+def _train(
+    spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journal: Journal, world: World
+) -> str:
     start = time.perf_counter()
-    setup, progress = _resume(spec, folder, machine, journal)
+    setup, progress = _resume(spec, folder, machine, journal, world)
     progress.wall.time_s += time.perf_counter() - start
     attempt = Attempt(
         spec=spec, data=setup.data, progress=progress, folder=folder, machine=machine, journal=journal
@@ -73,6 +91,8 @@ def _train(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journ
         outcome = train(setup, progress, stop, recorder.boundary, recorder.is_due)
         if outcome == FINISHED:
             return read_out(attempt, setup)
+        if not world.is_main:
+            return outcome
         if outcome == DIVERGED:
             return write_diverged(attempt)
         recorder.checkpoint()
@@ -80,15 +100,18 @@ def _train(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journ
         return INTERRUPTED
 
 
-def _resume(spec: RunSpec, folder: RunFolder, machine: Machine, journal: Journal) -> tuple[Setup, Progress]:
+def _resume(
+    spec: RunSpec, folder: RunFolder, machine: Machine, journal: Journal, world: World
+) -> tuple[Setup, Progress]:
     """Everything built, at the state of the checkpoint where there is a usable one, else at step 0."""
-    setup = build(spec, machine)
+    setup = build(spec, machine, world)
     progress = Progress.start(setup.device)
     try:
         load_checkpoint(folder.checkpoint, setup, progress)
     except CheckpointError as error:
         journal.note("checkpoint_refused", message=f"{error}; starting again from step 0")
-        folder.checkpoint.unlink()
-        setup = build(spec, machine)
+        if world.is_main:
+            folder.checkpoint.unlink()
+        setup = build(spec, machine, world)
         progress = Progress.start(setup.device)
     return setup, progress

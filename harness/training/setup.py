@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from harness.study.spec import Recipe, RunSpec
 from harness.training.answers import Answerer, Look, make_answers
 from harness.training.clipping import Clip, make_clip
 from harness.training.cpu_bf16 import require_exact_gradients
+from harness.training.distributed import ALONE, World
 from harness.training.evaluate import Answers, Metric
 from harness.training.feed import Feed, count_steps_per_epoch
 from harness.training.losses import soft_cross_entropy, with_auxiliary
@@ -28,6 +28,7 @@ from harness.training.network import build_network, make_tricks
 from harness.training.optimizers import make_optimizer, parameter_groups
 from harness.training.order import ORDERS
 from harness.training.precision import Precision
+from harness.training.replica import Average, Forward, check_parts, replicate, share_norms
 from harness.training.schedule import Schedule, make_schedule
 from harness.training.source import load_source
 from harness.training.teacher import load_teacher
@@ -45,13 +46,15 @@ class Setup:
     """The parts of one training. What changes while training is inside the model, optimizer and states."""
 
     spec: RunSpec
+    world: World
     data: DataSet
     device: torch.device
     context: Context
     tricks: tuple[Trick, ...]
     states: Mapping[str, State]  # trick name -> what it remembers
     model: nn.Module
-    forward: Callable[[Tensor], Any]  # the model, compiled where the machine asks for it
+    forward: Forward  # the model, compiled where the machine asks for it, as part of all processes' model
+    average: Average  # the loss of the whole batch, from that of a process's part of it; once per step
     optimizer: Optimizer
     precision: Precision
     clip: Clip | None
@@ -98,27 +101,43 @@ class Setup:
         return make_answers([answerer], self.data, crops=crops, device=self.device)
 
 
-def build(spec: RunSpec, machine: Machine) -> Setup:
+def build(spec: RunSpec, machine: Machine, world: World = ALONE) -> Setup:
     """Load the data and build the network, optimizer, loss and batches of a run.
 
     Raises:
-        ValueError: the recipe names something that does not exist, in words for the user.
+        ValueError: the recipe names something that does not exist, or its batch cannot be cut into equal
+            parts for the processes; in words for the user.
         NeededRunError: the run needs a teacher or a source that cannot be used.
+        PeerError: another process could not build it.
     """
+    with world.together():
+        alone = _build(spec, machine, world)
+    forward, average = replicate(alone.forward, alone.model, world)
+    return replace(alone, forward=forward, average=average)
+
+
+def _build(spec: RunSpec, machine: Machine, world: World) -> Setup:
+    """What a process builds by itself."""
     recipe, device = spec.arm.recipe, torch.device(machine.device)
     check_names(recipe)
     data = load_data(recipe, machine)
+    check_parts(recipe, images=len(data.train.labels), processes=world.size)
     tricks = make_tricks(spec)
     precision = Precision(recipe.precision, device)
     teacher = load_teacher(spec, machine, precision, classes=data.classes) if spec.teacher_run_id else None
     context = make_context(recipe, data, teacher)
     model = make_model(spec, tricks, machine, classes=data.classes)
+    share_norms(model, recipe, images=len(data.train.labels), world=world)
     states = {trick.name: state for trick in tricks if (state := trick.new_state(model)) is not None}
     optimizer = make_optimizer(recipe, parameter_groups(model, tricks, weight_decay=recipe.weight_decay))
     for trick in tricks:
         optimizer = trick.edit_optimizer(optimizer, states.get(trick.name))
+    feed = Feed(
+        data=data, recipe=recipe, seed=spec.seed, device=device, tricks=tricks, context=context, world=world
+    )
     return Setup(
         spec=spec,
+        world=world,
         data=data,
         device=device,
         context=context,
@@ -126,12 +145,13 @@ def build(spec: RunSpec, machine: Machine) -> Setup:
         states=states,
         model=model,
         forward=torch.compile(model) if machine.compile else model,
+        average=lambda loss: loss,
         optimizer=optimizer,
         precision=precision,
         clip=make_clip(recipe),
         loss=make_loss(recipe, tricks, context),
         schedule=make_schedule(recipe, steps_per_epoch=context.steps_per_epoch),
-        feed=Feed(data=data, recipe=recipe, seed=spec.seed, device=device, tricks=tricks, context=context),
+        feed=feed,
         metrics=make_metrics(recipe),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -18,6 +18,6 @@ def write_torch_file(path: Path, state: Any) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def read_torch_file(path: Path) -> Any:
+def read_torch_file(file: Path | IO[bytes]) -> Any:
     """Plain data and tensors, on the CPU; refuses files that would execute code when read."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return torch.load(file, map_location="cpu", weights_only=True)

@@ -66,6 +66,9 @@ class Trick:
     arms: ClassVar[
         tuple[str, ...]
     ] = ()  # options in which the study must name an arm: teacher, source, partner
+    per_image: ClassVar[bool] = (
+        False  # `edit_batch` treats each image alone: a part of a batch is edited alike
+    )
     observes: ClassVar[bool] = False  # changes only how a trained network is evaluated: costs no training
 
     def edit_recipe(self, recipe: Any) -> Any:

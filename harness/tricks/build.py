@@ -79,7 +79,7 @@ def _typed(trick_cls: type[Trick], key: str, expected: Any, value: Any) -> Any:
     if typing.get_origin(expected) is Literal:
         choices = typing.get_args(expected)
         if not any(value == choice and type(value) is type(choice) for choice in choices):
-            hint = _nearest(value, choices) if isinstance(value, str) else ""
+            hint = _nearest(value, map(str, choices)) if isinstance(value, str) else ""
             raise ValueError(f"{where} must be one of {', '.join(map(str, choices))}, got {value!r}{hint}")
         return value
     if expected is float and type(value) is int:

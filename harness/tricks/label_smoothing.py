@@ -45,6 +45,7 @@ class LabelSmoothing(Trick):
     """Smooth the soft targets of each batch."""
 
     name: ClassVar[str] = "label_smoothing"
+    per_image: ClassVar[bool] = True
     eps: float = 0.1
     form: Literal["uniform", "off_target"] = "uniform"
 

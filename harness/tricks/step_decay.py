@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 
 from harness.tricks.base import Trick, require
 
+MOST_MILESTONES = 1_000
+
 
 def milestones(*, epochs: float, every: float) -> tuple[float, ...]:
     """The multiples of `every` that lie before the end of training.
@@ -44,6 +46,8 @@ class StepDecay(Trick):
         require(0 < self.factor < 1, f"step_decay: factor must be a number in (0, 1), got {self.factor!r}")
 
     def edit_recipe(self, recipe: Any) -> Any:
+        count = recipe.epochs / self.every
+        require(count <= MOST_MILESTONES, f"step_decay: {count:.0f} milestones, more than {MOST_MILESTONES}")
         epochs = milestones(epochs=recipe.epochs, every=self.every)
         require(
             bool(epochs),

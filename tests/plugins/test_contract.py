@@ -75,6 +75,7 @@ TRICK_MISTAKES = [
     (HOOK, MOVED_WEIGHTS + HOOK, "Evaluating leaves the training network"),
     (HOOK, LR_BY_CHANCE + HOOK, "Editing a recipe leaves the given one"),
     (HOOK, PATCHED_CLASS + HOOK, "A run without it is the same bits"),
+    (NAME, f"{NAME}\n    per_image = True", "A trick that says it is per image"),
     (NAME, f'{NAME}\n    conflicts = ("mixupp",)', "The conflicts"),
     ("Equation: x' = x_0, x_2, x_4, ...\n", "", "Its card has every line"),
     ("Acts on: batch", "Acts on: loss", "Its card names the hooks"),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from harness.study.machine import Machine
 from harness.study.records import RunFolder
 from harness.study.spec import RunSpec, TrickSpec
 from tests.training.runs import (
@@ -288,3 +289,29 @@ def test_resume_on_a_gpu_is_bit_identical_in_exact_mode(name: str, tmp_path: Pat
     assert machine_in(tmp_path).exact
     a, b = (folder_of(spec, tmp_path / each) for each in "ab")
     assert_same_bits(results(a), results(b))
+
+
+def test_saving_takes_a_hundredth_of_the_time_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interval is at least 30 s, and a hundred times what the last save took."""
+    from types import SimpleNamespace
+
+    from harness.training import recorder
+    from harness.training.distributed import ALONE
+
+    clock = [0.0]
+    monkeypatch.setattr(recorder.time, "monotonic", lambda: clock[0])
+    due = recorder.Recorder._is_checkpoint_due
+    fake = SimpleNamespace(
+        attempt=SimpleNamespace(machine=Machine(runs_dir=Path(), data_dir=Path())),
+        setup=SimpleNamespace(world=ALONE),
+        _saved=0.0,
+        _save_time_s=0.2,
+    )
+    clock[0] = 29.0
+    assert not due(fake)  # type: ignore[arg-type]
+    clock[0] = 31.0
+    assert due(fake)  # type: ignore[arg-type]
+    fake._save_time_s = 0.5
+    assert not due(fake)  # type: ignore[arg-type]
+    clock[0] = 51.0
+    assert due(fake)  # type: ignore[arg-type]
