@@ -20,6 +20,10 @@ BENCHMARKS: Mapping[str, tuple[str, ...]] = {  # script -> its arguments
     "bench_expand": (),
     "bench_scheduling": (),
     "bench_journal": (),
+    "bench_claims": (),
+    "bench_checkpoint": (),
+    "bench_processes": ("--repeats", "1"),
+    "bench_many_runs": ("--repeats", "1"),
     "validate_statistics": ("--quick",),
 }
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Column, Table
+from rich.table import Table
 
+from harness.commands.checks.base import Finding
 from harness.study.paper import METRICS
 from harness.study.plan import Cell, Plan, PlanTable
 from harness.study.union import Union
@@ -17,7 +17,6 @@ from harness.study.union import Union
 MEMORY_MARK = "†"
 MEMORY_FOOTNOTE = f"{MEMORY_MARK} from memory: no available source showed it (docs/references.md)"
 NARROWEST = 72  # columns; below it the terminal breaks lines, rather than whole columns of a table vanish
-MOST_SEED_COLUMNS = 5  # with more seeds, `status` counts states instead of naming each
 ALSO_PRINTED = {  # further printed numbers of a row -> heading
     "top1_std": "std",
     "params_m": "params M",
@@ -40,7 +39,7 @@ def plain_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
-def _listing_console() -> Console:
+def listing_console() -> Console:
     console = plain_console()
     console.width = max(console.width, NARROWEST)
     return console
@@ -48,7 +47,7 @@ def _listing_console() -> Console:
 
 def show_plan(plan: Plan, missing: Sequence[str]) -> None:
     """Every row with its paper cells, then the runs, what is shared and the cost."""
-    console = _listing_console()
+    console = listing_console()
     for table in plan.tables:
         console.print(f"{table.key}: {table.title}", style="bold")
         console.print(Padding(_rows(table), (0, 0, 1, 1)))
@@ -119,7 +118,7 @@ def _work(runs: int, macs: float, time_s: float | None, *, hint: bool = True) ->
 
 def show_plans(plans: Sequence[Plan], together: Union, missing: Sequence[str]) -> None:
     """One line per study, then what they share and need together."""
-    console = _listing_console()
+    console = listing_console()
     for plan in plans:
         console.print(plan_line(plan, hint=False))
     console.print()
@@ -135,29 +134,6 @@ def show_plans(plans: Sequence[Plan], together: Union, missing: Sequence[str]) -
         console.print(f"shared by {', '.join(studies)}: {count} run{'s' if count != 1 else ''}")
 
 
-def show_status(plan: Plan, states: Mapping[str, str], counts: Mapping[str, int]) -> None:
-    """One line per arm: a word per seed, or with many seeds how many are in each state; then the sums."""
-    by_arm: dict[str, dict[int, str]] = {arm_id: {} for arm_id in plan.arms}
-    for run in plan.runs:
-        by_arm[run.arm_id][run.seed] = states[run.run_id]
-    each = len(plan.seeds) <= MOST_SEED_COLUMNS
-    headings = [f"seed {seed}" for seed in plan.seeds] if each else ["runs"]
-    further = any(run.seed not in plan.seeds for run in plan.runs)
-    if each and further:
-        headings.append("further members")
-    view = Table(
-        "arm", *(Column(heading, no_wrap=each) for heading in headings), box=None, header_style="bold"
-    )
-    for arm_id, seeds in by_arm.items():
-        words = [seeds.get(seed, "") for seed in plan.seeds] if each else [in_words(Counter(seeds.values()))]
-        if each and further:
-            words.append(in_words(Counter(seeds[seed] for seed in seeds if seed not in plan.seeds)))
-        view.add_row(plan.arm_labels[arm_id], *words)
-    console = _listing_console()
-    console.print(view)
-    console.print(in_words(counts))
-
-
 def in_words(counts: Mapping[str, int]) -> str:
     """How many are in each state.
 
@@ -167,11 +143,28 @@ def in_words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
+def show_findings(findings: Iterable[Finding], levels: Mapping[str, str]) -> list[Finding]:
+    """One line per finding, as it comes; then how many of each level. Returns the findings.
+
+    levels: level -> the style of its word, from the best to the worst. The best needs no mend here.
+    """
+    best = next(iter(levels))
+    console = plain_console()
+    found = []
+    for finding in findings:
+        found.append(finding)
+        console.print(f"{finding.level:<5}", style=levels[finding.level], end="")
+        mend = f" -> {finding.mend}" if finding.mend and finding.level != best else ""
+        console.print(f"{finding.name}: {finding.says}{mend}", soft_wrap=True)
+    console.print(in_words({level: sum(each.level == level for each in found) for level in levels}))
+    return found
+
+
 def show_listing(kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """One line per entry, without the columns that nothing fills; the JSON form has everything."""
     columns = [name for name in LISTED[kind] if any(row.get(name) is not None for row in rows)]
     if not columns:
-        _listing_console().print(f"no {kind}")
+        listing_console().print(f"no {kind}")
         return
     view = Table(box=None, header_style="bold")
     for name in columns:
@@ -180,7 +173,7 @@ def show_listing(kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
         view.add_column(name, justify="right" if is_number else "left", no_wrap=is_number or first)
     for row in rows:
         view.add_row(*(_cell(row.get(name)) for name in columns))
-    _listing_console().print(view)
+    listing_console().print(view)
 
 
 def _cell(value: Any) -> str:

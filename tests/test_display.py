@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.display import plan_line, show_listing, show_plan, show_status
+from harness.commands.overview import Overview
+from harness.commands.queue_state import QueueView
+from harness.commands.states import RunView
+from harness.display import plan_line, show_listing, show_plan
 from harness.progress_display import ProgressDisplay
 from harness.scheduling.base import INTERRUPTED, Progress
+from harness.status_display import show_status
 from harness.study.plan import Plan
 from harness.study.records import FAILED, FINISHED, RunFolder
 from tests.study.fakes import HEAD, plan_of
@@ -40,6 +44,12 @@ tables:
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     return plan_of(tmp_path, STUDY)
+
+
+def show_states(plan: Plan, states: dict[str, str]) -> None:
+    """The status of a plan whose runs are in these states, where nothing is queued."""
+    views = {run_id: RunView(state=state) for run_id, state in states.items()}
+    show_status(Overview(plan, views, QueueView()), [])
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -82,7 +92,7 @@ def test_no_width_of_the_terminal_ends_in_an_error_or_loses_a_row(plan, capsys, 
     monkeypatch.setenv("COLUMNS", str(columns))
     states = {run.run_id: FINISHED for run in plan.runs}
     show_plan(plan, [])
-    show_status(plan, states, {FINISHED: len(states)})
+    show_states(plan, states)
     show_listing("data", [{"name": "cifar10", "classes": 10, "missing": "put it into data/cifar10"}])
     output = capsys.readouterr().out
     for word in ("Baseline", *(arm_id[:8] for arm_id in plan.arms), "75.87†", FINISHED, "cifar10"):
@@ -92,11 +102,10 @@ def test_no_width_of_the_terminal_ends_in_an_error_or_loses_a_row(plan, capsys, 
 def test_status_names_the_state_of_each_seed_and_counts_where_there_are_many(tmp_path, capsys):
     for seeds, expected in ((2, "finished  missing"), (8, "1 finished, 7 missing")):
         plan = plan_of(tmp_path, STUDY, seeds=seeds)
-        states = {run.run_id: "finished" if run.seed == 0 else "missing" for run in plan.runs}
-        show_status(plan, states, {"finished": 4, "missing": len(states) - 4})
+        show_states(plan, {run.run_id: "finished" if run.seed == 0 else "missing" for run in plan.runs})
         lines = printed(capsys)
         assert sum(line.endswith(expected) for line in lines) == 4
-        assert lines[-1] == f"4 finished, {len(states) - 4} missing"
+        assert f"4 finished, {len(plan.runs) - 4} missing" in lines
 
 
 ENSEMBLE = f"""{HEAD}
@@ -127,16 +136,55 @@ def test_further_members_of_ensembles_are_counted_apart_from_the_seeds(tmp_path,
         "small (mini): 2 rows, 2 arms x 2 seeds + 4 further members of ensembles = 8 runs, 0 done"
     )
     states = {run.run_id: "finished" if run.seed < 1000 else "missing" for run in plan.runs}
-    show_status(plan, states, {"finished": 4, "missing": 4})
+    show_states(plan, states)
     lines = printed(capsys)
-    assert lines[0].split() == ["arm", "seed", "0", "seed", "1", "further", "members"]
-    assert lines[1].split() == ["t1", "/", "one", "finished", "finished", "4", "missing"]
-    assert lines[2].split() == ["t1", "/", "three", "finished", "finished"]
+    assert lines[1].split() == ["row", "seed", "0", "seed", "1", "further", "members"]
+    assert lines[2].split() == ["one", "finished", "finished", "4", "missing"]
+    assert lines[3].split() == ["three", "finished", "finished"]
     many = plan_of(tmp_path, ENSEMBLE, seeds=8)
-    show_status(many, {run.run_id: "missing" for run in many.runs}, {"missing": len(many.runs)})
+    show_states(many, {run.run_id: "missing" for run in many.runs})
     lines = printed(capsys)
-    assert lines[0].split() == ["arm", "runs"]
-    assert lines[1].split() == ["t1", "/", "one", "24", "missing"]
+    assert lines[1].split() == ["row", "runs"]
+    assert lines[2].split() == ["one", "24", "missing"]
+
+
+def test_a_status_wider_than_the_terminal_breaks_within_its_columns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    label = "a label of a row that is much longer than a line of the terminal, as that of a whole sentence"
+    tables = f"tables:\n  t1: {{title: T, design: rows, rows: [{{label: '{label}'}}]}}\n"
+    plan = plan_of(tmp_path, HEAD + tables)
+    show_states(plan, {run.run_id: "missing" for run in plan.runs})
+    lines = printed(capsys)
+    assert max(len(line) for line in lines) <= 80
+    assert lines[2].endswith("missing  missing")
+    assert "sentence" in "".join(lines[3:])
+
+
+def test_status_shows_columns_quoted_rows_and_what_no_row_shows(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    tables = """arms: {teacher: {add: mixup}}
+tables:
+  t1:
+    title: T
+    design: rows
+    columns: {A: {}, B: {set: {batch_size: 128}}}
+    rows:
+      - {label: one}
+      - {label: same}
+      - {label: student, add: {distillation: {teacher: teacher}}}
+      - {label: from elsewhere, cite: true, paper: {A: {top1: 70, status: verified}}}
+"""
+    plan = plan_of(tmp_path, HEAD + tables)
+    show_states(plan, {run.run_id: "missing" for run in plan.runs})
+    lines = printed(capsys)
+    assert lines[1].split() == ["row", "column", "seed", "0", "seed", "1"]
+    assert lines[2].split() == ["one", "A", "missing", "missing"]
+    assert lines[4].split() == ["same", "A", "as", "t1", "/", "one", "/", "A"]
+    assert next(line.split() for line in lines if "elsewhere" in line)[-1] == "quoted"
+    assert "in no table" in lines
+    assert [line.split()[0] for line in lines[lines.index("in no table") + 2 :] if "teacher" in line] == [
+        "teacher"
+    ]
 
 
 def test_a_listing_leaves_out_columns_that_nothing_fills_and_groups_digits(capsys):

@@ -37,6 +37,7 @@ ROOT_MODULES = (  # may import all
     "harness.commands",
     "harness.display",
     "harness.progress_display",
+    "harness.status_display",
     "harness.__main__",
 )
 MAY_IMPORT = {  # package -> packages of the harness, besides itself

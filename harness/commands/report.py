@@ -101,7 +101,7 @@ def drawn_with() -> list[str]:
 
 def _ran_with(records: DataFrame) -> dict[str, list[str]]:
     def distinct(column: str) -> list[str]:
-        values = records[column].dropna() if column in records else []
+        values = records[column].dropna().tolist() if column in records else []
         return sorted({f"{value:g}" if isinstance(value, float) else str(value) for value in values})
 
     return {column: distinct(column) for column in ("torch", "device", "threads", "data", "data_fingerprint")}

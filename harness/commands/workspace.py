@@ -62,12 +62,17 @@ def load_plan(args: argparse.Namespace, place: Workspace, file: Path | None = No
     Raises:
         StudyError: every mistake in the study.
     """
+    plan = expand_plan(args, place, file)
+    reconcile(plan, place.runs_dir)
+    return plan
+
+
+def expand_plan(args: argparse.Namespace, place: Workspace, file: Path | None = None) -> Plan:
+    """As `load_plan`, without a look at the run folders."""
     file = file or args.study
     catalogue = build_catalogue(place.data_dir, load_plugins(file))
     study = load_study(file, catalogue)
-    plan = expand(study, catalogue, ExpandOptions(size=args.size, seeds=args.seeds, smoke=args.smoke))
-    reconcile(plan, place.runs_dir)
-    return plan
+    return expand(study, catalogue, ExpandOptions(size=args.size, seeds=args.seeds, smoke=args.smoke))
 
 
 def missing_data(plan: Plan, place: Workspace) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,13 +11,14 @@ from statistics import median
 from typing import Any
 
 from harness.study.plan import Plan, PlannedRun
-from harness.study.records import ENDED, FINISHED, RunFolder
+from harness.study.records import ENDED, FINISHED
 
+AT_ONCE = 1 << 18  # bytes
 OTHER_RECORDS = 200  # records of runs outside the plan that are read, at most, for their speed
 
 
-def reconcile(plan: Plan, runs_dir: Path) -> None:
-    """Set `done` and `time_s` of every run in place.
+def reconcile(plan: Plan, runs_dir: Path) -> dict[str, dict[str, Any]]:
+    """Set `done` and `time_s` of every run in place. Returns the summaries that were read, by run_id.
 
     A run is done when its record says finished or diverged; its `time_s` is then what its training took. For
     the others it is the planned multiply-adds over the median speed of finished runs of the same model,
@@ -25,10 +27,12 @@ def reconcile(plan: Plan, runs_dir: Path) -> None:
     present = _folders(runs_dir)
     planned = {run.run_id: run for run in plan.runs}
     speeds = _Speeds()
+    summaries: dict[str, dict[str, Any]] = {}
     for name in (name for name in present if name in planned):
-        summary = _summary(runs_dir / name)
+        summary = _summary(runs_dir, name)
         if summary is None:
             continue
+        summaries[name] = summary
         run = planned[name]
         run.done = summary.get("status") in ENDED
         if run.done:
@@ -36,12 +40,13 @@ def reconcile(plan: Plan, runs_dir: Path) -> None:
         speeds.add(summary)
     others = (name for name in present if name not in planned)
     for _, name in zip(range(OTHER_RECORDS), others, strict=False):
-        summary = _summary(runs_dir / name)
+        summary = _summary(runs_dir, name)
         if summary is not None:
             speeds.add(summary)
     for run in plan.runs:
         if not run.done:
             run.time_s = speeds.time_s(plan, run)
+    return summaries
 
 
 @dataclass(slots=True)
@@ -86,9 +91,29 @@ def _names(runs_dir: Path) -> Iterator[str]:
         yield from (entry.name for entry in entries)
 
 
-def _summary(path: Path) -> dict[str, Any] | None:
-    """The summary, or None where there is none that can be read: then nothing is known about the run."""
+def _summary(runs_dir: Path, name: str) -> dict[str, Any] | None:
+    """As `RunFolder.read_summary`, without making paths: there may be ten thousand.
+
+    None where there is none that can be read: then nothing is known about the run.
+    """
     try:
-        return RunFolder(path).read_summary()
-    except (OSError, ValueError):
+        summary = json.loads(read_quickly(f"{runs_dir}{os.sep}{name}{os.sep}summary.json").decode())
+    except (OSError, ValueError, RecursionError):
         return None
+    return summary if isinstance(summary, dict) and "status" in summary else None
+
+
+def read_quickly(path: str) -> bytes:
+    """A whole file, at half the cost of a file object.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(handle, AT_ONCE)
+        while more := os.read(handle, AT_ONCE):
+            text += more
+        return text
+    finally:
+        os.close(handle)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.cli import build_parser
+from harness.study.records import append_line, write_json
 from tests.end_to_end.conftest import begin
+from tests.end_to_end.under_way import UnderWay
 from tests.end_to_end.workplace import ROOT, Workplace
 
 PAGE = ROOT / "docs" / "json.md"
@@ -76,11 +80,32 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     bag_of_tricks = str(ROOT / "studies" / "bag_of_tricks.yaml")
     return {
         "plan": [fresh.json("plan", "tiny.yaml"), fresh.json("plan", bag_of_tricks, "--size", "paper")],
-        "status": [fresh.json("status", "tiny.yaml")],
+        **under_way(tmp_path_factory.mktemp("json") / "under_way"),
+        "doctor": [json.loads(fresh.call("doctor", "--json").stdout)],
+        "audit": [fresh.json("audit", str(ROOT / "docs" / "audits" / "bag_of_tricks_table6.yaml"))],
         "tricks": [fresh.json("tricks")],
         "models": [fresh.json("models")],
         "data": [fresh.json("data")],
         "studies": [fresh.json("studies", ".")],
+    }
+
+
+def under_way(folder: Path) -> dict[str, list[Any]]:
+    """What is said of a study with a run that failed, one that was submitted and an agent that had it."""
+    study = UnderWay.begin(folder)
+    place = Workplace(folder)
+    failed = study.attempt("Baseline", 0)
+    write_json(failed.spec, study.plan.spec(study.run("Baseline", 0)).to_json())
+    submission = study.submit("0123456789ab", jobs={"g1.0": "11", "g2.0": "12", "g3.0": "13"})
+    failed.append_event("failed", message="x", traceback="y")
+    event = {"kind": "started", "time_s": 1.0, "array_job_id": "12", "array_task_id": "0"}
+    append_line(submission.folder / "agents" / "907.jsonl", event)
+    append_line(submission.folder / "agents" / "907.jsonl", {"kind": "run_started", "run_id": failed.run_id})
+    (submission.folder / "logs" / "12_0_0.out").write_text("hello\n")
+    return {
+        "status": [place.json("status", "tiny.yaml")],
+        "logs": [place.json("logs", failed.run_id)],
+        "cancel": [json.loads(place.call("cancel", "tiny.yaml", "--row", "Baseline", "--json").stdout)],
     }
 
 

@@ -31,6 +31,8 @@ print(code, *sorted(set(sys.argv[1].split()) & set(sys.modules)), file=sys.stder
         ("plan", BAG_OF_TRICKS, "--size", "paper", "--json"),
         ("status", BAG_OF_TRICKS),
         ("status", BAG_OF_TRICKS, "--json"),
+        ("cancel", BAG_OF_TRICKS, "--row", "ResNet-50"),
+        ("logs", "ResNet-50-B", BAG_OF_TRICKS, "--seed", "0"),
         ("run", BAG_OF_TRICKS, "--help"),
         ("tricks",),
         ("models",),

@@ -1,0 +1,208 @@
+"""What happened to one run, in order: who took it, attempts, progress, why it stopped. Reads only."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.study.holders import Holder, newest_number, read_claim
+from harness.study.problems import printable
+from harness.study.records import RunFolder, read_json
+
+TAIL_BYTES = 200_000  # of a log file, at most, are looked at for its last lines
+PROGRESS = ("epoch", "checkpoint", "evaluated")  # told together, however many there are
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that happened. `detail`: further lines, e.g. a traceback."""
+
+    time_s: float | None  # by the clock of the machine where it happened
+    text: str
+    detail: str = ""
+
+
+def story(folder: RunFolder) -> list[Line]:
+    """Every claim and event of a run in the order in which they were written; progress in short."""
+    lines: list[Line] = []
+    claims = list(claims_of(folder))
+    progress: list[Mapping[str, Any]] = []
+    for event in folder.read_events():
+        while claims and (claims[0].time_s or 0.0) <= _time(event):
+            _tell_progress(progress, lines)
+            lines.append(_taken(claims.pop(0)))
+        if event.get("kind") in PROGRESS:
+            progress.append(event)
+            continue
+        _tell_progress(progress, lines)
+        lines.append(_told(event))
+    _tell_progress(progress, lines)
+    lines += [_taken(claim) for claim in claims]
+    request = _request(folder)
+    if request is not None:
+        later = (
+            place for place, line in enumerate(lines) if (line.time_s or 0.0) > (request.time_s or math.inf)
+        )
+        lines.insert(next(later, len(lines)), request)
+    return lines
+
+
+def claims_of(folder: RunFolder) -> Iterator[Holder]:
+    """Everybody who took the run, the first first; a claim that cannot be read is left out."""
+    try:
+        newest = newest_number(folder.path)
+    except OSError:
+        return
+    for number in range(1, newest + 1):
+        try:
+            claim = read_claim(folder.path, number)
+        except OSError:
+            continue
+        if claim is not None:
+            yield claim
+
+
+def last_failure(folder: RunFolder) -> dict[str, Any] | None:
+    """Message and traceback of the failure the run ended with, or None where it did not end with one."""
+    events = folder.read_events()
+    if not events or events[-1].get("kind") != "failed":
+        return None
+    return {name: printable_lines(events[-1].get(name)) for name in ("message", "traceback")}
+
+
+def tail(path: Path, count: int) -> list[str]:
+    """The last lines of a file, without what moves a cursor; [] where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(0, end - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [printable(line) for line in text.splitlines()[-count:]]
+
+
+def printable_lines(text: Any) -> str:
+    """Text of several lines from a file that anybody may have written: it moves nobody's cursor."""
+    return "\n".join(printable(line) for line in str(text or "").splitlines())
+
+
+def clock_time(time_s: float | None) -> str:
+    """Date and time as they are here."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_s)) if time_s else "at an unknown time"
+
+
+def _taken(claim: Holder) -> Line:
+    """A claim has the time at which it was released, or else that at which it was taken."""
+    verb = "let go by" if claim.released else "taken by"
+    return Line(claim.time_s, f"{verb} {printable(claim.place)}")
+
+
+def _told(event: Mapping[str, Any]) -> Line:
+    kind = str(event.get("kind"))
+    words = WORDS.get(kind, _unknown_kind)(event)
+    return Line(_time(event), printable(words), printable_lines(event.get("traceback")))
+
+
+def _time(event: Mapping[str, Any]) -> float:
+    value = event.get("time_s")
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _unknown_kind(event: Mapping[str, Any]) -> str:
+    values = [f"{name} {event[name]}" for name in event if name not in ("kind", "time_s", "traceback")]
+    return f"{event.get('kind')}: {', '.join(values)}" if values else str(event.get("kind"))
+
+
+def _attempt(event: Mapping[str, Any]) -> str:
+    device = event.get("device", "an unknown device")
+    name = event.get("device_name")
+    step = event.get("resumed_from_step", 0)
+    where = f"on {device}" + (f" ({name})" if name and name != device else "")
+    return f"attempt {event.get('attempt', '?')} {where}, from step {step}" + ("" if step else ", the start")
+
+
+def _message(words: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda event: f"{words}: {event.get('message') or 'no reason was recorded'}"
+
+
+WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "attempt": _attempt,
+    "checkpoint_refused": _message("a checkpoint was not used"),
+    "stop": lambda event: f"stopped at step {event.get('step', '?')}, with a checkpoint to go on from",
+    "diverged": lambda event: f"diverged by step {event.get('step', '?')}: the loss was not finite",
+    "end": lambda event: f"ended: {event.get('status', '?')} after {event.get('step', '?')} steps",
+    "failed": _message("failed"),
+    "worker_died": _message("the process that trained it died"),
+    "rank_died": _message("one of its processes died"),
+}
+
+
+def _tell_progress(events: list[Mapping[str, Any]], lines: list[Line]) -> None:
+    """Add one line for what was collected, and begin to collect anew."""
+    if events:
+        parts = [*_epochs([each for each in events if each.get("kind") == "epoch"])]
+        parts += _checkpoints([each for each in events if each.get("kind") == "checkpoint"])
+        evaluated = [each for each in events if each.get("kind") == "evaluated"]
+        if evaluated:
+            seen = f"evaluated {evaluated[-1].get('images')} of {evaluated[-1].get('of')} images"
+            parts.append(printable(seen))
+        lines.append(Line(_time(events[-1]), "; ".join(parts)))
+    events.clear()
+
+
+def _epochs(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not events:
+        return
+    first, last = events[0], events[-1]
+    span = f"epoch {_short(last.get('epoch'))}"
+    if len(events) > 1:
+        span = f"epochs {_short(first.get('epoch'))} to {_short(last.get('epoch'))}"
+    measures = [
+        _change("training loss", [each.get("train_loss") for each in events], ""),
+        _change("top-1", [each.get("val_top1") for each in events], " %"),
+    ]
+    speeds = _numbers(each.get("images_per_s") for each in events)
+    speed = [f"{sorted(speeds)[len(speeds) // 2]:,.0f} images/s"] if speeds else []
+    yield printable(f"{span}: ") + ", ".join([*filter(None, measures), *speed])
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _numbers(values: Iterable[Any]) -> list[float]:
+    return [value for value in values if isinstance(value, int | float)]
+
+
+def _change(name: str, values: Sequence[Any], unit: str) -> str:
+    known = _numbers(values)
+    if not known:
+        return ""
+    span = f"{known[0]:.4g} to {known[-1]:.4g}" if len(known) > 1 else f"{known[0]:.4g}"
+    return f"{name} {span}{unit}"
+
+
+def _checkpoints(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if events:
+        count = "1 checkpoint" if len(events) == 1 else f"{len(events)} checkpoints, the last"
+        yield printable(f"{count} at step {events[-1].get('step', '?')}")
+
+
+def _request(folder: RunFolder) -> Line | None:
+    try:
+        said = read_json(folder.path / "cancel")
+    except (OSError, ValueError):
+        said = {}
+    if said is None:
+        return None
+    time_s = said.get("time_s")
+    by = printable(str(said.get("by", "somebody")))
+    return Line(
+        time_s if isinstance(time_s, int | float) else None,
+        f"{by} asked for it to be stopped; `harness run` of a study that wants it goes on",
+    )
