@@ -4,13 +4,28 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q --root-user-action=ignore -c constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test check fmt smoke report docs fidelity bench bench-gpu clean
+.PHONY: demo test test-slurm chaos check fmt smoke report docs fidelity bench bench-gpu clean
 
 demo: .venv/runtime  ## run the Bag of Tricks study on embedded real data, end in a report
 	$(BIN)/harness run studies/bag_of_tricks.yaml
 
 test: .venv/dev  ## every test, at most 10 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slurm: .venv/dev  ## a real Slurm cluster on this machine: installed (apt, root), started and stopped
+	$(BIN)/python -m pytest -n 3 --dist worksteal -ra tests/slurm
+
+KILLS ?= 30
+chaos: .venv/dev  ## kill a study at every write and at any time, see that nothing is lost; KILLS=1000: with Slurm
+	nice $(BIN)/python -m tests.chaos --kills $(KILLS)
+
+.PHONY: fuzz test-servers
+fuzz: .venv/dev  ## 10,000 damaged studies and 300 damaged sets of records: none ends in a traceback; 15 minutes
+	nice $(BIN)/python -m tests.fuzz.campaign --cases 10000
+	nice $(BIN)/python -m tests.fuzz.records --cases 300
+
+test-servers: .venv/dev  ## the mirror on a real PostgreSQL (apt-get install postgresql) and real MLflow servers; 2 minutes
+	$(BIN)/python -m pytest -ra tests/tracking/test_servers.py
 
 check: .venv/dev  ## format, lint, types, house rules, generated docs
 	$(BIN)/ruff format --check .

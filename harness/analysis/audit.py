@@ -70,7 +70,7 @@ def audit(table: PrintedTable) -> Audit:
     estimates = [_estimate(row, versus, table) for row, versus in pairs]
     family = len(pairs)
     raw = [1.0 if estimate is None else float(p_value(estimate)) for estimate in estimates]
-    adjusted = holm(raw, ALPHA).p if raw else []
+    adjusted = holm(raw, ALPHA).p if raw else np.empty(0)
     rows = [
         _row(row, versus, estimate, float(p), table)
         for (row, versus), estimate, p in zip(pairs, estimates, adjusted, strict=True)

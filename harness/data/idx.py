@@ -17,6 +17,7 @@ from harness.data.entry import Pixels, Source
 if TYPE_CHECKING:
     import numpy as np
 
+LARGEST = 2**30  # bytes of one unzipped file
 FILES = {
     "train_images": "train-images-idx3-ubyte",
     "train_labels": "train-labels-idx1-ubyte",
@@ -66,12 +67,7 @@ def read_idx(path: Path) -> np.ndarray:
     """
     import numpy as np
 
-    data = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} is not a whole gzip file: {error}") from None
+    data = _unzipped(path) if path.suffix == ".gz" else path.read_bytes()
     if len(data) < 8 or data[:3] != b"\x00\x00\x08" or len(data) < 4 + 4 * data[3]:
         raise ValueError(f"{path} is not an IDX file of unsigned bytes (starts with {data[:4].hex()})")
     dimensions = data[3]
@@ -82,6 +78,17 @@ def read_idx(path: Path) -> np.ndarray:
             f"{path} is cut off: {values.size} bytes of pixels or labels, expected {shape.prod()}"
         )
     return values.reshape(shape)
+
+
+def _unzipped(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            data = file.read(LARGEST + 1)  # a few kilobytes can be zipped from any number of bytes
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole gzip file: {error}") from None
+    if len(data) > LARGEST:
+        raise ValueError(f"{path} unzips to more than {LARGEST:,} bytes, and MNIST's to 47,040,016")
+    return data
 
 
 def grey_source(arrays: Mapping[str, np.ndarray], classes: int) -> Source:

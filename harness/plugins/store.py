@@ -56,7 +56,7 @@ def _load_one(name: str, sha256: str, runs_dir: Path) -> Plugin:
             )
         return plugin
     path = stored_path(runs_dir, name, sha256)
-    if False:
+    if not _SHA256.fullmatch(sha256):
         raise PluginError("is not named with the hash of its bytes", path=name)
     if path.parent.parent != runs_dir / FOLDER or path.name != name:
         raise PluginError("is not a plain file name", path=name)

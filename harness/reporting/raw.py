@@ -96,7 +96,7 @@ def _read_csv(path: Path, kinds: Mapping[str, str]) -> DataFrame:
     try:
         text = path.read_text(encoding="utf-8")
         types = {name: "str" if kind == "text" else "float64" for name, kind in kinds.items()}
-        frame = pd.read_csv(io.StringIO(text), dtype=types, float_precision="round_trip")  # type: ignore[arg-type]
+        frame = pd.read_csv(io.StringIO(text), dtype=types, float_precision="round_trip")
         return _typed(frame[list(kinds)], kinds)
     except (OSError, ValueError, KeyError) as error:
         raise StudyError([Problem(str(path), 0, f"cannot be read: {error}")]) from None

@@ -21,12 +21,13 @@ from harness.reporting.raw import raw_files
 from harness.reporting.sections.claims import claims_table
 from harness.reporting.sections.results import main_table
 from harness.reporting.sections.speed import speed_table
+from harness.study.problems import Problem, StudyError
 
-OWN_FOLDERS = (
-    "tables",
-    "figures",
-    "data",
-)  # replaced as a whole, so that no file of an older report stays behind
+OWN_FOLDERS = {  # what each holds; replaced as a whole, so that no file of an older report stays behind
+    "tables": frozenset({".csv", ".tex"}),
+    "figures": frozenset({".svg", ".png"}),
+    "data": frozenset({".csv", ".jsonl"}),
+}
 
 
 def render(report: ReportInput, out_dir: Path) -> list[Path]:
@@ -35,7 +36,11 @@ def render(report: ReportInput, out_dir: Path) -> list[Path]:
     Returns: their paths, sorted.
 
     Everything is written to a draft folder beside `out_dir` first: an error leaves the old report whole.
+
+    Raises:
+        StudyError: a folder in `out_dir` that a report would replace is not a report's, such as data sets.
     """
+    _refuse_foreign_folders(out_dir)
     pictures = draw_all(report)
     files = {
         **_texts(report, pictures),
@@ -51,6 +56,17 @@ def render(report: ReportInput, out_dir: Path) -> list[Path]:
             (draft / path).write_bytes(content)
         _replace(draft, out_dir)
     return sorted(out_dir / path for path in files)
+
+
+def _refuse_foreign_folders(out_dir: Path) -> None:
+    has_report = (out_dir / "report.json").is_file()
+    for name, suffixes in OWN_FOLDERS.items():
+        folder = out_dir / name
+        inside = list(folder.iterdir()) if folder.is_dir() else []
+        own = has_report and all(path.is_file() and path.suffix in suffixes for path in inside)
+        if inside and not own:
+            message = "is there already and is no part of a report, which would replace it; say another --out"
+            raise StudyError([Problem(str(folder), 0, message)])
 
 
 def _texts(report: ReportInput, pictures: list[Picture]) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.study.catalogue import Catalogue, Cost, ModelEntry
-from harness.study.lookups import Mode, Unusable
+from harness.study.lookups import Mode, Unusable, guarded
 from harness.study.schema import Size
 from harness.study.spec import DataSpec, ModelSpec
 from harness.study.uses import Use, fill_options, like
@@ -86,9 +86,10 @@ class Architectures:
         if found is None:
             entry = self.entry(model)
             args = {name: like(value, entry.args[name]) for name, value in model.args.items()}
-            entry.validate(args)
-            entry.rule(args)
-            least = entry.minimum_input(args)
+            checking = f"checking the arguments of model '{model.name}'"
+            for check in (entry.validate, entry.rule):
+                guarded(checking, check, args)
+            least = guarded(checking, entry.minimum_input, args)
             if data.resolution < least:
                 raise ValueError(
                     f"{model.name} needs at least {least} pixels with these arguments, here are"
@@ -96,7 +97,9 @@ class Architectures:
                     " that halve the image less often"
                 )
             same = ModelSpec(name=model.name, args=args)
-            cost = self._catalogue.cost(same, data) if self._mode.priced else _NOT_ASKED
+            cost = _NOT_ASKED
+            if self._mode.priced:
+                cost = guarded(f"building model '{model.name}'", self._catalogue.cost, same, data)
             found = self._built[key] = (same, cost, entry.own_initialisation)
         if id(model) in self._ids:
             self._fast[id(model), id(data)] = found
@@ -112,5 +115,5 @@ class Architectures:
             args.update(of_size.get(use.name, {}))
         given = Use(use.name, (*args.items(), *use.options))
         full = fill_options("model", given, entry.args)
-        entry.validate(full)
+        guarded(f"checking the arguments of model '{use.name}'", entry.validate, full)
         return ModelSpec(name=entry.family, args=full)

@@ -88,7 +88,8 @@ def _check_finite(recipe: Recipe, names: list[str]) -> None:
     wrong = []
     for name in names:
         value = getattr(recipe, name)
-        if isinstance(value, int | float) and not math.isfinite(value):
+        values = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(each, int | float) and not math.isfinite(each) for each in values):
             wrong.append(name)
     if wrong:
         raise ValueError(f"{' and '.join(wrong)} must be a finite number")

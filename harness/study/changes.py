@@ -6,18 +6,36 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, StrictBool
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, StrictBool, field_validator
 
 from harness.study.problems import unknown
 from harness.study.uses import Use, parse_use
 
-Number = Annotated[float, Field(strict=True)]
-Whole = Annotated[int, Field(strict=True)]
-Positive = Annotated[float, Field(strict=True, gt=0)]
-NotNegative = Annotated[float, Field(strict=True, ge=0)]
-Fraction1 = Annotated[float, Field(strict=True, gt=0, le=1)]
-Count = Annotated[int, Field(strict=True, ge=1)]
+LARGEST, SMALLEST = 10**9, 1e-12  # of any number in a study: products of a few of them stay finite
+LONGEST_NAME = 200  # characters: names and labels stand in tables, figures and file names
+
+
+def _not_tiny(value: float) -> float:
+    if value < SMALLEST:
+        raise ValueError(f"must be at least {SMALLEST:g}, got {value!r}")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if "\n" in value or "\t" in value or len(value) > LONGEST_NAME:
+        raise ValueError(f"must be one line of at most {LONGEST_NAME} characters")
+    return value
+
+
+Number = Annotated[float, Field(strict=True, ge=-LARGEST, le=LARGEST)]
+Whole = Annotated[int, Field(strict=True, ge=-LARGEST, le=LARGEST)]
+Positive = Annotated[float, Field(strict=True, gt=0, le=LARGEST), AfterValidator(_not_tiny)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, le=LARGEST)]
+Fraction1 = Annotated[float, Field(strict=True, gt=0, le=1), AfterValidator(_not_tiny)]
+Count = Annotated[int, Field(strict=True, ge=1, le=LARGEST)]
+Pixels = Annotated[int, Field(strict=True, ge=1, le=10_000)]  # a side of an image
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
 AnyUse = Annotated[Use, PlainValidator(parse_use)]
 
 # The arguments of torch.optim's constructors that a recipe may give; lr and weight_decay are its own fields.
@@ -56,7 +74,7 @@ class Changes(Closed):
 
     model: AnyUse | None = None
     data: AnyUse | None = None  # the paper's data set; a size maps it
-    resolution: Count | None = None  # the paper's pixels; a size maps them
+    resolution: Pixels | None = None  # the paper's pixels; a size maps them
     # Recipe
     epochs: Positive | None = None
     batch_size: Count | None = None
@@ -85,14 +103,21 @@ class Changes(Closed):
     eval_weights: Literal["own", "raw"] | None = None
     curve_points: Count | None = None
     read_out: Literal["last_epoch", "median_of_last_5"] | None = None
-    metrics: tuple[Text, ...] | None = None  # of plugins
-    trainer: Text | None = None  # harness, or a training function of a plugin
+    metrics: tuple[Name, ...] | None = None  # of plugins
+    trainer: Name | None = None  # harness, or a training function of a plugin
     # AugmentSpec
     crop_area: Annotated[tuple[Fraction1, Fraction1], AfterValidator(_rising)] | None = None
     crop_ratio: Annotated[tuple[Positive, Positive], AfterValidator(_rising)] | None = None
     flip: Annotated[Number, Field(ge=0, le=1)] | None = None
     jitter: Annotated[Number, Field(ge=0, le=1)] | None = None
     pca_noise: NotNegative | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("must have a value; leave the key out to keep what is set below it")
+        return value
 
     def values(self) -> dict[str, Any]:
         """The fields that were given, and their values."""

@@ -17,7 +17,7 @@ from harness.study.problems import Location, ProblemList, unknown
 from harness.study.schema import RowEntry, Table
 from harness.study.uses import Use
 
-MOST_ROWS = 200_000  # of one table; more is a mistake in the file rather than a plan
+MOST_ROWS = 200_000  # of a study; more is a mistake in the file rather than a plan
 
 
 def make_rows(key: str, table: Table, problems: ProblemList) -> tuple[Row, ...]:
@@ -98,7 +98,7 @@ def _factorial(table: Table, at: Location, problems: ProblemList) -> Iterable[Ro
     if 2 ** len(table.tricks) > MOST_ROWS:
         problems.add(
             (*at, "tricks"),
-            f"{len(table.tricks)} tricks have {2 ** len(table.tricks)} subsets, more than {MOST_ROWS};"
+            f"{len(table.tricks)} tricks have 2^{len(table.tricks)} subsets, more than {MOST_ROWS};"
             " use the design 'fractional'",
         )
         return

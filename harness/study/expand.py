@@ -71,6 +71,11 @@ def _plan(study: Study, catalogue: Catalogue, size: Size, options: ExpandOptions
     resolver, tables = _resolve(study, catalogue, (options.size, size), problems, Mode())
     problems.raise_if_any()
     seeds = _seeds(study, options)
+    try:
+        runs = planned_runs(resolver, seeds)
+    except ValueError as error:
+        problems.add(("seeds",), str(error))
+        raise StudyError(problems.problems()) from None
     return Plan(
         study=study.name,
         size=options.size,
@@ -79,7 +84,7 @@ def _plan(study: Study, catalogue: Catalogue, size: Size, options: ExpandOptions
         tables=tables,
         arms=resolver.arms,
         arm_labels=_labels(tables, resolver),
-        runs=planned_runs(resolver, seeds),
+        runs=runs,
         claims=claims_of(study.file),
         notes=tuple(_notes(study, size, options, resolver)),
     )

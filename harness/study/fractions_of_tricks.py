@@ -10,6 +10,9 @@ from __future__ import annotations
 import itertools
 import string
 
+MOST_FACTORS = 20  # the search goes through 2 to the power of the further ones
+MOST_BASE = 17  # 131,072 rows
+
 
 def fraction(factors: int, resolution: int) -> list[list[bool]]:
     """Which factors are on in each run, (runs, factors), in order: the smallest fraction the search finds.
@@ -20,6 +23,8 @@ def fraction(factors: int, resolution: int) -> list[list[bool]]:
     Raises:
         ValueError: no proper fraction exists; the message says what to use instead.
     """
+    if factors > MOST_FACTORS:
+        raise ValueError(f"a fraction is made of at most {MOST_FACTORS} tricks, here are {factors}")
     words = generators(factors, resolution)
     if words is None:
         raise ValueError(
@@ -29,6 +34,8 @@ def fraction(factors: int, resolution: int) -> list[list[bool]]:
     import pyDOE3  # imports scipy: only where it is used
 
     base = factors - len(words)
+    if base > MOST_BASE:
+        raise ValueError(f"the fraction of {factors} factors with resolution {resolution} has {2**base} rows")
     letters = string.ascii_lowercase[:base]
     extra = ["".join(letters[i] for i in range(base) if word >> i & 1) for word in words]
     design = pyDOE3.fracfact(" ".join([*letters, *extra]))

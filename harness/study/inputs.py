@@ -16,10 +16,12 @@ from contextlib import suppress
 from typing import Any
 
 from harness.study.catalogue import Catalogue, Facts
-from harness.study.lookups import Mode, Unusable, check_data
+from harness.study.lookups import Mode, Unusable, check_data, guarded
 from harness.study.schema import Size
 from harness.study.spec import DataSpec
 from harness.study.uses import Use, fill_options
+
+MOST_CLASSES = 1_000_000
 
 
 class Inputs:
@@ -88,7 +90,11 @@ class Inputs:
             raise
         entry = self._catalogue.data[use.name]
         args = fill_options("data set", use, entry.args)
-        _, train_images, test_images = entry.facts(args)
+        classes, train_images, test_images = guarded(f"data set '{use.name}'", entry.facts, args)
+        if classes is not None and classes > MOST_CLASSES:
+            raise ValueError(
+                f"{use.name} has {classes} classes; a network tells at most {MOST_CLASSES} apart"
+            )
         return DataSpec(
             name=use.name,
             resolution=size.resolution,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.study.catalogue import Catalogue
 from harness.study.cells import check_rows
 from harness.study.claims import check_claims
-from harness.study.designs import make_rows
+from harness.study.designs import MOST_ROWS, make_rows
 from harness.study.drafts import Row, Study, named_arms
 from harness.study.expand import check_sizes
 from harness.study.memory import without_garbage_collection
@@ -15,6 +16,7 @@ from harness.study.mentions import recipe_names
 from harness.study.names import check_names, check_sizes_exist
 from harness.study.problems import Problem, StudyError
 from harness.study.recipes import RECIPES
+from harness.study.schema import StudyFile
 from harness.study.schema_problems import parse_study
 from harness.study.source import read_source
 
@@ -42,9 +44,13 @@ def load_study(path: Path, catalogue: Catalogue) -> Study:
         for key, table in file.tables.items():
             rows[key] = make_rows(key, table, problems)
             check_rows(key, table, rows[key], problems)
+            if _cells(file, rows) > MOST_ROWS:
+                message = f"with this table, the study has more than {MOST_ROWS} rows x columns"
+                problems.add(("tables", key), message)
+                raise StudyError([*unreadable, *problems.problems()])
     check_claims(file, rows, problems)
     study = Study(file=file, source=source, arms=named_arms(file.arms, catalogue, problems), rows=rows)
-    if all(recipe in RECIPES for _, recipe in recipe_names(file)) and _cells(study) <= CHEAP_CELLS:
+    if all(recipe in RECIPES for _, recipe in recipe_names(file)) and _cells(file, rows) <= CHEAP_CELLS:
         check_sizes(study, catalogue, problems)
     found = [*unreadable, *problems.problems()]
     if found:
@@ -52,5 +58,5 @@ def load_study(path: Path, catalogue: Catalogue) -> Study:
     return study
 
 
-def _cells(study: Study) -> int:
-    return sum(len(rows) * max(1, len(study.file.tables[key].columns)) for key, rows in study.rows.items())
+def _cells(file: StudyFile, rows: Mapping[str, tuple[Row, ...]]) -> int:
+    return sum(len(made) * max(1, len(file.tables[key].columns)) for key, made in rows.items())

@@ -21,6 +21,21 @@ class Unusable(Exception):
     """A draft uses something that is already reported as a mistake."""
 
 
+def guarded(what: str, call: Callable[..., Any], *values: Any) -> Any:
+    """Call what a plugin may have written.
+
+    Raises:
+        ValueError: the call's own, or in words whatever else it raised: a study never ends in a traceback.
+    """
+    try:
+        return call(*values)
+    except ValueError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise ValueError(f"{what} failed: {type(error).__name__}: {first}") from error
+
+
 def trick_options(use: Use, catalogue: Catalogue) -> tuple[TrickEntry, dict[str, Any]]:
     """A trick's entry, and every option of it but those that name an arm, in full.
 
@@ -33,7 +48,7 @@ def trick_options(use: Use, catalogue: Catalogue) -> tuple[TrickEntry, dict[str,
     if entry.arms:
         use = Use(use.name, tuple(pair for pair in use.options if pair[0] not in entry.arms))
     options = fill_options("trick", use, entry.options)
-    entry.validate(options)
+    guarded(f"checking the options of trick '{use.name}'", entry.validate, options)
     return entry, options
 
 
@@ -49,7 +64,8 @@ def check_model(use: Use, catalogue: Catalogue) -> None:
     entry = catalogue.models.get(use.name)
     if entry is None:
         raise ValueError(unknown("model", use.name, catalogue.models))
-    entry.validate(fill_options("model", use, entry.args))
+    args = fill_options("model", use, entry.args)
+    guarded(f"checking the arguments of model '{use.name}'", entry.validate, args)
 
 
 def check_data(use: Use, catalogue: Catalogue) -> None:
@@ -59,7 +75,8 @@ def check_data(use: Use, catalogue: Catalogue) -> None:
     entry = catalogue.data.get(use.name)
     if entry is None:
         raise ValueError(unknown("data set", use.name, catalogue.data))
-    entry.validate(fill_options("data set", use, entry.args))
+    args = fill_options("data set", use, entry.args)
+    guarded(f"checking the arguments of data set '{use.name}'", entry.validate, args)
 
 
 def attempt(at: Location, problems: ProblemList, check: Callable[..., Any], *values: Any) -> None:

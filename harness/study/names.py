@@ -8,7 +8,7 @@ from typing import Any
 from harness.study.catalogue import Catalogue
 from harness.study.change_names import check_changes, check_factors, check_metrics
 from harness.study.drafts import BASELINE
-from harness.study.lookups import attempt, check_data, check_model, needs_arm, trick_options
+from harness.study.lookups import attempt, check_data, check_model, guarded, needs_arm, trick_options
 from harness.study.mentions import all_changes, arm_names, model_uses, recipe_names, trick_uses
 from harness.study.paper import METRICS
 from harness.study.problems import Location, ProblemList, unknown
@@ -74,7 +74,9 @@ def _check_counts(size: Size, at: Location, catalogue: Catalogue, problems: Prob
     if entry is None:
         return
     try:
-        _, train_images, test_images = entry.facts(fill_options("data set", size.data, entry.args))
+        check_data(size.data, catalogue)
+        args = fill_options("data set", size.data, entry.args)
+        _, train_images, test_images = guarded(f"data set '{entry.name}'", entry.facts, args)
     except ValueError:  # said with the data set
         return
     for key, has in (("train_images", train_images), ("test_images", test_images)):

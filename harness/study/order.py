@@ -8,6 +8,7 @@ from harness.study.plan import PlannedRun
 from harness.study.resolve import Resolver
 from harness.study.spec import MEMBER_STRIDE, Arm, run_id
 
+MOST_RUNS = 500_000  # of a plan; more is a mistake in the file rather than a plan
 BACKWARD_FACTOR = 3  # training costs three forward passes: forward, and twice that backward
 
 
@@ -16,17 +17,26 @@ def planned_runs(resolver: Resolver, seeds: tuple[int, ...]) -> list[PlannedRun]
 
     The further members of an ensemble have seeds of their own, seed + k * MEMBER_STRIDE; they stand before
     the run that observes them, after the runs that they need themselves.
+
+    Raises:
+        ValueError: they are more than MOST_RUNS.
     """
     work = list(_work(resolver))
     further = _FurtherRuns(resolver.arms, {arm_id: macs for arm_id, _, macs in work})
     runs: list[PlannedRun] = []
     for seed in seeds:
+        if len(runs) + len(work) > MOST_RUNS:
+            raise ValueError(_too_many(len(work), len(seeds)))
         for arm_id, needs_runs, macs in work:
             needs = further.needs(arm_id, seed, runs) if needs_runs else ()
             runs.append(
                 PlannedRun(run_id=run_id(arm_id, seed), arm_id=arm_id, seed=seed, needs=needs, macs=macs)
             )
     return runs
+
+
+def _too_many(arms: int, seeds: int) -> str:
+    return f"{arms} arms x {seeds} seeds and what they need are more than {MOST_RUNS} runs"
 
 
 class _FurtherRuns:
@@ -38,6 +48,8 @@ class _FurtherRuns:
 
     def needs(self, arm_id: str, seed: int, runs: list[PlannedRun]) -> tuple[str, ...]:
         """The runs that a run needs, as `RunSpec.needs`; further ones among them are appended to `runs`."""
+        if len(runs) > MOST_RUNS:
+            raise ValueError(_too_many(len(self._arms), seed % MEMBER_STRIDE + 1))
         needed = _needed(self._arms[arm_id], seed)
         for other, its_seed in needed:
             if its_seed >= MEMBER_STRIDE:

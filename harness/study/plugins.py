@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.study.problems import Problem, ProblemList, unknown
-from harness.study.source import read_source
+from harness.study.problems import Problem, ProblemList, shortened, unknown
+from harness.study.source import read_source, read_text
 
 KEY = "plugins"
+GROUP = "harness.plugins"  # of the entry points of installed packages
+LONGEST_PATH = 200  # bytes; file systems take 255 of a name
 PACKAGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # the name of an entry point
 
 
@@ -22,7 +25,7 @@ def study_plugins(path: Path) -> tuple[Path, ...]:
     Raises:
         StudyError: the study cannot be read, the key is not a list of such files, or one does not exist.
     """
-    if not _mentions_plugins(path):
+    if KEY not in read_text(path):  # the file need not be parsed for them
         return ()
     unreadable: list[Problem] = []  # said when the whole study is loaded
     source = read_source(path, unreadable)
@@ -44,31 +47,37 @@ def study_plugins(path: Path) -> tuple[Path, ...]:
     return tuple(found.values())
 
 
-def _mentions_plugins(path: Path) -> bool:
-    """False: the file need not be parsed for them. A file that cannot be read is left to the parser."""
-    try:
-        return KEY in path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return True
-
-
 def _file(folder: Path, name: Any, at: tuple[str, int], problems: ProblemList) -> Path | None:
     if isinstance(name, str) and PACKAGE.fullmatch(name):
-        return Path(name)
-    if not isinstance(name, str) or not name.endswith(".py"):
-        problems.add(
-            at, f"a plugin is a Python file such as my_lab.py, or an installed package, got {name!r}"
-        )
+        return _package(name, at, problems)
+    wrong = _wrong(name)
+    if wrong is not None:
+        problems.add(at, wrong)
         return None
-    parts = PurePosixPath(name)
-    if parts.is_absolute() or ".." in parts.parts or "\\" in name:
-        problems.add(
-            at, f"a plugin stands beside the study or below it, given by a relative path; got '{name}'"
-        )
-        return None
-    file = folder / name
+    file: Path = folder / name
     if not file.is_file():
         beside = [each.name for each in file.parent.glob("*.py")] if file.parent.is_dir() else []
         problems.add(at, f"no such file; {unknown('plugin', name, beside)}")
         return None
     return file
+
+
+def _package(name: str, at: tuple[str, int], problems: ProblemList) -> Path | None:
+    offered = {each.name for each in entry_points(group=GROUP)}
+    if name not in offered:
+        valid = unknown("plugin", name, offered)
+        problems.add(at, f"{valid} of installed packages (group {GROUP}); a file's name ends in .py")
+        return None
+    return Path(name)
+
+
+def _wrong(name: Any) -> str | None:
+    """What is wrong with the name of a file; None: nothing."""
+    if not isinstance(name, str) or not name.endswith(".py"):
+        return f"a plugin is a Python file such as my_lab.py, or an installed package, got {name!r}"
+    if len(name.encode()) > LONGEST_PATH:
+        return f"the name of a plugin has at most {LONGEST_PATH} bytes, got '{shortened(name)}'"
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in name:
+        return f"a plugin stands beside the study or below it, given by a relative path; got '{name}'"
+    return None

@@ -128,10 +128,17 @@ class _Reader:
         if len(self.problems):
             return None
         linked = self.linked([row for row in rows if row is not None], data)
-        texts = {key: str(data[key]) for key in ("source", "metric", "better", "note") if key in data}
-        numbers = {key: data[key] for key in ("test_images", "smallest_effect") if key in data}
-        title = str(data.get("title", path.stem))
-        return PrintedTable(title=title, rows=linked, assume_sd=assumed, **texts, **numbers)
+        return PrintedTable(
+            title=str(data.get("title", path.stem)),
+            rows=linked,
+            source=str(data.get("source", "")),
+            metric=str(data.get("metric", "top-1 accuracy, percent")),
+            better=data.get("better", "higher"),
+            test_images=data.get("test_images"),
+            assume_sd=assumed,
+            smallest_effect=data.get("smallest_effect"),
+            note=str(data.get("note", "")),
+        )
 
     def row(self, place: Location, row: Any, table: Mapping[str, Any]) -> PrintedRow | None:
         if not isinstance(row, dict) or "label" not in row or "value" not in row:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 Location = tuple[
     str | int, ...
 ]  # keys and list indices from the top of the file, e.g. ("tables", "t1", "rows", 0)
+
+MOST_PROBLEMS = 500  # of one file; a file with more was not meant to be a study
+MOST_NAMES = 1_000  # that are looked through for the nearest one
+LONGEST_NAME = 100  # characters of a name, and
+LONGEST_MESSAGE = 2_000  # of a whole sentence, that are shown
+UNPRINTABLE = re.compile(  # controls of a terminal, line ends, changes of direction, halves of characters
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -19,6 +29,9 @@ class Problem:
     line: int
     message: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
+
     def __str__(self) -> str:
         where = f"{self.path}:{self.line}" if self.line else self.path
         return f"{where}: {self.message}"
@@ -27,9 +40,27 @@ class Problem:
 class StudyError(Exception):
     """Every mistake found in a study, not only the first. The CLI prints them and exits with 2."""
 
+    consequence = "nothing was started"  # what they mean for what the user asked for
+
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(sorted(set(problems)))
         super().__init__("\n".join(map(str, self.problems)))
+
+
+def printable(text: str) -> str:
+    """The text on one line and cut to a length that a person reads; a file's own words may be anything.
+
+    >>> printable("a\\x1b[31m\\nb")
+    'a\\\\x1b[31m\\\\nb'
+    """
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shortened(name: str) -> str:
+    """A name as it is shown in a sentence."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
@@ -38,10 +69,11 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     >>> unknown("trick", "mixupp", ["mixup", "cosine"])
     "unknown trick 'mixupp'; did you mean 'mixup'? Valid: cosine, mixup"
     """
-    names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1)
+    names = sorted(islice(valid, MOST_NAMES))
+    name = shortened(name)
+    close = difflib.get_close_matches(name, map(shortened, names), n=1)
     hint = f"; did you mean '{close[0]}'?" if close else "."
-    return f"unknown {kind} '{name}'{hint} Valid: {', '.join(names) or 'none'}"
+    return f"unknown {kind} '{name}'{hint} Valid: {', '.join(map(shortened, names)) or 'none'}"
 
 
 class ProblemList:
@@ -56,7 +88,14 @@ class ProblemList:
         return len(self._found)
 
     def add(self, location: Location, message: str, *, row: str = "", size: str = "") -> None:
-        """Note a mistake at a place in the file; `row` and `size` say where it shows."""
+        """Note a mistake at a place in the file; `row` and `size` say where it shows.
+
+        Raises:
+            StudyError: there are too many to go on.
+        """
+        if len(self._found) >= MOST_PROBLEMS:
+            message = f"more than {MOST_PROBLEMS} mistakes; what follows was not read"
+            raise StudyError([*self.problems(), Problem(self._path, self._line_of(location), message)])
         rows, sizes = self._found.setdefault((self._line_of(location), message), ({}, {}))
         if row:
             rows[row] = None

@@ -20,7 +20,7 @@ from harness.study.changes import check_optimizer
 from harness.study.drafts import Draft, Study
 from harness.study.fields import OWN, Fields
 from harness.study.inputs import Inputs
-from harness.study.lookups import Mode, Unusable
+from harness.study.lookups import Mode, Unusable, guarded
 from harness.study.recipe_values import fields_of, recipe_of
 from harness.study.schema import Size
 from harness.study.sizes import Scale, scaled_recipe
@@ -142,7 +142,7 @@ class Resolver:
         recipe = recipe_of(fields)
         for trick, edit, options in edits:
             model = recipe.model
-            recipe = edit(recipe, options)
+            recipe = guarded(f"trick '{trick}'", edit, recipe, options)
             if recipe.model is not model:
                 self._architectures.check_switches(trick, recipe.model)
         return fields_of(recipe)

@@ -22,6 +22,7 @@ _PLAIN = (  # YAML 1.2.2, Sec. 10.3.2
         "-+.0123456789",
     ),
 )
+LARGEST = 2**63 - 1  # a whole number beyond this is a mistake, and takes long to write
 _Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it
 
 
@@ -54,10 +55,17 @@ def scalar(node: Node) -> str | int | float | bool | None:
                 raise ValueError(f"'{text}' is neither true nor false")
             return text.lower() == "true"
         case "int":
-            base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-            return int(text, base)
+            return _whole(text)
         case "float":
             return float(re.sub(r"\.(?=[iInN])", "", text))  # .inf and .nan are inf and nan to Python
         case "str":
             return text
     raise ValueError(f"the tag {node.tag} is not part of the study format")
+
+
+def _whole(text: str) -> int:
+    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+    number = LARGEST + 1 if len(text) > 100 else int(text, base)
+    if abs(number) > LARGEST:
+        raise ValueError("a whole number this large is none that a study needs")
+    return number

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from harness.study.changes import AnyUse, Changes, Closed, Count, Positive, Text, Whole
+from harness.study.changes import AnyUse, Changes, Closed, Count, Name, Pixels, Positive, Text, Whole
 from harness.study.plan import MEASURES
 from harness.study.spec import MEMBER_STRIDE
 from harness.study.uses import Use, parse_uses
 
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_PLAIN_FRACTION = re.compile(r"[0-9.]{1,30}(?:/[0-9.]{1,30}|[eE][-+]?[0-9]{1,2})?")
+_LARGEST_SCALE = 10**6
+
+
+def _file_name(value: str) -> str:
+    if not _FILE_NAME.fullmatch(value):
+        raise ValueError("must be letters, digits, _ . and -, at most 100: files are named after it")
+    return value
+
+
+FileName = Annotated[str, AfterValidator(_file_name)]
 Uses = Annotated[tuple[Use, ...], PlainValidator(parse_uses)]
 
 
@@ -20,11 +33,16 @@ def _fraction(value: Any) -> Fraction:
     try:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError
-        fraction = Fraction(str(value).replace(" ", ""))
-    except (ValueError, ZeroDivisionError, OverflowError):
+        text = str(value).replace(" ", "")
+        if not _PLAIN_FRACTION.fullmatch(text.removeprefix("-")):
+            raise ValueError  # also 1e999999999, of which Python would write every digit
+        fraction = Fraction(text)
+    except (ValueError, ZeroDivisionError):
         raise ValueError(f"must be a fraction such as 1/8, got {value!r}") from None
     if fraction <= 0:
         raise ValueError(f"must be greater than 0, got {value!r}")
+    if not 1 <= fraction * _LARGEST_SCALE <= _LARGEST_SCALE**2:
+        raise ValueError(f"must be from 1/{_LARGEST_SCALE} to {_LARGEST_SCALE}, got {value!r}")
     return fraction
 
 
@@ -39,14 +57,14 @@ class Baseline(Closed):
     """Where every row starts unless it says otherwise."""
 
     model: AnyUse
-    recipe: Text  # a name in harness/study/recipes.py
+    recipe: Name  # a name in harness/study/recipes.py
     set: Changes = Field(default_factory=Changes)
 
 
 class Replacement(Closed):
     """At one size, one trick stands in for another."""
 
-    by: Text
+    by: Name
     because: Text
 
 
@@ -54,11 +72,11 @@ class Size(Closed):
     """The scale at which the tables are run. harness/study/sizes.py has the rules."""
 
     data: AnyUse
-    resolution: Count  # side of the square input of the study's baseline, in pixels
+    resolution: Pixels  # side of the square input of the study's baseline, in pixels
     epochs: Positive  # length of the baseline; every other time scales with it
     batch_scale: Annotated[Fraction, PlainValidator(_fraction)] = Fraction(1)  # factor on every batch size
     models: dict[str, dict[str, Any]] = Field(default={})  # model name -> constructor arguments at this size
-    resolutions: dict[Count, Count] = Field(default={})  # other pixels that a row asks for -> pixels here
+    resolutions: dict[Pixels, Pixels] = Field(default={})  # other pixels that a row asks for -> pixels here
     datasets: dict[str, AnyUse] = Field(default={})  # another data set that a row asks for -> the one here
     train_images: Count | None = None  # None: all
     test_images: Count | None = None
@@ -70,8 +88,8 @@ class Size(Closed):
 class NamedArm(Closed):
     """A starting point that tables and teachers refer to by name."""
 
-    start: Text = Field(default="baseline", alias="from")  # another named arm
-    recipe: Text | None = None  # a name in harness/study/recipes.py, in place of all numbers set so far
+    start: Name = Field(default="baseline", alias="from")  # another named arm
+    recipe: Name | None = None  # a name in harness/study/recipes.py, in place of all numbers set so far
     model: AnyUse | None = None
     set: Changes = Field(default_factory=Changes)
     add: Uses = ()
@@ -80,7 +98,7 @@ class NamedArm(Closed):
 class Column(Closed):
     """One column of a table: every row of the table once more, on another model or with other numbers."""
 
-    start_from: Text | None = None  # in place of the table's
+    start_from: Name | None = None  # in place of the table's
     model: AnyUse | None = None
     set: Changes = Field(default_factory=Changes)
 
@@ -88,14 +106,14 @@ class Column(Closed):
 class RowEntry(Closed):
     """One row of the designs `rows` and `stack`."""
 
-    label: Text
+    label: Name
     add: Uses = ()
     set: Changes = Field(default_factory=Changes)
-    start_from: Text | None = None  # a named arm, in place of the table's
-    on: Text | None = None  # design `stack`: an earlier row, in place of the one above
-    versus: Text | None = None  # the row this one is compared with
+    start_from: Name | None = None  # a named arm, in place of the table's
+    on: Name | None = None  # design `stack`: an earlier row, in place of the one above
+    versus: Name | None = None  # the row this one is compared with
     paper: dict[str, Any] = Field(default={})  # printed values; with columns, one map per column
-    paper_versus: Text | None = None  # where the paper's own effect is measured from another row
+    paper_versus: Name | None = None  # where the paper's own effect is measured from another row
     columns: tuple[str, ...] | None = None  # the columns in which this row exists; None: all
     cite: bool = False  # a number quoted from elsewhere: nothing is trained
     note: Text | None = None
@@ -104,7 +122,7 @@ class RowEntry(Closed):
 class TargetEntry(Closed):
     """The accuracy of which `steps_to_target` asks when it is first reached: a row's own, or a number."""
 
-    row: Text | None = None
+    row: Name | None = None
     top1: Annotated[Positive, Field(le=100)] | None = None  # percent
 
     @model_validator(mode="after")
@@ -119,11 +137,11 @@ class ClaimEntry(Closed):
 
     says: Text
     source: Text  # section, table or figure
-    table: Text
-    row: Text
-    versus: Text
-    column: Text | None = None
-    versus_column: Text | None = None  # None: the same column
+    table: Name
+    row: Name
+    versus: Name
+    column: Name | None = None
+    versus_column: Name | None = None  # None: the same column
     measure: Literal[MEASURES]  # type: ignore[valid-type]  # the words of `plan.Claim`
     expect: Literal["higher", "lower"]
 
@@ -131,10 +149,10 @@ class ClaimEntry(Closed):
 class Table(Closed):
     """Rows, and how they are made (harness/study/designs.py)."""
 
-    title: Text
-    design: Text
-    start_from: Text = "baseline"
-    columns: dict[str, Column] = Field(default={})
+    title: Name
+    design: Name
+    start_from: Name = "baseline"
+    columns: dict[Name, Column] = Field(default={})
     target: TargetEntry | None = None
     note: Text | None = None
     rows: tuple[RowEntry, ...] = ()  # rows, stack
@@ -156,18 +174,18 @@ def _expectation(value: Any) -> Any:
 class StudyFile(Closed):
     """One question, answered by one or more tables."""
 
-    study: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    paper: Text | None = None  # key in docs/references.bib
+    study: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$")]
+    paper: Name | None = None  # key in docs/references.bib
     question: Text
     expect: Annotated[Any, AfterValidator(_expectation)] = ""
     unknown: tuple[Text, ...] = ()  # what the paper leaves out
-    plugins: tuple[Text, ...] = ()  # files with code of the user's own (harness/study/plugins.py)
-    metric: Text = "top1"  # or top5, or a plugin's: what every table is read by
-    metrics: tuple[Text, ...] = ()  # of plugins, measured beside top1, top5 and loss
+    plugins: tuple[Name, ...] = ()  # files with code of the user's own (harness/study/plugins.py)
+    metric: Name = "top1"  # or top5, or a plugin's: what every table is read by
+    metrics: tuple[Name, ...] = ()  # of plugins, measured beside top1, top5 and loss
     smallest_effect: Positive = 0.2  # percentage points
     seeds: Seeds = Field(default_factory=Seeds)
     baseline: Baseline
-    sizes: dict[str, Size]
-    arms: dict[str, NamedArm] = Field(default={})
+    sizes: dict[FileName, Size]
+    arms: dict[Name, NamedArm] = Field(default={})
     claims: tuple[ClaimEntry, ...] = ()
-    tables: dict[str, Table]
+    tables: dict[FileName, Table]

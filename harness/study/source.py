@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,20 @@ from yaml.error import MarkedYAMLError, YAMLError
 from yaml.events import CollectionEndEvent, CollectionStartEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from harness.study.problems import Location, Problem, ProblemList, StudyError, unknown
+from harness.study.problems import (
+    UNPRINTABLE,
+    Location,
+    Problem,
+    ProblemList,
+    StudyError,
+    shortened,
+    unknown,
+)
 from harness.study.scalars import CoreLoader, scalar
 
 DEEPEST = 50  # a study needs about 8 levels
+PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+MOST_BYTES = 1_000_000  # the largest shipped study has 14,000
 
 
 @dataclass(slots=True)
@@ -47,7 +58,7 @@ def read_source(path: Path, problems: list[Problem]) -> Source:
     Raises:
         StudyError: the file is not there, is not text, or is not YAML.
     """
-    text = _read_text(path)
+    text = read_text(path)
     try:
         if _depth(text) > DEEPEST:
             raise _error(path, 0, "nested too deeply to be a study")
@@ -77,8 +88,18 @@ def _depth(text: str) -> int:
     return deepest
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a study file.
+
+    Raises:
+        StudyError: it is not there, is not a plain file of a few kilobytes, or is not text.
+    """
     try:
+        about = path.stat()
+        if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+            raise _error(path, 0, "cannot be read: not a plain file")
+        if about.st_size > MOST_BYTES:
+            raise _error(path, 0, f"larger than {MOST_BYTES:,} bytes; a study has a few thousand")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         folder = path.parent
@@ -115,6 +136,8 @@ class _Reader:
             return None
         self._seen.add(id(node))
         self._source.lines.setdefault(location, node.start_mark.line + 1)
+        if not isinstance(node, ScalarNode) and node.tag not in PLAIN_TAGS:
+            self._say(node.start_mark.line + 1, f"the tag {node.tag} is not part of the study format")
         if isinstance(node, MappingNode):
             return self._mapping(node, location)
         if isinstance(node, SequenceNode):
@@ -129,6 +152,8 @@ class _Reader:
                 self._say(line, "a key must be a plain word, not a list or a map")
                 continue
             key = self._scalar(key_node)
+            if isinstance(key, str) and "\n" in key:
+                self._say(line, f"a key must be one line, got '{key}'")
             here = (*location, key)
             if key in found:
                 self._say(line, f"duplicate key '{key}', first on line {self._source.lines[here]}")
@@ -144,10 +169,21 @@ class _Reader:
             self._say(node.start_mark.line + 1, f"the tag {node.tag} is not part of the study format")
             return None
         try:
-            return scalar(node)
+            value = scalar(node)
         except ValueError as error:
-            self._say(node.start_mark.line + 1, f"cannot read '{node.value}': {str(error).splitlines()[0]}")
+            shown = shortened(node.value)
+            self._say(node.start_mark.line + 1, f"cannot read '{shown}': {str(error).splitlines()[0]}")
             return None
+        return self._printable(value, node) if isinstance(value, str) else value
+
+    def _printable(self, text: str, node: Node) -> str:
+        """The text without what must reach no terminal and no report; lines and tabs stay."""
+        wrong = sorted(set(UNPRINTABLE.findall(text)) - {"\n", "\t"})
+        if wrong:
+            named = ", ".join(f"U+{ord(each):04X}" for each in wrong)
+            self._say(node.start_mark.line + 1, f"a text has characters that cannot be printed: {named}")
+            text = UNPRINTABLE.sub(lambda found: found[0] if found[0] in "\n\t" else "", text)
+        return text
 
     def _say(self, line: int, message: str) -> None:
         self._problems.append(Problem(self._source.path, line, message))

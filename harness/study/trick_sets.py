@@ -11,6 +11,7 @@ from harness.study.schema import Size
 from harness.study.spec import Recipe, TrickSpec
 from harness.study.uses import Use
 
+MOST_MEMBERS = 1_000  # of one arm, evaluated together
 TRAINING_ARMS = ("teacher", "source")  # what a training may need another run for; observers name any others
 
 
@@ -62,6 +63,7 @@ class TrickSets:
         self._catalogue, self._size = catalogue, size
         self._names_are_wrong = mode.names_are_wrong
         self._found: dict[tuple[Use, ...], TrickSet | str] = {}
+        self._known: dict[Use, _Found] = {}
 
     def find(self, uses: tuple[Use, ...]) -> TrickSet:
         """The set for a list of tricks.
@@ -82,7 +84,7 @@ class TrickSets:
         return found
 
     def _look_up(self, uses: tuple[Use, ...]) -> TrickSet:
-        found = [self._options(use) for use in uses]
+        found = [self._known.get(use) or self._options(use) for use in uses]
         _check_together([each.entry for each in found])
         training = [each for each in found if not each.entry.observes]
         observing = [each for each in found if each.entry.observes]
@@ -104,7 +106,9 @@ class TrickSets:
         if stand_in:
             self.replaced.add(use.name)
         try:
-            return _Found(use, *trick_options(Use(stand_in.by) if stand_in else use, self._catalogue))
+            found = _Found(use, *trick_options(Use(stand_in.by) if stand_in else use, self._catalogue))
+            self._known[use] = found
+            return found
         except ValueError:
             if self._names_are_wrong:
                 raise Unusable from None
@@ -119,6 +123,11 @@ class TrickSets:
         runs = 1
         for each in choosing:
             runs, *others = each.entry.members(each.options)
+            if max((runs, *others)) > MOST_MEMBERS:
+                raise ValueError(
+                    f"{each.entry.name}: at most {MOST_MEMBERS} networks are evaluated together,"
+                    f" got {max((runs, *others))}"
+                )
             named = (self._arm(option, each) for option in each.entry.arms)
             partners += zip(named, others, strict=True)
         return Observers(part=_part(found), runs=runs, partners=tuple(partners))

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from harness.study.problems import unknown
 
+MOST_USES = 100  # in one list
+
 
 class Use(NamedTuple):
     """A trick, model or data set by name, and the options that differ from its defaults. Hashable."""
@@ -47,6 +49,8 @@ def parse_uses(value: Any) -> tuple[Use, ...]:
     ((Use(name='cosine', options=()),), (Use(name='cosine', options=()), Use(name='mixup', options=())))
     """
     items = value if isinstance(value, list | tuple) and not isinstance(value, Use) else [value]
+    if len(items) > MOST_USES:
+        raise ValueError(f"expected at most {MOST_USES} of them, got {len(items)}")
     return tuple(parse_use(item) for item in items)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.study.events import is_event
 from harness.study.records import RunFolder, read_json
-from harness.study.spec import RunSpec
+from harness.tracking.intact import check_summary, checked_spec
 from harness.tracking.runs import (
     Marker,
     Point,
@@ -81,20 +82,26 @@ class Change:
         return f"{where} / seed {self.spec['seed']}"
 
     def _times(self) -> list[float]:
-        return [event["time_s"] for event in self.folder.read_events()]
+        return _times(self.folder)
 
 
 def read_change(folder: RunFolder, since: Marker | None, cells: Cells) -> Change | None:
-    """What is new in the folder; None where there is no spec or no event yet."""
-    data = read_json(folder.spec)
+    """What is new in the folder; None where there is no spec or no event yet.
+
+    Raises:
+        Damaged: a file of it is not what a run writes; the message says what to do.
+    """
+    data = _read_spec(folder)
     if data is None:
         return None
     summary, digest = read_summary(folder)
-    state = state_of(folder, summary)
-    if state == "missing" or (summary is None and not folder.read_events()):
+    if summary is None and not _times(folder):
         return None  # a worker that has just begun holds the lock before it writes its first event
+    if summary is not None:
+        check_summary(folder, summary)
+    state = state_of(folder, summary)
     tail = read_tail(folder, since.offset if since else 0)
-    arm_id = RunSpec.from_json(data).arm.arm_id
+    arm_id = checked_spec(folder, data).arm.arm_id
     return Change(
         folder=folder,
         spec=data,
@@ -104,6 +111,17 @@ def read_change(folder: RunFolder, since: Marker | None, cells: Cells) -> Change
         marker=Marker(offset=tail.offset, state=state, summary=digest),
         rows=rows_text(cells.get(arm_id, ())),
     )
+
+
+def _read_spec(folder: RunFolder) -> Any:
+    try:
+        return read_json(folder.spec)
+    except (ValueError, RecursionError, OSError):
+        return "nothing that can be read"
+
+
+def _times(folder: RunFolder) -> list[float]:
+    return [event["time_s"] for event in folder.read_events() if is_event(event)]
 
 
 def was_replaced(folder: RunFolder, since: Marker) -> bool:

@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
+from harness.study.events import is_number
 from harness.tracking.read import Mirrored, read_runs
 from harness.tracking.store import Store, StoreError
 
@@ -63,11 +65,11 @@ def collect(store: Store, study: str, size: str) -> tuple[DataFrame, DataFrame]:
     import pandas as pd
 
     if not store.exists():
-        raise StoreError(f"there is no MLflow store at {store.uri}: run `harness sync` to build it")
+        raise StoreError(f"there is no MLflow store at {store.shown}: run `harness sync` to build it")
     runs = sorted(
         read_runs(store, study, size), key=lambda run: (run.tags["arm_id"], run.seed, run.tags["run_id"])
     )
-    rows = [_record(run) for run in runs]
+    rows = [_record(run, store) for run in runs]
     more = sorted({name for row in rows for name in row} - set(RECORD_COLUMNS))
     records = pd.DataFrame(rows, columns=[*RECORD_COLUMNS, *more])
     curves = pd.DataFrame([row for run in runs for row in _curve(run)], columns=list(CURVE_COLUMNS))
@@ -77,7 +79,7 @@ def collect(store: Store, study: str, size: str) -> tuple[DataFrame, DataFrame]:
     return records.astype({**whole, "attempts": "int64"}), curves.astype({**whole, "step": "int64"})
 
 
-def _record(run: Mirrored) -> dict[str, Any]:
+def _record(run: Mirrored, store: Store) -> dict[str, Any]:
     summary = json.loads(run.tags["summary"]) if "summary" in run.tags else {}
     row = {
         "run_id": run.tags["run_id"],
@@ -86,13 +88,17 @@ def _record(run: Mirrored) -> dict[str, Any]:
         "status": run.tags["status"],
         "attempts": int(run.tags.get("attempts", 0)),
         "error": run.tags.get("error"),
-        "predictions": _predictions(run, summary),
+        "predictions": _predictions(run, summary, store),
     }
     metrics = summary.get("metrics", {})
-    row |= {name: value for name, value in metrics.items() if name not in RECORD_COLUMNS}
-    row |= {name: metrics.get(name) for name in RESULTS}
-    row |= {name: summary.get(name) for name in NUMBERS}
+    row |= {name: _number(value) for name, value in metrics.items() if name not in RECORD_COLUMNS}
+    row |= {name: _number(metrics.get(name)) for name in RESULTS}
+    row |= {name: _number(summary.get(name)) for name in NUMBERS}
     return row | {name: summary.get(name, run.tags.get(name)) for name in TEXTS}
+
+
+def _number(value: Any) -> float | None:
+    return value if is_number(value) else None
 
 
 def _curve(run: Mirrored) -> Iterable[dict[str, Any]]:
@@ -106,11 +112,11 @@ def _curve(run: Mirrored) -> Iterable[dict[str, Any]]:
             yield identity | {"step": step} | {name: values.get(name) for name in ("epoch", *CURVES)}
 
 
-def _predictions(run: Mirrored, summary: dict[str, Any]) -> bytes | None:
+def _predictions(run: Mirrored, summary: dict[str, Any], store: Store) -> bytes | None:
     wanted = summary.get("predictions_sha256")
     if wanted is None:
         return None
-    data = read_artifact(run.artifact_uri, "predictions.bin")
+    data = read_artifact(run.artifact_uri, "predictions.bin", store)
     if hashlib.sha256(data).hexdigest() != wanted:
         raise StoreError(
             f"the predictions of run {run.tags['run_id']} in {run.artifact_uri} do not belong to its "
@@ -119,8 +125,8 @@ def _predictions(run: Mirrored, summary: dict[str, Any]) -> bytes | None:
     return data
 
 
-def read_artifact(artifact_uri: str, name: str) -> bytes:
-    """The bytes of one artifact, from a local folder or through MLflow.
+def read_artifact(artifact_uri: str, name: str, store: Store) -> bytes:
+    """The bytes of one artifact, from a local folder or through the store's server.
 
     Raises:
         StoreError: it is not there.
@@ -131,8 +137,10 @@ def read_artifact(artifact_uri: str, name: str) -> bytes:
             return (Path(unquote(place.path)) / name).read_bytes()
         from mlflow.artifacts import download_artifacts
 
-        return Path(download_artifacts(f"{artifact_uri}/{name}")).read_bytes()
-    except OSError as error:
+        with TemporaryDirectory() as folder:
+            found = download_artifacts(f"{artifact_uri}/{name}", dst_path=folder, tracking_uri=store.uri)
+            return Path(found).read_bytes()
+    except Exception as error:  # of MLflow, the server or the disk
         raise StoreError(
             f"{name} is missing in {artifact_uri}; "
             "delete the MLflow store and run `harness sync` to rebuild it"

@@ -7,6 +7,7 @@ MLflow keeps them once. Deleting the store loses nothing: the run folders are th
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -14,11 +15,16 @@ from typing import TYPE_CHECKING
 
 from harness.study.records import RunFolder
 from harness.tracking.change import Cells, Change, read_change, was_replaced
+from harness.tracking.intact import Damaged
+from harness.tracking.reach import in_words
 from harness.tracking.runs import Marker
-from harness.tracking.store import Store
+from harness.tracking.store import Store, StoreError
 
 if TYPE_CHECKING:
     from harness.tracking.writer import Writer
+
+_log = logging.getLogger(__name__)
+REFUSED = "INVALID_PARAMETER_VALUE"  # what MLflow says of a name or value that it cannot keep
 
 
 @dataclass(slots=True)
@@ -28,7 +34,7 @@ class SyncCount:
     created: int = 0
     updated: int = 0
     unchanged: int = 0
-    skipped: int = 0  # folders without a spec or without any event
+    skipped: int = 0  # folders without a spec or without any event, and damaged ones
 
 
 Stamp = tuple[tuple[int, int] | None, ...]  # (modified, size) of the events and the summary
@@ -59,12 +65,15 @@ class Mirror:
     _known: dict[str, Known] = field(default_factory=dict, init=False)
     _token: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
     _writer: Writer | None = field(default=None, init=False)
+    _said: set[str] = field(default_factory=set, init=False)
 
     def sync(self, folders: Iterable[RunFolder]) -> SyncCount:
         """Bring the store up to date with the folders. Doing it twice changes nothing the second time.
 
+        A folder with a damaged file is left out, and logged once.
+
         Raises:
-            StoreError: the store cannot be opened.
+            StoreError: the store cannot be opened, or was lost on the way: the next sync goes on from there.
         """
         count = SyncCount()
         with self.store.locked(f"mirror-{self.study}") as lock:
@@ -75,9 +84,35 @@ class Mirror:
                 self._open()
                 lock.truncate(0)
                 lock.write(self._token)
-            for folder in folders:
-                self._sync_one(folder, count)
+            try:
+                for folder in folders:
+                    self._sync_unless_damaged(folder, count)
+            except StoreError:
+                raise
+            except Exception as error:  # of MLflow, SQLAlchemy, the driver or the network
+                self._writer = None  # what the store has is read again
+                raise StoreError(
+                    f"lost the tracking store {self.store.shown}: {in_words(error)}; the run folders have"
+                    " everything, and `harness sync` goes on from here"
+                ) from error
         return count
+
+    def _sync_unless_damaged(self, folder: RunFolder, count: SyncCount) -> None:
+        try:
+            self._sync_one(folder, count)
+        except Damaged as error:
+            self._leave_out(str(error), count)
+        except Exception as error:
+            if getattr(error, "error_code", None) != REFUSED:
+                raise
+            mend = f"delete the folder {folder.run_id} and `harness run` does the run again"
+            self._leave_out(f"{folder.path}: MLflow refuses it ({in_words(error)}); {mend}", count)
+
+    def _leave_out(self, why: str, count: SyncCount) -> None:
+        count.skipped += 1
+        if why not in self._said:
+            self._said.add(why)
+            _log.warning("%s. Other runs are not affected.", why)
 
     def _open(self) -> None:
         from harness.tracking.writer import open_writer

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.study.events import is_event, is_number
 from harness.study.records import ENDED, FAILED, RunFolder, run_state
+from harness.tracking.intact import clean, is_metric
 
 FRESH_S = 90.0  # a run without a lock file (another machine's) counts as running this long after an event
 NOT_METRICS = frozenset({"kind", "time_s", "step", "attempt"})
 FINAL_METRICS = ("train_time_s", "eval_time_s", "wall_time_s")
-MLFLOW_STATUS = {"running": "RUNNING", FAILED: "FAILED", "stopped": "KILLED"}  # every outcome: FINISHED
+MLFLOW_STATUS = {  # every outcome: FINISHED
+    "running": "RUNNING",
+    FAILED: "FAILED",
+    "stopped": "KILLED",
+    "cancelled": "KILLED",
+}
 LONGEST_VALUE = 4000  # characters of a parameter or of an error message
 
 
@@ -63,11 +71,17 @@ def read_summary(folder: RunFolder) -> tuple[dict[str, Any] | None, str]:
         data = folder.summary.read_bytes()
     except FileNotFoundError:
         return None, ""
-    return json.loads(data), hashlib.sha256(data).hexdigest()[:16]
+    try:
+        summary = json.loads(data)
+    except (ValueError, RecursionError):  # no end, as everywhere: the run can be run again
+        return None, ""
+    if not isinstance(summary, dict) or "status" not in summary:
+        return None, ""
+    return summary, hashlib.sha256(data).hexdigest()[:16]
 
 
 def read_tail(folder: RunFolder, offset: int) -> Tail:
-    """The complete event lines after `offset` bytes; a line cut off by a crash is left for later."""
+    """The complete event lines after `offset` bytes; what a crash cut off is left for later, or left out."""
     try:
         with folder.events.open("rb") as file:
             file.seek(offset)
@@ -75,8 +89,7 @@ def read_tail(folder: RunFolder, offset: int) -> Tail:
     except FileNotFoundError:
         return Tail(events=(), offset=offset)
     complete = data[: data.rfind(b"\n") + 1]
-    events = tuple(json.loads(line) for line in complete.splitlines())
-    return Tail(events=events, offset=offset + len(complete))
+    return Tail(events=tuple(_events(complete)), offset=offset + len(complete))
 
 
 def state_of(folder: RunFolder, summary: Mapping[str, Any] | None) -> str:
@@ -86,7 +99,7 @@ def state_of(folder: RunFolder, summary: Mapping[str, Any] | None) -> str:
     state = run_state(folder)
     if state != "stopped" or folder.lock.exists():
         return state
-    last = folder.read_events()[-1]
+    last = [event for event in folder.read_events() if is_event(event)][-1]
     is_fresh = last["kind"] != "stop" and time.time() - last["time_s"] < FRESH_S
     return "running" if is_fresh else state
 
@@ -106,7 +119,7 @@ def curve_points(events: Iterable[Mapping[str, Any]]) -> list[Point]:
         for event in events
         if event["kind"] == "epoch"
         for name, value in event.items()
-        if name not in NOT_METRICS and _is_number(value)
+        if name not in NOT_METRICS and is_number(value) and is_metric(name)
     ]
 
 
@@ -117,7 +130,7 @@ def final_points(summary: Mapping[str, Any]) -> list[Point]:
     return [
         Point(name, int(summary["steps"]), when, float(value))
         for name, value in values.items()
-        if _is_number(value)
+        if is_number(value) and is_metric(name)
     ]
 
 
@@ -135,7 +148,7 @@ def parameters(spec: Mapping[str, Any]) -> dict[str, str]:
     flat["tricks"] = ", ".join(trick["name"] for trick in arm["tricks"]) or "none"
     for trick in arm["tricks"]:
         flat |= _flatten(trick["name"], trick["options"])
-    return {key: _text(value) for key, value in flat.items()}
+    return {key: clean(_text(value)) for key, value in flat.items()}
 
 
 def describing_tags(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -144,16 +157,16 @@ def describing_tags(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     for event in events:
         if event["kind"] == "attempt":
             tags["attempts"] = str(event["attempt"])
-            tags["device"] = str(event.get("device_name", event["device"]))
+            tags["device"] = clean(str(event.get("device_name", event["device"])))[:LONGEST_VALUE]
         if event["kind"] == FAILED:
-            tags["error"] = str(event.get("message", ""))[:LONGEST_VALUE]
+            tags["error"] = clean(str(event.get("message", "")))[:LONGEST_VALUE]
     return tags
 
 
 def ended_tags(summary: Mapping[str, Any]) -> dict[str, str]:
     """Tags of an ended run; `summary` has the whole of it, so that floats come back exactly."""
     names = ("attempts", "data_fingerprint", "device", "torch")
-    tags = {name: str(summary[name]) for name in names if name in summary}
+    tags = {name: clean(str(summary[name]))[:LONGEST_VALUE] for name in names if name in summary}
     return {**tags, "summary": json.dumps(summary, sort_keys=True, separators=(",", ":"))}
 
 
@@ -161,6 +174,16 @@ def artifacts(folder: RunFolder) -> list[str]:
     """Paths of the files that travel: what a report needs, and how the run was made."""
     paths = (folder.spec, folder.env, folder.summary, folder.predictions)
     return [str(path) for path in paths if path.is_file()]
+
+
+def _events(lines: bytes) -> Iterator[dict[str, Any]]:
+    for line in lines.split(b"\n"):
+        with contextlib.suppress(
+            ValueError, RecursionError
+        ):  # empty, or cut off and closed by the next writer
+            event = json.loads(line)
+            if is_event(event):
+                yield event
 
 
 def _named(key: str, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,7 +204,3 @@ def _flatten(key: str, value: Any) -> dict[str, Any]:
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text[:LONGEST_VALUE]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,11 +9,15 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from harness.study.problems import Problem, StudyError
+from harness.tracking import reach
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,19 +28,33 @@ QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+PATIENCE = {  # with a tracking server: at most 4 x 30 s and 14 s between, for each request
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 
 # SQLite file -> (inode, how often this process saw it replaced); see `_connection_uri`
 _generations: dict[Path, tuple[int, int]] = {}
 
 
-class StoreError(Exception):
-    """The tracking store cannot be used; the message says what to do."""
+class StoreError(StudyError):
+    """The tracking store cannot be used; the message says what to do. No run folder is touched by that."""
+
+    consequence = "no run is lost by it"
+
+    def __init__(self, message: str) -> None:
+        super().__init__([Problem("MLflow", 0, message)])
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A tracking URI of MLflow, and the local folder for artifacts (SQLite only) and locks."""
+    """A tracking URI of MLflow, and the local folder for locks and, unless a server keeps them, artifacts."""
 
     uri: str
     artifacts: Path
@@ -46,6 +64,11 @@ class Store:
         """The default: mlflow.db and mlartifacts/ in the folder that holds the runs folder."""
         folder = runs_dir.resolve().parent
         return Store(f"{SQLITE}{folder / 'mlflow.db'}", folder / "mlartifacts")
+
+    @property
+    def shown(self) -> str:
+        """The URI as messages name it."""
+        return reach.without_password(self.uri)
 
     @property
     def database(self) -> Path | None:
@@ -67,6 +90,8 @@ class Store:
 
         with self.locked("store"):
             try:
+                self._create()
+                reach.check(self._connection_uri())
                 client = MlflowClient(tracking_uri=self._connection_uri())
                 client.search_experiments(max_results=1)  # creates the tables
             except Exception as error:  # of MLflow, SQLAlchemy, the driver or the network
@@ -76,7 +101,7 @@ class Store:
 
     def artifact_location(self, experiment: str) -> str | None:
         """Where a new experiment keeps its files; None leaves the choice to a tracking server."""
-        return None if self.database is None else (self.artifacts.resolve() / experiment).as_uri()
+        return None if reach.is_server(self.uri) else (self.artifacts.resolve() / experiment).as_uri()
 
     @contextmanager
     def locked(self, name: str) -> Iterator[IO[str]]:
@@ -86,6 +111,22 @@ class Store:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
+    def _create(self) -> None:
+        """Make a new SQLite file apart and move it into place.
+
+        MLflow makes it in some hundred steps and cannot go on where a process was killed between two of them.
+        """
+        if self.database is None or self.database.exists():
+            return
+        from mlflow import MlflowClient
+
+        name = f".{self.database.name}"
+        for left in self.database.parent.glob(f"{name}.*.draft*"):
+            left.unlink()
+        draft = self.database.with_name(f"{name}.{secrets.token_hex(8)}.draft")  # MLflow caches by name
+        MlflowClient(tracking_uri=f"{SQLITE}{draft}").search_experiments(max_results=1)
+        draft.replace(self.database)
+
     def _connection_uri(self) -> str:
         """The URI, changed to an equivalent one where the SQLite file was replaced during this process.
 
@@ -93,7 +134,7 @@ class Store:
         the deleted one, so a new file gets a URI of its own: the same path with `/.` in it.
         """
         if self.database is None:
-            return self.uri
+            return reach.usable(self.uri)
         inode, generation = _generations.get(self.database, (0, 0))
         if inode and inode != _inode(self.database):
             generation += 1
@@ -106,21 +147,22 @@ class Store:
             _generations[self.database] = (_inode(self.database), generation)
 
     def _explain(self, error: Exception) -> str:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        text = reach.in_words(error).replace(self.uri, self.shown)
         if self.database is None:
-            return f"cannot open the tracking store {self.uri}: {text}"
+            return f"cannot open the tracking store {self.shown}: {text}"
         return (
-            f"cannot open the tracking store {self.uri}: {text} "
+            f"cannot open the tracking store {self.shown}: {text} "
             f"It is a mirror of the run folders: delete {self.database} and run `harness sync` to rebuild it."
         )
 
 
 def be_quiet() -> None:
-    """No telemetry and no progress lines from MLflow, unless the user's environment says otherwise."""
-    for name, value in QUIET.items():
+    """No telemetry, no progress lines and no long waits, unless the user's environment says otherwise."""
+    for name, value in {**QUIET, **PATIENCE}.items():
         os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # each retry is a warning to it
 
 
 def _inode(path: Path) -> int:

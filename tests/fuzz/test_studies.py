@@ -1,0 +1,78 @@
+"""A few hundred damaged studies, always the same: each plans or is refused in words. `make fuzz`: 10,000."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.bounds import TooLong, within
+from tests.fuzz.corpus import ROOT, seeds
+from tests.fuzz.judge import BUG
+
+CASES = 150
+BUGS = {  # a study that shows what the judge must see -> what it says
+    "a traceback": ("raise TypeError('x')", "TypeError: x"),
+    "a warning": ("import warnings; warnings.warn('deprecated')", "UserWarning: deprecated"),
+    "a line on stderr": ("import sys; print('hello', file=sys.stderr)", "wrote to stderr: hello"),
+    "a file": ("open('somewhere', 'w').close()", "touched: [\"wrote 'somewhere'"),
+    "a file elsewhere": ("open('/etc/hostname').close()", "touched: [\"read '/etc/hostname'"),
+    "a process": ("import subprocess; subprocess.run(['true'])", "subprocess.Popen ("),
+    "a hang": ("while True: pass", "TooLong: took more than 1 s"),
+}
+PROBE = """
+import sys
+from pathlib import Path
+from tests.fuzz import judge
+judge.LIMIT_S = 1.0
+found = judge.Judge(Path(sys.argv[1]))
+text = Path(sys.argv[2]).read_bytes()
+assert found.judge(text).kind == "planned"
+
+def planted(*arguments):
+    exec(sys.argv[3])
+
+judge.reconcile = planted
+verdict = found.judge(text)
+print(verdict.kind, verdict.why)
+"""
+
+
+def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A process of its own: the audit hook and the limit of memory stay for its life."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=300, cwd=cwd, env=environment
+    )
+
+
+def test_damaged_studies_plan_or_are_refused_in_words(tmp_path: Path) -> None:
+    done = python("-m", "tests.fuzz.campaign", "--cases", str(CASES), "--seed", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["planned"] + figures["refused"] == figures["cases"] == CASES
+    assert figures["planned"] > CASES / 25
+    assert figures["refused"] > CASES / 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_the_judge_sees(bug: str, tmp_path: Path) -> None:
+    code, says = BUGS[bug]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    study = tmp_path / "fine.yaml"
+    study.write_text(next(seed.text for seed in seeds() if seed.name == "tiny.yaml"))
+    done = python("-c", PROBE, str(folder), str(study), code, cwd=tmp_path)
+    assert done.stdout.startswith(f"{BUG} "), done.stdout + done.stderr
+    assert says in done.stdout
+
+
+def test_the_limit_of_time_ends_what_does_not_end() -> None:
+    with pytest.raises(TooLong), within(0.05):
+        [None for _ in itertools.repeat(None)]
