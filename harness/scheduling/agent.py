@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from harness.scheduling.agent_log import AgentLog
@@ -69,6 +69,8 @@ def agent_settings(submission: Submission, group: Group, preload: Sequence[str])
     """
     resources = group.resources
     devices = detect_devices() if resources.gpus else ("cpu",)
+    if resources.gpus and devices == ("cpu",):
+        raise ValueError(no_gpu(resources.gpus, os.environ))
     ranks: tuple[str, ...] = ()
     if resources.processes > 1:
         local = max(1, resources.processes // resources.nodes)
@@ -86,10 +88,18 @@ def agent_settings(submission: Submission, group: Group, preload: Sequence[str])
         machine=machine,
         workers=workers,
         devices=devices,
-        per_device=math.ceil(workers / len(devices)),
+        per_device=math.ceil(workers * max(1, len(ranks)) / len(devices)),
         preload=tuple(preload),
         grace_s=TERMINATED_S,
     )
+
+
+def no_gpu(wanted: int, environment: Mapping[str, str]) -> str:
+    """Why an agent that was to train on GPUs does not train at all: on the CPU it would take days, unseen."""
+    given = environment.get("CUDA_VISIBLE_DEVICES", "")
+    node = environment.get("SLURMD_NODENAME", "this node")
+    what = f"{wanted} GPU{'s' if wanted > 1 else ''} asked for, CUDA_VISIBLE_DEVICES={given!r}"
+    return f"{what}, but {node} shows no NVIDIA device; choose a partition that has some, or take gpus out of the cluster file"
 
 
 def patience(arrivals: Sequence[Arrival]) -> float:

@@ -55,7 +55,7 @@ class LocalSettings:
                 raise ValueError(f"{name} is {value}; it must be at least {lowest}")
         if not self.devices:
             raise ValueError("no devices; valid: cpu, cuda:0, cuda:1, ...")
-        most = len(self.devices) * self.per_device // self.machine.processes
+        most = len(self.devices) * self.per_device // self._processes_here
         if self.workers > most and "cpu" not in self.devices:
             each = f" of {self.machine.processes} processes" if self.machine.processes > 1 else ""
             raise ValueError(
@@ -79,12 +79,19 @@ class LocalSettings:
             for index in range(self.workers)
         ]
 
+    @property
+    def _processes_here(self) -> int:
+        """Of one run, on this machine; the others are on other nodes."""
+        return len(self.machine.devices) or self.machine.processes
+
     def _machine_of(self, worker: int) -> Machine:
-        """Worker i has the next `processes` devices after those of the workers before it."""
-        processes = self.machine.processes
+        """Worker i has the next devices after those of the workers before it, one for each process."""
+        processes = self._processes_here
         first = worker * processes
         own = tuple(self.devices[(first + rank) % len(self.devices)] for rank in range(processes))
-        return dataclasses.replace(self.machine, device=own[0], devices=own if processes > 1 else ())
+        return dataclasses.replace(
+            self.machine, device=own[0], devices=own if self.machine.processes > 1 else ()
+        )
 
     def pool(self, run_one: RunOne) -> Pool:
         """The workers, which start when they get their first run.

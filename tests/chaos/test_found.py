@@ -64,3 +64,13 @@ def test_an_event_of_which_a_full_disk_takes_only_a_part_is_an_error_not_a_silen
     done = subprocess.run([sys.executable, "-c", code], cwd=place.work, env=place.environment())
     written = RunFolder(place.work).read_events()
     assert (done.returncode == 0) == bool(written), "it is written, or it is an error"
+
+
+def test_a_run_that_was_killed_after_its_summary_keeps_no_checkpoint(tmp_path: Path):
+    from tests.training.runs import folder_of, tiny_spec, train
+
+    spec = tiny_spec()
+    train(spec, tmp_path)
+    folder_of(spec, tmp_path).checkpoint.write_bytes(b"left")
+    assert train(spec, tmp_path) == "finished"
+    assert not folder_of(spec, tmp_path).checkpoint.exists()

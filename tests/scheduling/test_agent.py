@@ -346,6 +346,22 @@ def test_gpus_are_those_that_slurm_gave(cluster, monkeypatch):
     ]
 
 
+def test_each_of_two_nodes_has_the_devices_of_its_own_processes(cluster, monkeypatch):
+    monkeypatch.setattr(agent, "detect_devices", lambda: ("cuda:0",))
+    submission = cluster.submission([job(0)], "d" * 12, gpus=1, nodes=2, processes=2)
+    [worker] = agent.agent_settings(submission, submission.groups["g"], ()).worker_settings(b"", ())
+    assert (worker.machine.device, worker.machine.devices) == ("cuda:0", ("cuda:0",))
+
+
+def test_an_agent_that_was_given_no_gpu_says_so_and_trains_nothing_on_the_cpu(cluster, monkeypatch):
+    monkeypatch.setattr(agent, "detect_devices", lambda: ("cpu",))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("SLURMD_NODENAME", "a7")
+    submission = cluster.submission([job(0)], "e" * 12, gpus=1)
+    with pytest.raises(ValueError, match="1 GPU asked for, CUDA_VISIBLE_DEVICES='3', but a7 shows no NVIDIA"):
+        agent.agent_settings(submission, submission.groups["g"], ())
+
+
 def group_of(cluster: Cluster, token: str) -> Group:
     return read_submission(cluster.runs_dir, token).groups["g"]
 
