@@ -99,7 +99,8 @@ def no_gpu(wanted: int, environment: Mapping[str, str]) -> str:
     given = environment.get("CUDA_VISIBLE_DEVICES", "")
     node = environment.get("SLURMD_NODENAME", "this node")
     what = f"{wanted} GPU{'s' if wanted > 1 else ''} asked for, CUDA_VISIBLE_DEVICES={given!r}"
-    return f"{what}, but {node} shows no NVIDIA device; choose a partition that has some, or take gpus out of the cluster file"
+    mend = "choose a partition that has some, or take gpus out of the cluster file"
+    return f"{what}, but {node} shows no NVIDIA device; {mend}"
 
 
 def patience(arrivals: Sequence[Arrival]) -> float:
