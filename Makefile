@@ -10,10 +10,10 @@ demo: .venv/runtime  ## run the Bag of Tricks study on embedded real data, end i
 	$(BIN)/harness run studies/bag_of_tricks.yaml
 
 test: .venv/dev  ## every test, at most 10 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(AGAIN)
 
 test-slurm: .venv/dev  ## a real Slurm cluster on this machine: installed (apt, root), started and stopped
-	$(BIN)/python -m pytest -n 3 --dist worksteal -ra tests/slurm
+	$(BIN)/python -m pytest -n 3 --dist worksteal -ra tests/slurm $(AGAIN)
 
 KILLS ?= 30
 chaos: .venv/dev  ## kill a study at every write and at any time, see that nothing is lost; KILLS=1000: with Slurm
