@@ -59,7 +59,7 @@ def render(report: ReportInput, out_dir: Path) -> list[Path]:
 
 
 def _refuse_foreign_folders(out_dir: Path) -> None:
-    has_report = (out_dir / "report.json").is_file()
+    has_report = any((out_dir / f"report.{kind}").is_file() for kind in ("json", "md", "html", "pdf"))
     for name, suffixes in OWN_FOLDERS.items():
         folder = out_dir / name
         inside = list(folder.iterdir()) if folder.is_dir() else []

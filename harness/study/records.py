@@ -84,13 +84,13 @@ class RunFolder:
         """The summary, or None while the run has not ended. One that cannot be read is no end."""
         try:
             summary = read_json(self.summary)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return summary if isinstance(summary, dict) and "status" in summary else None
 
     def read_events(self) -> list[dict[str, Any]]:
         """Every complete event line, oldest first. A line cut off by a crash is left out."""
-        return list(_complete_lines(self.events))
+        return [event for event in _complete_lines(self.events) if isinstance(event.get("kind"), str)]
 
     def append_event(self, kind: str, **values: Any) -> None:
         """Append one line; a single write, so a reader never sees half of a line that was completed."""
@@ -186,7 +186,7 @@ def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         return
     for line in text.split(b"\n")[:-1]:
-        with contextlib.suppress(ValueError):  # half a line, which the next writer closed
+        with contextlib.suppress(ValueError, RecursionError):  # half a line, which the next writer closed
             event = json.loads(line)
             if isinstance(event, dict):
                 yield event

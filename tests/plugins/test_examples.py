@@ -73,7 +73,7 @@ def test_the_story_goes_from_an_empty_folder_to_a_report(tmp_path: Path) -> None
     done = shell(commands_of_the_story(slow=False), place)
     assert done.returncode == 0, done.stderr
     assert "data/clothes: 600 images" in done.stdout
-    assert "23 checks: 23 kept, 0 broken, 0 not checked" in done.stdout
+    assert "24 checks: 24 kept, 0 broken, 0 not checked" in done.stdout
     assert re.search(r"code of clothes_lab\.py \(sha256 [0-9a-f]+\) runs in this study", done.stdout)
     report = (place / "reports" / "clothes-smoke" / "report.md").read_text()
     for row in ("clothes_net", "+ label smoothing", "+ cosine", "+ shift"):
