@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from harness.scheduling import ranks
+from harness.scheduling import forkserver, ranks
 from harness.scheduling.attempt import attempt
 from harness.scheduling.base import INTERRUPTED, Job
 from harness.scheduling.local import Local, LocalSettings
@@ -44,6 +44,7 @@ def spec(task: str, **options: float) -> RunSpec:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Of two processes; their temporary folders lie in `tmp_path/tmp`."""
+    forkserver.start_server((), threads=1)  # its socket needs a short path, and so comes first
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
