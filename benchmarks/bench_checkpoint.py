@@ -25,6 +25,7 @@ from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
 from harness.training.checkpoint import save_checkpoint
 from harness.training.loop import train
 from harness.training.progress import Progress
+from harness.training.recorder import checkpoint_interval_s
 from harness.training.setup import build
 
 GOAL_PERCENT = 1.0
@@ -76,12 +77,13 @@ def measure(table: figures.Figures, label: str, spec: RunSpec, folder: Path, rep
         save_checkpoint(file, setup, progress)
         steps_s.append(stepped_s - start_s)
         saves_s.append(time.perf_counter() - stepped_s)
-    interval_s = machine.checkpoint_every_s
     size = f"{file.stat().st_size / 1e6:.0f} MB"
     table.add(f"{label}: a step", [1e3 * each for each in steps_s[1:]], "ms")  # the first one warms up
     table.add(f"{label}: a checkpoint of {size}", [1e3 * each for each in saves_s[1:]], "ms")
-    shares = [100 * each / interval_s for each in saves_s[1:]]
-    table.add(f"{label}: share of the time, one each {interval_s:g} s", shares, "%", GOAL_PERCENT)
+    intervals_s = [checkpoint_interval_s(machine, each) for each in saves_s[1:]]
+    table.add(f"{label}: from one checkpoint to the next", intervals_s, "s")
+    shares = [100 * save_s / every_s for save_s, every_s in zip(saves_s[1:], intervals_s, strict=True)]
+    table.add(f"{label}: share of the time", shares, "%", GOAL_PERCENT)
 
 
 if __name__ == "__main__":

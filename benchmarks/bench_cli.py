@@ -6,6 +6,7 @@ Figures: --help, plan and status of the Bag of Tricks study, and status of a stu
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -16,7 +17,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "studies" / "bag_of_tricks.yaml"
+HARNESS = (sys.executable, "-P", "-m", "harness.cli")
 REPEATS = 7
+
+
+def environment() -> dict[str, str]:
+    """As a user has it: Python may keep what it has compiled."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(ROOT)}
 
 
 def wall_s(arguments: list[str], cwd: Path) -> float:
@@ -24,9 +32,7 @@ def wall_s(arguments: list[str], cwd: Path) -> float:
     times = []
     for _ in range(REPEATS):
         start_s = time.perf_counter()
-        code = subprocess.call(
-            [str(Path(sys.executable).parent / "harness"), *arguments], cwd=cwd, stdout=subprocess.DEVNULL
-        )
+        code = subprocess.call([*HARNESS, *arguments], cwd=cwd, stdout=subprocess.DEVNULL, env=environment())
         times.append(time.perf_counter() - start_s)
         if code:
             raise SystemExit(f"harness {' '.join(arguments)} ended with {code}")
@@ -35,15 +41,8 @@ def wall_s(arguments: list[str], cwd: Path) -> float:
 
 def finish_runs(cwd: Path, seeds: int) -> int:
     """Write summaries for every run of the study, so that `status` has finished runs to read."""
-    command = [
-        str(Path(sys.executable).parent / "harness"),
-        "plan",
-        str(STUDY),
-        "--seeds",
-        str(seeds),
-        "--json",
-    ]
-    plan = json.loads(subprocess.check_output(command, cwd=cwd))
+    command = [*HARNESS, "plan", str(STUDY), "--seeds", str(seeds), "--json"]
+    plan = json.loads(subprocess.check_output(command, cwd=cwd, env=environment()))
     for run in plan["runs"]:
         folder = cwd / "runs" / run["run_id"]
         folder.mkdir(parents=True)

@@ -81,7 +81,9 @@ def planned(seeds: int, cwd: Path) -> list[dict[str, object]]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+    """As a user has it: Python may keep what it has compiled."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 
 def slurm_environment(commands: Path, calls: Path) -> dict[str, str]:

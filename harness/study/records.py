@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.study.events import is_event
 from harness.study.holders import holder_of, is_cancelled
 
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
@@ -90,7 +91,7 @@ class RunFolder:
 
     def read_events(self) -> list[dict[str, Any]]:
         """Every complete event line, oldest first. A line cut off by a crash is left out."""
-        return [event for event in _complete_lines(self.events) if isinstance(event.get("kind"), str)]
+        return [event for event in _complete_lines(self.events) if is_event(event)]
 
     def append_event(self, kind: str, **values: Any) -> None:
         """Append one line; a single write, so a reader never sees half of a line that was completed."""

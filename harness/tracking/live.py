@@ -64,6 +64,8 @@ class LiveMirror:
     def _sync(self) -> None:
         try:
             if self._mirror is None:
+                if not any(folder.path.exists() for folder in self._folders):
+                    return  # nothing has begun: what was refused leaves no empty store behind
                 self._mirror = self._make_mirror()
             self._mirror.sync(tuple(self._folders))
             self.problem = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from harness.study.machine import Machine
 from harness.training.checkpoint import save_checkpoint
 from harness.training.evaluate import curve_subset, evaluate
 from harness.training.outcome import Attempt, evaluate_result
@@ -34,6 +35,16 @@ def is_kept(step: int, *, read_out: str, total_steps: int, steps_per_epoch: int)
     """
     ends_to_come = -(-(total_steps - step) // steps_per_epoch)
     return READ_OUTS[read_out] > max(1, ends_to_come)
+
+
+def checkpoint_interval_s(machine: Machine, save_time_s: float) -> float:
+    """Seconds from one checkpoint to the next, where the last one took `save_time_s` to write.
+
+    A network that takes long to save is saved less often, so that saving stays a hundredth of the time; an
+    interval under a second is taken at its word.
+    """
+    every_s = machine.checkpoint_every_s
+    return every_s if every_s < 1 else max(every_s, save_time_s / CHECKPOINT_SHARE)
 
 
 @dataclass(slots=True)
@@ -75,14 +86,8 @@ class Recorder:
         )
 
     def _is_checkpoint_due(self) -> bool:
-        """Of several processes only the first saves; the others hold the same, and wait at the next step.
-
-        A network that takes long to save is saved less often, so that saving stays a hundredth of the time;
-        an interval under a second is taken at its word.
-        """
-        every_s = self.attempt.machine.checkpoint_every_s
-        if every_s >= 1:
-            every_s = max(every_s, self._save_time_s / CHECKPOINT_SHARE)
+        """Of several processes only the first saves; the others hold the same, and wait at the next step."""
+        every_s = checkpoint_interval_s(self.attempt.machine, self._save_time_s)
         return self.setup.world.is_main and time.monotonic() - self._saved >= every_s
 
     def _is_curve_step(self) -> bool:

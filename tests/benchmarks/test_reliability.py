@@ -114,10 +114,12 @@ def test_a_checkpoint_is_a_share_of_the_default_interval(
 ) -> None:
     rows = rows_of(bench_checkpoint, ["--tiny", "--repeats", "2"], tmp_path, monkeypatch)
     save_ms = next(row["median"] for name, row in rows.items() if "demo: a checkpoint" in name)
-    share = rows["ResNet-50 of the demo: share of the time, one each 30 s"]
-    assert share["median"] == pytest.approx(100 * save_ms / 1e3 / 30)
+    every_s = rows["ResNet-50 of the demo: from one checkpoint to the next"]["median"]
+    share = rows["ResNet-50 of the demo: share of the time"]
+    assert every_s >= 30
+    assert share["median"] == pytest.approx(100 * save_ms / 1e3 / every_s, rel=0.05)
     assert (share["goal"], share["within"]) == (1.0, True)
-    assert len(rows) == 6
+    assert len(rows) == 8
 
 
 @pytest.mark.slow

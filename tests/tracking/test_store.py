@@ -119,11 +119,30 @@ def test_the_live_mirror_follows_and_closes_with_everything(store: Store, runs_d
     assert not live._thread.is_alive()
 
 
-def test_the_live_mirror_never_raises_into_the_controller(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_mirror_is_made_for_runs_that_never_begin(store: Store, runs_dir: Path) -> None:
+    made: list[Mirror] = []
+
+    def make() -> Mirror:
+        made.append(Mirror(store, "study", "mini"))
+        return made[-1]
+
+    folders = [RunFolder(runs_dir / run_spec(seed=0).run_id)]
+    assert LiveMirror(make, folders, every_s=0.01).close() is None
+    assert not made  # so that what was refused leaves no empty store behind
+    finished(runs_dir, seed=0)
+    assert LiveMirror(make, folders).close() is None
+    assert len(made) == 1
+
+
+def test_the_live_mirror_never_raises_into_the_controller(
+    runs_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken() -> Mirror:
         raise OSError("disk full\nmore")
 
-    live = LiveMirror(broken, [], every_s=0.01)
+    folder = RunFolder(runs_dir / run_spec(seed=0).run_id)
+    finished(runs_dir, seed=0)
+    live = LiveMirror(broken, [folder], every_s=0.01)
     assert live.close() == "OSError: disk full"
     assert [record.getMessage() for record in caplog.records] == [
         "the MLflow mirror is behind (OSError: disk full); `harness sync` brings it up to date"
