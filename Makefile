@@ -53,6 +53,10 @@ fidelity: .venv/dev  ## compare every network with torchvision and timm again, w
 bench: .venv/dev  ## the figures of docs/performance.md that need no GPU
 	$(BIN)/python benchmarks/run_all.py
 
+.PHONY: validate-statistics
+validate-statistics: .venv/dev  ## error rates of the verdicts on simulated tables beside their targets; 2 to 4 minutes
+	$(BIN)/python benchmarks/validate_statistics.py
+
 bench-gpu:  ## the figures that need a GPU, with the python3 at hand
 	$(PYTHON) benchmarks/gpu.py
 

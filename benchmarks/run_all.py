@@ -24,6 +24,8 @@ BENCHMARKS: Mapping[str, tuple[str, ...]] = {  # script -> its arguments
     "bench_checkpoint": (),
     "bench_processes": ("--repeats", "1"),
     "bench_many_runs": ("--repeats", "1"),
+    "bench_analysis": ("--repeats", "1"),
+    "bench_collect": ("--repeats", "1"),
     "validate_statistics": ("--quick",),
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.analysis.intervals import Floats
 
@@ -23,6 +24,23 @@ class Setting:
     noise: str = "normal"  # normal | t3 | exponential, all with unit variance
     block_sd: float = 0.0  # of the seed's own effect
     missing: tuple[tuple[int, int], ...] = ()  # (arm, seed)
+
+    @property
+    def kind(self) -> str:
+        """Equal or unequal noise, or what else is special about it."""
+        if self.noise != "normal":
+            return f"{self.noise} noise"
+        if self.missing:
+            return "runs missing"
+        return "equal noise" if len(set(self.sd)) == 1 else "unequal noise"
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(A, S) which runs there are."""
+        mask = np.ones((len(self.sd), self.seeds), dtype=bool)
+        for arm, seed in self.missing:
+            mask[arm, seed] = False
+        return mask
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -56,6 +74,8 @@ def null_settings() -> Iterator[tuple[Setting, float]]:
             name = f"{arms} arms, {seeds} seeds, {kind}"
             sd = one_noisy(arms, arms // 2 if chain else 0, 3.0)
             yield Setting(name=name, seeds=seeds, sd=sd, chain=chain), noisy_coverage(seeds)
+    for seeds in (3, 4, 5, 8):
+        yield from other_patterns(seeds)
     missing = ((0, 3), (2, 0), (5, 1))
     yield Setting(name="9 arms, 4 seeds, 3 runs missing", seeds=4, sd=(1.0,) * 9, missing=missing), 0.94
 
@@ -74,6 +94,22 @@ def nine_arms(seeds: int) -> Iterator[tuple[Setting, float]]:
     yield Setting(name=f"{title}, chain, sd .5 to 1.5", seeds=seeds, sd=mild, chain=True), noisy
     yield Setting(name=f"{title}, exponential noise", seeds=seeds, sd=equal, noise="exponential"), 0.87
     yield Setting(name=f"{title}, t3 noise", seeds=seeds, sd=equal, noise="t3"), 0.94
+
+
+def other_patterns(seeds: int) -> Iterator[tuple[Setting, float]]:
+    """Patterns that the guard's constants were chosen with, beside those of `nine_arms`."""
+    noisy = noisy_coverage(seeds)
+    for times in (1.5, 2.5):
+        sd = one_noisy(9, 0, times)
+        yield Setting(name=f"9 arms, {seeds} seeds, reference x{times:g}", seeds=seeds, sd=sd), noisy
+    sd = one_noisy(5, 0, 2.0)
+    yield Setting(name=f"5 arms, {seeds} seeds, reference x2", seeds=seeds, sd=sd), noisy
+    sd = ((1.0, 2.0) * 5)[:9]
+    yield Setting(name=f"9 arms, {seeds} seeds, four rows x2", seeds=seeds, sd=sd), noisy
+    sd = ((2.0, 1.0) * 5)[:9]
+    yield Setting(name=f"9 arms, {seeds} seeds, reference and four rows x2", seeds=seeds, sd=sd), noisy
+    sd = one_noisy(6, 3, 2.0)
+    yield Setting(name=f"6 arms, {seeds} seeds, chain, one arm x2", seeds=seeds, sd=sd, chain=True), noisy
 
 
 def one_noisy(arms: int, which: int, times: float) -> tuple[float, ...]:

@@ -1,213 +1,114 @@
 """Measure the error rates of the harness's own statistics on simulated tables, beside their targets.
 
-    python benchmarks/validate_statistics.py           about a minute on 2 cores
+    python benchmarks/validate_statistics.py           2 to 4 minutes on 2 quiet cores
     python benchmarks/validate_statistics.py --quick   seconds, with wider Monte-Carlo error
+    python benchmarks/validate_statistics.py --all     every setting, not only the worst of each kind
 
 Every number printed is computed here by the functions that make the verdicts. Accuracies are in units of the
-seed standard deviation (sigma). Exits with 1 if a target is missed by more than 2
-Monte-Carlo standard errors.
+seed standard deviation (sigma). A target is missed where the rate is more than 2 Monte-Carlo standard errors
+beyond it. Exits with 1 if one is missed that `KNOWN_MISSES` does not explain.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
-from simulated_tables import Setting, null_settings
+import validation_credit
+import validation_fixed
+import validation_images
+import validation_sequential
+from targets import Known, Measured, Misses, explained, print_table, worst_of_each_group
 
-from harness.analysis.blockfit import BlockDesign, fit
-from harness.analysis.equivalence import is_equivalent
-from harness.analysis.guard import LEAST, contrast, guard, thresholds
-from harness.analysis.images import crossed, mean_squares, new_images_half_width
-from harness.analysis.intervals import Estimate, Floats, half_width, holm, p_value, welch
+_TOST = "exact smallest effect called no difference"
+_NOISY = (
+    "the interval of a row with a noisy side covers less than it says where the noise goes unnoticed "
+    "(coverage targets .90 and .925), and so do its two one-sided tests; a guard that closes this costs "
+    "the power of every row"
+)
+_WIDE = (
+    "too wide, not too short: the interval for new images is never made shorter than the one for new seeds, "
+    "which 3 seeds make wide already"
+)
+KNOWN_MISSES: Misses = {
+    ("coverage on new images (T2)", "3 seeds"): Known(why=_WIDE, limit=0.985),
+    (_TOST, "unequal noise, 3 seeds"): Known(why=_NOISY, limit=0.065),
+    (_TOST, "unequal noise, 5 seeds"): Known(why=_NOISY, limit=0.058),
+}
 
-ALPHA = 0.05
-PAIRED_T, WELCH, PLAIN_GUARD, HARNESS = "paired t", "Welch", "guard .10", "harness"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rates:
-    """What was measured over R tables."""
-
-    family_error: float | None  # at least one true null rejected; None without a true null
-    worst_coverage: float  # of the unadjusted 95 % intervals, the worst row
-    power: float | None  # of the first row with an effect, after Holm
-
-
-def measure(setting: Setting, tables: int, method: str = HARNESS) -> Rates:
-    """Simulate `tables` tables and analyse each with `method`."""
-    values = setting.draw(np.random.default_rng(20260101), tables)
-    estimates = (
-        _harness(setting, values, method)
-        if method in (HARNESS, PLAIN_GUARD)
-        else _pairwise(setting, values, method)
-    )
-    truth = setting.truth()
-    rejected = holm(np.stack([p_value(e) for e in estimates], axis=-1), ALPHA).p <= ALPHA
-    covered = [
-        float((np.abs(e.value - true) <= half_width(e, 0.05)).mean())
-        for e, true in zip(estimates, truth, strict=True)
-    ]
-    null = truth == 0
-    return Rates(
-        family_error=float(rejected[:, null].any(axis=1).mean()) if null.any() else None,
-        worst_coverage=min(covered),
-        power=float(rejected[:, ~null][:, 0].mean()) if (~null).any() else None,
-    )
+WORKERS = 2
 
 
-def _harness(setting: Setting, values: Floats, method: str) -> list[Estimate]:
-    mask = np.ones(values.shape[1:], dtype=bool)
-    for arm, seed in setting.missing:
-        mask[arm, seed] = False
-    fitted = fit(BlockDesign.of(mask), values)
-    threshold = thresholds(fitted.own_df, setting.pairs)
-    if method == PLAIN_GUARD:
-        threshold = np.full_like(threshold, LEAST)
-    guarded = guard(fitted, threshold)
-    estimates = [contrast(fitted, guarded, *pair) for pair in setting.pairs]
-    return [estimate for estimate in estimates if estimate is not None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Some rows of the table."""
+
+    name: str
+    measure: Callable[[int], list[Measured]]
+    repetitions: int
+    quick: int  # repetitions of the quick validation
 
 
-def _pairwise(setting: Setting, values: Floats, method: str) -> list[Estimate]:
-    out = []
-    for arm, versus in setting.pairs:
-        one, other = values[:, arm], values[:, versus]
-        if method == PAIRED_T:
-            d, n = one - other, one.shape[1]
-            out.append(
-                Estimate(value=d.mean(1), se=d.std(1, ddof=1) / math.sqrt(n), df=np.full(len(d), n - 1.0))
-            )
-            continue
-        singles = [welch(a, b) for a, b in zip(one, other, strict=True)]
-        out.append(Estimate(**{k: np.array([getattr(s, k) for s in singles]) for k in ("value", "se", "df")}))
-    return out
-
-
-class Table:
-    """Prints rows as they are measured and remembers which targets were missed."""
-
-    def __init__(self) -> None:
-        self.missed: list[str] = []
-
-    def row(self, name: str, cells: Sequence[str]) -> None:
-        print(f"{name:<52}" + "".join(f"{cell:>26}" for cell in cells), flush=True)
-
-    def at_most(self, name: str, rate: float, target: float, repetitions: int) -> str:
-        slack = 2.0 * math.sqrt(target * (1.0 - target) / repetitions)
-        return self._cell(name, rate, f"<={target:.3f}", rate <= target + slack)
-
-    def at_least(self, name: str, rate: float, target: float, repetitions: int) -> str:
-        slack = 2.0 * math.sqrt(target * (1.0 - target) / repetitions)
-        return self._cell(name, rate, f">={target:.3f}", rate >= target - slack)
-
-    def _cell(self, name: str, rate: float, target: str, good: bool) -> str:
-        if not good:
-            self.missed.append(f"{name}: {rate:.4f}, target {target}")
-        return f"{rate:.4f} ({target}{'' if good else ' MISSED'})"
-
-
-def validate_nulls(table: Table, tables: int) -> None:
-    table.row("global null", ["FWER (Holm)", "worst-row 95 % coverage", "FWER, guard .10 for all"])
-    for setting, coverage in null_settings():
-        rates, plain = measure(setting, tables), measure(setting, tables, PLAIN_GUARD)
-        assert rates.family_error is not None
-        table.row(
-            setting.name,
-            [
-                table.at_most(f"FWER, {setting.name}", rates.family_error, ALPHA, tables),
-                table.at_least(f"coverage, {setting.name}", rates.worst_coverage, coverage, tables),
-                f"{plain.family_error:.4f}",
-            ],
+CHECKS = (
+    Check(name="nulls", measure=validation_fixed.null_tables, repetitions=20_000, quick=1000),
+    *(
+        Check(
+            name=f"adaptive: {scenario.name}",
+            measure=partial(validation_sequential.adaptive, scenario),
+            repetitions=1000,
+            quick=6,
         )
+        for scenario in validation_sequential.SCENARIOS
+    ),
+    Check(name="unequal", measure=validation_sequential.unequal_noise, repetitions=20_000, quick=400),
+    Check(name="images", measure=validation_images.new_images_coverage, repetitions=1500, quick=60),
+    Check(name="better", measure=validation_fixed.one_run_beats_another, repetitions=5000, quick=150),
+    Check(name="credit", measure=validation_credit.credit, repetitions=10_000, quick=400),
+    Check(name="coverage", measure=validation_fixed.gaussian_coverage, repetitions=10_000, quick=1000),
+    Check(name="mixed", measure=validation_fixed.mixed_tables, repetitions=20_000, quick=2000),
+    Check(name="power", measure=validation_fixed.power, repetitions=20_000, quick=2000),
+    Check(name="equivalence", measure=validation_fixed.equivalent, repetitions=20_000, quick=1000),
+    Check(name="naive", measure=validation_sequential.naive_peeking, repetitions=4000, quick=400),
+)
 
 
-def validate_power(table: Table, tables: int) -> None:
-    table.row("\npower of one row of 3 sigma among 8", ["harness", "guard .10 for all", "Welch / paired t"])
-    for seeds, chain in ((3, False), (5, False), (10, False), (3, True), (5, True)):
-        effects = tuple(float(arm >= 4) * 3.0 for arm in range(9)) if chain else (0.0, 3.0, *[0.0] * 7)
-        kind = "chain" if chain else "against one reference"
-        setting = Setting(
-            name=f"{seeds} seeds, {kind}", seeds=seeds, sd=(1.0,) * 9, effects=effects, chain=chain
-        )
-        powers = [measure(setting, tables, method).power for method in (HARNESS, PLAIN_GUARD)]
-        few = min(tables, 1000)
-        singles = [measure(setting, few, method).power for method in (WELCH, PAIRED_T)]
-        table.row(
-            setting.name, [f"{powers[0]:.3f}", f"{powers[1]:.3f}", f"{singles[0]:.3f} / {singles[1]:.3f}"]
-        )
-
-
-def validate_equivalence(table: Table, tables: int) -> None:
-    """P(a true effect of exactly the margin is called "no detectable difference"), worst margin and row."""
-    table.row("\ntrue effect of exactly delta called no difference", ["worst over delta, row"])
-    for seeds in (3, 5, 10):
-        worst = 0.0
-        for margin in (1.0, 2.0, 4.0):
-            effects = (0.0, *[margin] * 8)
-            setting = Setting(name="", seeds=seeds, sd=(1.0,) * 9, effects=effects)
-            values = setting.draw(np.random.default_rng(7), tables)
-            rates = [float(is_equivalent(e, margin).mean()) for e in _harness(setting, values, HARNESS)]
-            worst = max(worst, *rates)
-        table.row(f"{seeds} seeds", [table.at_most(f"TOST, {seeds} seeds", worst, 0.05, tables)])
-
-
-def validate_images(table: Table, repetitions: int) -> None:
-    """Coverage of the effect over new seeds and new images, both random, by per-image bits (2,000 images)."""
-    table.row(
-        "\neffect on new images too (T2), 5 arms", ["harness", "MRMC, one pair alone", "seeds only (T1)"]
-    )
-    for seeds in (3, 5, 10):
-        hits = np.zeros(3)
-        rng = np.random.default_rng(11)
-        for _ in range(repetitions):
-            hits += _image_table(rng, seeds)
-        rates = hits / repetitions
-        target = table.at_least(f"T2, {seeds} seeds", float(rates[0]), 0.94, repetitions)
-        table.row(f"{seeds} seeds", [target, f"{rates[1]:.3f}", f"{rates[2]:.3f}"])
-
-
-def _image_table(rng: np.random.Generator, seeds: int, arms: int = 5, images: int = 2000) -> Floats:
-    """Whether three intervals for the first row cover its true effect, which is 0 by exchangeability."""
-    ease = rng.normal(2.0, 2.0, images)
-    logits = ease + rng.normal(0.0, 1.0, (arms, 1, images)) + rng.normal(0.0, 0.03, (arms, seeds, 1))
-    right = rng.random((arms, seeds, images)) < 1.0 / (1.0 + np.exp(-logits))
-    fitted = fit(BlockDesign.of(np.ones((arms, seeds))), 100.0 * right.mean(axis=2))
-    guarded = guard(fitted, thresholds(fitted.own_df, [(arm, 0) for arm in range(1, arms)]))
-    estimate = contrast(fitted, guarded, 1, 0)
-    assert estimate is not None
-    ms = mean_squares(right[1].astype(np.int8) - right[0].astype(np.int8))
-    pair = crossed(ms)
-    return np.array(
-        [
-            abs(estimate.value) <= new_images_half_width(estimate, ms, 0.05),
-            abs(pair.value) <= half_width(pair, 0.05),
-            abs(estimate.value) <= half_width(estimate, 0.05),
-        ],
-        dtype=float,
+def missed_targets(names: Iterable[str] = (), *, quick: bool = True) -> list[Measured]:
+    """The rows of some checks (by default all) whose targets are missed and not known to be."""
+    chosen = [check for check in CHECKS if not names or check.name in names]
+    return _unexplained(
+        row for check in chosen for row in check.measure(check.quick if quick else check.repetitions)
     )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="10 times fewer repetitions")
-    quick = parser.parse_args().quick
-    tables, repetitions = (2000, 100) if quick else (20000, 600)
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions: seconds")
+    parser.add_argument("--all", action="store_true", help="every setting, not only the worst of each kind")
+    args = parser.parse_args()
     started = time.perf_counter()
-    table = Table()
-    print(f"{tables:,} tables per setting, alpha {ALPHA}; in brackets: the target\n")
-    validate_nulls(table, tables)
-    validate_power(table, tables)
-    validate_equivalence(table, tables)
-    validate_images(table, repetitions)
-    print(f"\n{time.perf_counter() - started:.0f} s")
-    print("\n".join(["", "missed targets:", *table.missed]) if table.missed else "every target met")
-    return 1 if table.missed else 0
+    with ProcessPoolExecutor(WORKERS) as pool:
+        found = list(pool.map(partial(_run, args.quick), range(len(CHECKS))))
+    rows = [row for measured in found for row in measured]
+    print_table(rows if args.all else worst_of_each_group(rows), KNOWN_MISSES)
+    missed = _unexplained(rows)
+    print(f"\n{len(rows)} settings in {time.perf_counter() - started:.0f} s; {len(missed)} targets missed")
+    for (quantity, setting), known in KNOWN_MISSES.items():
+        print(f"known: {quantity}, {setting}: up to {known.limit:g}; {known.why}")
+    return 1 if missed else 0
+
+
+def _run(quick: bool, place: int) -> list[Measured]:
+    check = CHECKS[place]
+    return check.measure(check.quick if quick else check.repetitions)
+
+
+def _unexplained(rows: Iterable[Measured]) -> list[Measured]:
+    return [row for row in rows if not row.met and not explained(row, KNOWN_MISSES)]
 
 
 if __name__ == "__main__":

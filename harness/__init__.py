@@ -1,3 +1,27 @@
-"""An ablation-study harness for image classification: one study file in, one paper-style table out."""
+"""An ablation-study harness for image classification: one study file in, one paper-style table out.
+
+>>> from harness import load, open_report        # for Python and notebooks; described in docs/api.md
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.api import load as load
+    from harness.api import open_report as open_report
+    from harness.study.problems import StudyError as StudyError
 
 __version__ = "0.1.0"
+_WHERE = {"load": "api", "open_report": "api", "StudyError": "study.problems"}  # imported when first used
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_WHERE]

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from harness import __version__
+from harness.commands.calibrate_options import CALIBRATE, add_options
 from harness.study.problems import StudyError
 
 DONE, SOME_FAILED, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 3
@@ -53,14 +54,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     _run(commands)
     plan = _study_command(
-        commands, "plan", "show every row, every unique run, and what they cost", several=True
+        commands,
+        "plan",
+        "show every row, every unique run, and what they cost",
+        several="several, or a folder: which runs they share",
     )
     _json_flag(plan)
     _looking(commands)
-    report = _study_command(commands, "report", "write the report from the tracking store")
-    _report_folder(report)
+    _report(commands)
     _verify(commands)
     _audit(commands)
+    _calibrate(commands)
     _study_command(commands, "sync", "mirror the run folders into MLflow; rebuilds a deleted store")
     ui = commands.add_parser("ui", help="open the MLflow UI on 127.0.0.1")
     ui.add_argument("--port", type=_positive, default=5000)
@@ -77,20 +81,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _study_command(
-    commands: argparse._SubParsersAction, name: str, what: str, *, several: bool = False
+    commands: argparse._SubParsersAction, name: str, what: str, *, several: str = ""
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     example = "e.g. studies/bag_of_tricks.yaml"
     if several:
-        more = f"{example}; several, or a folder: which runs they share"
+        more = f"{example}; {several}"
         parser.add_argument("study", type=Path, nargs="+", metavar="STUDY", help=more)
     else:
         parser.add_argument("study", type=Path, metavar="STUDY", help=example)
     parser.add_argument("--size", default="mini", help="mini (default), gpu, paper")
-    parser.add_argument("--seeds", type=_positive, metavar="N", help="seeds per arm (default: the study's)")
+    seeds = "seeds per arm: 5, or 3..10 to stop rows that are settled (default: the study's)"
+    parser.add_argument("--seeds", type=_seeds, metavar="N", help=seeds)
     parser.add_argument("--smoke", action="store_true", help="the smallest form of the study, to see it work")
     _places(parser)
     return parser
+
+
+def _report(commands: argparse._SubParsersAction) -> None:
+    what = "write the report from the tracking store; of several, put their reports side by side"
+    more = "of several, or of folders of reports: what differs between them"
+    report = _study_command(commands, "report", what, several=more)
+    report.add_argument("--short", action="store_true", help="print the short form (Markdown, up to 60 kB)")
+    _report_folder(report)
 
 
 def _verify(commands: argparse._SubParsersAction) -> None:
@@ -137,6 +150,13 @@ def _audit(commands: argparse._SubParsersAction) -> None:
         "tables", type=Path, nargs="+", metavar="TABLE", help="YAML or CSV; see docs/audits.md"
     )
     _json_flag(audit)
+
+
+def _calibrate(commands: argparse._SubParsersAction) -> None:
+    calibrate = commands.add_parser("calibrate", help=CALIBRATE, description=f"{CALIBRATE.capitalize()}.")
+    add_options(calibrate)
+    _json_flag(calibrate)
+    _places(calibrate)
 
 
 def _looking(commands: argparse._SubParsersAction) -> None:
@@ -206,6 +226,15 @@ def _report_folder(parser: argparse.ArgumentParser) -> None:
 
 def _json_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable, documented in docs/json.md")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    from harness.study.seeds import parse_seeds  # seeds per arm at each look; one entry: fixed
+
+    try:
+        return parse_seeds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _positive(text: str) -> int:

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from harness.commands.checks.base import Finding
+from harness.study.grow import runs_at_most
 from harness.study.paper import METRICS
 from harness.study.plan import Cell, Plan, PlanTable
 from harness.study.union import Union
@@ -96,9 +97,9 @@ def plan_line(plan: Plan, *, hint: bool = True) -> str:
     """
     cells = [cell for table in plan.tables for cell in table.cells if cell.arm_id]
     todo = [run for run in plan.runs if not run.done]
-    further = len(plan.runs) - len(plan.arms) * len(plan.seeds)
+    further = len(plan.runs) - sum(len(plan.seeds_of(arm_id)) for arm_id in plan.arms)
     line = (
-        f"{plan.study} ({plan.size}): {len(cells)} rows, {len(plan.arms)} arms x {len(plan.seeds)} seeds"
+        f"{plan.study} ({plan.size}): {len(cells)} rows, {len(plan.arms)} arms x {_seeds(plan)}"
         + (f" + {further} further members of ensembles" if further else "")
         + f" = {len(plan.runs)} runs, {len(plan.runs) - len(todo)} done"
     )
@@ -107,6 +108,16 @@ def plan_line(plan: Plan, *, hint: bool = True) -> str:
     times = [run.time_s for run in todo if run.time_s is not None]
     time_s = sum(times) if len(times) == len(todo) else None
     return line + f"; to train: {_work(len(todo), sum(run.macs for run in todo), time_s, hint=hint)}"
+
+
+def _seeds(plan: Plan) -> str:
+    """How many, and of an adaptive study at which look."""
+    if not plan.is_adaptive:
+        return f"{len(plan.seeds)} seeds"
+    fewest = min(plan.arm_seeds.values(), default=len(plan.seeds))
+    span = f"{fewest} to {len(plan.seeds)}" if fewest < len(plan.seeds) else f"{fewest}"
+    most = f"at most {plan.looks[-1]}, {runs_at_most(plan)} runs"
+    return f"{span} seeds at look {plan.look} of {len(plan.looks)} ({most})"
 
 
 def _work(runs: int, macs: float, time_s: float | None, *, hint: bool = True) -> str:

@@ -19,6 +19,7 @@ from harness.study.records import RUNNING
 MOST_SEED_COLUMNS = 5  # with more seeds, states are counted instead of naming each
 MOST_FAILURES = 20  # that are listed; `--json` has all
 MOST_HOLDERS = 10
+NOT_PLANNED = "-"  # a seed that an arm does not get, or not yet: its comparisons are settled
 
 
 def show_status(overview: Overview, waits: Sequence[str]) -> None:
@@ -36,6 +37,8 @@ def show_status(overview: Overview, waits: Sequence[str]) -> None:
         print()
     for line in (*_at_work(overview), *_queue(overview), *waits, *_failures(overview), *_sums(overview)):
         console.print(line, soft_wrap=True)
+    for look in overview.looks:
+        console.print(look.says, soft_wrap=True)
 
 
 Matrix = tuple[str, list[str], list[list[str]]]  # title, headings, rows
@@ -59,28 +62,37 @@ def matrices(plan: Plan, views: Mapping[str, RunView]) -> Iterator[Matrix]:
             else:
                 shown[cell.arm_id] = " / ".join(filter(None, (table.key, cell.row, cell.column)))
                 labels.append(cell.arm_id)
-                arms.append([*name, *_states(plan, by_arm[cell.arm_id])])
+                arms.append([*name, *_planned(plan, cell.arm_id), *_states(plan, by_arm[cell.arm_id])])
         seeds = _seed_headings(plan, [by_arm[arm_id] for arm_id in labels])
         yield f"{table.key}: {table.title}", [*headings, *seeds], arms
     others = [arm_id for arm_id in plan.arms if arm_id not in shown]
     if others:
-        rows = [[plan.arm_labels[arm_id], *_states(plan, by_arm[arm_id])] for arm_id in others]
+        rows = [
+            [plan.arm_labels[arm_id], *_planned(plan, arm_id), *_states(plan, by_arm[arm_id])]
+            for arm_id in others
+        ]
         headings = ["for other rows", *_seed_headings(plan, [by_arm[arm_id] for arm_id in others])]
         yield "in no table", headings, rows
 
 
 def _seed_headings(plan: Plan, arms: Sequence[Mapping[int, RunView]]) -> list[str]:
+    planned = ["seeds"] if plan.is_adaptive else []
     if len(plan.seeds) > MOST_SEED_COLUMNS:
-        return ["runs"]
+        return [*planned, "runs"]
     further = any(seed not in plan.seeds for seeds in arms for seed in seeds)
-    return [*(f"seed {seed}" for seed in plan.seeds), *(["further members"] if further else [])]
+    return [*planned, *(f"seed {seed}" for seed in plan.seeds), *(["further members"] if further else [])]
+
+
+def _planned(plan: Plan, arm_id: str) -> list[str]:
+    """With how many seeds an arm is planned by now, where that differs between arms."""
+    return [str(len(plan.seeds_of(arm_id)))] if plan.is_adaptive else []
 
 
 def _states(plan: Plan, seeds: Mapping[int, RunView]) -> list[str]:
     """A word per seed, or where there are many how many are in each state."""
     if len(plan.seeds) > MOST_SEED_COLUMNS:
         return [in_words(Counter(view.state for view in seeds.values()))]
-    words = [_word(seeds[seed]) if seed in seeds else "" for seed in plan.seeds]
+    words = [_word(seeds[seed]) if seed in seeds else NOT_PLANNED for seed in plan.seeds]
     further = in_words(Counter(seeds[seed].state for seed in seeds if seed not in plan.seeds))
     return [*words, *([further] if further else [])]
 
@@ -169,7 +181,7 @@ def _failures(overview: Overview) -> Iterator[str]:
 
 
 def _sums(overview: Overview) -> Iterator[str]:
-    yield in_words(overview.counts)
+    yield in_words(overview.counts) + _block(overview.plan)
     used = f"{_hours(overview.used_s)} of workers"
     if overview.gpu_s:
         used += f", {_hours(overview.gpu_s)} of GPUs"
@@ -181,6 +193,13 @@ def _sums(overview: Overview) -> Iterator[str]:
         else:
             workers = f"{overview.workers} worker{'s' if overview.workers > 1 else ''} at work"
             yield f"{left}: about {duration(overview.eta_s)} with {workers}"
+
+
+def _block(plan: Plan) -> str:
+    """Which block of an adaptive study this is."""
+    if not plan.is_adaptive:
+        return ""
+    return f"; these are the runs for look {plan.look} of {len(plan.looks)} ({len(plan.seeds)} seeds)"
 
 
 def _hours(time_s: float) -> str:

@@ -35,6 +35,8 @@ EVERY_PACKAGE = frozenset(
 ROOT_MODULES = (  # may import all
     "harness.cli",
     "harness.commands",
+    "harness.api",
+    "harness.results",
     "harness.display",
     "harness.progress_display",
     "harness.status_display",

@@ -28,6 +28,7 @@ from harness.data.files import decode
 from harness.data.idx import read_idx
 from harness.plugins import PluginError
 from harness.plugins.store import load_stored
+from harness.reporting.html import TEMPLATES
 from harness.scheduling.cluster import Cluster
 from harness.scheduling.slurm import Slurm, SlurmSettings
 from harness.study.loader import load_study
@@ -37,6 +38,7 @@ from tests.fuzz import workplace
 from tests.fuzz.corpus import TINY, plain
 from tests.scheduling.fakes import job
 
+OWN_SCRIPT = (TEMPLATES / "report.js").read_text()  # of every HTML report
 CANARY = "canary"  # a file that nothing may make
 SHELL = f"$(touch {CANARY}) `touch {CANARY}`; touch {CANARY} & || touch {CANARY}"
 LABELS = (
@@ -204,7 +206,8 @@ class Reader(HTMLParser):
 def test_no_text_of_a_study_becomes_a_part_of_a_page(report: Path):
     for path in [report / "report" / "report.html", *(report / "report" / "figures").glob("*.svg")]:
         reader = Reader()
-        reader.feed(path.read_text())
+        page = path.read_text()
+        reader.feed(page.replace(f"<script>{OWN_SCRIPT}</script>", "", 1))
         assert not reader.tags & {"script", "img", "iframe", "object", "embed", "b", "form", "base"}, path
         assert [each for each in reader.active if not str(each[1]).startswith("data:")] == [], path
     assert "&lt;script&gt;" in (report / "report" / "report.html").read_text()
@@ -314,7 +317,7 @@ def test_records_cannot_write_escape_sequences_to_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     place = workplace.finished_study(tmp_path)
-    first, *_ = sorted(place.runs_dir.iterdir())
+    first, *_ = sorted(place.runs_dir.glob("[!.]*"))
     (first / "summary.json").unlink()
     record = workplace.RunFolder(first)
     record.append_event("failed", message="\x1b]0;owned\x07\x1b[2J\nsecond line", attempt=1)

@@ -21,6 +21,7 @@ from harness.study.printed_table import AssumedSd, PrintedRow, PrintedTable
 BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no detectable difference"
 NOT_SETTLED, CANNOT_TELL = "not settled", "cannot be told"
 ALPHA = 0.05
+NO_SPREAD = 1e-9  # in the table's units; less than any digit that is printed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +83,11 @@ def spread_of(row: PrintedRow, assumed: AssumedSd | None) -> Spread | None:
     """sd as printed; se sqrt(n); a 95 % interval's half over t_{.975, n-1} times sqrt(n).
 
     A plus-minus of unknown kind is read as a standard error, which implies the largest variance of the usual
-    readings. A spread printed for one run, or for an unstated number, says nothing about re-training.
+    readings. A spread printed for one run, or for an unstated number, says nothing about re-training; nor
+    does a spread of 0, which was rounded away.
     """
     runs = row.runs or 1
-    if row.plus_minus is not None and runs >= 2:
+    if row.plus_minus is not None and runs >= 2 and row.plus_minus > NO_SPREAD:
         factor = {"sd": 1.0, "se": math.sqrt(runs), "unknown": math.sqrt(runs)}.get(row.spread)
         if factor is None:
             factor = math.sqrt(runs) / float(quantile(0.975, runs - 1))
@@ -159,7 +161,9 @@ def _remarks(row: PrintedRow, versus: PrintedRow, table: PrintedTable) -> list[s
         remarks.append("with the assumed spread")
     remarks += sorted({spread.note for spread in spreads if spread is not None and spread.note})
     for each in (row, versus):
-        if each.plus_minus is not None and (each.runs or 1) < 2:
+        if each.plus_minus is not None and each.plus_minus <= NO_SPREAD:
+            remarks.append(f"the ± of '{each.label}' is 0: a spread that was rounded away, or none")
+        elif each.plus_minus is not None and (each.runs or 1) < 2:
             remarks.append(f"the ± of '{each.label}' cannot be over re-training: one run, or none stated")
     return remarks
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,24 +37,9 @@ class BlockDesign:
 
     @staticmethod
     def of(present: ArrayLike) -> BlockDesign:
-        """The design of a mask (A, S): True where the run has a value."""
+        """The design of a mask (A, S): True where the run has a value. Its arrays cannot be written to."""
         mask = np.asarray(present, dtype=bool)
-        arms, seeds = mask.shape
-        arm_of, seed_of = np.nonzero(mask)
-        rows = np.arange(arm_of.size)
-        x = np.zeros((arm_of.size, arms + seeds))
-        x[rows, arm_of] = 1.0
-        x[rows, arms + seed_of] = 1.0
-        solve = np.linalg.pinv(x, rcond=RANK_TOLERANCE)
-        estimable = solve @ x
-        return BlockDesign(
-            present=mask,
-            arm_of=arm_of,
-            x=x,
-            solve=solve,
-            estimable=estimable,
-            df=arm_of.size - round(float(np.trace(estimable))),
-        )
+        return _design(mask.shape, mask.tobytes())
 
     def weights(self, arm: int, versus: int) -> Floats | None:
         """The (N,) weights whose product with the runs estimates tau_arm - tau_versus.
@@ -63,9 +49,20 @@ class BlockDesign:
         contrast = np.zeros(self.solve.shape[0])
         contrast[arm] += 1.0
         contrast[versus] -= 1.0
-        if np.abs(contrast @ self.estimable - contrast).max() > RANK_TOLERANCE:
+        if np.abs(self.estimable[arm] - self.estimable[versus] - contrast).max() > RANK_TOLERANCE:
             return None
-        weights: Floats = contrast @ self.solve
+        weights: Floats = self.solve[arm] - self.solve[versus]
+        return weights
+
+    def weights_of(self, contrast: Floats) -> Floats | None:
+        """The same for any contrast (A,) of the arm effects, whose entries sum to 0.
+
+        None where the runs cannot tell it from the seeds' effects.
+        """
+        full = np.concatenate([contrast, np.zeros(self.present.shape[1])])
+        if np.abs(full @ self.estimable - full).max() > RANK_TOLERANCE:
+            return None
+        weights: Floats = full @ self.solve
         return weights
 
     def residuals(self, runs: Floats) -> Floats:
@@ -81,6 +78,32 @@ class BlockDesign:
     def without_seed(self, seed: int) -> BlockDesign:
         """The same table with one block (column of the mask) left out."""
         return BlockDesign.of(np.delete(self.present, seed, axis=1))
+
+
+@lru_cache(maxsize=8)  # a complete table without any one of its seeds is the same design
+def _design(shape: tuple[int, int], mask: bytes) -> BlockDesign:
+    """The pseudo-inverse X^+ = (X'X)^+ X': the small matrix has one row per arm and seed, not per run."""
+    arms, seeds = shape
+    present = np.frombuffer(mask, dtype=bool).reshape(shape)
+    arm_of, seed_of = np.nonzero(present)
+    rows = np.arange(arm_of.size)
+    x = np.zeros((arm_of.size, arms + seeds))
+    x[rows, arm_of] = 1.0
+    x[rows, arms + seed_of] = 1.0
+    normal = x.T @ x
+    inverse = np.linalg.pinv(normal, rcond=RANK_TOLERANCE, hermitian=True)
+    estimable = inverse @ normal
+    solve = inverse @ x.T
+    for array in (x, solve, estimable, arm_of):
+        array.flags.writeable = False
+    return BlockDesign(
+        present=present,
+        arm_of=arm_of,
+        x=x,
+        solve=solve,
+        estimable=estimable,
+        df=arm_of.size - round(float(np.trace(estimable))),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,9 @@ paper expects, no where it lies wholly on the other side, and is not settled oth
 claim; the answer after Holm's correction over all claims stands beside it. Steps to a target are compared as
 logarithms of their ratio. Where a run ended below the target, its steps are only known to be more than it
 made: then no interval is given, and the exact sign test over the seeds whose direction is known decides.
+
+In an adaptive design the number of seeds depends on what they show: intervals and p values are then those
+that hold at every look at once (`harness.analysis.spending`), at the level of the look with that many seeds.
 """
 
 from __future__ import annotations
@@ -13,12 +16,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from harness.analysis.findings import NO, NOT_SETTLED, YES, ClaimFinding
 from harness.analysis.intervals import half_width, holm, mean, p_value
 from harness.analysis.measures import STEPS_TO_TARGET, Side, measured_side, paper_difference
 from harness.analysis.sentences import SAME_RUN
 from harness.analysis.signs import fewest_for, sign_test
 from harness.analysis.speed import Records, target_top1
+from harness.analysis.spending import Looks, Stage, repeated_p
 from harness.analysis.verdicts import too_many_diverged
 from harness.study.plan import Cell, Claim, PlanTable
 
@@ -101,11 +107,16 @@ def _answer(claim: Claim, table: PlanTable | None, cells: _Cells, records: Recor
         if too_many_diverged(side.diverged, side.ended):
             return _Answer(why=notes)
     if any(_ended(sides[0]) & _ended(sides[1]) & side.never.keys() for side in sides):
-        return _by_signs(sides, notes)
-    return _by_interval(sides, claim.measure, notes)
+        return _by_signs(sides, notes, records.looks)
+    return _by_interval(sides, claim.measure, notes, records.looks)
 
 
-def _by_interval(sides: tuple[Side, Side], measure: str, notes: str) -> _Answer:
+def _stage(seeds: int, looks: Looks) -> Stage:
+    """The last look with no more than so many seeds; the first where there are fewer."""
+    return Stage(looks=looks, number=max(sum(each <= seeds for each in looks) - 1, 0))
+
+
+def _by_interval(sides: tuple[Side, Side], measure: str, notes: str, looks: Looks) -> _Answer:
     row, versus = (side.values for side in sides)
     scale = math.log if measure == STEPS_TO_TARGET else float
     differences = {seed: scale(row[seed]) - scale(versus[seed]) for seed in row if seed in versus}
@@ -122,7 +133,8 @@ def _by_interval(sides: tuple[Side, Side], measure: str, notes: str) -> _Answer:
     if estimate.se <= NO_SPREAD:
         why = "every seed gave the same difference: the spread between seeds is unknown"
         return _Answer(why=_join(why, notes), n=n, estimate=average, differences=differences)
-    width = float(half_width(estimate, ALPHA))
+    stage = _stage(n, looks)
+    width = float(half_width(estimate, stage.nominal(ALPHA)))
     low, high = average - width, average + width
     return _Answer(
         why=notes,
@@ -130,26 +142,26 @@ def _by_interval(sides: tuple[Side, Side], measure: str, notes: str) -> _Answer:
         estimate=average,
         low=low,
         high=high,
-        p=float(p_value(estimate)),
+        p=float(repeated_p(p_value(estimate), looks, stage.number)),
         sign=(low > 0) - (high < 0),
         differences=differences,
     )
 
 
-def _by_signs(sides: tuple[Side, Side], notes: str) -> _Answer:
+def _by_signs(sides: tuple[Side, Side], notes: str, looks: Looks) -> _Answer:
     """Some runs ended below the target: only the direction is known, and not in every seed."""
     row, versus = sides
     signs = {seed: _direction(seed, row, versus) for seed in sorted(_ended(row) & _ended(versus))}
     fewer, more = sum(sign < 0 for sign in signs.values()), sum(sign > 0 for sign in signs.values())
-    p = sign_test(list(signs.values()))
-    settled = p <= ALPHA
-    limit = "" if settled else f": it can settle this from {fewest_for(ALPHA)} seeds on"
+    p, stage = sign_test(list(signs.values())), _stage(len(signs), looks)
+    settled = p <= stage.nominal(ALPHA)
+    limit = "" if settled else f": it can settle this from {fewest_for(stage.nominal(ALPHA))} seeds on"
     counted = f"{row.name} took fewer steps in {fewer} and more in {more} of {len(signs)} seeds"
     seen = f"{counted} (sign test, p = {p:.2g}{limit})"
     return _Answer(
         why=_join(notes, seen),
         n=len(signs),
-        p=p,
+        p=float(repeated_p(np.asarray(p), looks, stage.number)),
         sign=((more > fewer) - (more < fewer)) if settled else 0,
         differences={
             seed: math.log(row.values[seed] / versus.values[seed])

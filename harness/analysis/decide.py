@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from harness.analysis.comparisons import Comparison, Pair, compare, noise
+from harness.analysis.comparisons import noise
+from harness.analysis.contrasts import by_column, contrasts_of, reference_of
+from harness.analysis.credit import with_credit
 from harness.analysis.effects import Side, empty_effect, measured, same_run
 from harness.analysis.findings import (
     ACCURACIES,
     NOT_EVALUABLE,
+    UNDECIDED,
     CellFinding,
     Effect,
     Findings,
     Settings,
     TableFinding,
 )
-from harness.analysis.intervals import Floats
 from harness.analysis.levels import level_of
-from harness.analysis.outcomes import Outcomes, has_diverged, matrix, read_outcomes
+from harness.analysis.outcomes import Outcomes, read_outcomes
 from harness.analysis.paper import paper_effect
-from harness.analysis.robustness import NOTHING_LEARNT_PCT, fragile_pairs
+from harness.analysis.resolvable import resolvable
 from harness.analysis.sentences import sentence_for
-from harness.analysis.sharing import Columns, Relations, roots_where_shared
+from harness.analysis.tested import Name, Tested, tests_of
 from harness.analysis.verdicts import not_evaluable
 from harness.study.plan import Cell, PlanTable
 
@@ -62,15 +61,10 @@ def decide(
     check(settings)
     outcomes = read_outcomes(records, [settings.metric])
     found = tuple(decide_table(table, outcomes, settings, tuple(sorted(seeds))) for table in tables)
-    return Findings(study=study, size=size, settings=settings, seeds=tuple(seeds), tables=found)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Contrasts:
-    """Every tested contrast of one table, by (arm_id, arm_id of the reference)."""
-
-    comparisons: Mapping[tuple[str, str], Comparison]
-    fragile: Mapping[tuple[str, str], bool]
+    return Findings(
+        study=study, size=size, settings=settings, seeds=tuple(seeds),
+        tables=with_credit(tables, found, settings),
+    )  # fmt: skip
 
 
 def decide_table(
@@ -79,76 +73,50 @@ def decide_table(
     settings: Settings,
     seeds: tuple[int, ...],
     roots: Mapping[str, frozenset[str]] = MappingProxyType({}),
+    planned: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> TableFinding:
-    """One table. `roots`: arm_id -> the trained arms whose networks it evaluates (by default, its own)."""
-    arms = list(dict.fromkeys(cell.arm_id for cell in table.cells if cell.arm_id is not None))
-    columns: dict[str | None, dict[str, Cell]] = {}
-    for cell in table.cells:
-        columns.setdefault(cell.column, {})[cell.row] = cell
-    names = [
-        (cell.arm_id, reference.arm_id)
-        for cell in table.cells
-        if (reference := _reference(cell, columns)) and cell.arm_id and reference.arm_id
-    ]
-    names = [pair for pair in dict.fromkeys(names) if pair[0] != pair[1]]
-    values = matrix(outcomes, arms, seeds, settings.metric)
-    shared = Relations(roots_where_shared(arms, roots), _columns_of(table, arms))
-    contrasts = _contrasts(
-        names, arms, (values, _failures(outcomes, arms, seeds, values, settings)), settings, shared
-    )
+    """One table.
+
+    Args:
+        roots: arm_id -> the trained arms whose networks it evaluates (by default, its own).
+        planned: arm_id -> its own planned seeds, where they are fewer than `seeds`: it was stopped early.
+    """
+    columns = by_column(table)
+    contrasts = contrasts_of(table, roots)
+    tests = tests_of(contrasts, outcomes, seeds, settings)
     sides = {
-        arm: Side(level=level_of(outcomes.get(arm, {}), seeds, settings.metric), runs=outcomes.get(arm, {}))
-        for arm in arms
+        arm: Side(
+            level=level_of(outcomes.get(arm, {}), planned.get(arm, seeds), settings.metric),
+            runs=outcomes.get(arm, {}),
+        )
+        for arm in contrasts.arms
     }
-    spread = noise(values, shared)
+    spread = noise(tests.values, contrasts.relations)
+    measured_at = [(each.comparison.estimate, each.comparison.seeds) for each in tests.rows.values()]
     return TableFinding(
         key=table.key,
         title=table.title,
         design=table.design,
         columns=table.columns,
-        cells=tuple(_cell(cell, columns, contrasts, sides, settings) for cell in table.cells),
+        cells=tuple(_cell(cell, columns, tests.rows, sides, settings) for cell in table.cells),
         note=table.note,
-        contrasts=len(names),
+        contrasts=len(contrasts.names),
         pooled_sd=spread.pooled_sd,
         seed_correlation=spread.seed_correlation,
         paired_df_cost=spread.paired_df_cost,
-    )
-
-
-def _columns_of(table: PlanTable, arms: Sequence[str]) -> Columns | None:
-    """Which columns show each arm; None where the table has one."""
-    if len(table.columns) < 2:
-        return None
-    return [frozenset(cell.column for cell in table.cells if cell.arm_id == arm) for arm in arms]
-
-
-def _contrasts(
-    names: Sequence[tuple[str, str]],
-    arms: Sequence[str],
-    values_and_failures: tuple[Floats, Floats],
-    settings: Settings,
-    relations: Relations,
-) -> _Contrasts:
-    values, failures = values_and_failures
-    pairs: list[Pair] = [(arms.index(arm), arms.index(versus)) for arm, versus in names]
-    comparisons = compare(values, pairs, settings, relations=relations)
-    words = [comparison.word for comparison in comparisons]
-    fragile = fragile_pairs(values, failures, pairs, words, settings, relations)
-    return _Contrasts(
-        comparisons=dict(zip(names, comparisons, strict=True)),
-        fragile=dict(zip(names, fragile, strict=True)),
+        resolvable=resolvable(measured_at, len(contrasts.names), settings),
     )
 
 
 def _cell(
     cell: Cell,
     columns: Mapping[str | None, Mapping[str, Cell]],
-    contrasts: _Contrasts,
+    tests: Mapping[Name, Tested],
     sides: Mapping[str, Side],
     settings: Settings,
 ) -> CellFinding:
     level = None if cell.arm_id is None else sides[cell.arm_id].level
-    effect = _effect(cell, columns, contrasts, sides, settings)
+    effect = _effect(cell, columns, tests, sides, settings)
     return CellFinding(
         row=cell.row,
         column=cell.column,
@@ -165,48 +133,39 @@ def _cell(
 def _effect(
     cell: Cell,
     columns: Mapping[str | None, Mapping[str, Cell]],
-    contrasts: _Contrasts,
+    tests: Mapping[Name, Tested],
     sides: Mapping[str, Side],
     settings: Settings,
 ) -> Effect | None:
     if cell.arm_id is None or cell.versus is None:
         return None
     paper = paper_effect(cell, columns[cell.column], settings.metric)
-    reference = _reference(cell, columns)
+    reference = reference_of(cell, columns)
     if reference is None or reference.arm_id is None:
         why = "is not in this column" if reference is None else "is a quoted number, not trained here"
         return empty_effect(cell.versus, not_evaluable(f"{cell.versus} {why}"), paper)
     if reference.arm_id == cell.arm_id:
         return same_run(cell.versus, sides[cell.arm_id], paper)
-    pair = (cell.arm_id, reference.arm_id)
-    effect = measured(
-        contrasts.comparisons[pair], (sides[pair[0]], sides[pair[1]]), paper, settings, cell.versus
+    tested = tests[cell.arm_id, reference.arm_id]
+    both = [_read(sides[arm], tested, settings) for arm in (cell.arm_id, reference.arm_id)]
+    effect = measured(tested.comparison, (both[0], both[1]), paper, settings, cell.versus)
+    if tested.waiting and effect.verdict != NOT_EVALUABLE:
+        effect = dataclasses.replace(
+            effect, verdict=UNDECIDED, qualifier=tested.waiting, p=None, p_holm=None, more_seeds=None
+        )
+    return dataclasses.replace(
+        effect,
+        fragile=tested.fragile and effect.verdict != NOT_EVALUABLE,
+        settled_at=tested.settled_at,
+        trace=tested.trace,
     )
-    fragile = contrasts.fragile[pair] and effect.verdict != NOT_EVALUABLE
-    return dataclasses.replace(effect, fragile=fragile)
 
 
-def _reference(cell: Cell, columns: Mapping[str | None, Mapping[str, Cell]]) -> Cell | None:
-    return columns[cell.column].get(cell.versus) if cell.versus is not None else None
-
-
-def _failures(
-    outcomes: Outcomes, arms: Sequence[str], seeds: Sequence[int], values: Floats, settings: Settings
-) -> Floats:
-    """What diverged runs count as in the sensitivity check, (A, S); NaN for all others.
-
-    The zero of another metric than an accuracy may be good: there, the worst value of the table is taken.
-    """
-    out = np.full(values.shape, np.nan)
-    metric, worst = settings.metric, NOTHING_LEARNT_PCT
-    if not settings.in_percent and np.isfinite(values).any():
-        worst = float(np.nanmin(values))
-    for a, arm in enumerate(arms):
-        for s, seed in enumerate(seeds):
-            run = outcomes.get(arm, {}).get(seed)
-            if run is not None and has_diverged(run, metric):
-                out[a, s] = run.metrics.get(metric, worst)
-    return out
+def _read(side: Side, tested: Tested, settings: Settings) -> Side:
+    """An arm with the seeds that its contrast was tested on."""
+    if tested.comparison.stage.is_fixed:
+        return side
+    return Side(level=level_of(side.runs, tested.seeds, settings.metric), runs=side.runs)
 
 
 def check(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.better import probability_better
+from harness.analysis.better import better_interval, probability_better
 from harness.analysis.comparisons import Comparison
 from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED, Effect, Level, Settings
 from harness.analysis.images import MeanSquares, mean_squares, new_images_half_width, unpack
@@ -95,9 +95,9 @@ def measured(
     estimate = comparison.estimate
     if estimate is None:
         return effect
-    low, high = _interval(estimate, 0.05)
+    low, high = _interval(estimate, comparison.interval_level)
     adjusted_low, adjusted_high = _interval(estimate, comparison.level)
-    new_width = None if images is None else new_images_half_width(estimate, images, 0.05)
+    new_width = None if images is None else new_images_half_width(estimate, images, comparison.interval_level)
     effect = dataclasses.replace(
         effect,
         low=low,
@@ -108,8 +108,9 @@ def measured(
         new_images_low=None if new_width is None else float(estimate.value) - new_width,
         new_images_high=None if new_width is None else float(estimate.value) + new_width,
         detectable=detectable_effect(estimate, comparison.level),
+        **_better_interval(comparison),
     )
-    return _with_gap(effect, estimate, paper, settings)
+    return _with_gap(effect, comparison, paper, settings)
 
 
 def _run_by_run(row: Level, reference: Level) -> dict[str, Any]:
@@ -120,6 +121,11 @@ def _run_by_run(row: Level, reference: Level) -> dict[str, Any]:
         return {"differences": common}
     better = probability_better(list(row.values.values()), list(reference.values.values()))
     return {"differences": common, "prob_better": better}
+
+
+def _better_interval(comparison: Comparison) -> dict[str, Any]:
+    found = better_interval(comparison.estimate, comparison.one_run_sd, comparison.interval_level)
+    return {} if found is None else {"prob_better_low": found[0], "prob_better_high": found[1]}
 
 
 def _verdict(
@@ -135,12 +141,15 @@ def _verdict(
         return not_evaluable("1 seed: no verdict possible")
     if comparison.estimate is None:
         return not_evaluable("every seed gave the same value: the spread between seeds is unknown")
-    verdict = judge(comparison.estimate, comparison.level, comparison.seeds, settings)
+    equivalence = comparison.equivalence_level
+    verdict = judge(comparison.estimate, comparison.level, comparison.seeds, settings, equivalence)
     if verdict.word in (HELPS, HURTS) and images is not None:
         width = new_images_half_width(comparison.estimate, images, comparison.level)
         if abs(comparison.estimate.value) <= width:
             return Verdict(verdict.word, " ".join(filter(None, (ON_THIS_TEST_SET, verdict.qualifier))))
-    if verdict.word == UNDECIDED and not _includes_zero(comparison.estimate, settings.alpha):
+    if verdict.word == UNDECIDED and not _includes_zero(
+        comparison.estimate, comparison.stage.nominal(settings.alpha)
+    ):
         note = "0 is excluded only before Holm's correction"
         return Verdict(verdict.word, f"{verdict.qualifier}; {note}", verdict.more_seeds)
     return verdict
@@ -164,10 +173,12 @@ def _bits(run: Outcome | None) -> NDArray[np.uint8] | None:
     return None if run is None or run.predictions is None else unpack(run.predictions, run.test_images)
 
 
-def _with_gap(effect: Effect, estimate: Estimate, paper: PaperEffect | None, settings: Settings) -> Effect:
-    if paper is None or not settings.comparable_to_paper:
+def _with_gap(
+    effect: Effect, comparison: Comparison, paper: PaperEffect | None, settings: Settings
+) -> Effect:
+    if paper is None or comparison.estimate is None or not settings.comparable_to_paper:
         return effect
-    gap = gap_to_paper(estimate, effect.n, paper, settings)
+    gap = gap_to_paper(comparison.estimate, effect.n, paper, settings, comparison.interval_level)
     return dataclasses.replace(
         effect, gap=gap.value, gap_low=gap.low, gap_high=gap.high, agreement=gap.agreement
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.analysis.credit_findings import CreditFinding
+from harness.analysis.further_findings import BudgetPoint, Resolvable, RowFlips
 from harness.study.plan import Claim, PaperValue
 
 HELPS, HURTS = "helps", "hurts"
@@ -33,6 +35,7 @@ class Settings:
     alpha: float = 0.05
     smallest_effect_pp: float = 0.2  # in the metric's own units where it is not an accuracy
     comparable_to_paper: bool = False  # True only where data and size are the paper's
+    looks: tuple[int, ...] = ()  # seeds per arm at each look, the last is the budget; () or one: fixed design
 
     @property
     def in_percent(self) -> bool:
@@ -54,6 +57,19 @@ class Level:
     high: float | None
     secondary: Mapping[str, float]  # other metrics, means over the same seeds: top5, loss, ...
     values: Mapping[int, float]  # seed -> metric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookResult:
+    """What one look at an adaptive design said about one contrast. None: no standard error at this look."""
+
+    seeds: int  # per arm, at this look
+    estimate: float | None
+    low: float | None  # the repeated 95 % interval: valid at every look at once, before Holm's correction
+    high: float | None
+    boundary_low: float | None  # a difference below this, or above boundary_high, settles the contrast
+    boundary_high: float | None
+    verdict: str  # the word at this look
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +102,11 @@ class Effect:
     gap_high: float | None
     agreement: str | None  # reproduced | differs | compatible but imprecise; None unless comparable
     more_seeds: int | None = None  # per arm, about how many would settle an undecided contrast
+    prob_better_low: float | None = None  # 95 % interval of P(one run of this row beats one of the other)
+    prob_better_high: float | None = None
+    settled_at: int | None = None  # seeds at the look that ended this row; None: fixed design, or still open
+    trace: tuple[LookResult, ...] = ()  # the looks that took place, until it was settled; (): fixed design
+    exploratory: bool = False  # not declared before results were there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +138,8 @@ class TableFinding:
     pooled_sd: float | None  # residual sd of the block fit
     seed_correlation: float | None  # estimated share of the seed (block) in the variance
     paired_df_cost: int | None
+    resolvable: Resolvable | None = None  # what other numbers of seeds could see
+    credit: CreditFinding | None = None  # how the total splits over the tricks; None: another design
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,3 +219,5 @@ class Findings:
     tables: tuple[TableFinding, ...]
     claims: tuple[ClaimFinding, ...] = ()
     speed: tuple[SpeedFinding, ...] = ()
+    budget: tuple[BudgetPoint, ...] = ()
+    flips: tuple[RowFlips, ...] = ()

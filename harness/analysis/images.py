@@ -40,14 +40,14 @@ def unpack(predictions: bytes, test_images: int) -> NDArray[np.uint8] | None:
 def mean_squares(differences: Differences) -> MeanSquares:
     """Mean squares of `differences` (S >= 2 seeds, N >= 2 images)."""
     seeds, images = differences.shape
-    d = differences.astype(np.int64)  # exact sums
-    total = float((d**2).sum())
-    grand = float(d.sum()) ** 2 / (seeds * images)
-    over_images = float((d.sum(axis=0) ** 2).sum()) / seeds - grand
-    over_seeds = float((d.sum(axis=1) ** 2).sum()) / images - grand
+    by_image, by_seed = (differences.sum(axis=axis, dtype=np.int64) for axis in (0, 1))  # exact sums
+    total = float(np.count_nonzero(differences))  # the squares of -1, 0 and 1
+    grand = float(by_seed.sum()) ** 2 / (seeds * images)
+    over_images = float((by_image**2).sum()) / seeds - grand
+    over_seeds = float((by_seed**2).sum()) / images - grand
     left = max(total - grand - over_images - over_seeds, 0.0)
     return MeanSquares(
-        mean=float(d.mean()),
+        mean=float(by_seed.sum()) / (seeds * images),
         images=over_images / (images - 1),
         seeds=over_seeds / (seeds - 1),
         residual=left / ((images - 1) * (seeds - 1)),

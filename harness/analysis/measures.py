@@ -32,7 +32,7 @@ def measured_side(cell: Cell, measure: str, level: float | None, records: Record
     values: dict[int, float] = {}
     never: dict[int, int] = {}
     lacking: Counter[str] = Counter()
-    for seed in records.seeds:
+    for seed in records.seeds_of(cell.arm_id):
         run = runs.get(seed)
         value = None
         if run is not None and run.status == FINISHED:

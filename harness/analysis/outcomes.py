@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.analysis.findings import ACCURACIES
 from harness.analysis.intervals import Floats
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FINISHED, DIVERGED = "finished", "diverged"
+FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 METRICS = ("top1", "top5", "loss", "train_loss")
+LARGEST = 1e60  # of a metric: beyond it, squares of variances overflow
 _PREFERRED = (FINISHED, DIVERGED)  # where an arm and a seed have two records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One run. Metrics that are absent or not finite are left out."""
+    """One run. Metrics that are absent, or no number that can be reckoned with, are left out."""
 
     status: str
     metrics: Mapping[str, float]
@@ -77,11 +79,18 @@ def _outcome(row: Mapping[str, Any], names: tuple[str, ...]) -> Outcome:
     reason = row.get("reason")
     return Outcome(
         status=str(row["status"]),
-        metrics={name: float(row[name]) for name in names if _is_finite(row.get(name))},
+        metrics={name: float(row[name]) for name in names if _can_be(name, row.get(name))},
         predictions=predictions if isinstance(predictions, bytes) else None,
         test_images=int(test_images) if test_images is not None and _is_finite(test_images) else 0,
         reason=reason if isinstance(reason, str) and reason else None,
     )
+
+
+def _can_be(metric: str, value: Any) -> bool:
+    """Whether a run can have this value: finite, small enough to be squared, and an accuracy a percentage."""
+    if not _is_finite(value) or abs(value) > LARGEST:
+        return False
+    return metric not in ACCURACIES or 0.0 <= value <= 100.0
 
 
 def _is_finite(value: Any) -> bool:

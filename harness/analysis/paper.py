@@ -44,15 +44,17 @@ def paper_effect(cell: Cell, column: Mapping[str, Cell], metric: str) -> PaperEf
     return PaperEffect(ours.value - other.value, status)
 
 
-def gap_to_paper(estimate: Estimate, seeds: int, paper: PaperEffect, settings: Settings) -> Gap:
+def gap_to_paper(
+    estimate: Estimate, seeds: int, paper: PaperEffect, settings: Settings, alpha: float = 0.05
+) -> Gap:
     """D - D_p with half-width t sqrt(v (2 / S + 2 / n_p)): the paper's runs are taken to vary as ours do.
 
     reproduced where the interval lies inside plus or minus twice the smallest effect, differs where it
     excludes 0, otherwise compatible but imprecise. `seeds` is the number per arm behind the estimate; a
-    printed number is taken to be one run.
+    printed number is taken to be one run. The interval has level 1 - `alpha`.
     """
     wider = np.sqrt(1.0 + seeds / PAPER_RUNS)  # se^2 is 2 v / S
-    width = float(half_width(estimate, 0.05) * wider)
+    width = float(half_width(estimate, alpha) * wider)
     value = float(estimate.value) - paper.value
     low, high = value - width, value + width
     margin = 2.0 * settings.smallest_effect_pp

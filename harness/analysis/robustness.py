@@ -6,41 +6,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.analysis.comparisons import Pair, compare, words_without_seed
-from harness.analysis.findings import NOT_EVALUABLE, Settings
+from harness.analysis.comparisons import Family, compare_family, words_without_seed
+from harness.analysis.findings import NOT_EVALUABLE
 from harness.analysis.intervals import Floats
-from harness.analysis.sharing import UNRELATED, Relations
 from harness.analysis.verdicts import FEWEST_SEEDS
 
 NOTHING_LEARNT_PCT = 0.0  # what a diverged run without a value counts as; chance is above it
 
 
-def fragile_pairs(
-    values: Floats,
-    failures: Floats,
-    pairs: Sequence[Pair],
-    words: Sequence[str],
-    settings: Settings,
-    relations: Relations = UNRELATED,
-) -> list[bool]:
-    """For each pair, whether its word changes when a seed of either arm is left out, or when failures count.
+def fragile_pairs(values: Floats, failures: Floats, family: Family, words: Sequence[str]) -> list[bool]:
+    """For each open pair, whether its word changes when a seed of either arm is left out, or failures count.
 
     The word before the rules about the number of seeds is compared, so that 3 seeds can be tested against
-    2. Pairs with fewer than 3 seeds, or without a word, are not called fragile.
+    2. Pairs with fewer than 3 seeds, or without a word, are not called fragile. At a look, it is the word of
+    that look that may change: what was settled before it stays.
 
     Args:
         values: (A, S) the metric in percent of converged runs; NaN elsewhere.
         failures: (A, S) what diverged runs count as, in percent; NaN elsewhere.
-        words: the word of each pair on `values`.
+        words: the word of each open pair on `values`.
     """
     present = np.isfinite(values)
     without = [
-        words_without_seed(values, pairs, settings, s, relations) if present[:, s].any() else None
-        for s in range(values.shape[1])
+        words_without_seed(values, family, s) if present[:, s].any() else None for s in range(values.shape[1])
     ]
     counted: dict[tuple[int, ...], list[str]] = {}  # arms whose failures count -> the words then
     out = []
-    for k, (arm, versus) in enumerate(pairs):
+    tested = family.pairs if family.stage.open is None else [family.pairs[k] for k in family.stage.open]
+    for k, (arm, versus) in enumerate(tested):
         if words[k] == NOT_EVALUABLE or present[[arm, versus]].sum(axis=1).min() < FEWEST_SEEDS:
             out.append(False)
             continue
@@ -50,7 +43,7 @@ def fragile_pairs(
         if lossy:
             if lossy not in counted:
                 filled = _with_failures(values, failures, lossy)
-                counted[lossy] = [each.word for each in compare(filled, pairs, settings, relations=relations)]
+                counted[lossy] = [each.word for each in compare_family(filled, family)]
             left_out.append(counted[lossy][k])
         out.append(any(word != words[k] for word in left_out))
     return out

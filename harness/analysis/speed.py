@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,8 +54,11 @@ Curves = Mapping[str, Mapping[int, Curve]]  # arm -> seed -> curve of a finished
 
 
 def read_curves(frame: pd.DataFrame, outcomes: Outcomes) -> Curves:
-    """The curves of finished runs; `frame` has arm_id, seed, step, epoch and val_top1, in any order."""
-    frame = frame[frame["val_top1"].notna()].sort_values(["arm_id", "seed", "step"], kind="stable")
+    """The curves of finished runs; `frame` has arm_id, seed, step, epoch and val_top1, in any order.
+
+    Points that are no percentage, such as infinity, are left out: they reach no target.
+    """
+    frame = frame[frame["val_top1"].between(0, 100)].sort_values(["arm_id", "seed", "step"], kind="stable")
     arms, seeds = frame["arm_id"].to_numpy(dtype=object), frame["seed"].to_numpy()
     columns = [frame[name].to_numpy(dtype=float) for name in ("step", "epoch", "val_top1")]
     starts = np.flatnonzero(np.r_[True, (arms[1:] != arms[:-1]) | (seeds[1:] != seeds[:-1])])
@@ -76,7 +79,13 @@ class Records:
     outcomes: Outcomes
     curves: Curves
     seeds: tuple[int, ...]
+    planned: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # arm_id -> fewer seeds than these
     observers: frozenset[str] = frozenset()  # arms that train nothing: no steps, no training loss
+    looks: tuple[int, ...] = ()  # of an adaptive design: how many seeds there are depends on what they show
+
+    def seeds_of(self, arm_id: str | None) -> tuple[int, ...]:
+        """The seeds with which an arm is planned."""
+        return self.planned.get(arm_id or "", self.seeds)
 
 
 def target_top1(table: PlanTable, column: str | None, records: Records) -> float | None:
@@ -138,7 +147,7 @@ def _panel(table: PlanTable, column: str | None, reference: str | None, records:
                 trained=trained,
                 steps=found,
                 diverged=sum(seed in runs and runs[seed].status == DIVERGED for seed in found),
-                missing=len(records.seeds) - len(found) if trained else 0,
+                missing=len(records.seeds_of(cell.arm_id)) - len(found) if trained else 0,
                 median=median,
                 low=min(reached, default=None),
                 high=max(reached, default=None),
@@ -156,7 +165,7 @@ def _steps(cell: Cell, level: float | None, records: Records) -> dict[int, int |
         return {}
     runs, curves = records.outcomes.get(cell.arm_id, {}), records.curves.get(cell.arm_id, {})
     found: dict[int, int | None] = {}
-    for seed in records.seeds:
+    for seed in records.seeds_of(cell.arm_id):
         if seed in curves:
             found[seed] = curves[seed].first_at(level)
         elif seed in runs and runs[seed].status == DIVERGED:

@@ -17,6 +17,7 @@ from harness.analysis.intervals import Estimate, half_width
 from harness.analysis.power import MOST_SEEDS, detectable_effect, seeds_to_resolve
 from harness.analysis.units import size_text
 
+EQUIVALENCE_ALPHA = 0.05  # of each one-sided test
 FEWEST_SEEDS = 3  # for any word but undecided: two seeds give a variance with 1 or 2 degrees of freedom
 
 
@@ -29,15 +30,18 @@ class Verdict:
     more_seeds: int | None = None  # per arm, where that many would settle it
 
 
-def judge(estimate: Estimate, level: float, seeds: int, settings: Settings) -> Verdict:
+def judge(
+    estimate: Estimate, level: float, seeds: int, settings: Settings, equivalence: float = EQUIVALENCE_ALPHA
+) -> Verdict:
     """The verdict on one contrast.
 
     Args:
         estimate: in percentage points, with a standard error above 0.
-        level: the alpha that Holm's rule leaves to this contrast.
+        level: the alpha that Holm's rule leaves to this contrast; at a look, the nominal level of that alpha.
         seeds: per arm (of the arm with fewer), at least 2.
+        equivalence: the level of each of the two one-sided tests.
     """
-    word = word_for(estimate, level, settings.smallest_effect_pp)
+    word = word_for(estimate, level, settings.smallest_effect_pp, equivalence)
     if seeds < FEWEST_SEEDS:
         open_verdict = _undecided(estimate, level, seeds, settings)
         why = f"{seeds} seeds: a verdict needs at least {FEWEST_SEEDS}; {open_verdict.qualifier}"
@@ -49,14 +53,14 @@ def judge(estimate: Estimate, level: float, seeds: int, settings: Settings) -> V
     return Verdict(word, _how_large(estimate, level, settings))
 
 
-def word_for(estimate: Estimate, level: float, delta: float) -> str:
+def word_for(estimate: Estimate, level: float, delta: float, equivalence: float = EQUIVALENCE_ALPHA) -> str:
     """The word alone, whatever the number of seeds."""
     width = float(half_width(estimate, level))
     if estimate.value - width > 0:
         return HELPS
     if estimate.value + width < 0:
         return HURTS
-    return NO_DIFFERENCE if is_equivalent(estimate, delta) else UNDECIDED
+    return NO_DIFFERENCE if is_equivalent(estimate, delta, equivalence) else UNDECIDED
 
 
 def not_evaluable(reason: str) -> Verdict:

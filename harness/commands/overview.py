@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from harness.commands.queue_state import QueueView, look_at_queue
 from harness.commands.states import QUEUED, RunView, look
 from harness.commands.workspace import expand_plan, workspace
+from harness.study.blocks import Look, read_blocks
 from harness.study.estimate import reconcile
 from harness.study.memory import without_garbage_collection
 from harness.study.plan import Plan, PlannedRun
@@ -26,6 +27,7 @@ class Overview:
     plan: Plan
     views: Mapping[str, RunView]
     queue: QueueView
+    looks: tuple[Look, ...] = ()  # at the results of an adaptive study, so far
 
     @property
     def counts(self) -> dict[str, int]:
@@ -94,4 +96,6 @@ def look_at_study(args: argparse.Namespace) -> Overview:
     plan = expand_plan(args, place)
     with without_garbage_collection():  # thousands of records that all stay
         views = look(plan, place.runs_dir, reconcile(plan, place.runs_dir))
-        return Overview(plan, views, look_at_queue(place.runs_dir, views))
+        blocks = read_blocks(place.runs_dir, plan) if plan.is_adaptive else None
+        looks = blocks.looks if blocks else ()
+        return Overview(plan, views, look_at_queue(place.runs_dir, views), looks)

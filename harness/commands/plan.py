@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.commands.declare import declared_line
 from harness.commands.workspace import Workspace, load_plan, missing_data, workspace
 from harness.study.plan import Plan
 from harness.study.plan_json import PLAN_SCHEMA, plan_to_json
@@ -32,6 +33,7 @@ def _one(args: argparse.Namespace, place: Workspace) -> None:
         from harness.display import show_plan
 
         show_plan(plan, missing)
+        print(declared_line(plan, place))
 
 
 def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) -> None:

@@ -7,12 +7,17 @@ import hashlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__
+from harness.commands.calibrated import newest
+from harness.commands.declare import history_of
 from harness.commands.workspace import Workspace, load_plan, mirror, report_folder, workspace
+from harness.study.declaration import ALPHA, exploratory
 from harness.study.plan import Plan
 from harness.study.plan_json import plan_to_json
+from harness.study.provenance import kept_changes
 from harness.study.records import read_json
 from harness.study.spec import canonical_json
 
@@ -24,16 +29,33 @@ if TYPE_CHECKING:
 
 
 def main(args: argparse.Namespace) -> int:
+    if len(args.study) > 1:
+        from harness.commands import compare
+
+        return compare.main(args)
+    (args.study,) = args.study
     place = workspace(args)
     plan = load_plan(args, place)
     mirror(plan, place.store()).sync([place.folder(run.run_id) for run in plan.runs])
-    print(write_report(plan, place, report_folder(args, plan)))
+    if args.short:
+        from harness.reporting.short import to_short
+
+        print(to_short(collected_input(plan, place)), end="")
+    else:
+        print(write_report(plan, place, report_folder(args, plan)))
     return 0
 
 
 def write_report(plan: Plan, place: Workspace, out_dir: Path) -> str:
     """Write every format into `out_dir` and say so."""
     from harness.reporting import render
+
+    render(collected_input(plan, place), out_dir)
+    return f"report: {out_dir / 'report.md'} (.html, .pdf, .json; tables, figures and raw records beside)"
+
+
+def collected_input(plan: Plan, place: Workspace) -> ReportInput:
+    """What a report of the mirrored runs is written from. Reads the tracking store, writes nothing."""
     from harness.tracking.collect import collect
 
     records, curves = collect(place.store(), study=plan.study, size=plan.size)
@@ -42,28 +64,54 @@ def write_report(plan: Plan, place: Workspace, out_dir: Path) -> str:
     curves = curves[curves["run_id"].isin(wanted)].reset_index(drop=True)
     records["reason"] = records["error"]  # why a run failed, in the words of the analysis
     software = {"harness": __version__, "drawn_with": drawn_with(), "inputs": inputs_digest(plan, place)}
-    render(report_input(plan, records, curves, software), out_dir)
-    return f"report: {out_dir / 'report.md'} (.html, .pdf, .json; tables, figures and raw records beside)"
+    extra = {**extra_inputs(plan, place), "changes": _changes(records, place)}
+    return report_input(plan, records, curves, software, extra)
+
+
+def _changes(records: DataFrame, place: Workspace) -> dict[str, str] | None:
+    """What the code of the runs had changed since its commit: digest -> patch; None where none was kept."""
+    from harness.reporting.environments import distinct, environments
+
+    return kept_changes(place.runs_dir, distinct(environments(records).values(), "changes")) or None
+
+
+def extra_inputs(plan: Plan, place: Workspace) -> dict[str, Mapping[str, Any] | None]:
+    """What a report is written from beside plan and records, by field of `ReportInput`; None: not there."""
+    return {"declaration": history_of(plan, place), "calibration": newest(plan, place)}
 
 
 def report_input(
-    plan: Plan, records: DataFrame, curves: DataFrame, software: Mapping[str, Any]
+    plan: Plan,
+    records: DataFrame,
+    curves: DataFrame,
+    software: Mapping[str, Any],
+    extra: Mapping[str, Mapping[str, Any] | None] = MappingProxyType({}),
 ) -> ReportInput:
     """The one way from records to a report: `harness report` and `harness verify` both go it.
 
     software: what of the provenance is not in the records.
+    extra: what else a report may be written from, by field of `ReportInput` (`reporting.raw.EXTRA`).
     """
     from harness.analysis import analyse
+    from harness.analysis.exploratory import mark_exploratory
     from harness.reporting import ReportInput
-    from harness.reporting.raw import raw_digest
+    from harness.reporting.environments import ran_with
+    from harness.reporting.raw import extra_files, raw_digest
+
+    declared = (extra.get("declaration") or {}).get("declarations", [])
+
+    digest = raw_digest(records, curves, extra_files(extra))
 
     return ReportInput(
-        findings=analyse(plan, records, curves, settings_of(plan)),
+        findings=mark_exploratory(
+            analyse(plan, records, curves, settings_of(plan)), exploratory(plan, declared)
+        ),
         plan=plan,
         records=records,
         curves=curves,
-        provenance={**software, **_ran_with(records), "records": raw_digest(records, curves)},
+        provenance={**software, **ran_with(records), "records": digest},
         title=plan.header.get("title") or plan.study.replace("_", " ").capitalize(),
+        **extra,
     )
 
 
@@ -73,15 +121,23 @@ def settings_of(plan: Plan) -> Settings:
 
     return Settings(
         metric=plan.header["metric"],
+        alpha=ALPHA,
         smallest_effect_pp=plan.header["smallest_effect"],
         comparable_to_paper=plan.size == "paper" and not plan.header["smoke"],
+        looks=plan.looks,
     )
 
 
 def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path) -> bool:
-    """Whether the report in `out_dir` was written from just these runs by this version."""
+    """Whether the report in `out_dir` was written from just these inputs by this version."""
     report = read_json(out_dir / "report.json")
-    return report is not None and report.get("provenance", {}).get("inputs") == inputs_digest(plan, place)
+    if report is None or report.get("provenance", {}).get("inputs") != inputs_digest(plan, place):
+        return False
+    wanted = extra_inputs(plan, place)
+    try:
+        return all(read_json(out_dir / "data" / f"{name}.json") == wanted[name] for name in wanted)
+    except ValueError:  # one was damaged
+        return False
 
 
 def inputs_digest(plan: Plan, place: Workspace) -> str:
@@ -97,11 +153,3 @@ def inputs_digest(plan: Plan, place: Workspace) -> str:
 def drawn_with() -> list[str]:
     """The packages whose versions decide the bytes of figures and of the PDF."""
     return [f"{name} {version(name)}" for name in ("matplotlib", "typst")]
-
-
-def _ran_with(records: DataFrame) -> dict[str, list[str]]:
-    def distinct(column: str) -> list[str]:
-        values = records[column].dropna().tolist() if column in records else []
-        return sorted({f"{value:g}" if isinstance(value, float) else str(value) for value in values})
-
-    return {column: distinct(column) for column in ("torch", "device", "threads", "data", "data_fingerprint")}

@@ -7,6 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from harness.cli import DONE, INTERRUPTED, SOME_FAILED
+from harness.commands.adaptive import run_blocks
+from harness.commands.declare import declare
 from harness.commands.plugins import store_plugins
 from harness.commands.report import is_up_to_date, write_report
 from harness.commands.workspace import (
@@ -38,17 +40,25 @@ def main(args: argparse.Namespace) -> int:
     require_data(args, plan, place)
     if args.dry_run:
         print(plan_line(plan), file=sys.stderr)
+        if plan.is_adaptive and all(run.done for run in plan.runs):
+            print("a look at the results is due, which decides on the next block", file=sys.stderr)
         print(_slurm(args, plan, place).scripts(_jobs(plan)), end="")
         return DONE
     print(plan_line(plan), flush=True)
-    todo = [run for run in plan.runs if not run.done]
-    statuses = _train(args, plan, place) if todo else {}
-    if args.detach and todo:
-        print(f"submitted and left alone; {_again(args)}")
+    train = _Trainer(args, place)
+    if any(not run.done for run in plan.runs):
+        train.get_ready(plan)
+    print(declare(plan, place), flush=True)
+    progress = run_blocks(plan, place, train, _say, submits_only=args.detach)
+    plan, statuses = progress.plan, progress.statuses
+    if args.detach and statuses:
+        print(f"submitted and left alone; {_again(args)}{_next_block(plan)}")
         return DONE
     interrupted = RUN_INTERRUPTED in statuses.values()
     if not args.no_report and not interrupted:
         _report(args, plan, place)
+    if progress.says:
+        print(progress.says)
     if interrupted:
         print(_interrupted(args), file=sys.stderr)
         return INTERRUPTED
@@ -91,23 +101,48 @@ def _interrupted(args: argparse.Namespace) -> str:
     return "interrupted; the same command goes on from here"
 
 
-def _train(args: argparse.Namespace, plan: Plan, place: Workspace) -> dict[str, str]:
-    from harness.tracking.live import LiveMirror
+def _next_block(plan: Plan) -> str:
+    """What follows the block that was submitted."""
+    if not plan.is_adaptive or plan.look == len(plan.looks):
+        return ""
+    return "; once these have ended, the same command looks at the results and submits the next block"
 
-    scheduler, gpus = _scheduler(args, plan, place)
-    jobs = _jobs(plan)
-    folders = [place.folder(run.run_id) for run in plan.runs]
-    place.runs_dir.mkdir(parents=True, exist_ok=True)
-    store_plugins(place.runs_dir)
-    live = None if args.detach else LiveMirror(lambda: mirror(plan, place.store()), folders)
-    workers = "Slurm jobs" if args.on == "slurm" else "workers"
-    try:
-        with ProgressDisplay(plan, place.folder, gpus=gpus, workers=workers) as display:
-            return scheduler.execute(jobs, run_one, display.watch)
-    finally:
-        trouble = live.close() if live else None
-        if trouble:
-            print(trouble, file=sys.stderr)
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+class _Trainer:
+    """Executes what is missing of a plan, where the command line says; one scheduler for all blocks."""
+
+    def __init__(self, args: argparse.Namespace, place: Workspace) -> None:
+        self._args, self._place = args, place
+        self._scheduler: tuple[Scheduler, int] | None = None
+
+    def get_ready(self, plan: Plan) -> tuple[Scheduler, int]:
+        """Where the runs are executed, as `_scheduler` says. Called early, it refuses early."""
+        if self._scheduler is None:
+            self._scheduler = _scheduler(self._args, plan, self._place)
+        return self._scheduler
+
+    def __call__(self, plan: Plan) -> dict[str, str]:
+        from harness.tracking.live import LiveMirror
+
+        args, place = self._args, self._place
+        scheduler, gpus = self.get_ready(plan)
+        jobs = _jobs(plan)
+        folders = [place.folder(run.run_id) for run in plan.runs]
+        place.runs_dir.mkdir(parents=True, exist_ok=True)
+        store_plugins(place.runs_dir)
+        live = None if args.detach else LiveMirror(lambda: mirror(plan, place.store()), folders)
+        workers = "Slurm jobs" if args.on == "slurm" else "workers"
+        try:
+            with ProgressDisplay(plan, place.folder, gpus=gpus, workers=workers) as display:
+                return scheduler.execute(jobs, run_one, display.watch)
+        finally:
+            trouble = live.close() if live else None
+            if trouble:
+                print(trouble, file=sys.stderr)
 
 
 def _jobs(plan: Plan) -> list[Job]:

@@ -6,15 +6,18 @@ Needs no controller and writes nothing, but for the shared answer of Slurm's que
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from harness.cli import DONE
+from harness.commands.declare import declared_line
 from harness.commands.overview import Overview, look_at_study
 from harness.commands.queue_state import SubmissionView, age_s
 from harness.commands.states import RunView
 from harness.commands.waits import waits
+from harness.commands.workspace import workspace
 from harness.study.plan import PlannedRun
 
 
@@ -25,7 +28,8 @@ def main(args: argparse.Namespace) -> int:
     else:
         from harness.status_display import show_status
 
-        show_status(overview, list(waits(overview)))
+        declared = declared_line(overview.plan, workspace(args))
+        show_status(overview, [declared, *waits(overview)])
     return DONE
 
 
@@ -35,6 +39,9 @@ def to_json(overview: Overview) -> dict[str, Any]:
     return {
         "study": plan.study,
         "size": plan.size,
+        "seeds": list(plan.seeds),
+        "looks": list(plan.looks),
+        "looks_taken": [dataclasses.asdict(look) for look in overview.looks],
         "counts": overview.counts,
         "workers": overview.workers,
         "work_s": overview.work_s,
@@ -50,7 +57,13 @@ def to_json(overview: Overview) -> dict[str, Any]:
             "submissions": [_submission_json(each) for each in queue.submissions],
         },
         "rows": [
-            {"table": table.key, "row": cell.row, "column": cell.column, "arm": plan.arm_labels[cell.arm_id]}
+            {
+                "table": table.key,
+                "row": cell.row,
+                "column": cell.column,
+                "arm": plan.arm_labels[cell.arm_id],
+                "seeds": len(plan.seeds_of(cell.arm_id)),
+            }
             for table in plan.tables
             for cell in table.cells
             if cell.arm_id is not None

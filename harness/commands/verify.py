@@ -18,10 +18,14 @@ from typing import TYPE_CHECKING, Any
 from harness.cli import DONE, SOME_FAILED
 from harness.commands.differences import differences, numbers_in
 from harness.commands.report import drawn_with, inputs_digest, report_input
-from harness.commands.workspace import Workspace, load_plan, workspace
+from harness.commands.workspace import Workspace, first_plan, workspace
+from harness.study.declared import wrong_with
+from harness.study.estimate import reconcile
+from harness.study.grow import grow
 from harness.study.plan import Plan
 from harness.study.problems import Problem, StudyError
 from harness.study.records import ENDED, RunFolder
+from harness.tracking.change import env_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -29,7 +33,10 @@ if TYPE_CHECKING:
 DRAWN = (".pdf", ".svg", ".png", ".html")  # their bytes depend on the versions of the drawing packages
 FOLDERS = ("tables", "figures", "data")
 SHOWN = 20  # differences
-COMPARED = ("top1", "top5", "loss", "train_loss", "params", "macs", "steps", "images_seen", "test_images")
+COMPARED = (
+    *("top1", "top5", "loss", "train_loss", "params", "macs", "steps", "images_seen", "test_images"),
+    *("train_time_s", "wall_time_s", "energy_j"),
+)
 
 
 @dataclass(slots=True)
@@ -67,11 +74,12 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
         StudyError: it is no report, its study is not found, or its records are missing or damaged.
     """
     from harness.reporting import render
-    from harness.reporting.raw import read_raw
+    from harness.reporting.raw import read_extra, read_raw
 
-    report = _read_report(folder)
-    plan = _plan_of(report, args, place, folder)
+    report = read_report(folder)
+    plan = plan_of(report, args, place, folder)
     records, curves = read_raw(folder)
+    extra = checked_extra(folder, read_extra(folder))
     result = Verification(runs=len(records))
     _compare_runs(records, curves, place, result)
     software = {key: report["provenance"].get(key) for key in ("harness", "drawn_with", "inputs")}
@@ -80,7 +88,7 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
         result.wrong.append("report.json: provenance.inputs is not the digest of the run folders here")
     with tempfile.TemporaryDirectory() as name:
         again = Path(name)
-        render(report_input(plan, records, curves, software), again)
+        render(report_input(plan, records, curves, software, extra), again)
         _compare_files(folder, again, result, drawn=same_software)
     if not same_software:
         was, here = software["drawn_with"] or ["unknown versions"], drawn_with()
@@ -88,28 +96,59 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
     return result
 
 
-def _read_report(folder: Path) -> dict[str, Any]:
+def checked_extra(folder: Path, extra: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """
+    Raises:
+        StudyError: the declaration beside the report is not one.
+    """
+    wrong = wrong_with(extra["declaration"]) if "declaration" in extra else None
+    if wrong:
+        raise StudyError([Problem(str(folder / "data" / "declaration.json"), 0, wrong)])
+    return extra
+
+
+def read_report(folder: Path) -> dict[str, Any]:
     path = folder / "report.json"
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         assert isinstance(report["provenance"], dict)
         assert isinstance(report["header"]["smoke"], bool)
+        report = {"looks": [], "arm_seeds": {}, **report}  # a fixed design may lack them
+        assert all(type(seeds) is int for seeds in [*report["looks"], *report["arm_seeds"].values()])
         return report
     except FileNotFoundError:
         raise StudyError([Problem(str(path), 0, "is not there; give the folder of a report")]) from None
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise StudyError([Problem(str(path), 0, f"is not a report: {error or 'a key is missing'}")]) from None
 
 
-def _plan_of(report: dict[str, Any], args: argparse.Namespace, place: Workspace, folder: Path) -> Plan:
-    """The plan as the study says it today; if that has changed, the differences show it."""
+def plan_of(report: dict[str, Any], args: argparse.Namespace, place: Workspace, folder: Path) -> Plan:
+    """The plan as the study says it today, with the report's seeds; other changes show as differences."""
     study = args.study or Path("studies") / f"{report['study']}.yaml"
     if not study.exists():
         text = f"its study {study} is not there; name the file with --study"
         raise StudyError([Problem(str(folder), 0, text)])
-    seeds = len(report["findings"]["seeds"])
-    how = Namespace(study=study, size=report["size"], seeds=seeds, smoke=report["header"]["smoke"])
-    return load_plan(how, place)
+    looks = tuple(report["looks"] or [len(report["findings"]["seeds"])])
+    how = Namespace(study=study, size=report["size"], seeds=looks, smoke=report["header"]["smoke"])
+    plan = first_plan(how, place)
+    if plan.is_adaptive:
+        plan = _grown(plan, report, folder)
+    reconcile(plan, place.runs_dir)
+    return plan
+
+
+def _grown(plan: Plan, report: dict[str, Any], folder: Path) -> Plan:
+    """As far as the report says that the results asked for more seeds. Arms that the study lost are left out.
+
+    Raises:
+        StudyError: the report asks for seeds that no plan of the study has.
+    """
+    most = len(report["findings"]["seeds"])
+    fewer = report["arm_seeds"]
+    try:
+        return grow(plan, {arm_id: fewer.get(arm_id, most) for arm_id in plan.arms})
+    except ValueError as error:
+        raise StudyError([Problem(str(folder / "report.json"), 0, f"its seeds: {error}")]) from None
 
 
 def _compare_runs(records: DataFrame, curves: DataFrame, place: Workspace, result: Verification) -> None:
@@ -136,6 +175,8 @@ def _run_differences(row: Mapping[Any, Any], summary: Mapping[str, Any], folder:
     for name in COMPARED:
         if not _same(row.get(name), found.get(name)):
             yield f"{name} is {row.get(name)}, its folder has {found.get(name)}"
+    if row.get("env") is not None and row["env"] != env_text(folder):
+        yield "env differs from its folder's env.json"
     bits = folder.predictions.read_bytes() if folder.predictions.exists() else None
     if bits != row.get("predictions"):
         yield "predictions differ from its folder's"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.commands.catalogue import build_catalogue
 from harness.commands.plugins import load_plugins
 from harness.data import missing_data as missing_of_one
+from harness.study.blocks import as_it_stands
 from harness.study.estimate import reconcile
 from harness.study.expand import ExpandOptions, expand
 from harness.study.loader import load_study
@@ -68,7 +69,12 @@ def load_plan(args: argparse.Namespace, place: Workspace, file: Path | None = No
 
 
 def expand_plan(args: argparse.Namespace, place: Workspace, file: Path | None = None) -> Plan:
-    """As `load_plan`, without a look at the run folders."""
+    """As `load_plan`, without a look at the run folders: an adaptive study as the last look at it left it."""
+    return as_it_stands(first_plan(args, place, file), place.runs_dir)
+
+
+def first_plan(args: argparse.Namespace, place: Workspace, file: Path | None = None) -> Plan:
+    """The plan as the study says it, before any look at results."""
     file = file or args.study
     catalogue = build_catalogue(place.data_dir, load_plugins(file))
     study = load_study(file, catalogue)

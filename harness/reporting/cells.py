@@ -18,11 +18,15 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is shown: a main text, a smaller second line, and a tone (a verdict word) for colour."""
+    """What is shown: a main text, a smaller second line, and a tone (a verdict word) for colour.
+
+    `value` is what a sortable table sorts by, where that is not the number that the text starts with.
+    """
 
     text: str
     detail: str = ""
     tone: str = ""
+    value: float | None = None
 
     @property
     def joined(self) -> str:

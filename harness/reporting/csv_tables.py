@@ -1,4 +1,9 @@
-"""A table as CSV: full precision, plain minus signs, one line per cell of the paper's table."""
+"""A table as CSV: full precision, plain minus signs, one line per cell of the paper's table.
+
+A spreadsheet takes a text that starts with = + - @ (or a tab or a carriage return) for a formula. Such a
+text, for example the label "+ mixup", is written with one space before it; numbers are written as they are.
+Whoever matches labels takes that space off again.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,7 @@ from harness.analysis.findings import (
 )
 from harness.study.plan import Claim
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _LEVEL = tuple(f.name for f in fields(Level) if f.name not in ("secondary", "values"))
 _EFFECT = tuple(f.name for f in fields(Effect) if f.name != "differences")
 
@@ -82,8 +88,17 @@ def _text(head: list[str], rows: Iterable[list[object]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(head)
-    writer.writerows(rows)
+    writer.writerows([safe_text(value) for value in row] for row in rows)
     return buffer.getvalue()
+
+
+def safe_text(value: object) -> object:
+    """A field that no spreadsheet takes for a formula; anything but a text is returned as it is.
+
+    >>> safe_text("+ mixup"), safe_text("=1+1"), safe_text(-0.5), safe_text("ResNet-50")
+    (' + mixup', ' =1+1', -0.5, 'ResNet-50')
+    """
+    return f" {value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def _level(cell: CellFinding, metrics: list[str], seeds: list[int]) -> list[object]:

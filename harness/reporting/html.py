@@ -1,7 +1,14 @@
-"""A document as one HTML file: figures and styles inside, no script, nothing loaded from anywhere."""
+"""A document as one HTML file: figures and styles inside, nothing loaded from anywhere.
+
+Its only script sorts tables by their column headings. It is this package's own, and the page's policy lets a
+browser run no other: neither one that a label smuggled in, nor one from elsewhere. Without it nothing is
+missing.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from functools import cache
 from pathlib import Path
@@ -9,7 +16,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.reporting.cells import Table
+from harness.reporting.cells import TEXT, Cell, Column, Table
 from harness.reporting.document import (
     Block,
     Bullets,
@@ -21,6 +28,7 @@ from harness.reporting.document import (
     code_spans,
 )
 from harness.reporting.names import as_slug
+from harness.reporting.numbers import MINUS
 
 TEMPLATES = Path(__file__).parent / "templates"
 _KINDS: dict[type, str] = {
@@ -32,13 +40,39 @@ _KINDS: dict[type, str] = {
     FigureBlock: "figure",
 }
 _ID = re.compile(r'\bid="([^"]+)"')
+_LEADING = re.compile(rf"[+{MINUS}-]?\d[\d,]*(?:\.\d+)?")  # the number that a text starts with
 _REFERENCE = re.compile(r'(xlink:href="#|url\(#)')
 
 
 def to_html(document: Document, svgs: dict[str, bytes]) -> str:
     """The whole report. `svgs` maps a figure's key to its SVG file."""
     inline = {key: inline_svg(svg.decode(), key) for key, svg in svgs.items()}
-    return _environment().get_template("report.html").render(document=document, svgs=inline)
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    own = Markup(script)  # noqa: S704 - a file of this package
+    page = _environment().get_template("report.html")
+    return page.render(document=document, svgs=inline, script=own, policy=policy(script))
+
+
+def policy(script: str) -> str:
+    """What a browser may do with the page: show it, and run just this script."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def sort_value(cell: Cell, column: Column) -> Markup:
+    """The attribute by which a cell of a column of numbers is sorted; "" where it has no number.
+
+    >>> str(sort_value(Cell("−0.3 ± 0.1"), Column(title="x", kind="spread")))
+    ' data-value="-0.3"'
+    """
+    value = cell.value
+    found = _LEADING.match(cell.text) if value is None and column.kind != TEXT else None
+    if found:
+        value = float(found.group().replace(MINUS, "-").replace(",", ""))
+    return Markup("") if value is None else Markup(' data-value="{:.10g}"').format(value)
 
 
 def inline_svg(svg: str, key: str) -> Markup:
@@ -74,4 +108,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"kind": block_kind, "slug": as_slug, "tone": tone_class, "code_spans": code_spans}
+    environment.filters["sort_value"] = sort_value
     return environment

@@ -21,6 +21,10 @@ class ReportInput:
     `device`, `top1`, `top5`, `loss`, ... are shown where present.
     curves: one row per epoch of a run: `run_id`, `arm_id`, `seed`, `epoch`, `val_top1` (percent).
     provenance: versions, device, commit, data fingerprint; one level of nesting at most.
+    declaration: what was declared and when, as `study.declared.read_history` gives it; None: not recorded.
+    calibration: what `harness calibrate` measured on this machine's noise; None: not calibrated.
+    changes: sha256 -> what the code of runs had changed since its commit, as a patch; None: none was kept.
+    A report keeps these three under data/, so that `harness verify` can read them back.
     """
 
     title: str
@@ -29,3 +33,15 @@ class ReportInput:
     records: DataFrame
     curves: DataFrame
     provenance: Mapping[str, Any]
+    declaration: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
+    changes: Mapping[str, str] | None = None
+
+    @property
+    def extra(self) -> Mapping[str, Mapping[str, Any] | None]:
+        """Name -> what `raw.extra_files` writes beside the records."""
+        return {
+            "declaration": self.declaration,
+            "calibration": self.calibration,
+            "changes": self.changes,
+        }

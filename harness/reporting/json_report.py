@@ -8,22 +8,26 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from harness.reporting.costs import arm_costs, study_cost
 from harness.reporting.inputs import ReportInput
+from harness.reporting.sections.amendments import declaration_json
 
 SCHEMA_VERSION = 1
 RUN_FIELDS = (
     "run_id", "arm_id", "seed", "status", "attempts", "top1", "top5", "loss", "train_loss", "train_time_s",
     "epochs", "steps", "images_seen", "test_images", "params", "macs", "model", "precision", "batch_size",
-    "data", "data_fingerprint", "device", "threads", "torch",
+    "data", "data_fingerprint", "device", "threads", "torch", "wall_time_s", "energy_j", "started_s",
+    "ended_s",
 )  # fmt: skip
 
 
 def to_json(report: ReportInput) -> str:
-    """Keys: schema, title, study, size, header, notes, findings, claims, speed, arms, runs, provenance.
+    """Keys: schema, title, study, size, header, notes, looks, arm_seeds, findings, claims, speed, arms, runs,
+    provenance, declaration, costs.
 
-    Keys are sorted, numbers are exact, absent numbers are null. There is no time of day and no tracking id
-    in it, so the same findings give the same bytes. `runs` has every run of the plan, in the plan's order,
-    with the metrics of plugins. docs/json.md lists the keys of `claims` and `speed`.
+    Keys are sorted, numbers are exact, absent numbers are null. When it was written is not in it, and no
+    tracking id, so the same inputs give the same bytes. `runs` has every run of the plan, in the plan's
+    order, with the metrics of plugins. docs/json.md lists the keys of `claims` and `speed`.
     """
     plan = report.plan
     arms = {
@@ -39,12 +43,19 @@ def to_json(report: ReportInput) -> str:
         "size": report.findings.size,
         "header": plan.header,
         "notes": plan.notes,
+        "looks": plan.looks,
+        "arm_seeds": plan.arm_seeds,
         "findings": findings,
         "claims": [{**claim.pop("claim"), **claim} for claim in claims],
         "speed": speed,
         "arms": arms,
         "runs": _runs(report),
         "provenance": report.provenance,
+        "declaration": declaration_json(report),
+        "costs": {
+            "study": dataclasses.asdict(study_cost(report.records)),
+            "arms": {arm_id: dataclasses.asdict(cost) for arm_id, cost in arm_costs(report.records).items()},
+        },
     }
     text = json.dumps(plain(data), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     return text + "\n"

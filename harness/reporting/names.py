@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.analysis.findings import ACCURACIES, GLYPHS, CellFinding, Effect, Settings, TableFinding
+from harness.reporting.numbers import count
 from harness.study.plan import PaperValue, Plan, PlannedRun
 from harness.study.spec import MEMBER_STRIDE
 
@@ -37,6 +38,12 @@ def short_name(key: str) -> str:
     """
     found = re.fullmatch(r"(table|figure)_?(\d\w*)", key)
     return f"{found.group(1).capitalize()} {found.group(2)}" if found else key
+
+
+def seeds_planned(plan: Plan) -> str:
+    """How many seeds the recipes have: "3 seeds", or "3 to 8 seeds" where some were stopped early."""
+    fewest, most = min(plan.arm_seeds.values(), default=len(plan.seeds)), len(plan.seeds)
+    return count(most, "seed") if fewest == most else f"{fewest} to {count(most, 'seed')}"
 
 
 def table_name(table: TableFinding) -> str:

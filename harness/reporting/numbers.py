@@ -42,7 +42,7 @@ def signed(value: float, digits: Digits = MOST_DIGITS) -> str:
     ('+0.50', '−0.50', '0.00')
     """
     text = number(value, digits)
-    return f"+{text}" if value > 0 and float(text) != 0 else text
+    return f"+{text}" if value > 0 and float(text.replace(MINUS, "-")) != 0 else text
 
 
 def interval(low: float | None, high: float | None, digits: Digits = MOST_DIGITS) -> str:
@@ -65,6 +65,15 @@ def probability(value: float) -> str:
     if value < 0.001:
         return "< 0.001"
     return "> 0.999" if value > 0.999 else f"{value:.3f}"
+
+
+def missing(reason: str) -> str:
+    """A cell that has no value says why.
+
+    >>> missing("not measured")
+    '— (not measured)'
+    """
+    return f"{DASH} ({reason})"
 
 
 def duration(time_s: float) -> str:

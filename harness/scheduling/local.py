@@ -90,7 +90,10 @@ class LocalSettings:
         first = worker * processes
         own = tuple(self.devices[(first + rank) % len(self.devices)] for rank in range(processes))
         return dataclasses.replace(
-            self.machine, device=own[0], devices=own if self.machine.processes > 1 else ()
+            self.machine,
+            device=own[0],
+            devices=own if self.machine.processes > 1 else (),
+            shared=self.workers * processes > len(self.devices),
         )
 
     def pool(self, run_one: RunOne) -> Pool:

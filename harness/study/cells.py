@@ -11,6 +11,7 @@ from harness.study.plan import Cell, PaperValue, PlanTable
 from harness.study.problems import Location, ProblemList, unknown
 from harness.study.resolve import ArmError, Resolver
 from harness.study.schema import Table
+from harness.study.uses import Use, short_names
 
 
 def check_rows(key: str, table: Table, rows: tuple[Row, ...], problems: ProblemList) -> None:
@@ -32,7 +33,7 @@ def check_rows(key: str, table: Table, rows: tuple[Row, ...], problems: ProblemL
 def resolve_table(key: str, study: Study, resolver: Resolver, problems: ProblemList, size: str) -> PlanTable:
     """The table's cells in reading order. A cell that cannot be resolved is reported and left out."""
     table = study.file.tables[key]
-    columns = _columns(table)
+    columns, switches = _columns(table), short_names(table.tricks)
     bases: dict[tuple[str | None, str], Draft] = {}
     cells = []
     for row in study.rows[key]:
@@ -60,7 +61,7 @@ def resolve_table(key: str, study: Study, resolver: Resolver, problems: ProblemL
                 at = ("arms", error.arm) if isinstance(error, ArmError) else row.location
                 problems.add(at, str(error), row=shown, size=size)
                 continue
-            cells.append(_cell(row, column, values, *found))
+            cells.append(_cell(row, column, values, *found, switches))
     return _table(key, table, tuple(cells))
 
 
@@ -73,6 +74,8 @@ def _table(key: str, table: Table, cells: tuple[Cell, ...]) -> PlanTable:
         cells=cells,
         note=table.note,
         target=table.target.model_dump(exclude_none=True) if table.target else None,
+        switches=tuple(short_names(table.tricks).values()),
+        ground=f"{table.start_from} {table.columns} {sorted(map(str, table.tricks))}" if table.tricks else "",
     )
 
 
@@ -82,6 +85,7 @@ def _cell(
     values: Mapping[str | None, Mapping[str, PaperValue]],
     arm_id: str | None,
     tricks: tuple[str, ...],
+    switches: Mapping[Use, str] | None = None,
 ) -> Cell:
     return Cell(
         row=row.label,
@@ -92,6 +96,7 @@ def _cell(
         paper=values.get(column, {}) if values else {},
         paper_versus=row.paper_versus,
         note=row.note,
+        switched_on=tuple(switches[use] for use in row.draft.tricks) if switches else None,
     )
 
 

@@ -93,6 +93,35 @@ def _leave_one_out(table: Table, at: Location, problems: ProblemList) -> Iterabl
         yield Row(f"without {use}", here, Draft(tricks=rest), versus="all")
 
 
+def _both_ends(table: Table, at: Location, problems: ProblemList) -> Iterable[Row]:
+    """`add_one_in` and `leave_one_out` in one table, 2T + 2 rows: what each trick does first, and last.
+
+    With all tricks on, the row is compared with the one that has none.
+    """
+    yield from _add_one_in(table, at, problems)
+    every, *without = _leave_one_out(table, at, problems)
+    yield every._replace(versus="baseline")
+    yield from without
+
+
+def _both_ways(table: Table, at: Location, problems: ProblemList) -> Iterable[Row]:
+    """The tricks added in the given order, and once more from the last to the first: 2T rows.
+
+    Each row is compared with the one before it on its way; the ways share the first row and the last one.
+    """
+    here, tricks = (*at, "tricks"), table.tricks
+    yield Row("baseline", here)
+    above = "baseline"
+    for index, use in enumerate(tricks):
+        yield Row(f"+ {use}", here, Draft(tricks=tricks[: index + 1]), versus=above)
+        above = f"+ {use}"
+    above = "baseline"
+    for index in range(len(tricks) - 1, 0, -1):
+        label = f"+ {tricks[index]} (reverse order)"
+        yield Row(label, here, Draft(tricks=tricks[index:]), versus=above)
+        above = label
+
+
 def _factorial(table: Table, at: Location, problems: ProblemList) -> Iterable[Row]:
     """Every subset of the tricks, 2^T rows. All are compared with the first, which has none of them."""
     if 2 ** len(table.tricks) > MOST_ROWS:
@@ -172,6 +201,8 @@ DESIGNS: Mapping[str, Design] = {
     "stack": Design(_stack, "rows", frozenset({"rows"})),
     "add_one_in": Design(_add_one_in, "tricks", frozenset({"tricks", "paper"})),
     "leave_one_out": Design(_leave_one_out, "tricks", frozenset({"tricks", "paper"})),
+    "both_ends": Design(_both_ends, "tricks", frozenset({"tricks", "paper"})),
+    "both_ways": Design(_both_ways, "tricks", frozenset({"tricks", "paper"})),
     "grid": Design(_grid, "factors", frozenset({"factors", "exclude", "paper"})),
     "factorial": Design(_factorial, "tricks", frozenset({"tricks", "paper"})),
     "fractional": Design(_fractional, "tricks", frozenset({"tricks", "resolution", "paper"})),

@@ -13,13 +13,13 @@ from harness.study.claims import claims_of
 from harness.study.drafts import Study
 from harness.study.lookups import Mode
 from harness.study.memory import without_garbage_collection
-from harness.study.order import planned_runs
+from harness.study.order import check_budget, planned_runs
 from harness.study.plan import Plan, PlanTable
 from harness.study.problems import Problem, ProblemList, StudyError, unknown
 from harness.study.resolve import Resolver
 from harness.study.schema import Size
+from harness.study.seeds import check_looks
 from harness.study.sizes import SMOKE_SEEDS, describe, smoke
-from harness.study.spec import MEMBER_STRIDE
 
 SMOKE_NOTE = "smoke run: shows that everything runs; its numbers mean nothing"
 
@@ -29,12 +29,12 @@ class ExpandOptions:
     """What the user chose on the command line."""
 
     size: str = "mini"
-    seeds: int | None = None  # None: as many as the study starts with
+    seeds: int | tuple[int, ...] | None = None  # a number, or the looks; None: as the study says
     smoke: bool = False
 
 
 def expand(study: Study, catalogue: Catalogue, options: ExpandOptions) -> Plan:
-    """The plan of a study at one size.
+    """The plan of a study at one size: of an adaptive study, as it is before the first look.
 
     Runs are unique, seed-major (all arms of seed 0, then seed 1, ...), what a run needs before it.
 
@@ -45,12 +45,10 @@ def expand(study: Study, catalogue: Catalogue, options: ExpandOptions) -> Plan:
     if size is None:
         message = unknown("size", options.size, study.file.sizes)
         raise StudyError([Problem(study.source.path, study.source.line(("sizes",)), message)])
-    if options.seeds is not None and options.seeds < 1:
-        message = f"the number of seeds must be at least 1, got {options.seeds}"
-        raise StudyError([Problem(study.source.path, study.source.line(("seeds",)), message)])
-    if (options.seeds or 0) > MEMBER_STRIDE:
-        message = f"the number of seeds must be at most {MEMBER_STRIDE}, got {options.seeds}"
-        raise StudyError([Problem(study.source.path, study.source.line(("seeds",)), message)])
+    try:
+        check_looks(_wanted_looks(size, study, options))
+    except ValueError as error:
+        raise StudyError([Problem(study.source.path, study.source.line(("seeds",)), str(error))]) from None
     with without_garbage_collection():
         return _plan(study, catalogue, size, options)
 
@@ -70,16 +68,17 @@ def _plan(study: Study, catalogue: Catalogue, size: Size, options: ExpandOptions
         size = smoke(size, max(arm.recipe.epochs for arm in unscaled.arms.values()))
     resolver, tables = _resolve(study, catalogue, (options.size, size), problems, Mode())
     problems.raise_if_any()
-    seeds = _seeds(study, options)
+    looks = _looks(size, study, options)
     try:
-        runs = planned_runs(resolver, seeds)
+        runs = planned_runs(resolver, looks[0])
+        check_budget(runs, looks)
     except ValueError as error:
         problems.add(("seeds",), str(error))
         raise StudyError(problems.problems()) from None
     return Plan(
         study=study.name,
         size=options.size,
-        seeds=seeds,
+        seeds=tuple(range(looks[0])),
         header=_header(study, size, options),
         tables=tables,
         arms=resolver.arms,
@@ -87,6 +86,7 @@ def _plan(study: Study, catalogue: Catalogue, size: Size, options: ExpandOptions
         runs=runs,
         claims=claims_of(study.file),
         notes=tuple(_notes(study, size, options, resolver)),
+        looks=looks if len(looks) > 1 else (),
     )
 
 
@@ -98,9 +98,16 @@ def _resolve(
     return resolver, tuple(resolve_table(key, study, resolver, problems, name) for key in study.file.tables)
 
 
-def _seeds(study: Study, options: ExpandOptions) -> tuple[int, ...]:
-    count = options.seeds or study.file.seeds.start
-    return tuple(range(min(count, SMOKE_SEEDS) if options.smoke else count))
+def _wanted_looks(size: Size, study: Study, options: ExpandOptions) -> tuple[int, ...]:
+    if options.seeds is None:
+        return (size.seeds or study.file.seeds).planned_looks
+    return (options.seeds,) if isinstance(options.seeds, int) else options.seeds
+
+
+def _looks(size: Size, study: Study, options: ExpandOptions) -> tuple[int, ...]:
+    """Seeds per arm at each look; one entry: a fixed design."""
+    looks = _wanted_looks(size, study, options)
+    return (min(looks[0], SMOKE_SEEDS),) if options.smoke else looks
 
 
 def _labels(tables: tuple[PlanTable, ...], resolver: Resolver) -> dict[str, str]:
@@ -123,6 +130,7 @@ def _labels(tables: tuple[PlanTable, ...], resolver: Resolver) -> dict[str, str]
 
 def _header(study: Study, size: Size, options: ExpandOptions) -> dict[str, Any]:
     file = study.file
+    declared = (size.seeds or file.seeds).planned_looks
     return {
         "paper": file.paper,
         "question": file.question,
@@ -131,7 +139,7 @@ def _header(study: Study, size: Size, options: ExpandOptions) -> dict[str, Any]:
         "metric": file.metric,
         "metrics": list(file.metrics),
         "smallest_effect": size.smallest_effect or file.smallest_effect,
-        "seeds": {"start": file.seeds.start, "at_most": file.seeds.at_most},
+        "seeds": {"start": declared[0], "at_most": declared[-1]},
         "smoke": options.smoke,
         "size_line": study.source.line(("sizes", options.size, "data")),
     }

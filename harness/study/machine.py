@@ -19,6 +19,7 @@ class Machine:
     devices: tuple[str, ...] = ()  # of the processes on this machine; empty: all on `device`
     processes: int = 1  # that train one run together; each takes its share of every batch
     threads: int = 1
+    shared: bool = False  # other runs use the device at the same time
     exact: bool = True  # bit-identical repeats and resumes; False lets cuDNN pick the fastest kernels
     compile: bool = False
     checkpoint_every_s: float = 30.0  # at step boundaries; less often where saving takes long (recorder.py)

@@ -31,6 +31,7 @@ class Cell:
     paper: Mapping[str, PaperValue] = field(default_factory=dict)  # metric, or another name of study.paper
     paper_versus: str | None = None  # the row the paper's own effect is measured from, where it differs
     note: str | None = None
+    switched_on: tuple[str, ...] | None = None  # which of the table's `switches`; None: it has none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,8 @@ class PlanTable:
     cells: tuple[Cell, ...]
     note: str | None = None
     target: Mapping[str, Any] | None = None  # accuracy for steps_to_target: {"row": label} or {"top1": 72.2}
+    switches: tuple[str, ...] = ()  # the tricks that the design switches on and off, as the file orders them
+    ground: str = ""  # the same text in tables that switch the same tricks on the same starting points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +81,13 @@ class PlannedRun:
 class Plan:
     """A study at one size, expanded. Runs are in submission order: seed-major, needs first.
 
-    Beside every arm at each of `seeds` there are the further members of ensembles, with seeds of their own.
+    Beside every arm at each of its seeds there are the further members of ensembles, with seeds of their own.
+    An adaptive plan holds the runs that are planned by now; `harness.study.grow` adds the next block.
     """
 
     study: str
     size: str
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # of the arm that has most by now
     header: Mapping[str, Any]  # paper, question, metric, smallest_effect, ... as the study says them
     tables: tuple[PlanTable, ...]
     arms: Mapping[str, Arm]  # arm_id -> arm
@@ -91,6 +95,22 @@ class Plan:
     runs: list[PlannedRun]
     claims: tuple[Claim, ...] = ()
     notes: tuple[str, ...] = ()  # substitutions and everything else a reader of this size must know
+    looks: tuple[int, ...] = ()  # seeds per arm at each look at the results; () or one entry: a fixed design
+    arm_seeds: Mapping[str, int] = field(default_factory=dict)  # arm_id -> how many of `seeds`; absent: all
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the results decide which arms get more seeds."""
+        return len(self.looks) > 1
+
+    @property
+    def look(self) -> int:
+        """The look for which the runs are planned by now, counted from 1; 0 for a fixed design."""
+        return sum(seeds <= len(self.seeds) for seeds in self.looks)
+
+    def seeds_of(self, arm_id: str) -> tuple[int, ...]:
+        """The seeds with which an arm is planned by now."""
+        return self.seeds[: self.arm_seeds.get(arm_id, len(self.seeds))]
 
     def spec(self, run: PlannedRun) -> RunSpec:
         """The full spec of a planned run."""

@@ -4,7 +4,9 @@ schema          2; grows when a key changes its meaning or goes
 study, size     names
 header          paper, question, expect, unknown, metric, metrics (of plugins), smallest_effect (percentage
                 points), seeds, smoke, size_line
-seeds           [0, 1, ...]: the rows are read at these
+seeds           [0, 1, ...]: the rows are read at these; of an adaptive study, of the arm that has most by now
+looks           [3, 5, ...]: seeds per arm at each look at the results; []: every arm has `seeds`
+arm_seeds       {arm_id: how many of `seeds` it is planned with by now}; those that are not named have all
 notes           [text]: what the size scales and replaces
 claims          [{says, source, table, row, versus, column, versus_column, measure, expect}]
 tables          [{key, title, design, columns, note, target, cells}]
@@ -27,6 +29,7 @@ totals          {cells, arms, runs, done, macs, time_s, shared_runs_saved}
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from harness.study.plan import Cell, Plan, PlanTable
@@ -42,6 +45,8 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "size": plan.size,
         "header": dict(plan.header),
         "seeds": list(plan.seeds),
+        "looks": list(plan.looks),
+        "arm_seeds": dict(plan.arm_seeds),
         "notes": list(plan.notes),
         "claims": [dataclasses.asdict(claim) for claim in plan.claims],
         "tables": [_table(table) for table in plan.tables],
@@ -66,8 +71,12 @@ def totals(plan: Plan) -> dict[str, Any]:
         "done": len(plan.runs) - len(todo),
         "macs": sum(run.macs for run in todo),
         "time_s": sum(times) if len(times) == len(todo) else None,
-        "shared_runs_saved": (len(trained) - len(set(trained))) * len(plan.seeds),
+        "shared_runs_saved": _runs(plan, trained) - _runs(plan, set(trained)),
     }
+
+
+def _runs(plan: Plan, arm_ids: Iterable[str]) -> int:
+    return sum(len(plan.seeds_of(arm_id)) for arm_id in arm_ids)
 
 
 def _table(table: PlanTable) -> dict[str, Any]:

@@ -24,6 +24,7 @@ KEYS = (
 )  # fmt: skip
 ROW_KEYS = ("label", "value", "plus_minus", "runs", "spread", "versus", "status")
 BETTER = ("higher", "lower")
+LARGEST = 1e60  # of any number: beyond it, squares of variances overflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +217,8 @@ class _Reader:
         kind = int if whole else (int, float)
         if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value):
             self.problems.add(place, f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
+        elif abs(value) > LARGEST:
+            self.problems.add(place, f"{name} is {value:.3g}: too large for a result")
         elif least is not None and value < least:
             self.problems.add(place, f"{name} must be at least {least:g}, got {value:g}")
         elif above is not None and value <= above:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from harness.study.changes import AnyUse, Changes, Closed, Count, Name, Pixels, Positive, Text, Whole
 from harness.study.plan import MEASURES
-from harness.study.spec import MEMBER_STRIDE
+from harness.study.seeds import MOST_SEEDS, START, default_looks
 from harness.study.uses import Use, parse_uses
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -26,6 +27,7 @@ def _file_name(value: str) -> str:
 
 FileName = Annotated[str, AfterValidator(_file_name)]
 Uses = Annotated[tuple[Use, ...], PlainValidator(parse_uses)]
+SeedCount = Annotated[Whole, Field(ge=1, le=MOST_SEEDS)]
 
 
 def _fraction(value: Any) -> Fraction:
@@ -47,10 +49,46 @@ def _fraction(value: Any) -> Fraction:
 
 
 class Seeds(Closed):
-    """How often every arm is trained: at first, and at most when more seeds would settle a verdict."""
+    """How often every arm is trained: at first, and at most where the results at each look ask for more.
 
-    start: Annotated[Whole, Field(ge=1, le=MEMBER_STRIDE)] = 3
-    at_most: Annotated[Whole, Field(ge=1, le=MEMBER_STRIDE)] = 10
+    `seeds: 3` is short for `{start: 3, at_most: 3}`. With `at_most` above `start` the study is adaptive.
+    """
+
+    start: SeedCount | None = None  # None: the first look, or 3
+    at_most: SeedCount | None = None  # None: the last look, or as many as at the start
+    looks: Annotated[tuple[SeedCount, ...], Field(min_length=1)] | None = None  # None: made from the two
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"start": value}
+        if not isinstance(value, Mapping | cls):
+            shown = repr(value) if isinstance(value, str | float | bool | None) else type(value).__name__
+            raise ValueError(f"must be a number of seeds, or {{start: 3, at_most: 10}}, got {shown}")
+        return value
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        looks = self.planned_looks
+        start, at_most = self.start or looks[0], self.at_most or looks[-1]
+        if at_most < start:
+            raise ValueError(f"must have at_most >= start, got start {start} and at_most {at_most}")
+        if (looks[0], looks[-1]) != (start, at_most) or list(looks) != sorted(set(looks)):
+            such = list(default_looks(start, at_most))
+            raise ValueError(
+                f"must have looks that rise from start {start} to at_most {at_most}, such as {such},"
+                f" got {list(looks)}"
+            )
+        return self
+
+    @property
+    def planned_looks(self) -> tuple[int, ...]:
+        """Seeds per arm at each look; one entry: a fixed design."""
+        if self.looks:
+            return self.looks
+        start = self.start or START
+        return default_looks(start, start if self.at_most is None else self.at_most)
 
 
 class Baseline(Closed):
@@ -83,6 +121,7 @@ class Size(Closed):
     set: Changes = Field(default_factory=Changes)  # changes to the baseline at this size
     replace: dict[str, Replacement] = Field(default={})  # trick -> its stand-in
     smallest_effect: Positive | None = None  # percentage points, in place of the study's
+    seeds: Seeds | None = None  # in place of the study's
 
 
 class NamedArm(Closed):
@@ -156,7 +195,7 @@ class Table(Closed):
     target: TargetEntry | None = None
     note: Text | None = None
     rows: tuple[RowEntry, ...] = ()  # rows, stack
-    tricks: Uses = ()  # add_one_in, leave_one_out, factorial, fractional
+    tricks: Uses = ()  # add_one_in, leave_one_out, both_ends, both_ways, factorial, fractional
     factors: dict[str, list[Any]] = Field(default={})  # grid: field, trick or trick.option -> its levels
     exclude: tuple[dict[str, Any], ...] = ()  # grid: combinations that are left out
     resolution: Annotated[Whole, Field(ge=3, le=8)] | None = None  # fractional

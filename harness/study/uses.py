@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from harness.study.problems import unknown
@@ -20,6 +21,17 @@ class Use(NamedTuple):
         if not self.options:
             return self.name
         return f"{self.name} ({', '.join(f'{key}={value}' for key, value in self.options)})"
+
+
+def short_names(uses: Iterable[Use]) -> dict[Use, str]:
+    """Each use by its name alone, with its options where another one has the same name.
+
+    >>> list(short_names([Use("cosine"), Use("mixup", (("alpha", 0.2),))]).values())
+    ['cosine', 'mixup']
+    """
+    listed = list(uses)
+    count = Counter(use.name for use in listed)
+    return {use: use.name if count[use.name] == 1 else str(use) for use in listed}
 
 
 def parse_use(value: Any) -> Use:

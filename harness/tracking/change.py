@@ -23,7 +23,7 @@ from harness.tracking.runs import (
     state_of,
 )
 
-ROWS_LENGTH = 7500  # characters; MLflow's limit for a tag is 8,000
+ROWS_LENGTH = 7500  # characters of a tag; MLflow's limit for a tag is 8,000
 
 Cells = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -39,6 +39,7 @@ class Change:
     tail: Tail
     marker: Marker
     rows: str  # the cells that the run answers, as JSON
+    env: str = ""  # what it was made with, as JSON; "": not recorded (yet)
 
     @property
     def points(self) -> list[Point]:
@@ -69,7 +70,8 @@ class Change:
     def description(self) -> dict[str, str]:
         """Tags of this moment, in any order."""
         ended = ended_tags(self.summary) if self.summary is not None else {}
-        return {**describing_tags(self.tail.events), **ended, "rows": self.rows}
+        env = {"env": self.env} if self.env else {}
+        return {**describing_tags(self.tail.events), **ended, **env, "rows": self.rows}
 
     def conclusion(self) -> dict[str, str]:
         """Tags that may be written only when everything else is: how far the mirror has come."""
@@ -110,6 +112,7 @@ def read_change(folder: RunFolder, since: Marker | None, cells: Cells) -> Change
         tail=tail,
         marker=Marker(offset=tail.offset, state=state, summary=digest),
         rows=rows_text(cells.get(arm_id, ())),
+        env=env_text(folder) if summary is not None else "",
     )
 
 
@@ -128,6 +131,16 @@ def was_replaced(folder: RunFolder, since: Marker) -> bool:
     """Whether the folder is not the one that was mirrored: other results after the end, or fewer events."""
     length = folder.events.stat().st_size if folder.events.exists() else 0
     return length < since.offset or (since.has_ended and read_summary(folder)[1] != since.summary)
+
+
+def env_text(folder: RunFolder) -> str:
+    """env.json on one line; "" where there is none, or none that a tag can hold."""
+    try:
+        data = read_json(folder.env)
+    except (ValueError, RecursionError, OSError):
+        return ""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":")) if isinstance(data, dict) else ""
+    return text if len(text) <= ROWS_LENGTH else ""
 
 
 def rows_text(cells: Sequence[Mapping[str, Any]]) -> str:

@@ -7,6 +7,7 @@ read is named, with the mend, and the others are mirrored.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness.study.events import is_number, is_time
 from harness.study.records import ENDED, RunFolder
 from harness.study.spec import RunSpec
 
+ACCURACIES = ("top1", "top5")  # percent
 NUMBERS = ("steps", "ended_s", "started_s")  # of a summary, which everything else needs
 NAME = re.compile(r"[A-Za-z0-9_./ -]{1,250}")  # of a metric, as MLflow takes it
 AGAIN = "delete {} and `harness run` does the run again"
@@ -82,6 +84,10 @@ def _wrong(summary: Mapping[str, Any]) -> str:
         return "it does not say how the run ended"
     if not isinstance(metrics, Mapping) or not all(_is_result(value) for value in metrics.values()):
         return "its metrics are not numbers"
+    for name in ACCURACIES:
+        value = metrics.get(name)
+        if value is not None and math.isfinite(value) and not 0 <= value <= 100:
+            return f"its {name} is {value:g}, which is no percentage"
     for name in NUMBERS:
         if not is_time(summary.get(name)):
             return f"{name} is not a number"

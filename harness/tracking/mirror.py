@@ -17,7 +17,7 @@ from harness.study.records import RunFolder
 from harness.tracking.change import Cells, Change, read_change, was_replaced
 from harness.tracking.intact import Damaged
 from harness.tracking.reach import in_words
-from harness.tracking.runs import Marker
+from harness.tracking.runs import Marker, marker_of
 from harness.tracking.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Known:
     artifact_uri: str
     marker: Marker
     rows: str
+    env: str
     stamp: Stamp | None = None  # of the files, where they were seen whole by this process
 
 
@@ -118,15 +119,21 @@ class Mirror:
         from harness.tracking.writer import open_writer
 
         self._writer, runs = open_writer(self.store, self.study, self.size)
-        self._known = {
-            run.data.tags["run_id"]: Known(
+        self._known = {}
+        for run in runs:
+            if "run_id" not in run.data.tags:
+                continue  # not one of ours
+            marker = marker_of(run.data.tags)
+            if marker is None:
+                self._writer.delete(run.info.run_id)
+                continue
+            self._known[run.data.tags["run_id"]] = Known(
                 mlflow_id=run.info.run_id,
                 artifact_uri=run.info.artifact_uri,
-                marker=Marker.from_text(run.data.tags["mirrored"]),
+                marker=marker,
                 rows=run.data.tags.get("rows", ""),
+                env=run.data.tags.get("env", ""),
             )
-            for run in runs
-        }
 
     def _sync_one(self, folder: RunFolder, count: SyncCount) -> None:
         assert self._writer is not None
@@ -145,7 +152,7 @@ class Mirror:
             mlflow_id, artifact_uri = self._writer.create(change)
             self._write(change, mlflow_id, artifact_uri, is_new=True)
             count.created += 1
-        elif (change.marker, change.rows) != (known.marker, known.rows):
+        elif (change.marker, change.rows, change.env or known.env) != (known.marker, known.rows, known.env):
             self._write(change, known.mlflow_id, known.artifact_uri, is_new=False)
             count.updated += 1
         else:
@@ -157,7 +164,11 @@ class Mirror:
         assert self._writer is not None
         self._writer.write(change, mlflow_id, artifact_uri, is_new=is_new)
         self._known[change.folder.run_id] = Known(
-            mlflow_id=mlflow_id, artifact_uri=artifact_uri, marker=change.marker, rows=change.rows
+            mlflow_id=mlflow_id,
+            artifact_uri=artifact_uri,
+            marker=change.marker,
+            rows=change.rows,
+            env=change.env,
         )
 
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -75,6 +78,16 @@ def check(uri: str) -> None:
             engine.connect().close()
         finally:
             engine.dispose()
+
+
+def check_file(database: Path) -> None:
+    """Open a SQLite file once; MLflow tries for 100 s.
+
+    Raises:
+        sqlite3.Error: it is no database, or damaged where its tables are listed.
+    """
+    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
 
 
 def in_words(error: Exception) -> str:

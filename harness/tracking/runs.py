@@ -65,6 +65,18 @@ class Marker:
         return self.state in ENDED
 
 
+def marker_of(tags: Mapping[str, str]) -> Marker | None:
+    """How far the run with these tags has been mirrored; None where one is lost, so that it is done again."""
+    needed = ["mirrored", "arm_id", "seed"]
+    try:
+        marker = Marker.from_text(tags.get("mirrored", ""))
+    except ValueError:
+        return None
+    if marker.has_ended:
+        needed += ["status", "summary"]
+    return marker if all(name in tags for name in needed) else None
+
+
 def read_summary(folder: RunFolder) -> tuple[dict[str, Any] | None, str]:
     """The summary and a digest of its bytes; (None, "") while there is none."""
     try:

@@ -91,6 +91,8 @@ class Store:
         with self.locked("store"):
             try:
                 self._create()
+                if self.database is not None:
+                    reach.check_file(self.database)
                 reach.check(self._connection_uri())
                 client = MlflowClient(tracking_uri=self._connection_uri())
                 client.search_experiments(max_results=1)  # creates the tables

@@ -123,6 +123,7 @@ def train_custom(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop,
         spec=spec, data=data, progress=progress, folder=folder, machine=machine, journal=journal
     )
     with progress.wall:
+        progress.energy.start(machine, knows_earlier=journal.attempt == 1)
         journal.start(machine, device_name=device_name(machine.device), step=0)
         with progress.train:
             given = _call(recipe.trainer, spec, run)

@@ -8,6 +8,7 @@ import platform
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import torch
 from torch.utils import deterministic
 
 from harness.study.machine import Machine
-from harness.study.provenance import code_version
+from harness.study.provenance import changes_digest, code_version
+from harness.training.hardware import cpu_name, describe_hardware
 
 
 @contextmanager
@@ -50,15 +52,18 @@ def describe(machine: Machine) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "torchvision": _version("torchvision"),
         "numpy": np.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if machine.device != "cpu" else None,
         "platform": platform.platform(),
         "hostname": socket.gethostname(),
-        "cpu": cpu_name(),
+        **describe_hardware(),
         "device": machine.device,
         "processes": machine.processes,
         "device_name": device_name(machine.device),
+        "shared": machine.shared,
+        "device_memory_gb": _device_memory_gb(machine.device),
         "exact": machine.exact,
         "compile": machine.compile,
         **_flags(),
@@ -71,24 +76,31 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_name()
 
 
-@functools.cache
-def cpu_name() -> str:
-    """The processor's product name, or its architecture where the system does not tell."""
+def _device_memory_gb(device: str) -> float | None:
+    """Of a GPU, in 10^9 bytes."""
+    if not device.startswith("cuda"):
+        return None
+    return round(torch.cuda.get_device_properties(device).total_memory / 1e9, 1)
+
+
+def _version(package: str) -> str | None:
+    """Without importing it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 @functools.cache
 def source_version() -> dict[str, Any]:
-    """The commit this harness runs from and whether files differ from it; None outside a checkout.
+    """The commit this harness runs from, whether files differ from it, and the sha256 of the difference as a
+    patch; None outside a checkout.
 
     Queued runs use a snapshot, which says what it was taken from.
     """
-    return code_version(Path(__file__).resolve().parents[2])
+    root = Path(__file__).resolve().parents[2]
+    found = code_version(root)
+    return {**found, "changes": changes_digest(root) if found["dirty"] else None}
 
 
 def _flags() -> dict[str, Any]:

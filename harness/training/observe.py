@@ -56,6 +56,7 @@ def observe(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, jour
         spec=spec, data=data, progress=progress, folder=folder, machine=machine, journal=journal
     )
     with progress.wall:
+        progress.energy.start(machine)
         journal.start(machine, device_name=device_name(machine.device), step=0)
         try:
             result = _evaluate(attempt, answers, stop)

@@ -149,6 +149,8 @@ def _work(attempt: Attempt) -> dict[str, Any]:
         "train_time_s": progress.train.time_s,
         "eval_time_s": progress.evaluation.time_s,
         "wall_time_s": progress.wall.running_s,
+        "energy_j": progress.energy.joules(),
+        "energy_source": progress.energy.source,
         "images_per_s": images / progress.train.time_s if images else None,
         "attempts": attempt.journal.attempt,
         "started_s": attempt.journal.started_s or ended_s - progress.wall.running_s,

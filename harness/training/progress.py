@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.training.energy import EnergyMeter
 from harness.training.evaluate import Evaluation
 
 
@@ -56,6 +57,7 @@ class Progress:
     train: Stopwatch = field(default_factory=Stopwatch)  # batches, passes and updates only
     evaluation: Stopwatch = field(default_factory=Stopwatch)
     wall: Stopwatch = field(default_factory=Stopwatch)
+    energy: EnergyMeter = field(default_factory=EnergyMeter)
 
     @staticmethod
     def start(device: torch.device) -> Progress:
@@ -88,6 +90,7 @@ class Progress:
             "train_time_s": self.train.time_s,
             "evaluation_time_s": self.evaluation.time_s,
             "wall_time_s": self.wall.running_s,
+            "energy_j": self.energy.joules(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -97,3 +100,4 @@ class Progress:
         self.train.time_s = state["train_time_s"]
         self.evaluation.time_s = state["evaluation_time_s"]
         self.wall.time_s = state["wall_time_s"]
+        self.energy.carried_j = state.get("energy_j")  # of an older version: not measured

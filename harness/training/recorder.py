@@ -65,6 +65,7 @@ class Recorder:
 
     def is_due(self) -> bool:
         """Whether there is something to do before the epoch ends."""
+        self.attempt.progress.energy.tick()
         return self._is_checkpoint_due() or self._is_curve_step()
 
     def boundary(self, epoch_ended: bool) -> None:

@@ -86,6 +86,8 @@ def _train(
         spec=spec, data=setup.data, progress=progress, folder=folder, machine=machine, journal=journal
     )
     with progress.wall:
+        if world.is_main:
+            progress.energy.start(machine)
         journal.start(machine, device_name=device_name(machine.device), step=progress.step)
         recorder = Recorder(attempt, setup)
         outcome = train(setup, progress, stop, recorder.boundary, recorder.is_due)

@@ -13,11 +13,11 @@ CHAIN = [(arm, arm - 1) for arm in range(1, 9)]
 
 
 def test_thresholds_grow_with_the_contrasts_that_rest_on_an_arm():
-    assert thresholds(np.full(9, 2), STAR) == pytest.approx([0.35] + [0.10] * 8)
-    assert thresholds(np.full(9, 2), CHAIN) == pytest.approx([0.10] + [0.20] * 7 + [0.10])
-    assert thresholds(np.full(3, 2), [(1, 0), (2, 0)]) == pytest.approx([0.35, 0.10, 0.10])
-    assert thresholds(np.full(9, 4), STAR)[0] == pytest.approx(0.175)
-    assert thresholds(np.full(9, 9), STAR) == pytest.approx([0.10] * 9)
+    assert thresholds(np.full(9, 2), STAR) == pytest.approx([0.495] + [0.14] * 8, abs=1e-3)
+    assert thresholds(np.full(9, 2), CHAIN) == pytest.approx([0.14] + [0.2687] * 7 + [0.14], abs=1e-4)
+    assert thresholds(np.full(3, 2), [(1, 0), (2, 0)]) == pytest.approx([0.495, 0.14, 0.14], abs=1e-3)
+    assert thresholds(np.full(9, 4), STAR)[0] == pytest.approx(0.35)
+    assert thresholds(np.full(9, 25), STAR) == pytest.approx([0.14] * 9)
 
 
 def noisy_arm_table():
@@ -40,11 +40,27 @@ def test_a_noisy_arm_is_flagged_and_pays_with_its_own_variance_and_df():
     assert quiet.df == pytest.approx(12)
 
 
-def test_the_exact_f_test_decides_what_is_flagged():
+def test_the_exact_f_test_decides_how_much_of_its_own_variance_an_arm_gets():
     fitted = noisy_arm_table()
-    p = stats.f.sf(fitted.ratio[0], 3, 9)
-    assert guard(fitted, np.full(5, p * 1.01)).flagged[0]
-    assert not guard(fitted, np.full(5, p * 0.99)).flagged[0]
+    p = stats.f.sf(fitted.ratio, 3, 9)
+    full = 1.2 / 3  # of the threshold, at 3 degrees of freedom
+    assert guard(fitted, p * 0.99).weight == pytest.approx(np.zeros(5))
+    assert guard(fitted, p * 1.01).weight == pytest.approx(np.log(1.01) / np.log(1 / full) * np.ones(5))
+    assert guard(fitted, p / full * 1.01).weight == pytest.approx(np.ones(5))
+    half = guard(fitted, p / np.sqrt(full))
+    assert half.weight == pytest.approx(np.full(5, 0.5))
+    larger = np.maximum(fitted.own, fitted.pooled)
+    assert half.variance == pytest.approx((fitted.pooled + larger) / 2)
+
+
+def test_each_part_of_a_variance_counts_with_its_own_degrees_of_freedom():
+    fitted = noisy_arm_table()
+    p, quiet = stats.f.sf(fitted.ratio, 3, 9), -np.ones(5)
+    threshold = np.where(np.arange(5) == 2, p / np.sqrt(0.4), quiet)  # weight 1/2 for the noisy arm alone
+    estimate = contrast(fitted, guard(fitted, threshold), 2, 0)
+    own, pooled = 0.5 * fitted.own[2] / 4, 1.5 * fitted.pooled / 4
+    assert estimate.se == pytest.approx(np.sqrt(own + pooled))
+    assert estimate.df == pytest.approx((own + pooled) ** 2 / (own**2 / 3 + pooled**2 / 12))
 
 
 def test_two_flagged_arms_never_have_more_df_than_the_pool():
@@ -98,3 +114,13 @@ def test_equal_arms_are_not_charged_more_than_the_nominal_rate_allows():
     error, worst = error_rates([1.0] * 9, STAR, 5)
     assert error >= 0.015  # a broken p value that never rejects would pass the upper bounds alone
     assert worst <= 0.975
+
+
+def test_the_guard_costs_little_power_where_all_arms_are_equally_noisy():
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(6000, 9, 5))
+    values[:, 1] += 3.0
+    fitted = fit(BlockDesign.of(np.ones((9, 5))), values)
+    guarded = guard(fitted, thresholds(fitted.own_df, STAR))
+    p = np.stack([p_value(contrast(fitted, guarded, *pair)) for pair in STAR], axis=-1)
+    assert (holm(p, 0.05).p[:, 0] <= 0.05).mean() >= 0.85 - 2 * 0.0046

@@ -37,9 +37,11 @@ def test_all_run_under_headings(tmp_path: Path, capfd: pytest.CaptureFixture[str
         "## bench_checkpoint.py",
         "## bench_processes.py --repeats 1",
         "## bench_many_runs.py --repeats 1",
+        "## bench_analysis.py --repeats 1",
+        "## bench_collect.py --repeats 1",
         "## validate_statistics.py --quick",
     ]
-    assert out.count("ran") == 9
+    assert out.count("ran") == 11
     assert "ran --quick" in out
 
 
@@ -49,7 +51,7 @@ def test_one_failure_fails_the_whole_after_the_others_have_run(
     write_scripts(tmp_path, failing="bench_expand")
     assert run_all.main([], tmp_path) == 1
     out = capfd.readouterr().out
-    assert out.count("ran") == 9
+    assert out.count("ran") == 11
     assert "failed: bench_expand" in out
 
 

@@ -33,7 +33,7 @@ MISTAKES = {  # what is typed -> what is in the file in place of what, the argum
         ("tinny.yaml: ", "no such file", "did you mean 'tiny.yaml'?"),
     ),
     "a broken file": (
-        ("seeds: {start: 2, at_most: 3}", "seeds: {start: 2, at_most: 3"),
+        ("seeds: 2", "seeds: {start: 2"),
         ("run", "tiny.yaml"),
         ("tiny.yaml:",),
     ),

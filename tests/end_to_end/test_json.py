@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from harness.cli import build_parser
+from harness.commands.workspace import Workspace
+from harness.study.blocks import Look, write_blocks
 from harness.study.records import append_line, write_json
 from tests.end_to_end.conftest import begin
+from tests.end_to_end.identical import make_identical_runs
 from tests.end_to_end.under_way import UnderWay
 from tests.end_to_end.workplace import ROOT, Workplace
 
@@ -83,11 +86,20 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         **under_way(tmp_path_factory.mktemp("json") / "under_way"),
         "doctor": [json.loads(fresh.call("doctor", "--json").stdout)],
         "audit": [fresh.json("audit", str(ROOT / "docs" / "audits" / "bag_of_tricks_table6.yaml"))],
+        "calibrate": [calibration(fresh)],
         "tricks": [fresh.json("tricks")],
         "models": [fresh.json("models")],
         "data": [fresh.json("data")],
         "studies": [fresh.json("studies", ".")],
     }
+
+
+def calibration(fresh: Workplace) -> Any:
+    """What is said of runs of the shipped calibration study."""
+    runs_dir = fresh.path / "identical"
+    make_identical_runs(Workspace(runs_dir=runs_dir, data_dir=fresh.path / "data", tracking_uri=None), 12)
+    small = ("--trainings", "12", "--arms", "3", "--tables", "50", "--runs", str(runs_dir))
+    return fresh.json("calibrate", *small)
 
 
 def under_way(folder: Path) -> dict[str, list[Any]]:
@@ -103,10 +115,17 @@ def under_way(folder: Path) -> dict[str, list[Any]]:
     append_line(submission.folder / "agents" / "907.jsonl", {"kind": "run_started", "run_id": failed.run_id})
     (submission.folder / "logs" / "12_0_0.out").write_text("hello\n")
     return {
-        "status": [place.json("status", "tiny.yaml")],
+        "status": [place.json("status", "tiny.yaml"), adaptive_status(study, place)],
         "logs": [place.json("logs", failed.run_id)],
         "cancel": [json.loads(place.call("cancel", "tiny.yaml", "--row", "Baseline", "--json").stdout)],
     }
+
+
+def adaptive_status(study: UnderWay, place: Workplace) -> Any:
+    """What is said of the study with looks, of which one was taken."""
+    look = Look(seeds=2, settled=1, comparisons=2, says="look 1 of 2")
+    write_blocks(study.runs_dir, study.plan_with(seeds=(2, 3)), [look])
+    return place.json("status", "tiny.yaml", "--seeds", "2..3")
 
 
 def test_every_emitted_key_is_documented_with_its_kind_and_every_documented_key_is_emitted(outputs):

@@ -78,7 +78,9 @@ def test_adding_one_row_trains_only_that_rows_runs(extended: Extended):
         path: extended.before[path] for path in of_old_runs
     }
     trained = {
-        path.split("/")[1] for path in after.keys() - extended.before.keys() if path.startswith("runs/")
+        path.split("/")[1]
+        for path in after.keys() - extended.before.keys()
+        if path.startswith("runs/") and not path.startswith("runs/.")
     }
     assert trained == set(extended.new)
     [first] = [run_id for run_id, seed in extended.new.items() if seed == 0]

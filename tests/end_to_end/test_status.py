@@ -73,7 +73,7 @@ def shapes(plan: Plan, runs_dir: Path) -> Claims:
     claims = Claims(runs_dir)
     for folder in (stopped, failed, cancelled, both, held, locked, cut):
         folder.path.mkdir(parents=True)
-        folder.append_event("attempt", device="cpu")
+        folder.append_event("attempt", attempt=1, device="cpu")
     died.path.mkdir(parents=True)
     died.append_event("worker_died", message="before its first attempt")
     for folder in (failed, both):
@@ -89,8 +89,7 @@ def shapes(plan: Plan, runs_dir: Path) -> Claims:
 
 
 def test_the_fast_look_at_a_folder_agrees_with_the_state_of_one_run(place):
-    text = place.study.read_text().replace("start: 2", "start: 5").replace("at_most: 3", "at_most: 5")
-    place.study.write_text(text)
+    place.study.write_text(place.study.read_text().replace("seeds: 2", "seeds: 5"))
     plan = place.plan
     with shapes(plan, place.runs_dir), (place.runs_dir / plan.runs[6].run_id / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -150,7 +149,8 @@ def test_rows_are_named_with_a_word_per_seed_and_rows_that_share_runs_point_to_t
     assert "1 finished, 1 diverged, 1 running, 3 missing" in lines
     assert any(line.startswith("at work: process ") and line.endswith(": 1 run") for line in lines)
     assert said["counts"] == {"finished": 1, "diverged": 1, "running": 1, "missing": 3}
-    assert {"table": "only", "row": "Once more", "column": None, "arm": "only / Smoothed"} in said["rows"]
+    once_more = {"table": "only", "row": "Once more", "column": None, "arm": "only / Smoothed"}
+    assert {**once_more, "seeds": 2} in said["rows"]
     [running] = [run for run in said["runs"] if run["state"] == "running"]
     assert running["progress"] == 0.5
     assert "process" in running["holder"]

@@ -48,13 +48,17 @@ class UnderWay:
 
     @property
     def plan(self) -> Plan:
+        return self.plan_with(seeds=None)
+
+    def plan_with(self, *, seeds: tuple[int, ...] | None) -> Plan:
+        """The plan with other looks than the study's."""
         args = argparse.Namespace(
             study=self.study,
             runs=self.runs_dir,
             data=None,
             tracking_uri=None,
             size="mini",
-            seeds=None,
+            seeds=seeds,
             smoke=False,
         )
         return expand_plan(args, workspace(args))

@@ -75,7 +75,7 @@ class Workplace:
 
     def folders(self) -> list[RunFolder]:
         """The run folders that are there."""
-        return [RunFolder(path) for path in sorted(self.runs_dir.glob("*"))]
+        return [RunFolder(path) for path in sorted(self.runs_dir.glob("[!.]*"))]
 
     def results(self) -> dict[str, dict[str, Any]]:
         """run_id -> what must not depend on interruptions."""

@@ -78,8 +78,9 @@ _row = st.fixed_dictionaries(
     },
 )
 _designs = st.sampled_from(
-    ["rows", "stack", "add_one_in", "leave_one_out", "factorial", "fractional", "grid"]
-)
+    ["rows", "stack", "add_one_in", "leave_one_out", "both_ends", "both_ways", "factorial", "fractional",
+     "grid"]
+)  # fmt: skip
 _table = st.fixed_dictionaries(
     {"title": _mostly(_labels), "design": _mostly(_designs)},
     optional={
@@ -109,6 +110,14 @@ _arm = st.fixed_dictionaries(
 )
 _models = st.sampled_from(["resnet50", "resnet18", "mobilenet_v1", "googlenet", "bn_mlp", "inception_v3"])
 _recipes = st.sampled_from(["bag_of_tricks_baseline", "goyal", "googlenet", "bn_mlp", "mixup"])
+_seeds = st.integers(1, 5) | st.fixed_dictionaries(
+    {},
+    optional={
+        "start": st.integers(1, 5),
+        "at_most": st.integers(1, 10),
+        "looks": st.lists(st.integers(1, 10), max_size=4),
+    },
+)
 _sizes = st.fixed_dictionaries({"mini": _size, "gpu": _size, "paper": _size})
 
 trees = st.fixed_dictionaries(
@@ -122,7 +131,7 @@ trees = st.fixed_dictionaries(
         "tables": _mostly(st.dictionaries(_labels, _table, min_size=1, max_size=3)),
     },
     optional={
-        "seeds": _mostly(st.fixed_dictionaries({"start": st.integers(1, 5), "at_most": st.integers(1, 10)})),
+        "seeds": _mostly(_seeds),
         "arms": _mostly(st.dictionaries(st.sampled_from(["x", "y", "z"]), _arm, max_size=3)),
         "metric": _mostly(st.sampled_from(["top1", "top5"])),
         "claims": _anything,

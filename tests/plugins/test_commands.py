@@ -18,7 +18,7 @@ STUDY = """study: lab
 question: Does it work?
 plugins: [{plugins}]
 metrics: [{metrics}]
-seeds: {{start: 1, at_most: 1}}
+seeds: 1
 baseline: {{model: tiny_net, recipe: bag_of_tricks_baseline, set: {{jitter: 0}}}}
 sizes:
   mini: {{data: noise, resolution: 8, train_images: 30, test_images: 12, epochs: 1, batch_scale: 1/32}}

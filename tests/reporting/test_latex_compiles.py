@@ -1,26 +1,39 @@
-"""Every committed LaTeX table is compiled, with booktabs and siunitx and nothing else."""
+"""Every committed LaTeX table is compiled, with booktabs and siunitx and nothing else, and fits the page."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.reporting.cells import Cell, Row
+from harness.reporting.latex import to_latex
+from harness.reporting.outline import outline
+from tests.reporting.edits import comparable
+from tests.reporting.large import large_report
+from tests.reporting.lint import tables_of
+
 TABLES = sorted((Path(__file__).resolve().parents[2] / "reports").glob("*/tables/*.tex"))
 HEAD = r"\documentclass{article}\usepackage{booktabs}\usepackage{siunitx}\begin{document}"
 
+WIDE, MOST_PT = re.compile(r"Overfull \\hbox \(([\d.]+)pt"), 5.0
 NONE = "NOT COMPILED: no pdflatex here (packages texlive-latex-recommended and texlive-science)"
 needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason=NONE)
 
 
 def compile_in(folder: Path, body: str) -> str:
-    """What pdflatex says at its first error, or ""."""
+    """What pdflatex says at its first error, of boxes wider than the line or pages too short, or ""."""
     (folder / "all.tex").write_text(f"{HEAD}\n{body}\n\\end{{document}}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "all.tex"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    return "" if done.returncode == 0 else done.stdout[-1500:]
+    if done.returncode:
+        return done.stdout[-1500:]
+    wide = [line for line in done.stdout.splitlines() if float((WIDE.search(line) or "00")[1]) > MOST_PT]
+    return "\n".join(wide + re.findall(r"Float too large.*", done.stdout))
 
 
 @needs_latex
@@ -30,6 +43,27 @@ def test_every_committed_table_compiles(tmp_path: Path):
         shutil.copy(table, tmp_path / f"t{number}.tex")
     body = "\n".join(rf"\input{{t{number}}}\clearpage" for number in range(len(TABLES)))
     assert compile_in(tmp_path, body) == ""
+
+
+@needs_latex
+def test_tables_of_any_shape_fit_on_a_page(report, tmp_path: Path):
+    documents = [outline(each, []) for each in (report, comparable(report), large_report())]
+    tables = [table for document in documents for table in tables_of(document)]
+    results = [table for table in tables if re.match(r"(table|figure)\d|paper_claims", table.key)]
+    assert len(results) > 25
+    many = replace(results[3], rows=results[3].rows * 40)
+    for number, table in enumerate([*results, many]):
+        (tmp_path / f"t{number}.tex").write_text(to_latex(table))
+    body = "\n".join(rf"\input{{t{number}}}\clearpage" for number in range(len(results) + 1))
+    assert compile_in(tmp_path, body) == ""
+
+
+@needs_latex
+def test_a_table_that_is_too_wide_is_noticed(report, tmp_path: Path):
+    table = next(table for table in tables_of(outline(report, [])) if table.key == "table5")
+    long = Row((*table.rows[0].cells[:2], Cell("8" * 90), *table.rows[0].cells[3:]))
+    (tmp_path / "t0.tex").write_text(to_latex(replace(table, rows=(long,))))
+    assert "Overfull" in compile_in(tmp_path, r"\input{t0}")
 
 
 @needs_latex

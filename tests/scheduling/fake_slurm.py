@@ -21,7 +21,7 @@ from tests.scheduling.fakes import run_fake
 
 SBATCH = """\
 #!/bin/sh
-cd "$FAKE_SLURM" || exit 9
+cd "${FAKE_SLURM:?}" || exit 9
 echo "$1" >> sbatch.calls
 env | grep -E '^S(LURM|BATCH)_' | sort > sbatch.env
 if [ -s sbatch.says ]; then cat sbatch.says >&2; exit 1; fi
@@ -38,21 +38,21 @@ echo "Submitted batch job $n"
 """
 SQUEUE = """\
 #!/bin/sh
-cd "$FAKE_SLURM" || exit 9
+cd "${FAKE_SLURM:?}" || exit 9
 echo "$@" >> squeue.calls
 if [ -e squeue.fails ]; then exit 1; fi
 cat queue
 """
 SACCT = """\
 #!/bin/sh
-cd "$FAKE_SLURM" || exit 9
+cd "${FAKE_SLURM:?}" || exit 9
 echo "$@" >> sacct.calls
 if [ -e sacct.fails ]; then exit 1; fi
 cat sacct
 """
 SCONTROL = """\
 #!/bin/sh
-cd "$FAKE_SLURM" || exit 9
+cd "${FAKE_SLURM:?}" || exit 9
 echo "$@" >> scontrol.calls
 echo "MaxArraySize            = $(cat max_array_size)"
 """

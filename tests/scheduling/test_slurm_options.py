@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -77,6 +78,47 @@ def test_detached_it_submits_and_leaves(here: Path, slurm: FakeSlurm, capsys: py
     assert cli.main(command) == cli.DONE
     assert len(slurm.calls("sbatch")) == 3
     assert "6 runs in the queue already (job 101, 102, 103)" in capsys.readouterr().err
+
+
+def test_detached_an_adaptive_study_is_submitted_block_by_block(
+    here: Path, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+):
+    """The block that is due, and no other; the words say what to do then."""
+    command = [
+        "run",
+        "tiny.yaml",
+        "--on",
+        "slurm",
+        "--cluster",
+        "cluster.yaml",
+        "--seeds",
+        "1..2",
+        "--detach",
+    ]
+    assert cli.main(command) == cli.DONE
+    assert "the same command looks at the results and submits the next block" in capsys.readouterr().out
+    assert _submitted(here) == [3]
+    for line in _lines(here):
+        folder = here / "runs" / line["run_id"]
+        write_json(folder / "summary.json", {"status": "finished", "metrics": {"top1": 50.0}})
+    assert cli.main(command) == cli.DONE
+    said = capsys.readouterr().out
+    assert "look 1 of 2 (1 seed): 0 of 2 comparisons settled; 2 go on to 2 seeds: 3 further runs" in said
+    assert "next block" not in said
+    assert _submitted(here) == [3, 3]
+
+
+def _lines(here: Path) -> list[dict[str, str]]:
+    """The runs that were submitted, in any order."""
+    files = (here / "runs" / ".submissions").glob("*/runs.jsonl")
+    found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [line for line in found if "run_id" in line]
+
+
+def _submitted(here: Path) -> list[int]:
+    """How many runs each submission has."""
+    files = (here / "runs" / ".submissions").glob("*/runs.jsonl")
+    return [file.read_text().count('"run_id"') for file in files]
 
 
 def test_ctrl_c_detaches_with_exit_code_3_and_says_that_the_jobs_go_on(

@@ -209,7 +209,7 @@ CATALOGUE = Catalogue(
 HEAD = """\
 study: small
 question: Does it work?
-seeds: {start: 2, at_most: 5}
+seeds: {start: 2, at_most: 2}
 baseline: {model: resnet50, recipe: bag_of_tricks_baseline}
 sizes:
   mini: {data: fashion_mnist, resolution: 32, epochs: 4, batch_scale: 1/8}

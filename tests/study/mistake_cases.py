@@ -161,7 +161,8 @@ CASES = {
         HEAD + table("    rows: [{label: a}]\n", design="stak"),
         [
             f"small.yaml:{FIRST + 3}: unknown design 'stak'; did you mean 'stack'?"
-            " Valid: add_one_in, factorial, fractional, grid, leave_one_out, rows, stack"
+            " Valid: add_one_in, both_ends, both_ways, factorial, fractional, grid, leave_one_out, rows,"
+            " stack"
         ],
     ),
     "a key of another design": (
@@ -169,6 +170,13 @@ CASES = {
         [
             f"small.yaml:{FIRST + 5}: the design 'factorial' does not use the key 'resolution';"
             " it takes paper, tricks"
+        ],
+    ),
+    "tricks that cannot all be on": (
+        HEAD + table("    tricks: [fp16, bf16, cosine]\n", design="both_ends"),
+        [
+            f"small.yaml:{FIRST + 4}: tricks 'fp16' and 'bf16' exclude each other"
+            " (t, row 'all' and 1 more row; sizes mini, gpu, paper)"
         ],
     ),
     "a fraction that does not exist": (
@@ -213,8 +221,34 @@ CASES = {
         [f"small.yaml:{ROW}: tables.t.rows[0].set.eval_crops must be one of 1, 10, 12, 144, got 11"],
     ),
     "too many seeds": (
-        HEAD.replace("at_most: 5", "at_most: 1001") + FINE,
+        HEAD.replace("at_most: 2", "at_most: 1001") + FINE,
         ["small.yaml:3: seeds.at_most must be less than or equal to 1000, got 1001"],
+    ),
+    "seeds that are no number": (
+        HEAD.replace("{start: 2, at_most: 2}", "few") + FINE,
+        ["small.yaml:3: seeds must be a number of seeds, or {start: 3, at_most: 10}, got 'few'"],
+    ),
+    "fewer seeds at most than at the start": (
+        HEAD.replace("{start: 2, at_most: 2}", "{start: 5, at_most: 2}") + FINE,
+        ["small.yaml:3: seeds must have at_most >= start, got start 5 and at_most 2"],
+    ),
+    "looks that do not rise": (
+        HEAD.replace("{start: 2, at_most: 2}", "{start: 3, at_most: 10, looks: [3, 5, 5, 10]}") + FINE,
+        [
+            "small.yaml:3: seeds must have looks that rise from start 3 to at_most 10, such as"
+            " [3, 5, 8, 10], got [3, 5, 5, 10]"
+        ],
+    ),
+    "looks that end elsewhere": (
+        HEAD.replace("{start: 2, at_most: 2}", "{start: 3, at_most: 10, looks: [3, 8]}") + FINE,
+        [
+            "small.yaml:3: seeds must have looks that rise from start 3 to at_most 10, such as"
+            " [3, 5, 8, 10], got [3, 8]"
+        ],
+    ),
+    "seeds of a size": (
+        HEAD.replace("epochs: 30", "epochs: 30, seeds: {at_most: 2}") + FINE,
+        ["small.yaml:7: sizes.gpu.seeds must have at_most >= start, got start 3 and at_most 2"],
     ),
     "teacher that is not an arm": (
         HEAD + rows("{label: a, add: {distillation: {teacher: large}}}"),

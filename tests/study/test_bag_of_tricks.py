@@ -38,9 +38,24 @@ def paper() -> Plan:
     return _plan("paper")
 
 
-def test_only_the_control_row_is_ours(paper: Plan) -> None:
+def test_only_the_control_row_and_the_credit_table_are_ours(paper: Plan) -> None:
     added = [(table.key, cell.row) for table in paper.tables for cell in table.cells if not cell.paper]
-    assert added == [("table6", "+ 200 epochs (control)")] * len(NETWORKS)
+    control, credit = [("table6", "+ 200 epochs (control)")] * len(NETWORKS), len(cells(paper, "credit"))
+    assert added[: len(NETWORKS)] == control
+    assert [key for key, _ in added[len(NETWORKS) :]] == ["credit"] * credit
+
+
+def test_the_credit_table_starts_where_table_6_does_and_shares_its_arms(paper: Plan) -> None:
+    six, credit = cells(paper, "table6"), cells(paper, "credit")
+    for mine, theirs in (
+        ("baseline", "Efficient"),
+        ("+ cosine", "+ cosine decay"),
+        ("without mixup (alpha=0.2)", "+ distill w/o mixup"),
+    ):
+        assert credit[mine, None].arm_id == six[theirs, "ResNet-50-D"].arm_id
+    recipes = [paper.arms[cell.arm_id or ""].recipe for cell in credit.values()]
+    assert {recipe.epochs for recipe in recipes} == {120.0}
+    assert {recipe.schedule for recipe in recipes} == {"cosine", "step"}
 
 
 def test_tables_share_the_runs_they_can(paper: Plan) -> None:
@@ -59,15 +74,16 @@ def test_tables_share_the_runs_they_can(paper: Plan) -> None:
 @pytest.mark.parametrize(("size", "sources"), [("mini", 2), ("gpu", 0), ("paper", 0)])
 def test_how_many_arms_the_study_has(size: str, sources: int) -> None:
     """Table 4 has 10 (with the baseline and the efficient ResNet-50), the two other networks bring 2 each,
-    Table 5 adds B, C and D, Table 6 adds 6 in each of 3 columns, Table 7 adds 2; 2 are teachers.
+    Table 5 adds B, C and D, Table 6 adds 6 in each of 3 columns, Table 7 adds 2, the table of credits 7 of
+    its 10; 2 are teachers.
 
-    Only `mini` pretrains on other images than the other tables use. The 46 trained cells show 37 arms, so
-    that 9 cells x 3 seeds are shared.
+    Only `mini` pretrains on other images than the other tables use. The 56 trained cells show 44 arms, so
+    that 12 cells x 3 seeds are shared.
     """
     totals = plan_to_json(_plan(size))["totals"]
-    arms = 10 + 2 * 2 + 3 + 6 * 3 + 2 + 2 + sources
-    assert (totals["cells"], totals["arms"], totals["runs"]) == (51, arms, 3 * arms)
-    assert totals["shared_runs_saved"] == (46 - 37) * 3
+    arms = 10 + 2 * 2 + 3 + 6 * 3 + 2 + 7 + 2 + sources
+    assert (totals["cells"], totals["arms"], totals["runs"]) == (61, arms, 3 * arms)
+    assert totals["shared_runs_saved"] == (56 - 44) * 3
 
 
 def test_places365_starts_from_networks_of_the_other_tables(paper: Plan) -> None:

@@ -88,6 +88,57 @@ def test_leave_one_out(tmp_path: Path) -> None:
     ]
 
 
+def test_both_ends_adds_each_alone_and_leaves_each_out(tmp_path: Path) -> None:
+    assert rows_of(tmp_path, f"design: both_ends\ntricks: {THREE}") == [
+        ("baseline", (), None),
+        ("+ cosine", ("cosine",), "baseline"),
+        ("+ mixup", ("mixup",), "baseline"),
+        ("+ label_smoothing (eps=0.2)", ("label_smoothing",), "baseline"),
+        ("all", ("cosine", "mixup", "label_smoothing"), "baseline"),
+        ("without cosine", ("mixup", "label_smoothing"), "all"),
+        ("without mixup", ("cosine", "label_smoothing"), "all"),
+        ("without label_smoothing (eps=0.2)", ("cosine", "mixup"), "all"),
+    ]
+
+
+def test_both_ways_adds_in_the_given_order_and_in_its_reverse(tmp_path: Path) -> None:
+    assert rows_of(tmp_path, f"design: both_ways\ntricks: {THREE}") == [
+        ("baseline", (), None),
+        ("+ cosine", ("cosine",), "baseline"),
+        ("+ mixup", ("cosine", "mixup"), "+ cosine"),
+        ("+ label_smoothing (eps=0.2)", ("cosine", "mixup", "label_smoothing"), "+ mixup"),
+        ("+ label_smoothing (eps=0.2) (reverse order)", ("label_smoothing",), "baseline"),
+        (
+            "+ mixup (reverse order)",
+            ("mixup", "label_smoothing"),
+            "+ label_smoothing (eps=0.2) (reverse order)",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(("design", "arms"), [("both_ends", 2 * 3 + 2), ("both_ways", 2 * 3)])
+def test_how_many_arms_an_order_free_table_trains(tmp_path: Path, design: str, arms: int) -> None:
+    text = f"tables: {{t: {{title: T, design: {design}, tricks: {THREE}}}}}\n"
+    plan = plan_of(tmp_path, HEAD + text)
+    assert len({cell.arm_id for cell in plan.tables[0].cells}) == arms
+
+
+def test_the_plan_says_which_tricks_a_row_switches_on(tmp_path: Path) -> None:
+    """By name; with the options where two have one name. Equal ground: the same tricks on the same start."""
+    tables = {
+        "one": "design: both_ends, tricks: [cosine, {mixup: {alpha: 0.4}}]",
+        "two": "design: leave_one_out, tricks: [{mixup: {alpha: 0.4}}, cosine]",
+        "other": "design: leave_one_out, tricks: [{mixup: {alpha: 0.2}}, cosine]",
+        "plain": "design: rows, rows: [{label: a}]",
+    }
+    text = "".join(f"  {key}: {{title: T, {table}}}\n" for key, table in tables.items())
+    one, two, other, rows = plan_of(tmp_path, f"{HEAD}tables:\n{text}").tables
+    assert one.switches == ("cosine", "mixup")
+    assert [cell.switched_on for cell in one.cells[:4]] == [(), ("cosine",), ("mixup",), ("cosine", "mixup")]
+    assert one.ground == two.ground != other.ground
+    assert (rows.switches, rows.ground, rows.cells[0].switched_on) == ((), "", None)
+
+
 def test_factorial_has_every_subset_once(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, f"design: factorial\ntricks: {THREE}")
     names = ("cosine", "mixup", "label_smoothing")

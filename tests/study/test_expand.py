@@ -99,7 +99,8 @@ def test_generated_pixels_are_kept_out_of_reports_by_a_note(tmp_path: Path) -> N
 def test_the_plan_as_json_has_its_documented_keys(tmp_path: Path) -> None:
     data = json.loads(json.dumps(plan_to_json(plan_of(tmp_path, HEAD + CHAIN))))
     assert list(data) == [
-        "schema", "study", "size", "header", "seeds", "notes", "claims", "tables", "arms", "runs", "totals",
+        "schema", "study", "size", "header", "seeds", "looks", "arm_seeds", "notes", "claims", "tables",
+        "arms", "runs", "totals",
     ]  # fmt: skip
     assert list(data["tables"][0]) == ["key", "title", "design", "columns", "note", "target", "cells"]
     assert data["tables"][0]["cells"][3] == {

@@ -32,7 +32,8 @@ def test_it_is_refused_in_words(case: str, tmp_path: Path) -> None:
 def test_more_runs_than_a_plan_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order, "MOST_RUNS", 100)
     rates = ", ".join(f"0.{k}" for k in range(1, 10))
-    text = HEAD.replace("start: 2", "start: 5") + table(f"    factors: {{lr: [{rates}]}}\n", design="grid")
+    grid = table(f"    factors: {{lr: [{rates}]}}\n", design="grid")
+    text = HEAD.replace("start: 2, at_most: 2", "start: 5") + grid
     assert len(plan_of(tmp_path, text).runs) == 45
     too_many = "small.yaml:3: 9 arms x 20 seeds and what they need are more than 100 runs"
     with pytest.raises(StudyError, match=too_many):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ from harness.tracking.collect import CURVE_COLUMNS, RECORD_COLUMNS, collect
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store, StoreError
 from tests.tracking.folders import TEST_IMAGES, epoch, finish, finished, observer_spec, run_spec, start
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import many_mirrored_runs
 
 STUDY, SIZE = "bag_of_tricks", "mini"
 
@@ -110,17 +115,79 @@ def test_the_frames_are_equal_after_the_store_was_deleted(store: Store, folders:
         pd.testing.assert_frame_equal(old, new, check_exact=True)
 
 
-def test_the_sql_query_and_mlflows_client_read_the_same(store: Store, folders: list) -> None:
-    Mirror(store, STUDY, SIZE).sync(folders)
+def by_both_ways(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The frames by queries to the tables of MLflow, and by its client."""
+    by_query = collect(store, STUDY, SIZE)
+    monkeypatch.setattr(read, "KNOWN_SCHEMAS", frozenset())
+    asked = []
+    client = read.from_client
+    monkeypatch.setattr(read, "from_client", lambda *args: asked.append(1) or client(*args))
+    by_client = collect(store, STUDY, SIZE)
+    assert asked  # a schema that is not known is left to MLflow itself
+    return [by_query, by_client]
 
-    def plain(runs: list) -> list:
-        return sorted(
-            (r.tags["run_id"], r.artifact_uri, sorted(r.tags.items()), sorted(r.points)) for r in runs
-        )
 
-    by_query = read.read_runs(store, STUDY, SIZE)
-    assert plain(by_query) == plain(read.from_client(store, STUDY, SIZE))
-    assert sum(len(run.points) for run in by_query) > 50
+def assert_equal_frames(one: tuple, other: tuple) -> None:
+    for mine, theirs in zip(one, other, strict=True):
+        pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
+
+
+def test_queries_and_mlflows_client_give_equal_frames(
+    store: Store, folders: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = run_spec(lr=0.5)
+    odd = start(store.artifacts.parent / "runs", spec)
+    epoch(odd, 1, val_top1=float("nan"), train_loss=float("inf"))
+    finish(odd, spec, lowest_class=12.0)
+    Mirror(store, "another study", SIZE).sync(folders[2:])
+    Mirror(store, STUDY, "gpu").sync(folders[:1])
+    Mirror(store, STUDY, SIZE).sync([*folders[:2], odd])
+    by_query, by_client = by_both_ways(store, monkeypatch)
+    assert_equal_frames(by_query, by_client)
+    assert set(by_query[0]["run_id"]) == {folder.run_id for folder in (*folders[:2], odd)}
+    assert len(by_query[1]) == 2 * 3 + 1
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_store_of_one_study_and_one_of_many_are_read_alike(
+    store: Store, folders: list, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    Mirror(store, STUDY, SIZE).sync(folders[:2])
+    if others:  # then the runs of the study are chosen within the query
+        Mirror(store, "another study", SIZE).sync(folders)
+    by_query, by_client = by_both_ways(store, monkeypatch)
+    assert_equal_frames(by_query, by_client)
+    assert len(by_query[0]) == 2
+
+
+def test_of_two_values_at_one_step_the_later_one_counts(
+    store: Store, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = run_spec()
+    folder = start(runs_dir, spec)
+    epoch(folder, 1, val_top1=40.0)
+    epoch(folder, 1, val_top1=60.0, time_s=1_700_000_050.0)
+    finish(folder, spec, epochs=1)
+    Mirror(store, STUDY, SIZE).sync([folder])
+    by_query, by_client = by_both_ways(store, monkeypatch)
+    assert_equal_frames(by_query, by_client)
+    assert by_query[1]["val_top1"].tolist() == [60.0]
+
+
+def test_copied_rows_read_like_mirrored_ones(tmp_path: Path) -> None:
+    """The store of `benchmarks/bench_collect.py` has the shape that the mirror gives."""
+    made = many_mirrored_runs.make_store(tmp_path, 6, mirrored=2)
+    study, size = many_mirrored_runs.STUDY, many_mirrored_runs.SIZE
+    records, curves = collect(made, study, size)
+    assert len(records) == 6
+    assert len(set(records["run_id"])) == 6
+    mirrored = Store.beside(tmp_path / "all" / "runs")
+    folders = [many_mirrored_runs.finished_run(tmp_path / "all" / "runs", number) for number in range(6)]
+    Mirror(mirrored, study, size).sync(folders)
+    wanted, points = collect(mirrored, study, size)
+    own = ["predictions", "top1"]  # copies have those of the run that they were copied from
+    pd.testing.assert_frame_equal(records.drop(columns=own), wanted.drop(columns=own))
+    pd.testing.assert_frame_equal(curves, points)
 
 
 def test_reading_never_writes(store: Store, folders: list) -> None:

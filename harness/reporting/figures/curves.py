@@ -60,7 +60,7 @@ def panels_of(table: TableFinding, curves: DataFrame, axis: str = EPOCH) -> dict
 
 
 def _curve(label: str, arm_id: str, curves: DataFrame, axis: str) -> Curve | None:
-    rows = curves[(curves["arm_id"] == arm_id) & curves["val_top1"].notna()]
+    rows = curves[(curves["arm_id"] == arm_id) & curves["val_top1"].between(0.0, 100.0)]
     if rows.empty:
         return None
     by_point = rows.groupby(axis, sort=True)["val_top1"]

@@ -94,7 +94,8 @@ def forest_caption(table: TableFinding, settings: Settings) -> str:
     paper = " Hollow diamond: the paper's effect, in its own setting." if memory else ""
     delta = size_text(settings.smallest_effect_pp, settings)
     return (
-        f"{table.title}: effect of each row. Large dot and bar: estimate and 95 % interval over re-training; "
+        f"{table.title}: effect of each row. Large dot and thick bar: estimate and 95 % interval over "
+        "re-training; thin line: the same after Holm's correction, which decides the verdict; "
         f"small dots: single seeds.{paper} Grey band: ±{delta}, the smallest effect of interest. "
         " ▲ helps, ▼ hurts, ≈ no detectable difference, ? undecided."
     )
@@ -129,7 +130,11 @@ def _draw_effect(ax: Axes, place: int, effect: Effect) -> None:
     dots = list(effect.differences.values())
     ax.plot(dots, [below] * len(dots), "o", color=colour, markersize=2.6, alpha=0.75, zorder=2, linewidth=0)
     if effect.low is not None and effect.high is not None:
-        ax.plot([effect.low, effect.high], [place, place], color=colour, linewidth=1.8, zorder=3)
+        ax.plot([effect.low, effect.high], [place, place], color=colour, linewidth=2.4, zorder=3,
+                solid_capstyle="butt")  # fmt: skip
+    if effect.adjusted_low is not None and effect.adjusted_high is not None:
+        ends = [effect.adjusted_low, effect.adjusted_high]
+        ax.plot(ends, [place, place], color=colour, linewidth=0.9, marker="|", markersize=5, zorder=3)
     if effect.paper is not None:
         ax.plot(
             effect.paper, place, "D", markerfacecolor="white", markeredgecolor=INK, markersize=5.5, zorder=4

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from matplotlib.figure import Figure
-
 from harness.analysis.findings import TableFinding
+from harness.reporting.figures.credit import credit_pictures
 from harness.reporting.figures.curves import (
     STEP,
     curves_alt,
@@ -16,6 +13,7 @@ from harness.reporting.figures.curves import (
     steps_caption,
 )
 from harness.reporting.figures.forest import draw_forest, forest_alt, forest_caption, lines_of, pages_of
+from harness.reporting.figures.further import further_pictures
 from harness.reporting.figures.matrix import draw_matrix, matrix_alt, matrix_caption, matrix_pages
 from harness.reporting.figures.paper import (
     MOST_VALUES,
@@ -27,27 +25,23 @@ from harness.reporting.figures.paper import (
     valued_cells,
     values_alt,
 )
-from harness.reporting.figures.style import house_style, to_png, to_svg
+from harness.reporting.figures.picture import Picture as Picture
+from harness.reporting.figures.picture import finish as _picture
+from harness.reporting.figures.style import house_style
 from harness.reporting.inputs import ReportInput
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A finished figure. `table` is the key of the table it belongs to; None: the whole study."""
-
-    key: str
-    table: str | None
-    caption: str
-    alt: str
-    svg: bytes
-    png: bytes
 
 
 def draw_all(report: ReportInput) -> list[Picture]:
     """Every figure, in the order of the report."""
     with house_style():
         pictures = [p for table in report.findings.tables for p in _of_table(report, table)]
-        return [*pictures, *_of_study(report)]
+        return [*pictures, *_of_study(report), *further_pictures(report)]
+
+
+def draw_table(report: ReportInput, table: TableFinding) -> list[Picture]:
+    """The figures of one table."""
+    with house_style():
+        return _of_table(report, table)
 
 
 def _of_table(report: ReportInput, table: TableFinding) -> list[Picture]:
@@ -58,7 +52,7 @@ def _of_table(report: ReportInput, table: TableFinding) -> list[Picture]:
         if forest is not None:
             text = forest_caption(table, settings), forest_alt(table, settings, lines)
             pictures.append(_picture(_page_key(f"{table.key}_effects", page), table.key, forest, text))
-    return [*pictures, *_curves(report, table)]
+    return [*pictures, *_curves(report, table), *credit_pictures(table, settings)]
 
 
 def _curves(report: ReportInput, table: TableFinding) -> list[Picture]:
@@ -104,10 +98,3 @@ def _of_study(report: ReportInput) -> list[Picture]:
     for page, lines in enumerate(matrix_pages(report)):
         pictures.append(_picture(_page_key("runs", page), None, draw_matrix(report, lines), text))
     return pictures
-
-
-def _picture(key: str, table: str | None, figure: Figure, text: tuple[str, str]) -> Picture:
-    caption, alt = text
-    svg = to_svg(figure)
-    figure.set_layout_engine("none")  # the layout is found; finding it again would take half of the time
-    return Picture(key=key, table=table, caption=caption, alt=alt, svg=svg, png=to_png(figure))

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harness.analysis.findings import HELPS, HURTS
@@ -61,10 +62,12 @@ def new_figure(height_in: float) -> Figure:
     return figure
 
 
-def right_labels(ax: Axes, positions: list[float], labels: list[str]) -> Axes:
-    """Texts at the right edge, one per height; the layout keeps room for them."""
+def right_labels(
+    ax: Axes, positions: list[float], labels: list[str], limits: tuple[float, float] | None = None
+) -> Axes:
+    """Texts at the right edge, one per height (by default in data units); the layout keeps room for them."""
     twin = ax.twinx()
-    twin.set_ylim(ax.get_ylim())
+    twin.set_ylim(limits or ax.get_ylim())
     twin.set_yticks(positions, labels)
     twin.tick_params(axis="y", length=0)
     twin.spines[:].set_visible(False)
@@ -76,15 +79,29 @@ def verdict_colour(verdict: str) -> str:
     return {HELPS: BLUE, HURTS: VERMILLION}.get(verdict, GREY)
 
 
+def settle(figure: Figure) -> None:
+    """Find the layout once, so that no format has to find it again."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine("none")
+
+
+# Both by the canvas's own method: `savefig` draws every figure twice, the first time for the layout alone.
+
+
 def to_svg(figure: Figure) -> bytes:
-    """The figure as SVG, without a date."""
+    """A settled figure as SVG, without a date."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
+    dpi = figure.get_dpi()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=_NO_METADATA)
+    figure.set_dpi(dpi)
     return buffer.getvalue()
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as PNG, without the name of the program that wrote it."""
+    """A settled figure as PNG, without the name of the program that wrote it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    figure.set_dpi(PNG_DPI)
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()

@@ -10,7 +10,17 @@ from harness.reporting.cells import NUMBER, SPREAD, TEXT, Cell, Column, Row, Tab
 from harness.reporting.document import Paragraph, Section
 from harness.reporting.inputs import ReportInput
 from harness.reporting.names import mark, short_name
-from harness.reporting.numbers import DASH, MINUS, Digits, count, digits_for, interval, number, signed
+from harness.reporting.numbers import (
+    DASH,
+    MINUS,
+    Digits,
+    count,
+    digits_for,
+    interval,
+    missing,
+    number,
+    signed,
+)
 
 ANSWER_GLYPHS = {YES: "✓", NO: "✗", NOT_SETTLED: "?"}
 _TONES = {YES: HELPS, NO: HURTS}
@@ -108,7 +118,7 @@ def _compared(claim: ClaimFinding) -> str:
 def difference_cell(claim: ClaimFinding) -> Cell:
     """The estimate with its interval in the measure's own unit; steps as "2.1 times fewer"."""
     if claim.estimate is None:
-        return Cell(DASH)
+        return Cell(DASH, "(no value)")
     if claim.claim.measure == STEPS:
         return _factor_cell(claim.estimate, claim.low, claim.high)
     digits = _digits(claim)
@@ -152,7 +162,7 @@ def _answer(claim: ClaimFinding) -> Cell:
 
 def _paper(claim: ClaimFinding) -> str:
     if claim.paper is None:
-        return DASH
+        return missing("no values")
     if claim.claim.measure == STEPS:
         return _factor_cell(claim.paper, None, None).text + mark(claim.paper_status)
     return signed(claim.paper) + " pp" * claim.claim.measure.startswith("top") + mark(claim.paper_status)

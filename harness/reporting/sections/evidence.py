@@ -19,9 +19,7 @@ def _columns(settings: Settings) -> tuple[Column, ...]:
         Column(title=f"Effect{unit}: Holm-adjusted interval", kind=SPREAD),
         Column(title="p (Holm)", kind=NUMBER),
         Column(title="df", kind=NUMBER),
-        Column(title="95 % CI, new test images too", kind=SPREAD),
         Column(title=f"Detectable effect{unit}", kind=NUMBER),
-        Column(title="P(one run is better)", kind=NUMBER),
     )
 
 
@@ -33,10 +31,8 @@ def evidence(report: ReportInput) -> Section | None:
     if not tables:
         return None
     intro = (
-        "Verdicts use the Holm-adjusted intervals. “New test images too” widens the interval to other "
-        "test images of the same kind. “Detectable effect” is the smallest true effect that this n would "
-        "find with probability 0.8. “P(one run is better)” is the chance that a single run of the row beats "
-        "a single run of the row it is compared with."
+        "Verdicts use the Holm-adjusted intervals. “Detectable effect” is the smallest true effect that this "
+        "n would find with probability 0.8."
     )
     return Section("Evidence for each verdict", (Paragraph(intro), *tables))
 
@@ -58,7 +54,7 @@ def _table(table: TableFinding, settings: Settings) -> Table:
                      f"{number(table.seed_correlation)}.")  # fmt: skip
     guarded = [cell.row for cell, effect in cells if effect.flagged]
     if guarded:
-        noise.append(f"Own variance instead of the pooled one (variance guard): {', '.join(guarded)}.")
+        noise.append(f"Mostly own variance instead of the pooled one (variance guard): {', '.join(guarded)}.")
     return Table(
         key=f"{table.key}_evidence",
         caption=f"{table_name(table)}: the numbers behind the verdicts.",
@@ -76,8 +72,7 @@ def _row(cell: CellFinding, effect: Effect, settings: Settings) -> tuple[Cell, .
         interval(effect.adjusted_low, effect.adjusted_high, digits),
         "" if effect.p_holm is None else probability(effect.p_holm),
         "" if effect.df is None else number(effect.df, 1),
-        interval(effect.new_images_low, effect.new_images_high, digits),
         "" if effect.detectable is None else number(effect.detectable, digits),
-        "" if effect.prob_better is None else number(effect.prob_better),
     )
-    return tuple(Cell(text or DASH) for text in texts)
+    why = "(same run)" if effect.estimate == 0.0 and effect.p is None else "(no spread known)"
+    return tuple(Cell(text) if text else Cell(DASH, why) for text in texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.analysis.calibration import badge
 from harness.analysis.findings import (
     GLYPHS,
     HELPS,
@@ -15,6 +16,8 @@ from harness.analysis.units import metric_name, size_text
 from harness.reporting.document import Definitions, Paragraph, Section
 from harness.reporting.inputs import ReportInput
 from harness.reporting.numbers import MOST_DIGITS, count, number
+from harness.reporting.sections.amendments import declared_text
+from harness.reporting.sections.checklist import checklist
 from harness.reporting.sections.observers import observer_blocks
 
 _READ_OUTS = {
@@ -31,19 +34,42 @@ def method(report: ReportInput) -> Section:
     read = " and ".join(_READ_OUTS.get(name, name.replace("_", " ")) for name in read_outs)
     text = (
         f"Metric: {metric_name(settings.metric)}{' accuracy' * settings.in_percent} on the test set, read "
-        f"{read}, as declared before the first run. Every recipe is trained with the same "
-        f"{count(len(report.findings.seeds), 'seed')}. {_noise(report)} "
+        f"{read}, as the study file says. {_seeds(report)} {_noise(report)} "
         "Each effect is a difference of two recipe means from a randomised-block fit over the rows "
         "of its column (the seed is the block; a column of two rows is fitted with its table). A recipe "
-        "whose residuals are much noisier than the others' keeps its own "
-        "variance (variance guard). Intervals are t intervals over re-training; the degrees of freedom "
-        "follow Welch and Satterthwaite. Verdicts hold at a family-wise error rate of "
+        "whose residuals are noisier than the others' gets a share of its own variance, up to all of it, in "
+        "place of the pooled one (variance guard). Intervals are t intervals over re-training; the degrees "
+        "of freedom follow Welch and Satterthwaite. Verdicts hold at a family-wise error rate of "
         f"{settings.alpha:g} per table (Holm). Diverged runs are outcomes: they are counted beside n, and a "
         f"verdict that changes when they are counted as {worst} is marked fragile. “±” is always the "
         "standard deviation (sd) over seeds."
     )
-    blocks = (Paragraph(text), Definitions(_words(settings)), *observer_blocks(report.plan))
+    blocks = (
+        Paragraph(declared_text(report)),
+        Paragraph(text),
+        Definitions(_words(settings)),
+        *observer_blocks(report.plan),
+        *_self_test(report),
+        *checklist(report),
+    )
     return Section("Method", blocks)
+
+
+def _self_test(report: ReportInput) -> tuple[Paragraph, ...]:
+    """What `harness calibrate` measured on this machine; nothing where it was not run."""
+    return () if report.calibration is None else (Paragraph(f"{badge(report.calibration)}."),)
+
+
+def _seeds(report: ReportInput) -> str:
+    """How many per recipe, and when it was decided."""
+    plan = report.plan
+    if not plan.is_adaptive:
+        return f"Every recipe is trained with the same {count(len(report.findings.seeds), 'seed')}."
+    looks = ", ".join(str(seeds) for seeds in plan.looks)
+    return (
+        f"Seeds are adaptive: results were looked at after {looks} seeds per recipe at most, and a recipe "
+        "got more only while a comparison that needs it was open; the recipes share their first seeds."
+    )
 
 
 def _noise(report: ReportInput) -> str:

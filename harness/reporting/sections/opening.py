@@ -17,7 +17,7 @@ from harness.analysis.findings import (
 )
 from harness.reporting.document import Block, Bullets, Claim, Claims, Paragraph, Section
 from harness.reporting.inputs import ReportInput
-from harness.reporting.names import as_sentences, flatten, ordered, table_name
+from harness.reporting.names import as_sentences, flatten, ordered, seeds_planned, table_name
 from harness.reporting.numbers import MINUS, count, duration, is_number
 from harness.reporting.places import places
 from harness.reporting.sections.claims import claims_tally
@@ -69,7 +69,7 @@ def _runs(report: ReportInput) -> list[str]:
     trainings = [run for run in plan.runs if not plan.arms[run.arm_id].observes]
     own = sum(run.seed in plan.seeds for run in trainings)
     evaluations = len(plan.runs) - len(trainings)
-    parts = [f"{count(own, 'run')} ({count(len(report.findings.seeds), 'seed')} each)"]
+    parts = [f"{count(own, 'run')} ({seeds_planned(plan)} each)"]
     if own < len(trainings):
         parts.append(f"{count(len(trainings) - own, 'further training')} for ensembles")
     if evaluations:
@@ -113,12 +113,24 @@ def _tally(tables: tuple[TableFinding, ...]) -> str:
     counts = ", ".join(f"{words[word]} {GLYPHS[word]} {word}" for word in order if words[word])
     if not counts:
         return "Nothing is compared yet: no row has an effect."
-    return f"Verdicts on {count(sum(words.values()), 'comparison')}: {counts}."
+    effects = [cell.effect for table in tables for cell in table.cells if cell.effect]
+    late = sum(effect.exploratory for effect in effects)
+    tail = f" {late} of them exploratory: not declared before results were there." if late else ""
+    return f"Verdicts on {count(sum(words.values()), 'comparison')}: {counts}.{tail}"
 
 
 def _claim(cell: CellFinding) -> Claim:
-    sentence = _NEGATIVE.sub(MINUS, cell.sentence)
+    sentence = with_minus(cell.sentence)
     if cell.effect is None:
         return Claim("·", sentence, "")
     glyph, word = GLYPHS.get(cell.effect.verdict, ""), cell.effect.verdict
     return Claim(glyph if word in sentence else f"{glyph} {word}", sentence, word)
+
+
+def with_minus(text: str) -> str:
+    """A sentence of the analysis with true minus signs.
+
+    >>> with_minus("x-y: -0.31 pp [-0.5, 0.1]")
+    'x-y: −0.31 pp [−0.5, 0.1]'
+    """
+    return _NEGATIVE.sub(MINUS, text)

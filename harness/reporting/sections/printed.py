@@ -48,7 +48,7 @@ def extras_column(cells: list[CellFinding]) -> Column | None:
 def extras_cell(cell: CellFinding) -> Cell:
     """For example "4.2 G multiply-adds, 25.6 M parameters"."""
     texts = [_extra(name, value) for name, value in _extras(cell).items()]
-    return Cell(", ".join(texts) or DASH)
+    return Cell(", ".join(texts)) if texts else Cell(DASH, "(nothing)")
 
 
 def paper_column_kind(cells: list[CellFinding], settings: Settings) -> str:

@@ -8,7 +8,7 @@ from harness.reporting.cells import NUMBER, TEXT, plain_table
 from harness.reporting.document import Paragraph, Section
 from harness.reporting.inputs import ReportInput
 from harness.reporting.names import cell_name, short_name
-from harness.reporting.numbers import DASH, count, duration, is_number
+from harness.reporting.numbers import count, duration, is_number, missing
 
 
 def settling(report: ReportInput) -> Section:
@@ -90,13 +90,13 @@ def _add_needs(report: ReportInput, arm_id: str, each: int, runs: dict[str, int]
 def _cost(seeds: int | None, runs: dict[str, int], times: dict[str, float]) -> list[str]:
     """Seeds, runs and time of one row, or dashes where the number of seeds is not known."""
     if not seeds:
-        return [DASH, DASH, DASH]
+        return [missing("not known")] * 3
     return [f"about {seeds}", str(sum(runs.values())), _time(runs, times)]
 
 
 def _time(seeds: dict[str, int], times: dict[str, float]) -> str:
     if any(arm not in times for arm in seeds):
-        return f"{DASH} (not measured)"
+        return missing("not measured")
     return duration(sum(n * times[arm] for arm, n in seeds.items()))
 
 

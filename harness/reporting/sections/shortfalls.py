@@ -8,7 +8,7 @@ from harness.reporting.cells import NUMBER, TEXT, Table, plain_table
 from harness.reporting.document import Block, Bullets, Paragraph, Section
 from harness.reporting.inputs import ReportInput
 from harness.reporting.names import as_sentences, run_name
-from harness.reporting.numbers import DASH, count
+from harness.reporting.numbers import count, missing
 from harness.study.records import FINISHED
 
 NOT_RUN = "not run"
@@ -48,7 +48,7 @@ def _unfinished(report: ReportInput) -> Table | None:
             run_name(report.plan, run),
             str(run.seed),
             status_of[run.run_id],
-            attempts.get(run.run_id, DASH),
+            attempts.get(run.run_id, missing("none")),
             _first_line(errors.get(run.run_id, "")),
         ]
         for run in report.plan.runs
@@ -70,4 +70,4 @@ def _column(report: ReportInput, name: str) -> dict[str, str]:
 
 def _first_line(error: str) -> str:
     lines = error.strip().splitlines()
-    return textwrap.shorten(lines[0], ERROR_CHARS, placeholder=" ...") if lines else DASH
+    return textwrap.shorten(lines[0], ERROR_CHARS, placeholder=" ...") if lines else missing("none recorded")

@@ -7,7 +7,7 @@ from harness.reporting.cells import NUMBER, SPREAD, Cell, Column, Row, Table
 from harness.reporting.document import Block, FigureBlock, Paragraph, Section
 from harness.reporting.inputs import ReportInput
 from harness.reporting.names import MEMORY_NOTE, mark, short_name
-from harness.reporting.numbers import DASH, number
+from harness.reporting.numbers import DASH, missing, number
 
 TITLE = "Steps to the target accuracy"
 
@@ -83,19 +83,19 @@ def _batches(speed: SpeedFinding, report: ReportInput) -> dict[str, int]:
 def _cells(row: SpeedRow, batches: dict[str, int]) -> tuple[Cell, ...]:
     batch = batches.get(row.arm_id or "")
     name = Cell(row.row, f"{batch} images per step" if batch else "")
-    paper = Cell(f"{row.paper.value:g}{mark(row.paper.status)}" if row.paper else DASH)
-    paper_factor = Cell(DASH if row.paper_factor is None else _factor(row.paper_factor))
+    paper = Cell(f"{row.paper.value:g}{mark(row.paper.status)}" if row.paper else missing("none"))
+    paper_factor = Cell(missing("none") if row.paper_factor is None else _factor(row.paper_factor))
     if not row.trained:
         what = "(quoted)" if row.arm_id is None else "(trains nothing)"
-        return name, Cell(DASH, what), Cell(DASH), Cell(DASH), paper, paper_factor
+        return name, *(Cell(DASH, what) for _ in range(3)), paper, paper_factor
     reached = sum(step is not None for step in row.steps.values())
     left_out = [f"{row.diverged} diverged"] * bool(row.diverged)
     left_out += [f"{row.missing} missing"] * bool(row.missing)
     return (
         name,
         Cell(f"{reached} of {len(row.steps)}", ", ".join(left_out)),
-        Cell(DASH if row.median is None else f"{row.median:,.0f}", _range(row)),
-        Cell(DASH if row.factor is None else _factor(row.factor)),
+        Cell(missing("no median") if row.median is None else f"{row.median:,.0f}", _range(row)),
+        Cell(missing("no median") if row.factor is None else _factor(row.factor)),
         paper,
         paper_factor,
     )
