@@ -47,8 +47,9 @@ def seeds_planned(plan: Plan) -> str:
 
 
 def table_name(table: TableFinding) -> str:
-    """The table's short name and its title."""
-    return f"{short_name(table.key)}: {table.title}"
+    """The table's short name and its title, as a heading."""
+    name = short_name(table.key)
+    return f"{name[:1].upper()}{name[1:]}: {table.title}"
 
 
 def cell_name(cell: CellFinding) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from harness.reporting.figures.budget import budget_sketches
 from harness.reporting.figures.flips import flip_sketches
@@ -14,20 +16,23 @@ from harness.reporting.figures.trace import trace_sketches
 from harness.reporting.inputs import ReportInput
 
 
-def further_pictures(report: ReportInput) -> list[Picture]:
-    """In the order of the appendix."""
+def further_parts(report: ReportInput) -> list[Callable[[], list[Picture]]]:
+    """What draws them, kind by kind, in the order of the appendix."""
     findings = report.findings
     curves = report.curves[report.curves["seed"].isin(report.plan.seeds)]
-    resolvable = resolvable_sketch(findings)
-    sketches = [
-        *budget_sketches(report),
-        *([resolvable] if resolvable else []),
-        *trace_sketches(findings),
-        *seed_sketches(findings),
-        *gain_sketches(findings, curves),
-        *flip_sketches(findings),
-    ]
-    return [_finished(sketch) for sketch in sketches]
+    kinds = (
+        lambda: budget_sketches(report),
+        lambda: filter(None, [resolvable_sketch(findings)]),
+        lambda: trace_sketches(findings),
+        lambda: seed_sketches(findings),
+        lambda: gain_sketches(findings, curves),
+        lambda: flip_sketches(findings),
+    )
+    return [partial(_drawn, kind) for kind in kinds]
+
+
+def _drawn(sketches: Callable[[], Iterable[Sketch]]) -> list[Picture]:
+    return [_finished(sketch) for sketch in sketches()]
 
 
 def _finished(sketch: Sketch) -> Picture:

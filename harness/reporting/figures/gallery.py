@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from harness.analysis.findings import TableFinding
 from harness.reporting.figures.credit import credit_pictures
 from harness.reporting.figures.curves import (
@@ -13,7 +15,7 @@ from harness.reporting.figures.curves import (
     steps_caption,
 )
 from harness.reporting.figures.forest import draw_forest, forest_alt, forest_caption, lines_of, pages_of
-from harness.reporting.figures.further import further_pictures
+from harness.reporting.figures.further import further_parts
 from harness.reporting.figures.matrix import draw_matrix, matrix_alt, matrix_caption, matrix_pages
 from harness.reporting.figures.paper import (
     MOST_VALUES,
@@ -27,6 +29,7 @@ from harness.reporting.figures.paper import (
 )
 from harness.reporting.figures.picture import Picture as Picture
 from harness.reporting.figures.picture import finish as _picture
+from harness.reporting.figures.side_by_side import draw_side_by_side
 from harness.reporting.figures.style import house_style
 from harness.reporting.inputs import ReportInput
 
@@ -34,8 +37,8 @@ from harness.reporting.inputs import ReportInput
 def draw_all(report: ReportInput) -> list[Picture]:
     """Every figure, in the order of the report."""
     with house_style():
-        pictures = [p for table in report.findings.tables for p in _of_table(report, table)]
-        return [*pictures, *_of_study(report), *further_pictures(report)]
+        tables = [partial(_of_table, report, table) for table in report.findings.tables]
+        return draw_side_by_side([*tables, partial(_of_study, report), *further_parts(report)])
 
 
 def draw_table(report: ReportInput, table: TableFinding) -> list[Picture]:
