@@ -53,8 +53,8 @@ def main() -> None:
     table.save(options.out)
     if statistics.median(ratios) < 1:
         print(
-            "\nTwo processes were slower than one: with steps of milliseconds, the messages of a step (one per"
-            "\nbatch norm and direction) take longer than the second core saves."
+            "\nTwo processes were slower than one: with steps of milliseconds, the messages of each (one for"
+            "\neach batch norm and direction) take longer than the second core saves."
         )
 
 

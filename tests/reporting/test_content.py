@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from harness.analysis.course import SETTLING
 from harness.analysis.findings import HELPS, UNDECIDED
 from harness.reporting.cells import Table
 from harness.reporting.markdown import to_markdown
 from harness.reporting.outline import outline
+from harness.reporting.sections import opening
 from harness.reporting.sections.results import main_table
 from harness.reporting.sections.settling import more_seeds, settling
 from harness.reporting.sections.shortfalls import shortfalls
@@ -60,6 +62,19 @@ def test_the_answer_has_one_marked_sentence_per_row_before_any_table(report):
     helps = sum(cell.effect is not None and cell.effect.verdict == HELPS for cell in cells)
     assert sum(line.startswith("- ▲") for line in lines) == helps
     assert f"{helps} ▲ helps" in answer
+
+
+def test_the_answer_to_a_study_with_many_rows_has_a_sentence_per_settled_row(report, monkeypatch):
+    cells = [cell for table in report.findings.tables for cell in table.cells]
+    settled = [c for c in cells if c.effect and c.effect.p is not None and c.effect.verdict in SETTLING]
+    assert 0 < len(settled) < len(cells)
+    monkeypatch.setattr(opening, "MOST_SENTENCES", len(settled))
+    answer = markdown(report).split("## Table 2")[0]
+    lines = [line for line in answer.splitlines() if re.match(r"- [·▲▼≈?—] ", line)]
+    assert len(lines) == len(settled)
+    assert all(any(opening.with_minus(cell.sentence) in line for line in lines) for cell in settled)
+    monkeypatch.setattr(opening, "MOST_SENTENCES", len(settled) - 1)
+    assert not re.search(r"^- [·▲▼≈?—] ", markdown(report).split("## Table 2")[0], re.MULTILINE)
 
 
 def test_a_claim_shows_the_verdict_word_even_if_the_sentence_lacks_it(report):

@@ -83,7 +83,8 @@ def data_names(report: ReportInput) -> list[str]:
 
 
 def answer(report: ReportInput) -> Section:
-    """The counts of verdicts, one sentence per row (for many rows: counts), and what had been expected."""
+    """The counts of verdicts, one sentence per row (of many rows: per settled one, and counts per table), and
+    what had been expected."""
     blocks: list[Block] = [Paragraph(_tally(report.findings.tables))]
     if said := claims_tally(report):
         blocks.append(Paragraph(said))
@@ -91,10 +92,27 @@ def answer(report: ReportInput) -> Section:
     if has_sentences(report):
         blocks += [sentences(table, table_name(table)) for table in tables]
     else:
-        blocks.append(Bullets(tuple(f"{table_name(table)}. {_tally((table,))}" for table in tables)))
+        blocks += _settled(tables)
+        blocks += [
+            Paragraph("Table by table; each has all its rows in words:"),
+            Bullets(tuple(f"{table_name(table)}. {_tally((table,))}" for table in tables)),
+        ]
     if expected := as_sentences(report.plan.header.get("expect")):
         blocks += [Paragraph("Expected before the first run:"), Bullets(expected)]
     return Section("Answer", tuple(blocks))
+
+
+def _settled(tables: tuple[TableFinding, ...]) -> list[Block]:
+    """The rows that help, hurt or make no difference, where they are not too many to be read."""
+    found = [(table, tuple(cell for cell in ordered(table) if _is_settled(cell))) for table in tables]
+    if sum(len(cells) for _, cells in found) > MOST_SENTENCES:
+        return []
+    return [Claims(table_name(table), tuple(map(_claim, cells))) for table, cells in found if cells]
+
+
+def _is_settled(cell: CellFinding) -> bool:
+    effect = cell.effect
+    return effect is not None and effect.p is not None and effect.verdict in (HELPS, HURTS, NO_DIFFERENCE)
 
 
 def has_sentences(report: ReportInput) -> bool:
