@@ -14,7 +14,7 @@ from harness.cli import USAGE_ERROR, main
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 MISTAKES = {
-    "seeds: {start: 3}": "seed: {start: 3}",
+    "seeds: 3": "seed: {start: 3}",
     "epochs: 30": "epochs: -30",
     "[label_smoothing, mixup]": "[{label_smoothing: {epsilon: 0.1}}, mixup]",
 }

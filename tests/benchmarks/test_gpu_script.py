@@ -106,7 +106,7 @@ def test_the_study_takes_its_arms_from_the_plan_file_and_says_what_part_was_run(
     tiny: SimpleNamespace,
 ) -> None:
     wall, rate = tiny.sections["study"]
-    assert "3 of 37 arms, 1 of 3 seeds, epochs x" in wall["note"]
+    assert "3 of 44 arms, 1 of 3 seeds, epochs x" in wall["note"]
     assert "from gpu_plan.json" in wall["note"]
     assert "3 finished" in wall["note"]
     assert rate["value"] == pytest.approx(60 * 3 / wall["value"])
@@ -169,7 +169,7 @@ def test_shortened_arms_keep_their_number_their_teachers_and_their_proportions()
     arms, ids = study_plan.rewrite(plan.arms, lambda recipe: study_plan.in_time(recipe, 0.1))
     assert len(arms) == len(plan.arms)
     students = [arm_id for arm_id, arm in plan.arms.items() if arm.teacher]
-    assert len(students) == 6  # two on each of three networks
+    assert len(students) == 10  # two on each of three networks, and four for the credit of distillation
     for arm_id, arm in plan.arms.items():
         new = arms[ids[arm_id]]
         assert new.teacher == (ids[arm.teacher] if arm.teacher else None)

@@ -85,8 +85,8 @@ def texts_in_view(figure):
 def test_the_section_stands_after_its_table_and_says_every_credit(rendered):
     text = (rendered / "report.md").read_text()
     at = text.index("## Credit: how the total splits")
-    assert text.index("## ends: Table ends") < at < text.index("## pile: Table pile")
-    section = text[at : text.index("## pile")]
+    assert text.index("## Ends: Table ends") < at < text.index("## Pile: Table pile")
+    section = text[at : text.index("## Pile")]
     for trick in ("cosine", "mixup", "label_smoothing", "zero_gamma"):
         assert section.count(f"| {trick} |") == 1
         assert f"- ▲ {trick} " in section or f"- ≈ {trick} " in section or f"- ▼ {trick} " in section

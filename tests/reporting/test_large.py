@@ -339,7 +339,7 @@ def test_a_plugins_metric_is_written_without_percent_and_all_metrics_are_listed(
     assert "top-1, %" in [each.title for each in values.columns]
     assert re.fullmatch(r"0\.\d{3,4} ± 0\.\d+ \[0\.\d+, 0\.\d+\]", column(values, "macro f1")[0])
     said = to_markdown(outline(made, []))
-    results = said.split("## t: ")[1].split("## Provenance")[0]
+    results = said.split("## T: ")[1].split("## Provenance")[0]
     assert " pp" not in results.replace("+", "")
     assert "the worst value of the table" in results
     runs = json.loads(to_json(made))["runs"]
