@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q --root-user-action=ignore -c constraints.txt
 export OMP_NUM_THREADS := 1
+# The tests start hundreds of interpreters, which must not each compile the sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slurm chaos check fmt smoke report docs fidelity bench bench-gpu clean
 
@@ -27,11 +29,11 @@ fuzz: .venv/dev  ## 10,000 damaged studies and 300 damaged sets of records: none
 test-servers: .venv/dev  ## the mirror on a real PostgreSQL (apt-get install postgresql) and real MLflow servers; 2 minutes
 	$(BIN)/python -m pytest -ra tests/tracking/test_servers.py
 
-check: .venv/dev  ## format, lint, types, house rules, generated docs
+check: .venv/dev  ## format, lint, types, house rules, the same tests on every machine, generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_house.py tests/test_docs.py
+	$(BIN)/python -m pytest tests/test_house.py tests/test_docs.py tests/test_collection.py
 	$(BIN)/python scripts/make_docs.py --check
 
 fmt: .venv/dev  ## format and fix what can be fixed

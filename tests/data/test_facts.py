@@ -81,19 +81,24 @@ def test_mnist_is_read_plain_and_gzipped(tmp_path: Path, suffix: str) -> None:
     assert (data.classes, data.train.images.channels) == (10, 1)
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (gzip.compress(bytes(100))[:20], "is not a whole gzip file"),
-        (b"plain text", "is not a whole gzip file"),
-        (gzip.compress(b"\x00\x00\x08"), "is not an IDX file"),
-        (gzip.compress(b"\x00\x00\x08\x03" + bytes(5)), "is not an IDX file"),
-        (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x09" + bytes(5)), "is cut off: 5 bytes"),
-    ],
-)
-def test_damaged_idx_files_are_refused_in_words(tmp_path: Path, content: bytes, words: str) -> None:
+IDX_LABELS = b"\x00\x00\x08\x01"
+DAMAGED_IDX = {
+    "cut gzip": (lambda: gzip.compress(bytes(100))[:20], "is not a whole gzip file"),
+    "no gzip": (lambda: b"plain text", "is not a whole gzip file"),
+    "three bytes": (lambda: gzip.compress(IDX_LABELS[:3]), "is not an IDX file"),
+    "images, short header": (lambda: gzip.compress(b"\x00\x00\x08\x03" + bytes(5)), "is not an IDX file"),
+    "five of nine labels": (
+        lambda: gzip.compress(IDX_LABELS + b"\x00\x00\x00\x09" + bytes(5)),
+        "is cut off: 5 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_IDX)
+def test_damaged_idx_files_are_refused_in_words(tmp_path: Path, damage: str) -> None:
+    content, words = DAMAGED_IDX[damage]
     path = tmp_path / "train-labels-idx1-ubyte.gz"
-    path.write_bytes(content)
+    path.write_bytes(content())
     with pytest.raises(ValueError, match=words):
         idx.read_idx(path)
 
