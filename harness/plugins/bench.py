@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, one_hot
 
+from harness.models.half import EmulatedHalf
 from harness.study.spec import DataSpec, ModelSpec, Recipe
 from harness.tricks.base import Batch, Context, Loss, State, Trick
 
@@ -139,7 +140,7 @@ class Training:
         for place, trick in enumerate(self.tricks):
             rng = torch.Generator().manual_seed(100 * self.steps + place)
             data = trick.edit_batch(data, rng, self.context)
-        with torch.autocast("cpu", dtype=self.dtype) if self.dtype else nullcontext():
+        with EmulatedHalf(self.dtype) if self.dtype else nullcontext():
             output = self.model(data.images)
         loss = self.loss(output, data)
         if not torch.isfinite(loss):

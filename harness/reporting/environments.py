@@ -98,4 +98,7 @@ def _determinism(env: Environment) -> str:
         return "not recorded"
     kind = "exact: repeatable algorithms only" if env["exact"] else "fast: algorithms chosen by speed"
     tf32 = "TF32 on" if env.get("tf32") else "TF32 off"
-    return f"{kind}, {tf32}, {'compiled' if env.get('compile') else 'not compiled'}"
+    half = {"emulated": ", half precision (where a recipe has it) emulated in FP32"}.get(
+        str(env.get("half_precision")), ""
+    )
+    return f"{kind}, {tf32}, {'compiled' if env.get('compile') else 'not compiled'}{half}"

@@ -66,6 +66,7 @@ def describe(machine: Machine) -> dict[str, Any]:
         "device_memory_gb": _device_memory_gb(machine.device),
         "exact": machine.exact,
         "compile": machine.compile,
+        "half_precision": "emulated" if machine.device == "cpu" else "native",
         **_flags(),
         **source_version(),
     }

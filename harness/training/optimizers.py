@@ -71,10 +71,26 @@ def make_optimizer(recipe: Recipe, groups: Sequence[ParameterGroup]) -> Optimize
             raise ValueError(unknown(f"argument of optimizer {recipe.optimizer}", name, valid))
     options = {**entry.defaults, **recipe.optimizer_args}
     if entry.fused:
-        options.setdefault("fused", True)
+        # A first momentum of zeros, see below, equals the gradient only where nothing of it is damped.
+        options.setdefault("fused", not options.get("dampening"))
     plain = [{**group, "params": [value for _, value in group["params"]]} for group in groups]
     make: Any = entry.make
-    return make(plain, lr=recipe.lr, **options)
+    optimizer: Optimizer = make(plain, lr=recipe.lr, **options)
+    if options.get("fused") and options.get("momentum"):
+        _start_momentum(optimizer)
+    return optimizer
+
+
+def _start_momentum(optimizer: Optimizer) -> None:
+    """Zeros for the momentum of fused SGD, before the first step.
+
+    Its kernel makes the momentum with uninitialised memory and, where FP16 overflowed, returns before it
+    writes it: the second step would take that memory for gradients (torch 2.13). From zeros the first step
+    is the same, m * 0 + g.
+    """
+    for group in optimizer.param_groups:
+        for value in group["params"]:
+            optimizer.state[value]["momentum_buffer"] = torch.zeros_like(value)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:

@@ -1,4 +1,7 @@
-"""Numeric formats of a training step: fp32, bf16 (autocast) and fp16 (autocast and loss scaling)."""
+"""Numeric formats of a training step: fp32, bf16 (autocast) and fp16 (autocast and loss scaling).
+
+On a CPU, bf16 and fp16 are emulated (`harness.models.half`), so that they mean the same on every machine.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from harness.models.half import EmulatedHalf
 from harness.study.problems import unknown
 from harness.training.clipping import Clip
 
@@ -37,6 +41,8 @@ class Precision:
         """The context in which the network is called, in training and in evaluation."""
         if self._dtype is None:
             return nullcontext()
+        if self._device_type == "cpu":
+            return EmulatedHalf(self._dtype)
         return torch.autocast(self._device_type, dtype=self._dtype)
 
     def backward_and_step(self, loss: Tensor, optimizer: Optimizer, clip: Clip | None = None) -> None:

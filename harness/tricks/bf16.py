@@ -6,7 +6,7 @@ Equation: none: bfloat16 has the exponent range of FP32, so that gradients need 
 Acts on: recipe (precision)
 Defaults: no options
 Differs: not a trick of he2019bag, whose rows are FP16. It has 8 significant bits where FP16 has 11, so its
-    effect is reported under its own name.
+    effect is reported under its own name. On a CPU it is emulated, as FP16 is.
 """
 
 from __future__ import annotations

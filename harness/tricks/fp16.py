@@ -7,7 +7,8 @@ Acts on: recipe (precision)
 Defaults: no options
 Differs: torch.autocast decides per operator what runs in FP16 and keeps FP32 weights as the masters, where
     the paper holds an FP16 copy of all parameters; the scale S is dynamic (torch.amp.GradScaler), where
-    he2019bag multiplies the loss by a constant (memory).
+    he2019bag multiplies the loss by a constant (memory). On a CPU every half value is an FP32 one rounded to
+    FP16 (harness/models/half.py), so that the row means the same on any machine.
 """
 
 from __future__ import annotations

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from harness.models.half import is_half
 from harness.training.feed import count_steps_per_epoch
 from harness.training.losses import soft_cross_entropy
 from harness.training.optimizers import OPTIMIZERS, make_optimizer, parameter_groups, set_lr
@@ -123,14 +125,14 @@ def test_a_recipe_that_cannot_be_trained_is_refused(
         train(tiny_spec(**changes), tmp_path)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("fp32", "float32"), ("fp16", "float16"), ("bf16", "bfloat16")])
-def test_a_precision_computes_in_its_format_and_keeps_fp32_weights(name: str, dtype: str) -> None:
+@pytest.mark.parametrize(("name", "is_rounded"), [("fp32", False), ("fp16", True), ("bf16", True)])
+def test_a_precision_computes_in_its_format_and_keeps_fp32_weights(name: str, is_rounded: bool) -> None:
     model, precision = nn.Linear(4, 2), Precision(name, CPU)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.8)
     before = model.weight.detach().clone()
     with precision.forward():
         output = model(torch.ones(3, 4))
-    assert str(output.dtype) == f"torch.{dtype}"
+    assert is_half(output) == is_rounded
     precision.backward_and_step(output.float().sum() / 8, optimizer)
     assert model.weight.dtype == torch.float32
     assert torch.allclose(model.weight, before - 0.3, atol=1e-3)  # the scale of the loss is taken out again
@@ -144,6 +146,36 @@ def test_fp16_leaves_out_a_step_whose_gradients_overflowed() -> None:
     precision.backward_and_step(model(torch.full((3, 4), float("inf"))).sum(), optimizer)
     assert torch.equal(model.weight, before)
     assert precision.state_dict()["scale"] == 2**15  # halved from 2^16
+
+
+FIRST_STEPS = [1e5, 1.0, 1.0, 1e5, 1.0]  # what the images are multiplied by; at 1e5 FP16 overflows
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"dampening": 0.5, "nesterov": False}, {"momentum": 0.0, "nesterov": False}]
+)
+def test_an_overflow_leaves_fused_and_plain_sgd_alike_also_at_the_first_step(changes: dict[str, Any]) -> None:
+    """torch's fused SGD makes its momentum of whatever memory held when the first step is left out."""
+    after = {}
+    for fused in (None, False):
+        torch.manual_seed(0)
+        model, precision = nn.Linear(64, 64), Precision("fp16", CPU)
+        args = changes if fused is None else {**changes, "fused": fused}
+        groups: list[Any] = [{"params": list(model.named_parameters()), "weight_decay": 1e-4}]
+        optimizer = make_optimizer(tiny_recipe(optimizer_args=args), groups)
+        scales = []
+        for factor in FIRST_STEPS:
+            # Freed memory of the momentum's size, so that a buffer that nobody wrote holds this.
+            rubbish = [torch.full((64, 64), 1e30) for _ in range(50)]
+            del rubbish
+            with precision.forward():
+                output = model(torch.ones(8, 64) * factor)
+            precision.backward_and_step(output.float().mean(), optimizer)
+            scales.append(precision.state_dict()["scale"])
+        assert scales == [2**15, 2**15, 2**15, 2**14, 2**14]
+        after[fused] = model.weight.detach()
+    assert after[None].abs().max() < 1
+    torch.testing.assert_close(after[None], after[False], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(("images", "batch_size", "steps"), [(44, 8, 5), (8, 8, 1), (7, 8, 1), (16, 8, 2)])

@@ -2,6 +2,7 @@
 
 import torch
 
+from harness.models.half import is_half
 from harness.training.precision import Precision
 from harness.tricks.fp16 import Fp16
 from tests.tricks import tiny
@@ -29,4 +30,6 @@ def test_the_scaled_step_equals_the_unscaled_one_and_keeps_master_weights() -> N
 def test_the_network_runs_in_half_precision() -> None:
     precision = Precision(Fp16().edit_recipe(tiny.recipe()).precision, torch.device("cpu"))
     with precision.forward():
-        assert tiny.net()(tiny.batch().images).dtype == torch.float16
+        logits = tiny.net()(tiny.batch().images)
+    assert is_half(logits)
+    assert torch.equal(logits, logits.half().float())
