@@ -20,6 +20,17 @@ IMAGENET_STD: RGB = (58.393 / 255, 57.12 / 255, 57.375 / 255)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What an image file does not say of its own pixels (docs/data.md, "Pixels")."""
+
+    range: tuple[float, float] | None = None  # black and white, of one number per pixel of more than 8 bits
+    background: tuple[int, int, int] = (255, 255, 255)  # RGB under what is transparent
+
+
+PLAIN = Reading()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
     """Decoded images. images: (N, H, W, C) uint8. labels: (N,) int64."""
 
@@ -29,11 +40,16 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
-    """Image files that are decoded when they are read. labels: one class index per path."""
+    """Image files that are decoded when they are read. labels: one class index per path.
+
+    Every path lies in `root`. `left_out`: sentences about what was found there and will not be read.
+    """
 
     root: Path
     paths: tuple[Path, ...]
     labels: np.ndarray
+    reading: Reading = PLAIN
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

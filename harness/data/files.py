@@ -9,20 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
+
+from harness.data.entry import PLAIN, Reading
+from harness.data.pixels import decode, header
 
 THREADS = min(16, os.cpu_count() or 1)
 MOST_LOOKED_AT = 20_000  # files, to count the unreadable ones once one was found
 
 
 class FileImages:
-    """`Images` over RGB files of any size; a grey or palette file is converted to RGB."""
+    """`Images` over files of any size, mode and format, as `harness.data.pixels` makes them RGB."""
 
     channels = 3
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], reading: Reading = PLAIN) -> None:
         self.paths = tuple(paths)
+        self.reading = reading
         self._sizes = torch.zeros(len(self.paths), 2, dtype=torch.int64)  # zeros: not read yet
         self._threads: tuple[int, ThreadPoolExecutor] | None = None
 
@@ -37,7 +41,7 @@ class FileImages:
         return self._threads[1]
 
     def sizes(self, indices: Tensor) -> Tensor:
-        """Height and width in pixels, (B, 2) int64, from the files' headers; read once per file.
+        """Height and width in pixels as shown, (B, 2) int64, from the files' headers; read once per file.
 
         Raises:
             ValueError: a file is not an image that Pillow can read; the message names it, and says how many
@@ -69,45 +73,20 @@ class FileImages:
         return f"of the{more} {len(looked_at)} files {wrong} cannot be read"
 
     def _read_size(self, index: int) -> tuple[int, int]:
-        with open_image(self.paths[index]) as image:
-            return image.height, image.width
+        found = header(self.paths[index])
+        return found.height, found.width
 
     def _read_crop(self, index: int, box: Sequence[int], size: int) -> np.ndarray:
         top, left, height, width = box
         # Cropped first: Pillow's own `box` argument would read pixels outside the box.
-        image = decode(self.paths[index]).crop((left, top, left + width, top + height))
+        image = decode(self.paths[index], self.reading).crop((left, top, left + width, top + height))
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def open_image(path: Path) -> Image.Image:
-    """Open the file without decoding it.
-
-    Raises:
-        ValueError: it is not an image that Pillow can read.
-    """
-    try:
-        return Image.open(path)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read the image file {path}: {error}") from error
 
 
 def is_unreadable(path: Path) -> bool:
     """Whether the file's header is not that of an image."""
     try:
-        open_image(path).close()
+        header(path)
     except ValueError:
         return True
     return False
-
-
-def decode(path: Path) -> Image.Image:
-    """Decode the whole file to RGB.
-
-    Raises:
-        ValueError: it is not an image that Pillow can read, or it is cut off.
-    """
-    with open_image(path) as image:
-        try:
-            return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"cannot decode the image file {path}: {error}") from error

@@ -115,11 +115,12 @@ def _decode_squares(files: Files, side: int) -> np.ndarray:
     import numpy as np
     from PIL import Image, ImageOps
 
-    from harness.data.files import THREADS, decode
+    from harness.data.files import THREADS
+    from harness.data.pixels import decode
 
     def square(path: Path) -> np.ndarray | str:
         try:
-            image = decode(path)
+            image = decode(path, files.reading)
         except ValueError as error:
             return str(error)
         short = min(image.size)

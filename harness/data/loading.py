@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,7 @@ def subset(part: Pixels | Files, count: int | None, classes: int, what: str) -> 
         raise ValueError(f"{what}: {error}") from error
     if isinstance(part, Pixels):
         return Pixels(images=part.images[chosen], labels=part.labels[chosen])
-    return Files(
-        root=part.root, paths=tuple(part.paths[index] for index in chosen), labels=part.labels[chosen]
-    )
+    return replace(part, paths=tuple(part.paths[index] for index in chosen), labels=part.labels[chosen])
 
 
 def fingerprint(*parts: Pixels | Files) -> str:
@@ -131,5 +130,7 @@ def fingerprint(*parts: Pixels | Files) -> str:
 
 
 def _split(part: Pixels | Files) -> Split:
-    images: Images = ArrayImages(part.images) if isinstance(part, Pixels) else FileImages(part.paths)
+    images: Images = (
+        ArrayImages(part.images) if isinstance(part, Pixels) else FileImages(part.paths, part.reading)
+    )
     return Split(images=images, labels=torch.from_numpy(np.array(part.labels, np.int64)))

@@ -1,0 +1,319 @@
+"""From an image file to RGB: one rule for every mode and format that Pillow reads (docs/data.md, "Pixels").
+
+Every place that opens an image goes through `header` (its size as it is shown, nothing decoded) and `decode`.
+What has no rule is refused by name. 8-bit RGB and grey give the bytes that Pillow's `convert("RGB")` gives.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageChops, UnidentifiedImageError
+
+from harness.data.entry import PLAIN, Reading
+
+RULES = 1  # grows when `decode` gives other pixels for a file that it read before
+ORIENTATION = 0x0112  # of EXIF 2.32, Table 4: 1 as stored, 2..8 mirrored or turned
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = frozenset({5, 6, 7, 8})
+OPAQUE = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
+WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+SIXTEEN_BITS = (0.0, 65535.0)
+OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}
+GREY_BITS = {"L;2": 85, "L;4": 17}  # what one step of a 2- or 4-bit sample is in 8 bits
+
+
+class Header(NamedTuple):
+    """What a file says of itself before it is decoded. Width and height in pixels, as it is shown."""
+
+    width: int
+    height: int
+    mode: str
+    format: str
+    orientation: int
+
+    @property
+    def deep(self) -> bool:
+        """Whether a pixel is one number of more than 8 bits, so that a range decides what is white."""
+        return is_deep(self.mode)
+
+
+def is_deep(mode: str) -> bool:
+    """Pillow's I, I;16 in any byte order, and F."""
+    return mode[0] in "IF"
+
+
+def header(source: Path | bytes) -> Header:
+    """Size, mode and format of an image; decodes nothing, but for a PNG with EXIF behind its pixels.
+
+    Raises:
+        ValueError: it is not an image that Pillow can read; the message names the file.
+    """
+    with _named(source, "read"), _open(source) as image:
+        turn = _orientation(image)
+        width, height = image.size
+        if image.format == "TIFF":  # which releases of Pillow turn the size differ; the tags do not
+            width, height = int(image.tag_v2[256]), int(image.tag_v2[257])
+        if turn in SIDEWAYS:
+            width, height = height, width
+        return Header(width, height, image.mode, image.format or "?", turn)
+
+
+def decode(source: Path | bytes, reading: Reading = PLAIN) -> Image.Image:
+    """Decode the whole image to 8-bit RGB, turned as it is shown. Of several frames the first.
+
+    Raises:
+        ValueError: it is not an image that Pillow can read, it is cut off, or its numbers have no fixed
+            meaning and `reading` gives none; the message names the file.
+    """
+    with _named(source, "read"), _open(source) as image, _named(source, "decode"):
+        turn = _orientation(image) if image.format != "TIFF" else 1
+        layout = _layout(image)
+        image.load()
+        turn = _orientation(image) if image.format in ("PNG", "TIFF") else turn
+        shown = _to_rgb(image, source, layout, reading)
+        return shown.transpose(TURNS[turn]) if turn in TURNS else shown
+
+
+def samples(source: Path | bytes) -> np.ndarray:
+    """The numbers of an image with one number of more than 8 bits per pixel, (H, W), black lowest.
+
+    Raises:
+        ValueError: it cannot be read, or holds a number that is not finite; the message names the file.
+    """
+    with _named(source, "read"), _open(source) as image, _named(source, "decode"):
+        image.load()
+        return _samples(image)
+
+
+@contextmanager
+def _open(source: Path | bytes) -> Iterator[Any]:
+    """Through an open file: of a path, Pillow maps some TIFF files, and does not turn those."""
+    if isinstance(source, bytes):
+        file: Any = io.BytesIO(source)
+    elif not source.is_file():  # a named pipe would be waited for
+        raise ValueError(why_no_file(source))
+    else:
+        file = source.open("rb")
+    with file, Image.open(file) as image:
+        yield image
+
+
+def why_no_file(path: Path) -> str:
+    """Why `path` is not a file that can be read."""
+    if path.is_symlink() and not path.exists():
+        return f"it is a link to {path.readlink()}, which does not exist"
+    if path.is_dir():
+        return "it is a folder"
+    return "it is no plain file" if path.exists() else "it does not exist"
+
+
+class Named(ValueError):
+    """A sentence with the name of the file in it."""
+
+
+@contextmanager
+def _named(source: Path | bytes, doing: str) -> Iterator[None]:
+    """Whatever Pillow's many readers raise becomes one sentence with the file."""
+    try:
+        yield
+    except Named:
+        raise
+    except Exception as error:
+        what = "an image in memory" if isinstance(source, bytes) else f"the image file {source}"
+        says = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        if isinstance(error, UnidentifiedImageError):
+            says = ["it is not an image in a format that can be read"]
+        if isinstance(error, FileNotFoundError | PermissionError) and error.strerror:
+            says = [error.strerror]
+        raise Named(f"cannot {doing} {what}: {says[0]}") from error
+
+
+def _orientation(image: Any) -> int:
+    """1..8 as in EXIF; 1 where none is said, or what is said cannot be read."""
+    try:
+        if image.format != "PNG":
+            found = image.getexif().get(ORIENTATION, 1)
+        elif "exif" in image.info or not image.tile or not _has_late_notes(image.fp):
+            # Pillow's PNG reader would decode the image to look for EXIF behind it.
+            found = Image.Image.getexif(image).get(ORIENTATION, 1)
+        else:
+            image.load()
+            found = Image.Image.getexif(image).get(ORIENTATION, 1)
+    except (SyntaxError, ValueError, struct.error, KeyError, IndexError, TypeError, OSError):
+        return 1
+    return found if isinstance(found, int) and found in TURNS else 1
+
+
+def _has_late_notes(file: Any) -> bool:
+    """Whether a PNG has EXIF or text behind its pixels; leaves the file where it was."""
+    place = file.tell()
+    file.seek(8)
+    behind = False
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if behind and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+            break
+        behind = behind or kind == b"IDAT"
+        if kind == b"IEND":
+            head = b""
+            break
+        file.seek(length + 4, io.SEEK_CUR)
+    file.seek(place)
+    return len(head) == 8
+
+
+def _layout(image: Any) -> str:
+    """Pillow's name of how the pixels lie in the file, e.g. "RGB;16B"; empty where it does not say."""
+    tile = image.tile[0] if image.tile else None
+    args = tile[3] if tile is not None else ""
+    return str(args[0] if isinstance(args, tuple) and args else args or "")
+
+
+def _to_rgb(image: Any, source: Path | bytes, layout: str, reading: Reading) -> Image.Image:
+    """The loaded image as RGB, as its pixels are stored (a TIFF is turned by Pillow)."""
+    if is_deep(image.mode):
+        return _deep_to_rgb(image, reading)
+    if ";16" in layout or (image.format == "TIFF" and _bits(image.tag_v2) > 8):
+        return _wide_to_rgb(image, source, layout, reading)
+    if image.mode not in OPAQUE | WITH_ALPHA:
+        raise ValueError(f"its mode {image.mode} has no rule (docs/data.md lists those that have one)")
+    if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        # Pillow takes every CMYK JPEG for Adobe's, which are inverted. One without the mark is not.
+        image = ImageChops.invert(image)
+    key = image.info.get("transparency")
+    if image.mode in WITH_ALPHA or (image.mode == "P" and (key is not None or image.palette.mode == "RGBA")):
+        return _over(image.convert("RGBA"), reading)
+    rgb: Image.Image = _from_lab(image) if image.mode == "LAB" else image.convert("RGB")
+    if key is None:
+        return rgb
+    return _without_key(rgb, _key_colour(key, image.mode, layout), reading)
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    """Pillow's own conversion is 6 levels off: it lets LittleCMS shorten the calculation."""
+    from PIL import ImageCms
+
+    lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    exact = ImageCms.buildTransform(lab, rgb, "LAB", "RGB", flags=ImageCms.Flags.NOOPTIMIZE)
+    turned: Image.Image = exact.apply(image)
+    return turned
+
+
+def _over(rgba: Image.Image, reading: Reading) -> Image.Image:
+    """Alpha over the background: (colour * alpha + background * (255 - alpha)) / 255, rounded."""
+    shown = Image.new("RGB", rgba.size, reading.background)
+    shown.paste(rgba, mask=rgba.getchannel("A"))
+    return shown
+
+
+def _key_colour(key: Any, mode: str, layout: str) -> tuple[int, ...]:
+    """The one colour that a grey or RGB file declares to be transparent, in 8 bits."""
+    if mode == "RGB":
+        return tuple(int(each) for each in key)
+    if not isinstance(key, int):
+        raise ValueError(f"its transparent colour {key!r} is not one grey level")
+    return (key * GREY_BITS.get(layout, 1),) * 3
+
+
+def _without_key(rgb: Image.Image, key: tuple[int, ...], reading: Reading) -> Image.Image:
+    pixels = np.array(rgb)
+    pixels[(pixels == np.array(key)).all(-1)] = reading.background
+    return Image.fromarray(pixels)
+
+
+def _deep_to_rgb(image: Any, reading: Reading) -> Image.Image:
+    """One number per pixel of more than 8 bits: the range [low, high] becomes 0..255, rounded; outside it
+    black or white. 16-bit files have a range of their own, 0..65535: v / 257."""
+    values = _samples(image)
+    fixed = SIXTEEN_BITS if _is_sixteen(image) else None
+    low, high = reading.range or fixed or (None, None)
+    if low is None or high is None:
+        kind = "floating-point" if image.mode == "F" else "32-bit or signed"
+        seen = f"{values.min():g} to {values.max():g}"
+        raise ValueError(
+            f"it has {kind} pixels (mode {image.mode}), here {seen}, and nothing says which number is black "
+            "and which is white; state it as `range: [BLACK, WHITE]` of the data set, or save 8 or 16 bits"
+        )
+    grey = np.clip((values.astype(np.float64) - low) * (255 / (high - low)), 0, 255)
+    pixels = np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        pixels[values == key] = reading.background
+    return Image.fromarray(pixels)
+
+
+def _is_sixteen(image: Any) -> bool:
+    # A PGM's numbers are scaled to 0..65535 by Pillow; older releases give a 16-bit PNG mode I.
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def _bits(tags: Any) -> int:
+    """Bits per number of a TIFF with these tags."""
+    return int(tags.get(258, (1,))[0])
+
+
+def _samples(image: Any) -> np.ndarray:
+    values = np.asarray(image)
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    if values.dtype == np.int32 and _bits(tags) == 32 and tags.get(339, (1,))[0] == 1:
+        values = values.view(np.uint32)  # Pillow has no mode for them
+    if not np.isfinite(values).all():
+        raise ValueError("it has pixels that are not finite numbers")
+    white_is_zero = tags.get(262) == 0
+    if white_is_zero and _is_sixteen(image):  # Pillow inverts 8 bits and fewer only
+        return np.subtract(65535, values, dtype=np.int32)
+    if white_is_zero:
+        raise ValueError("in this TIFF white is zero, which has no meaning beside its kind of numbers")
+    return values
+
+
+def _wide_to_rgb(image: Any, source: Path | bytes, layout: str, reading: Reading) -> Image.Image:
+    """Several numbers of 16 bits per pixel: exact, by a second look at the bytes that Pillow leaves out."""
+    if image.mode not in ("RGB", "RGBA") or layout.startswith("RGBa") or ";16" not in layout:
+        raise ValueError(f"16 bits per colour in this form ({layout}) have no rule; save it with 8")
+    values = _two_bytes(image, source, layout)
+    key = image.info.get("transparency")
+    colour = values[..., :3].astype(np.float64)
+    if image.mode == "RGBA":
+        alpha = values[..., 3:].astype(np.float64) / 65535
+        colour = colour * alpha + 257.0 * np.array(reading.background) * (1 - alpha)
+    pixels = np.rint(colour / 257).astype(np.uint8)
+    if image.mode == "RGB" and key is not None:
+        pixels[(values[..., :3] == np.array(key)).all(-1)] = reading.background
+    return Image.fromarray(pixels)
+
+
+def _two_bytes(image: Any, source: Path | bytes, layout: str) -> np.ndarray:
+    """(H, W, 3 or 4) uint16. `image` holds the upper bytes; the lower ones are the upper ones of a file in
+    the other byte order."""
+    with _open(source) as again:
+        if layout == "LA;16B":  # read as four bytes per pixel: two of grey, two of alpha
+            grey_and_alpha = _load_as(again, "RGBA").reshape(image.height, image.width, 2, 2) @ (256, 1)
+            return np.asarray(grey_and_alpha[..., [0, 0, 0, 1]])
+        other = layout[:-1] + OTHER_BYTE[layout[-1]]
+        return np.asarray(image).astype(np.uint16) * 256 + _load_as(again, other)
+
+
+def _load_as(image: Any, layout: str) -> np.ndarray:
+    image.tile = [tile._replace(args=_in_layout(tile.args, layout)) for tile in image.tile]
+    image.load()
+    return np.asarray(image).astype(np.uint16)
+
+
+def _in_layout(args: Any, layout: str) -> Any:
+    return (layout, *args[1:]) if isinstance(args, tuple) else layout
