@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 
 from harness.commands.workspace import workspace
 
 
 def main(args: argparse.Namespace) -> int:
-    from harness.tracking.ui import ui_command
+    from harness.tracking.ui import HOST, require_free, serve, ui_command, ui_environment
 
-    command = ui_command(workspace(args).store(), args.port)
-    print(f"MLflow UI: http://127.0.0.1:{args.port}   (Ctrl-C ends it)", flush=True)
-    return subprocess.call(command)  # noqa: S603 - a fixed argument list, no shell
+    environment = ui_environment(workspace(args).store())
+    require_free(args.port)
+
+    def say() -> None:
+        print(f"MLflow UI: http://{HOST}:{args.port}   (Ctrl-C ends it)", flush=True)
+
+    return serve(ui_command(args.port), environment, args.port, say)

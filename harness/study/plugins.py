@@ -59,6 +59,10 @@ def _file(folder: Path, name: Any, at: tuple[str, int], problems: ProblemList) -
         beside = [each.name for each in file.parent.glob("*.py")] if file.parent.is_dir() else []
         problems.add(at, f"no such file; {unknown('plugin', name, beside)}")
         return None
+    if not file.resolve().is_relative_to(folder.resolve()):
+        outside = f"'{name}' is a link to {file.resolve()}, outside the study's folder"
+        problems.add(at, f"{outside}; a plugin stands beside the study or below it: copy the file there")
+        return None
     return file
 
 

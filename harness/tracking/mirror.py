@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from harness.study.problems import printable
 from harness.study.records import RunFolder
+from harness.study.secrets import masked
 from harness.tracking.change import Cells, Change, read_change, was_replaced
 from harness.tracking.intact import Damaged
 from harness.tracking.reach import in_words
@@ -92,8 +94,9 @@ class Mirror:
                 raise
             except Exception as error:  # of MLflow, SQLAlchemy, the driver or the network
                 self._writer = None  # what the store has is read again
+                why = masked(in_words(error), self.store.uri)
                 raise StoreError(
-                    f"lost the tracking store {self.store.shown}: {in_words(error)}; the run folders have"
+                    f"lost the tracking store {self.store.shown}: {why}; the run folders have"
                     " everything, and `harness sync` goes on from here"
                 ) from error
         return count
@@ -111,6 +114,7 @@ class Mirror:
 
     def _leave_out(self, why: str, count: SyncCount) -> None:
         count.skipped += 1
+        why = printable(masked(why, self.store.uri))
         if why not in self._said:
             self._said.add(why)
             _log.warning("%s. Other runs are not affected.", why)

@@ -5,16 +5,23 @@ MLflow itself asks a database that refuses ten times in 100 s, and a server that
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
+import re
+import shutil
 import socket
 import sqlite3
+import tempfile
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 WAIT_S = 10.0  # for a connection
 HTTP_PORTS = {"http": 80, "https": 443}
+SQLITE = "sqlite:///"
+_URI_SIGNS = re.compile("[?#%]")
 DRIVERS = {
     "psycopg": "psycopg2-binary",
     "psycopg2": "psycopg2-binary",
@@ -28,17 +35,24 @@ def is_server(uri: str) -> bool:
     return urlsplit(uri).scheme in HTTP_PORTS or uri.partition(":")[0] == "databricks"
 
 
-def without_password(uri: str) -> str:
-    """The URI as it may be shown and logged.
+def sqlite_uri(database: Path, generation: int = 0) -> str:
+    """The URI by which MLflow opens a SQLite file; each generation is another URI of the same file.
 
-    >>> without_password("postgresql://me:secret@db/x"), without_password("http://127.0.0.1:5000")
-    ('postgresql://me:***@db/x', 'http://127.0.0.1:5000')
+    In a URI a ? begins the options, and versions of SQLAlchemy differ in whether they resolve %-signs: a path
+    with one of these is opened through a link in a folder of this process.
     """
-    head, at, host = uri.rpartition("@")
-    scheme, slashes, user = head.partition("://")
-    if not at or not slashes or ":" not in user:
-        return uri
-    return f"{scheme}://{user.partition(':')[0]}:***@{host}"
+    path = _link(database) if _URI_SIGNS.search(str(database)) else database
+    return f"{SQLITE}{path.parent}{'/.' * generation}/{path.name}"
+
+
+@cache
+def _link(database: Path) -> Path:
+    """A path without signs of a URI to the file, until this process ends."""
+    place = Path(tempfile.mkdtemp(prefix="harness-store-"))  # for this user alone
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    link = place / "mlflow.db"
+    link.symlink_to(database)
+    return link
 
 
 def usable(uri: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.study.secrets import masked
 from harness.tracking import reach
 from harness.tracking.store import Store, StoreError, be_quiet
 
@@ -142,7 +143,8 @@ def _from_postgresql(store: Store, study: str, size: str, curves: Sequence[str])
         finally:
             engine.dispose()
     except Exception as error:  # of SQLAlchemy, the driver or the network
-        raise StoreError(f"cannot read the tracking store {store.shown}: {reach.in_words(error)}") from error
+        why = masked(reach.in_words(error), store.uri)
+        raise StoreError(f"cannot read the tracking store {store.shown}: {why}") from error
 
 
 def from_tables(ask: Ask, study: str, size: str, curves: Sequence[str]) -> Content | None:

@@ -7,8 +7,10 @@ broken, so creation is behind a file lock here. MLflow is imported when a store 
 from __future__ import annotations
 
 import fcntl
+import glob
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +19,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from harness.study.problems import Problem, StudyError
+from harness.study.secrets import masked
 from harness.tracking import reach
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SQLITE = "sqlite:///"
+SQLITE = reach.SQLITE
+_OPTIONS = re.compile(r"\?\w+=[^/]*$")
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -45,8 +49,9 @@ class StoreError(StudyError):
     consequence = "no run is lost by it"
 
     def __init__(self, message: str) -> None:
-        super().__init__([Problem("MLflow", 0, message)])
-        self.message = message
+        problem = Problem("MLflow", 0, masked(message))
+        super().__init__([problem])
+        self.message = problem.message
 
     def __str__(self) -> str:
         return self.message
@@ -68,12 +73,14 @@ class Store:
     @property
     def shown(self) -> str:
         """The URI as messages name it."""
-        return reach.without_password(self.uri)
+        return masked(self.uri)
 
     @property
     def database(self) -> Path | None:
-        """The SQLite file, or None for another kind of store."""
-        return Path(self.uri.removeprefix(SQLITE)).absolute() if self.uri.startswith(SQLITE) else None
+        """The SQLite file, or None for another kind of store. Options after a ? do not count."""
+        if not self.uri.startswith(SQLITE):
+            return None
+        return Path(_OPTIONS.sub("", self.uri.removeprefix(SQLITE))).absolute()
 
     def exists(self) -> bool:
         """Whether reading makes sense; a store that is not a SQLite file is taken to exist."""
@@ -123,10 +130,10 @@ class Store:
         from mlflow import MlflowClient
 
         name = f".{self.database.name}"
-        for left in self.database.parent.glob(f"{name}.*.draft*"):
+        for left in self.database.parent.glob(f"{glob.escape(name)}.*.draft*"):
             left.unlink()
         draft = self.database.with_name(f"{name}.{secrets.token_hex(8)}.draft")  # MLflow caches by name
-        MlflowClient(tracking_uri=f"{SQLITE}{draft}").search_experiments(max_results=1)
+        MlflowClient(tracking_uri=reach.sqlite_uri(draft)).search_experiments(max_results=1)
         draft.replace(self.database)
 
     def _connection_uri(self) -> str:
@@ -141,7 +148,7 @@ class Store:
         if inode and inode != _inode(self.database):
             generation += 1
             _generations[self.database] = (0, generation)
-        return f"{SQLITE}{self.database.parent}{'/.' * generation}/{self.database.name}"
+        return reach.sqlite_uri(self.database, generation)
 
     def _remember(self) -> None:
         if self.database is not None:
@@ -149,7 +156,7 @@ class Store:
             _generations[self.database] = (_inode(self.database), generation)
 
     def _explain(self, error: Exception) -> str:
-        text = reach.in_words(error).replace(self.uri, self.shown)
+        text = masked(reach.in_words(error), self.uri)
         if self.database is None:
             return f"cannot open the tracking store {self.shown}: {text}"
         return (

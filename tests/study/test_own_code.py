@@ -133,3 +133,24 @@ def test_a_file_that_cannot_be_a_plugin_is_refused_with_its_line(
     with pytest.raises(StudyError) as caught:
         study_plugins(study)
     assert str(caught.value) == f"{study}:{HEAD_LINES + 1}: {expected}"
+
+
+def test_a_plugin_behind_a_link_out_of_the_study_s_folder_is_refused(tmp_path: Path) -> None:
+    for folder in ("study/code", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "lab.py").touch()
+    (tmp_path / "study" / "away.py").symlink_to(tmp_path / "elsewhere" / "lab.py")
+    (tmp_path / "study" / "far").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "study" / "near.py").symlink_to("code/lab.py")
+    (tmp_path / "same").symlink_to(tmp_path / "study")
+    study = tmp_path / "same" / "s.yaml"  # the folder itself may be a link
+    study.write_text("plugins: [near.py]\n")
+    assert study_plugins(study) == (tmp_path / "same" / "near.py",)
+    for name in ("away.py", "far/lab.py"):
+        study.write_text(f"plugins: [{name}]\n")
+        with pytest.raises(StudyError) as caught:
+            study_plugins(study)
+        assert str(caught.value) == (
+            f"{study}:1: '{name}' is a link to {tmp_path}/elsewhere/lab.py, outside the study's folder;"
+            " a plugin stands beside the study or below it: copy the file there"
+        )

@@ -25,7 +25,7 @@ from harness.tracking import reach
 from harness.tracking.collect import collect
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store, StoreError
-from harness.tracking.ui import URI_VARIABLE, ui_command
+from harness.tracking.ui import ui_command, ui_environment
 from harness.tracking.writer import Writer
 from tests.fuzz.workplace import finished_study
 from tests.tracking.folders import epoch, finish, finished, observer_spec, run_spec, start
@@ -195,9 +195,10 @@ def test_an_mlflow_server_over_postgresql_gives_the_frames_of_sqlite(
 def test_the_pages_listen_on_this_machine_only_and_no_password_is_in_a_command_line(
     database: Postgres, template: str, tmp_path: Path, servers: list[Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(URI_VARIABLE, "")
     uri, port = database.fresh(template), free_port()
-    pages = Server(ui_command(Store(uri, tmp_path), port), port, tmp_path)
+    for name, value in ui_environment(Store(uri, tmp_path)).items():
+        monkeypatch.setenv(name, value)
+    pages = Server(ui_command(port), port, tmp_path)
     servers.append(pages)
     pages.start()
     assert pages.process is not None
@@ -264,6 +265,6 @@ def test_the_command_line_says_it_in_one_sentence_and_exits_with_2(tmp_path: Pat
     )
     assert done.returncode == 2
     first, *_ = done.stderr.splitlines()
-    assert first.startswith(f"cannot open the tracking store postgresql://me:***@{HOST}:")
+    assert first.startswith(f"cannot open the tracking store postgresql://***@{HOST}:")
     assert "Traceback" not in done.stderr
     assert "hush" not in done.stderr

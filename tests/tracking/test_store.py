@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -13,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from harness import cli
 from harness.study.records import RunFolder
 from harness.tracking.collect import collect
 from harness.tracking.live import LiveMirror
 from harness.tracking.mirror import Mirror, SyncCount
 from harness.tracking.store import Store, StoreError
-from harness.tracking.ui import ui_command
+from harness.tracking.ui import HOST, URI_VARIABLE, require_free, serve, ui_command, ui_environment
 from tests.tracking.folders import finished, run_spec
 
 OPEN = """
@@ -92,11 +94,67 @@ def test_an_unknown_tracking_uri_is_explained(tmp_path: Path) -> None:
         Store("nonsense://x", tmp_path).client()
 
 
-def test_the_user_interface_is_for_this_machine_only(runs_dir: Path) -> None:
-    command = ui_command(Store.beside(runs_dir), 5123)
+def test_the_user_interface_is_for_this_machine_only() -> None:
+    command = ui_command(5123)
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--port") + 1] == "5123"
     assert command[:4] == [sys.executable, "-m", "mlflow", "ui"]
+
+
+@pytest.mark.parametrize("name", ["a?b", "x?y=z", "50%25", "a#b", "[a]* b", "\u732b"])
+def test_a_store_may_lie_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
+    """In a URI a ? begins the options, and SQLAlchemy 2.1 resolves %-signs."""
+    runs_dir = tmp_path / name / "runs"
+    done = finished(runs_dir)
+    store = Store.beside(runs_dir)
+    assert store.database == tmp_path / name / "mlflow.db"
+    Mirror(store, "study", "mini").sync([done])
+    records, _ = collect(store, "study", "mini")
+    assert records["run_id"].tolist() == [done.run_id]
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["mlartifacts", "mlflow.db", "runs"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_options_of_a_sqlite_uri_are_no_part_of_the_file_s_name(tmp_path: Path) -> None:
+    assert Store(f"sqlite:///{tmp_path}/my.db?timeout=9", tmp_path).database == tmp_path / "my.db"
+
+
+def test_pages_on_a_taken_port_are_one_sentence_and_nothing_is_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.main(["ui", "--port", str(port), "--runs", str(tmp_path / "runs")]) == cli.USAGE_ERROR
+    said = capsys.readouterr()
+    assert said.out == ""
+    first, last = said.err.splitlines()
+    assert first.startswith(f"cannot serve on port {port}: Address already in use; say another one")
+    assert last == "1 problem; no run is lost by it."
+    with pytest.raises(StoreError, match=r"there is no port 70000: ports go to 65535"):
+        require_free(70_000)
+
+
+def test_pages_are_announced_once_they_are_there() -> None:
+    with socket.create_server((HOST, 0)) as free:
+        port = free.getsockname()[1]
+    serve_once = f"import socket; s = socket.create_server(('{HOST}', {port})); s.accept(); s.accept()"
+    said: list[str] = []
+
+    def say() -> None:
+        said.append("listens")
+        socket.create_connection((HOST, port)).close()
+
+    assert serve([sys.executable, "-c", serve_once], {}, port, say) == 0
+    assert said == ["listens"]
+    with pytest.raises(StoreError, match="ended with code 3 before it listened"):
+        serve([sys.executable, "-c", "raise SystemExit(3)"], {}, port, say)
+    assert said == ["listens"]
+
+
+def test_no_address_of_a_store_is_on_a_command_line(tmp_path: Path) -> None:
+    store = Store("postgresql://db/x?password=hush", tmp_path)
+    assert "hush" in ui_environment(store)[URI_VARIABLE]
+    assert not any("postgresql" in part for part in ui_command(5000))
 
 
 def test_the_live_mirror_follows_and_closes_with_everything(store: Store, runs_dir: Path) -> None:

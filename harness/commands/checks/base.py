@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from harness.study.problems import printable
+from harness.study.secrets import masked
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 PACKAGE_ROOT = Path(__file__).parents[3]
@@ -27,6 +29,10 @@ class Finding:
     level: str  # OK | WARN (look at it) | FAIL (something will not work)
     says: str
     mend: str = ""  # what to do about it; empty where there is nothing to do
+
+    def __post_init__(self) -> None:
+        for name in ("says", "mend"):
+            object.__setattr__(self, name, printable(masked(getattr(self, name))))
 
 
 class ProgramError(Exception):
@@ -92,12 +98,4 @@ def probe(name: str, *, limit_s: float = PROBE_LIMIT_S, **environment: str) -> d
 def last_line(text: str) -> str:
     """The last line with something in it: where a traceback has its message."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return without_passwords(lines[-1]) if lines else ""
-
-
-def without_passwords(text: str) -> str:
-    """
-    >>> without_passwords("postgresql://me:secret@db.example.org:5432/mlflow")
-    'postgresql://***@db.example.org:5432/mlflow'
-    """
-    return re.sub(r"://[^@/\s]+@", "://***@", text)
+    return masked(lines[-1]) if lines else ""

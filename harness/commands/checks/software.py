@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
-from harness.commands.checks.base import FAIL, OK, WARN, Finding, ProgramError, probe, without_passwords
+from harness.commands.checks.base import FAIL, OK, WARN, Finding, ProgramError, probe
 from harness.commands.workspace import Workspace
 from harness.scheduling.machines import available_cores
 from harness.study.problems import unknown
+from harness.study.secrets import masked
 
 FIRST_PYTHON = (3, 11)
 VARIABLES = {  # what the harness reads -> what it is
@@ -137,7 +138,7 @@ def environment(_place: Workspace) -> Iterator[Finding]:
         if name not in VARIABLES:
             yield Finding("environment", WARN, f"{name} is set, and nothing reads it", _nearest(name))
     read = [name for name in (*names, "MLFLOW_TRACKING_URI") if name in os.environ and name not in _ignored()]
-    values = ", ".join(f"{name}={without_passwords(os.environ[name])}" for name in read)
+    values = ", ".join(f"{name}={masked(os.environ[name])}" for name in read)
     yield Finding("environment", OK, values or "no HARNESS_ variable is set")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import os
 import sqlite3
 import time
@@ -20,9 +21,9 @@ from harness.commands.checks.base import (
     Finding,
     ProgramError,
     probe,
-    without_passwords,
 )
 from harness.commands.workspace import Workspace
+from harness.study.secrets import masked
 
 ANSWER_S = 5.0
 QUICK_CHECK_S = 5.0
@@ -33,7 +34,7 @@ NOTHING_LOST = "no run needs it while it trains, and `harness sync` mirrors them
 def store(place: Workspace) -> Iterator[Finding]:
     """One line about the store, whichever kind it is."""
     uri = place.store().uri
-    shown = without_passwords(uri)
+    shown = masked(uri)
     scheme = urlsplit(uri).scheme
     if scheme in ("http", "https"):
         yield server(uri, shown)
@@ -58,8 +59,8 @@ def server(uri: str, shown: str) -> Finding:
         return Finding(
             "mlflow", FAIL, f"{shown} answers {error.code} {error.reason}", mend or "look at its log"
         )
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = masked(str(getattr(error, "reason", error)), uri)
         says = f"{shown} does not answer: {reason}"
         return Finding("mlflow", FAIL, says, f"start it, or correct MLFLOW_TRACKING_URI; {NOTHING_LOST}")
     if body != "OK":
@@ -138,9 +139,7 @@ def sql_server(uri: str, shown: str) -> Finding:
     try:
         facts = probe("database", MLFLOW_TRACKING_URI=uri)
     except ProgramError as error:
-        says = without_passwords(str(error))
-        password = urlsplit(uri).password
-        says = says.replace(password, "***") if password else says
+        says = masked(str(error), uri)
         mend = f"start it, or correct MLFLOW_TRACKING_URI; {NOTHING_LOST}"
         return Finding("mlflow", FAIL, f"{shown} does not answer: {says}", mend)
     return compared(
