@@ -32,6 +32,10 @@ from pathlib import Path
 
 import figures
 
+from harness.scheduling.submission import submissions
+from harness.study.records import write_json
+from harness.study.spec import RunSpec
+
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "studies" / "bag_of_tricks.yaml"
 HARNESS = [sys.executable, "-P", "-m", "harness.cli"]
@@ -172,7 +176,7 @@ def read_rows(table: figures.Figures, place: Path, seeds: int, repeats: int) -> 
     submit(place, seeds, commands, at_most=16)
     cwd = place / "submitting"
     runs = planned(seeds, cwd)
-    write_folders(cwd / "runs", runs)
+    write_folders(cwd / "runs", specs_of(cwd / "runs"))
     slurm = slurm_environment(commands, cwd / "calls")
     code = (
         "import argparse, time; from pathlib import Path; from harness.commands.workspace import *;"
@@ -196,13 +200,19 @@ def output(command: Sequence[str], cwd: Path, variables: Mapping[str, str]) -> s
     return subprocess.check_output(command, cwd=cwd, env=variables, text=True)
 
 
-def write_folders(runs_dir: Path, runs: Sequence[Mapping[str, object]]) -> None:
+def specs_of(runs_dir: Path) -> list[RunSpec]:
+    """The runs of the newest submission."""
+    submission = submissions(runs_dir)[-1]
+    return [job.spec for group in submission.groups for job in submission.jobs(group)]
+
+
+def write_folders(runs_dir: Path, specs: Sequence[RunSpec]) -> None:
     """Of 100 runs, 85 have ended, 5 were stopped in the middle, 5 have failed, 5 are missing."""
-    for index, run in enumerate(runs):
+    for index, spec in enumerate(specs):
         kind = index % 100
         if kind >= 95:
             continue
-        folder = runs_dir / str(run["run_id"])
+        folder = runs_dir / spec.run_id
         folder.mkdir(parents=True)
         events = [{"kind": "attempt", "time_s": 1.7e9, "attempt": 1, "device": "cpu"}]
         done = EPOCHS if kind < 85 else EPOCHS // 2
@@ -214,16 +224,17 @@ def write_folders(runs_dir: Path, runs: Sequence[Mapping[str, object]]) -> None:
             events.append({"kind": "failed", "time_s": 1.8e9, "message": "RuntimeError: made up"})
         (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
         (folder / "lock").touch()
-        (folder / "spec.json").write_text("{}")
+        write_json(folder / "spec.json", spec.to_json())
         if kind < 85:
-            (folder / "summary.json").write_text(json.dumps(summary(run)))
+            (folder / "summary.json").write_text(json.dumps(summary(spec)))
 
 
-def summary(run: Mapping[str, object]) -> dict[str, object]:
+def summary(spec: RunSpec) -> dict[str, object]:
     times = {"train_time_s": 9.0, "eval_time_s": 1.0, "wall_time_s": 10.0, "steps": 640, "attempts": 1}
+    when = {"started_s": 1.7e9, "ended_s": 1.7e9 + 10}
     metrics = {"metrics": {"top1": 80.0, "top5": 99.0, "loss": 0.5}, "device": "cpu"}
-    same = {name: run[name] for name in ("run_id", "arm_id", "seed")}
-    return {"schema": 1, "status": "finished", **same, **times, **metrics}
+    same = {"run_id": spec.run_id, "arm_id": spec.arm.arm_id, "seed": spec.seed}
+    return {"schema": 1, "status": "finished", **same, **times, **when, **metrics}
 
 
 if __name__ == "__main__":

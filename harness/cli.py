@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harness import __version__
 from harness.commands.calibrate_options import CALIBRATE, add_options
+from harness.study import checked
 from harness.study.problems import StudyError
 
 DONE, SOME_FAILED, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 3
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for some takes 20 ms a command
     args = build_parser().parse_args(argv)
+    checked.begin()
     try:
         return import_module(f"harness.commands.{args.command}").main(args)
     except StudyError as error:

@@ -193,7 +193,8 @@ class ProgressDisplay:
         """Each reason is printed once, with the first run it ended and where the details are."""
         folder = self._folder_of(run_id)
         reasons = [event.get("message", "") for event in folder.read_events() if event["kind"] == FAILED]
-        reason = reasons[-1] if reasons else "no reason recorded"
+        gone = "its folder was deleted while it was trained" if not folder.path.exists() else ""
+        reason = reasons[-1] if reasons else gone or "no reason recorded"
         labels = self._reasons.setdefault(reason, [])
         labels.append(self._labels.get(run_id, run_id))
         if len(labels) == 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from harness.scheduling.base import INTERRUPTED, Progress
 from harness.status_display import show_status
 from harness.study.plan import Plan
 from harness.study.records import FAILED, FINISHED, RunFolder
+from tests.ended import end
 from tests.study.fakes import HEAD, plan_of
 
 STUDY = f"""{HEAD}
@@ -203,7 +203,7 @@ class Session:
         self.now_s = 1000.0
         self.runs_dir = runs_dir
         self.text = io.StringIO()
-        self.ids = [run.run_id for run in plan.runs]
+        self.plan, self.ids = plan, [run.run_id for run in plan.runs]
         self.ended: dict[str, str] = {}
         console = Console(file=self.text, width=width, force_terminal=terminal, _environ={"TERM": "xterm"})
         self.display = ProgressDisplay(
@@ -223,7 +223,7 @@ class Session:
         folder = self.folder(self.ids[index])
         folder.path.mkdir(parents=True)
         if status == FINISHED:
-            folder.summary.write_text(json.dumps({"status": status, **about}))
+            end(folder, self.plan.spec(self.plan.runs[index]), **about)
         elif status == FAILED:
             folder.append_event(FAILED, **about)
         self.ended[self.ids[index]] = status

@@ -6,20 +6,18 @@ A folder is listed once, and only the files that its names call for are opened.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.study.estimate import read_quickly
+from harness.study.checked import event_of, is_count, is_time, read_map, read_quickly
 from harness.study.holders import PREFIX, Holder, holder_of, newest_of
 from harness.study.plan import Plan, PlannedRun
 from harness.study.problems import printable
 from harness.study.records import (
     CANCELLED,
-    ENDED,
     FAILED,
     MISSING,
     RUNNING,
@@ -68,13 +66,10 @@ def look(plan: Plan, runs_dir: Path, summaries: Mapping[str, Mapping[str, Any]])
 
 
 def _ended(run: PlannedRun, summary: Mapping[str, Any], counted: _Gpus) -> RunView:
-    state = str(summary["status"])
-    used_s = summary.get("wall_time_s")
     return RunView(
-        state=state,
-        used_s=used_s if isinstance(used_s, int | float) else 0.0,
+        state=summary["status"],
+        used_s=summary.get("wall_time_s") or 0.0,
         gpus=counted.of(run, str(summary.get("device"))),
-        message="" if state in ENDED else state,
     )
 
 
@@ -91,7 +86,7 @@ class _Gpus:
             return 0
         key = (run.arm_id, device_name)
         if key not in self._known:
-            said = _json(f"{self._runs_dir}{os.sep}{run.run_id}{os.sep}env.json")
+            said = read_map(f"{self._runs_dir}{os.sep}{run.run_id}{os.sep}env.json")
             self._known[key] = _gpus(said)
             if said.get("device") == "cpu":
                 self._are_cpus.add(device_name)
@@ -128,7 +123,7 @@ def _holder(folder: str, newest: int) -> Holder | None:
 def _is_locked(path: str) -> bool:
     """As `records.is_locked`; where it cannot be known: no."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -152,48 +147,29 @@ def _events(path: str, epochs: float) -> RunView:
     last = _last(lines)
     if last is None:
         return RunView()
-    view = RunView(state=FAILED if last.get("kind") == FAILED else STOPPED)
+    view = RunView(state=FAILED if last["kind"] == FAILED else STOPPED)
     if view.state == FAILED:
-        view.message, view.failed_s = printable(str(last.get("message") or "")), _time(last)
-    ends = [place for place, line in enumerate(lines) if ATTEMPT in line]
-    for begin, end in zip(ends, [*ends[1:], len(lines)], strict=False):
-        first = _parsed(lines[begin])
-        view.gpus = _gpus(first)
-        view.used_s += max(0.0, _time(_last(lines[begin:end]) or {}) - _time(first))
-    told = next((line for line in reversed(lines) if EPOCH in line), None)
-    epoch = _parsed(told).get("epoch") if told else None
-    if ends and epochs > 0:
-        view.progress = min(1.0, epoch / epochs) if isinstance(epoch, int | float) else 0.0
+        view.message, view.failed_s = printable(str(last.get("message") or "")), float(last["time_s"])
+    starts = [place for place, line in enumerate(lines) if ATTEMPT in line]
+    for begin, end in zip(starts, [*starts[1:], len(lines)], strict=False):
+        first = event_of(lines[begin])
+        if first is not None:
+            view.gpus = _gpus(first)
+            view.used_s += max(0.0, (_last(lines[begin:end]) or first)["time_s"] - first["time_s"])
+    told = next((event for line in reversed(lines) if EPOCH in line and (event := event_of(line))), None)
+    epoch = told.get("epoch") if told else None
+    if starts and epochs > 0:
+        view.progress = min(1.0, epoch / epochs) if is_time(epoch) else 0.0
     return view
 
 
 def _last(lines: list[bytes]) -> dict[str, Any] | None:
     """The last line that is an event."""
-    return next((event for line in reversed(lines) if (event := _parsed(line))), None)
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        event = json.loads(line.decode())  # of bytes it would look for their encoding
-    except ValueError:  # half a line of a crash
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
-def _time(event: Mapping[str, Any]) -> float:
-    value = event.get("time_s")
-    return float(value) if isinstance(value, int | float) else 0.0
+    return next((event for line in reversed(lines) if (event := event_of(line))), None)
 
 
 def _gpus(said: Mapping[str, Any]) -> int:
     """Of an attempt's event or env.json: one per process, none on a CPU."""
     processes = said.get("processes")
-    used = processes if isinstance(processes, int) else 1
+    used = processes if is_count(processes) else 1
     return used if str(said.get("device", "cpu")).startswith("cuda") else 0
-
-
-def _json(path: str) -> dict[str, Any]:
-    try:
-        return _parsed(read_quickly(path))
-    except OSError:
-        return {}

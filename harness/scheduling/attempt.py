@@ -13,7 +13,7 @@ from typing import Any
 from harness.scheduling.base import INTERRUPTED, RunOne
 from harness.scheduling.ranks import RankDied, RankFailed, run_ranks
 from harness.study.machine import Machine, Stop
-from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder
+from harness.study.records import DIVERGED, FAILED, FINISHED, FolderGone, RunFolder
 from harness.study.spec import RunSpec
 
 STATUSES = (FINISHED, DIVERGED, FAILED, INTERRUPTED)
@@ -41,6 +41,9 @@ def attempt(run_one: RunOne, spec: RunSpec, machine: Machine, stop: Stop) -> str
         else:
             own = machine if machine.processes == 1 else _alone(machine)
             status = run_one(spec, folder, own, stop)
+    except FolderGone as error:  # there is nowhere to write it down
+        _log.error("run %s failed: %s", run_id, error)
+        return FAILED
     except RankDied as death:
         record(machine.runs_dir, run_id, "rank_died", message=str(death))
         if multiprocessing.parent_process() is not None:
@@ -76,13 +79,22 @@ def _alone(machine: Machine) -> Machine:
 
 
 def record(runs_dir: Path, run_id: str, kind: str, **values: Any) -> None:
-    """Append an event to a run, also to one that was never started. A full disk does not stop the others."""
+    """Append an event to a run that was started. A full disk, or a folder that is gone, does not stop the
+    others."""
     try:
-        folder = RunFolder(runs_dir / run_id)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        folder.append_event(kind, **values)
+        RunFolder(runs_dir / run_id).append_event(kind, **values)
     except OSError as error:
         _log.error("run %s: %s %s (not recorded: %s)", run_id, kind, values.get("message", ""), error)
+
+
+def record_refused(runs_dir: Path, run_id: str, message: str) -> None:
+    """Write down why a run failed that was never started."""
+    try:
+        (runs_dir / run_id).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.error("run %s: failed %s (not recorded: %s)", run_id, message, error)
+    else:
+        record(runs_dir, run_id, FAILED, message=message)
 
 
 def finished_in(runs_dir: Path) -> Callable[[str], bool]:

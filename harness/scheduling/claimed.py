@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.scheduling.attempt import record
+from harness.scheduling.attempt import record, record_refused
 from harness.scheduling.base import INTERRUPTED
 from harness.scheduling.queue import JobQueue
 from harness.study.holders import BEAT_S, Holder, is_cancelled
-from harness.study.records import ENDED, FAILED, RunFolder
+from harness.study.records import FAILED, RunFolder
 from harness.study.run_claims import LOST, Claims, Held, clear_cancel
 
 SOONEST_S = 0.25  # after which what others hold is looked at again; the pause doubles while nothing changes
@@ -85,20 +85,20 @@ class ClaimedQueue:
     def record_refusals(self) -> None:
         """Write down why runs were refused that need one that failed."""
         for run_id, message in self.queue.pop_refusals():
-            record(self._runs_dir, run_id, "failed", message=message)
+            record_refused(self._runs_dir, run_id, message)
 
     def _is_ours(self, run_id: str) -> bool:
         if self.claims.holds(run_id):  # a second attempt
             return True
         summary = self._folder(run_id).read_summary()
-        if summary is not None and summary["status"] in ENDED:
+        if summary is not None:
             self._ended_elsewhere(run_id, summary["status"])
             return False
         try:
             answer = self.claims.take(run_id)
         except OSError as error:
             message = f"cannot be claimed: {type(error).__name__}: {error}"
-            record(self._runs_dir, run_id, "failed", message=message)
+            record_refused(self._runs_dir, run_id, message)
             self.queue.end(run_id, FAILED)
             return False
         if isinstance(answer, Held):
@@ -115,7 +115,7 @@ class ClaimedQueue:
         """That of a run, seen by who holds it; None: it is to be trained."""
         folder = self._folder(run_id)
         summary = folder.read_summary()
-        if summary is not None and summary["status"] in ENDED:
+        if summary is not None:
             return str(summary["status"])
         if is_cancelled(folder):
             return INTERRUPTED

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.scheduling.attempt import record
+from harness.scheduling.attempt import record, record_refused
 from harness.scheduling.base import INTERRUPTED
 from harness.scheduling.sbatch import NoAnswer, Refused
 from harness.scheduling.slurm_asking import Asker
@@ -92,7 +92,7 @@ class Recovery:
         needs = {session.statuses.get(need): need for need in session.jobs[run_id].needs}
         if FAILED in needs:
             why = f"not started: {needs[FAILED]}, which it needs, failed"
-            record(session.runs_dir, run_id, "failed", message=why)
+            record_refused(session.runs_dir, run_id, why)
             session.end(run_id, FAILED)
         elif INTERRUPTED in needs:
             session.interrupt([run_id], f"it needs {needs[INTERRUPTED]}, which was left too")
@@ -101,7 +101,7 @@ class Recovery:
     def _carry_out(self, stand: Stand, decision: Decision) -> None:
         session = self._session
         for run_id, why in decision.failed.items():
-            record(session.runs_dir, run_id, "failed", message=why)
+            record_refused(session.runs_dir, run_id, why)
             session.end(run_id, FAILED)
         by_reason: dict[str, list[str]] = {}
         for run_id, why in decision.interrupted.items():

@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
-import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from harness.study.checked import (
+    FINISHED,
+    NO_SPEC,
+    Specs,
+    note,
+    read_quickly,
+    read_with_time,
+    reason,
+    summary_of,
+)
 from harness.study.plan import Plan, PlannedRun
-from harness.study.records import ENDED, FINISHED
 
-AT_ONCE = 1 << 18  # bytes
 OTHER_RECORDS = 200  # records of runs outside the plan that are read, at most, for their speed
 
 
 def reconcile(plan: Plan, runs_dir: Path) -> dict[str, dict[str, Any]]:
     """Set `done` and `time_s` of every run in place. Returns the summaries that were read, by run_id.
 
-    A run is done when its record says finished or diverged; its `time_s` is then what its training took. For
-    the others it is the planned multiply-adds over the median speed of finished runs of the same model,
-    precision and batch size; without any, of the same precision; without any, of all; without any, None.
+    A run is done when its record says finished or diverged and belongs to its spec; its `time_s` is then what
+    its training took. For the others it is the planned multiply-adds over the median speed of finished runs
+    of the same model, precision and batch size; without any, of the same precision; without any, of all;
+    without any, None.
     """
     present = _folders(runs_dir)
     planned = {run.run_id: run for run in plan.runs}
-    speeds = _Speeds()
+    speeds, specs = _Speeds(), Specs()
     summaries: dict[str, dict[str, Any]] = {}
     for name in (name for name in present if name in planned):
-        summary = _summary(runs_dir, name)
-        if summary is None:
+        summary, touched_ns = _summary(runs_dir, name)
+        if summary is None or not _has_spec(runs_dir, name, specs, touched_ns):
             continue
         summaries[name] = summary
         run = planned[name]
-        run.done = summary.get("status") in ENDED
-        if run.done:
-            run.time_s = summary.get("train_time_s")
+        run.done = True
+        run.time_s = summary.get("train_time_s")
         speeds.add(summary)
     others = (name for name in present if name not in planned)
     for _, name in zip(range(OTHER_RECORDS), others, strict=False):
-        summary = _summary(runs_dir, name)
+        summary, _ = _summary(runs_dir, name)
         if summary is not None:
             speeds.add(summary)
     for run in plan.runs:
@@ -91,29 +99,35 @@ def _names(runs_dir: Path) -> Iterator[str]:
         yield from (entry.name for entry in entries)
 
 
-def _summary(runs_dir: Path, name: str) -> dict[str, Any] | None:
-    """As `RunFolder.read_summary`, without making paths: there may be ten thousand.
-
-    None where there is none that can be read: then nothing is known about the run.
+def _summary(runs_dir: Path, name: str) -> tuple[dict[str, Any] | None, int]:
+    """As `RunFolder.read_summary`, without making paths and without a look at the spec: there may be ten
+    thousand. None where there is none that can be relied on: then nothing is known about the run. Beside it
+    when the file was written.
     """
+    path = f"{runs_dir}{os.sep}{name}{os.sep}summary.json"
     try:
-        summary = json.loads(read_quickly(f"{runs_dir}{os.sep}{name}{os.sep}summary.json").decode())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return summary if isinstance(summary, dict) and "status" in summary else None
+        text, touched_ns = read_with_time(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None, 0
+    except OSError as error:
+        note(path, reason(error))
+        return None, 0
+    return summary_of(text, name, path), touched_ns
 
 
-def read_quickly(path: str) -> bytes:
-    """A whole file, at half the cost of a file object.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _has_spec(runs_dir: Path, name: str, specs: Specs, ended_ns: int) -> bool:
+    """As `RunFolder.has_spec`, of a run that has ended. The spec was checked when it began: only one that was
+    written since the end is read. Whoever builds on a run or reports it reads it."""
+    path = f"{runs_dir}{os.sep}{name}{os.sep}spec.json"
     try:
-        text = os.read(handle, AT_ONCE)
-        while more := os.read(handle, AT_ONCE):
-            text += more
-        return text
-    finally:
-        os.close(handle)
+        info = os.stat(path)
+        if info.st_mtime_ns <= ended_ns and info.st_size and stat.S_ISREG(info.st_mode):
+            return True
+        why = specs.wrong(read_quickly(path), name)
+    except FileNotFoundError:
+        why = NO_SPEC
+    except OSError as error:
+        why = reason(error)
+    if why:
+        note(path, why)
+    return not why

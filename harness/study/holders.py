@@ -9,7 +9,6 @@ process has gone, and else when the file has not been touched for `STALE_S`.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -19,12 +18,18 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.study.checked import is_count, is_time, parsed, read_with_time
+from harness.study.problems import printable
+
 if TYPE_CHECKING:
     from harness.study.records import RunFolder
 
 BEAT_S = 10.0
 STALE_S = 90.0
 PREFIX = "claim."
+MOST_DIGITS = 9  # of a claim's number; a file with more is nobody's claim
+MOST_PID = 2**31
+LONGEST_NAME = 300  # characters of a host, a job, ... in a claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +116,26 @@ def newest_of(names: Iterable[str]) -> int:
     (10, 0)
     """
     numbers = (name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
-    return max((int(each) for each in numbers if each.isdecimal() and each.isascii()), default=0)
+    return max((int(each) for each in numbers if is_number_of_claim(each)), default=0)
+
+
+def claim_numbers(folder: Path) -> list[int]:
+    """The numbers of all claims in a folder, the first first; [] where it cannot be listed."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    numbers = (name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
+    return sorted(int(each) for each in numbers if is_number_of_claim(each))
+
+
+def is_number_of_claim(text: str) -> bool:
+    """Whether a process counts its claims so.
+
+    >>> [is_number_of_claim(text) for text in ("1", "10", "01", "0", "9" * 20, "x", "")]
+    [True, True, False, False, False, False, False]
+    """
+    return text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS and text[0] != "0"
 
 
 def read_claim(folder: Path, number: int) -> Holder | None:
@@ -121,14 +145,12 @@ def read_claim(folder: Path, number: int) -> Holder | None:
         OSError: it is there and cannot be read.
     """
     try:
-        with (folder / f"{PREFIX}{number}").open("rb") as file:
-            beat_ns = os.fstat(file.fileno()).st_mtime_ns
-            text = file.read(10_000)
+        text, beat_ns = read_with_time(folder / f"{PREFIX}{number}")
     except FileNotFoundError:
         return None
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
+        data = parsed(text)
+    except ValueError:  # empty or cut: it holds as well
         data = None
     return _holder(data if isinstance(data, dict) else {}, number, beat_ns)
 
@@ -161,16 +183,16 @@ def process_start(pid: int) -> int | str | None:
 
 def _holder(data: dict[str, Any], number: int, beat_ns: int) -> Holder:
     texts = ("host", "boot_id", "pid_namespace", "job", "token")
-    known = {name: data[name] for name in texts if isinstance(data.get(name), str)}
-    whole = {name: data[name] for name in ("pid", "process_start") if type(data.get(name)) is int}
-    time_s = data.get("time_s")
+    known = {name: printable(data[name][:LONGEST_NAME]) for name in texts if isinstance(data.get(name), str)}
+    pid, start, time_s = (data.get(name) for name in ("pid", "process_start", "time_s"))
     return Holder(
         number=number,
         beat_ns=beat_ns,
         released=data.get("released") is True,
-        time_s=time_s if isinstance(time_s, float) else None,
+        pid=pid if is_count(pid) and 0 < pid < MOST_PID else None,
+        process_start=start if is_count(start) else None,
+        time_s=float(time_s) if is_time(time_s) else None,
         **known,
-        **whole,
     )
 
 

@@ -18,21 +18,34 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.study.events import is_event
+from harness.study import checked
+from harness.study.checked import DIVERGED as DIVERGED
+from harness.study.checked import ENDED as ENDED
+from harness.study.checked import FAILED as FAILED
+from harness.study.checked import FINISHED as FINISHED
 from harness.study.holders import holder_of, is_cancelled
 
-FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 RUNNING, CANCELLED, STOPPED, MISSING = "running", "cancelled", "stopped", "missing"
-ENDED = frozenset({FINISHED, DIVERGED})  # outcomes; `failed` is retried by the next `harness run`
 NO_FLOCK = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})  # of file systems that have no flock
+
+
+class FolderGone(RuntimeError):
+    """The run folder was deleted, or made anew by another process, while this one trained the run."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"{folder} was deleted or replaced while the run was trained; nothing more is written there, and "
+            "`harness run` does the run again"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +95,51 @@ class RunFolder:
         return self.path / "lock"
 
     def read_summary(self) -> dict[str, Any] | None:
-        """The summary, or None while the run has not ended. One that cannot be read is no end."""
+        """The summary, or None while the run has not ended. One that is damaged is no end, and neither is one
+        without the spec that the folder is named after; both are named (`checked.note`)."""
+        return self.read_end()[0]
+
+    def read_end(self, specs: checked.Specs | None = None) -> tuple[dict[str, Any] | None, str]:
+        """As `read_summary`, with the sha256 of the file; "" where it is no end.
+
+        specs: remembers arms, where many folders are read.
+        """
         try:
-            summary = read_json(self.summary)
-        except (ValueError, RecursionError):
-            return None
-        return summary if isinstance(summary, dict) and "status" in summary else None
+            text = checked.read_quickly(self.summary)
+        except (FileNotFoundError, NotADirectoryError):
+            return None, ""
+        except OSError as error:
+            checked.note(self.summary, checked.reason(error))
+            return None, ""
+        summary = checked.summary_of(text, self.run_id, self.summary)
+        if summary is None or not self.has_spec(specs):
+            if summary is not None and not self.spec.exists():
+                checked.note(self.spec, checked.NO_SPEC)
+            return None, ""
+        return summary, hashlib.sha256(text).hexdigest()
+
+    def has_spec(self, specs: checked.Specs | None = None) -> bool:
+        """Whether the spec is there and hashes to the folder's name. One that does not is named."""
+        try:
+            why = (specs or checked.Specs()).wrong(checked.read_quickly(self.spec), self.run_id)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            why = checked.reason(error)
+        if why:
+            checked.note(self.spec, why)
+        return not why
 
     def read_events(self) -> list[dict[str, Any]]:
         """Every complete event line, oldest first. A line cut off by a crash is left out."""
-        return [event for event in _complete_lines(self.events) if is_event(event)]
+        try:
+            lines = checked.read_quickly(self.events).split(b"\n")[:-1]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            checked.note(self.events, checked.reason(error))
+            return []
+        return [event for line in lines if (event := checked.event_of(line)) is not None]
 
     def append_event(self, kind: str, **values: Any) -> None:
         """Append one line; a single write, so a reader never sees half of a line that was completed."""
@@ -99,8 +147,7 @@ class RunFolder:
 
     def has_ended(self) -> bool:
         """Whether the run has an outcome (finished or diverged) that will not change."""
-        summary = self.read_summary()
-        return summary is not None and summary["status"] in ENDED
+        return self.read_summary() is not None
 
 
 def run_state(folder: RunFolder) -> str:
@@ -124,8 +171,8 @@ def run_state(folder: RunFolder) -> str:
 def is_locked(folder: RunFolder) -> bool:
     """Whether a living process on this machine is training the run; False where the files have no locks."""
     try:
-        handle = os.open(folder.lock, os.O_RDONLY)
-    except FileNotFoundError:
+        handle = os.open(folder.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -141,10 +188,15 @@ def is_locked(folder: RunFolder) -> bool:
         os.close(handle)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The file's data, or None where there is no file."""
+def read_json(path: Path) -> Any:
+    """The file's data, or None where there is no file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or holds what no record holds (`checked.parsed`).
+    """
     try:
-        return json.loads(path.read_bytes())
+        return checked.parsed(checked.read_quickly(path))
     except FileNotFoundError:
         return None
 
@@ -177,17 +229,18 @@ def append_line(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every complete line that `append_line` wrote, oldest first; [] where there is no file."""
-    return list(_complete_lines(path))
+    """Every complete line that `append_line` wrote, oldest first; [] where there is no file.
 
-
-def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
+    Half a line, which the next writer closed, and one that no writer writes are left out.
+    """
     try:
-        text = path.read_bytes()
+        lines = checked.read_quickly(path).split(b"\n")[:-1]
     except FileNotFoundError:
-        return
-    for line in text.split(b"\n")[:-1]:
-        with contextlib.suppress(ValueError, RecursionError):  # half a line, which the next writer closed
-            event = json.loads(line)
-            if isinstance(event, dict):
-                yield event
+        return []
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            data = checked.parsed(line)
+            if isinstance(data, dict):
+                found.append(data)
+    return found

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.study.events import is_event
+from harness.study.checked import read_map
 from harness.study.records import RunFolder, read_json
-from harness.tracking.intact import check_summary, checked_spec
+from harness.tracking.intact import check_predictions, checked_spec
 from harness.tracking.runs import (
     Marker,
     Point,
@@ -18,11 +18,11 @@ from harness.tracking.runs import (
     describing_tags,
     ended_tags,
     final_points,
-    read_summary,
     read_tail,
     state_of,
 )
 
+DIGEST = 16  # hexadecimal digits of the summary's sha256 that a marker keeps
 ROWS_LENGTH = 7500  # characters of a tag; MLflow's limit for a tag is 8,000
 
 Cells = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -93,14 +93,14 @@ def read_change(folder: RunFolder, since: Marker | None, cells: Cells) -> Change
     Raises:
         Damaged: a file of it is not what a run writes; the message says what to do.
     """
-    data = _read_spec(folder)
-    if data is None:
+    if not folder.has_spec():
         return None
-    summary, digest = read_summary(folder)
+    data = read_json(folder.spec)
+    summary, digest = folder.read_end()
     if summary is None and not _times(folder):
         return None  # a worker that has just begun holds the lock before it writes its first event
     if summary is not None:
-        check_summary(folder, summary)
+        check_predictions(folder, summary)
     state = state_of(folder, summary)
     tail = read_tail(folder, since.offset if since else 0)
     arm_id = checked_spec(folder, data).arm.arm_id
@@ -110,7 +110,7 @@ def read_change(folder: RunFolder, since: Marker | None, cells: Cells) -> Change
         arm_id=arm_id,
         summary=summary,
         tail=tail,
-        marker=Marker(offset=tail.offset, state=state, summary=digest),
+        marker=Marker(offset=tail.offset, state=state, summary=digest[:DIGEST]),
         rows=rows_text(cells.get(arm_id, ())),
         env=env_text(folder) if summary is not None else "",
     )
@@ -124,22 +124,19 @@ def _read_spec(folder: RunFolder) -> Any:
 
 
 def _times(folder: RunFolder) -> list[float]:
-    return [event["time_s"] for event in folder.read_events() if is_event(event)]
+    return [event["time_s"] for event in folder.read_events()]
 
 
 def was_replaced(folder: RunFolder, since: Marker) -> bool:
     """Whether the folder is not the one that was mirrored: other results after the end, or fewer events."""
     length = folder.events.stat().st_size if folder.events.exists() else 0
-    return length < since.offset or (since.has_ended and read_summary(folder)[1] != since.summary)
+    return length < since.offset or (since.has_ended and folder.read_end()[1][:DIGEST] != since.summary)
 
 
 def env_text(folder: RunFolder) -> str:
     """env.json on one line; "" where there is none, or none that a tag can hold."""
-    try:
-        data = read_json(folder.env)
-    except (ValueError, RecursionError, OSError):
-        return ""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":")) if isinstance(data, dict) else ""
+    data = read_map(folder.env)
+    text = json.dumps(data, sort_keys=True, separators=(",", ":")) if data else ""
     return text if len(text) <= ROWS_LENGTH else ""
 
 

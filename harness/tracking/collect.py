@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.study.events import is_number
+from harness.study.checked import is_number
 from harness.study.memory import without_garbage_collection
 from harness.tracking.read import REBUILD, Content, Mirrored, Points, read_runs
 from harness.tracking.store import Store, StoreError

@@ -8,11 +8,14 @@ MLflow keeps them once. Deleting the store loses nothing: the run folders are th
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.study.checked import reason
 from harness.study.problems import printable
 from harness.study.records import RunFolder
 from harness.study.secrets import masked
@@ -107,10 +110,13 @@ class Mirror:
         except Damaged as error:
             self._leave_out(str(error), count)
         except Exception as error:
-            if getattr(error, "error_code", None) != REFUSED:
+            if is_in(error, folder):
+                self._leave_out(f"{error.filename} cannot be read ({reason(error)})", count)  # type: ignore[attr-defined]
+            elif getattr(error, "error_code", None) == REFUSED:
+                why = f"{folder.path}: MLflow refuses it ({in_words(error)}); the run folder keeps all of it"
+                self._leave_out(why, count)
+            else:
                 raise
-            mend = f"delete the folder {folder.run_id} and `harness run` does the run again"
-            self._leave_out(f"{folder.path}: MLflow refuses it ({in_words(error)}); {mend}", count)
 
     def _leave_out(self, why: str, count: SyncCount) -> None:
         count.skipped += 1
@@ -174,6 +180,16 @@ class Mirror:
             rows=change.rows,
             env=change.env,
         )
+
+
+def is_in(error: Exception, folder: RunFolder) -> bool:
+    """Whether it is a file of the run folder that cannot be used; else it is the store."""
+    name = getattr(error, "filename", None)
+    return (
+        isinstance(error, OSError)
+        and name is not None
+        and Path(os.fsdecode(name)).is_relative_to(folder.path)
+    )
 
 
 def stamp_of(folder: RunFolder) -> Stamp:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.study.events import is_event, is_number
+from harness.study.checked import event_of, is_number, read_quickly
 from harness.study.records import ENDED, FAILED, RunFolder, run_state
 from harness.tracking.intact import clean, is_metric
 
@@ -77,31 +75,15 @@ def marker_of(tags: Mapping[str, str]) -> Marker | None:
     return marker if all(name in tags for name in needed) else None
 
 
-def read_summary(folder: RunFolder) -> tuple[dict[str, Any] | None, str]:
-    """The summary and a digest of its bytes; (None, "") while there is none."""
-    try:
-        data = folder.summary.read_bytes()
-    except FileNotFoundError:
-        return None, ""
-    try:
-        summary = json.loads(data)
-    except (ValueError, RecursionError):  # no end, as everywhere: the run can be run again
-        return None, ""
-    if not isinstance(summary, dict) or "status" not in summary:
-        return None, ""
-    return summary, hashlib.sha256(data).hexdigest()[:16]
-
-
 def read_tail(folder: RunFolder, offset: int) -> Tail:
     """The complete event lines after `offset` bytes; what a crash cut off is left for later, or left out."""
     try:
-        with folder.events.open("rb") as file:
-            file.seek(offset)
-            data = file.read()
-    except FileNotFoundError:
+        data = read_quickly(folder.events)[offset:]
+    except (FileNotFoundError, NotADirectoryError):
         return Tail(events=(), offset=offset)
     complete = data[: data.rfind(b"\n") + 1]
-    return Tail(events=tuple(_events(complete)), offset=offset + len(complete))
+    lines = (event_of(line) for line in complete.split(b"\n"))
+    return Tail(events=tuple(event for event in lines if event is not None), offset=offset + len(complete))
 
 
 def state_of(folder: RunFolder, summary: Mapping[str, Any] | None) -> str:
@@ -111,7 +93,7 @@ def state_of(folder: RunFolder, summary: Mapping[str, Any] | None) -> str:
     state = run_state(folder)
     if state != "stopped" or folder.lock.exists():
         return state
-    last = [event for event in folder.read_events() if is_event(event)][-1]
+    last = folder.read_events()[-1]
     is_fresh = last["kind"] != "stop" and time.time() - last["time_s"] < FRESH_S
     return "running" if is_fresh else state
 
@@ -186,16 +168,6 @@ def artifacts(folder: RunFolder) -> list[str]:
     """Paths of the files that travel: what a report needs, and how the run was made."""
     paths = (folder.spec, folder.env, folder.summary, folder.predictions)
     return [str(path) for path in paths if path.is_file()]
-
-
-def _events(lines: bytes) -> Iterator[dict[str, Any]]:
-    for line in lines.split(b"\n"):
-        with contextlib.suppress(
-            ValueError, RecursionError
-        ):  # empty, or cut off and closed by the next writer
-            event = json.loads(line)
-            if is_event(event):
-                yield event
 
 
 def _named(key: str, value: Mapping[str, Any]) -> dict[str, Any]:

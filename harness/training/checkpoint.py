@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from harness.training.progress import Progress
 from harness.training.setup import Setup
-from harness.training.tensors import read_torch_file, write_torch_file
+from harness.training.tensors import TensorFileError, read_torch_file, write_torch_file
 
 CHECKPOINT_SCHEMA = 2
 
@@ -68,10 +68,8 @@ def load_checkpoint(path: Path, setup: Setup, progress: Progress) -> bool:
 def _read(file: Path | IO[bytes], run_id: str) -> dict[str, Any]:
     try:
         state = read_torch_file(file)
-    except Exception as error:  # what a damaged zip or pickle raises depends on where the damage is
-        raise CheckpointError(
-            f"the checkpoint cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}"
-        ) from error
+    except (OSError, TensorFileError) as error:
+        raise CheckpointError(f"the checkpoint cannot be read: {error}") from error
     if not isinstance(state, dict) or state.get("schema") != CHECKPOINT_SCHEMA:
         raise CheckpointError(f"the checkpoint is not of schema {CHECKPOINT_SCHEMA}")
     if state.get("run_id") != run_id:

@@ -214,6 +214,7 @@ def _number(value: Any, key: str, name: str) -> float:
 def _write(attempt: Attempt, answer: Answer) -> None:
     recipe, digest = attempt.spec.arm.recipe, None
     if answer.predictions is not None:
+        attempt.journal.require_folder()
         write_bytes(attempt.folder.predictions, answer.predictions)
         digest = hashlib.sha256(answer.predictions).hexdigest()
     cost = cost_of([recipe], classes=attempt.data.classes)  # of the model that the study names

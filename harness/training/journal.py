@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from harness.study.machine import Machine
-from harness.study.records import RunFolder
+from harness.study.records import FolderGone, RunFolder
+from harness.training.lock import identity_of
 
 
 class Journal:
@@ -16,7 +17,7 @@ class Journal:
 
     def __init__(self, folder: RunFolder) -> None:
         """Open the journal of a run whose lock is held; removes what a killed attempt left half-written."""
-        self._folder = folder
+        self._folder, self._lock = folder, identity_of(folder.lock)
         _drop_cut_line(folder)
         _drop_drafts(folder)
         events = folder.read_events()
@@ -24,8 +25,19 @@ class Journal:
         self._epoch_step = max((event["step"] for event in events if event["kind"] == "epoch"), default=0)
         self.started_s = min((event["time_s"] for event in events), default=None)
 
+    def require_folder(self) -> None:
+        """To be called before anything is written: a folder that was deleted is never made anew, and nothing
+        ends in one that another process made.
+
+        Raises:
+            FolderGone: this is not the folder any more in which the attempt began.
+        """
+        if identity_of(self._folder.lock) != self._lock:
+            raise FolderGone(self._folder.path)
+
     def start(self, machine: Machine, *, device_name: str, step: int) -> None:
         """This attempt trains from `step` on."""
+        self.require_folder()
         self._folder.append_event(
             "attempt",
             attempt=self.attempt,
@@ -40,10 +52,12 @@ class Journal:
         """One line of the learning curve, after so many steps. A line that an earlier attempt wrote before it
         was killed is not written again, so that a curve has one line per point."""
         if step > self._epoch_step:
+            self.require_folder()
             self._folder.append_event("epoch", step=step, **values)
 
     def note(self, kind: str, **values: Any) -> None:
         """Any other event of this attempt."""
+        self.require_folder()
         self._folder.append_event(kind, attempt=self.attempt, **values)
 
 
@@ -52,6 +66,9 @@ class Unwritten(Journal):
 
     def __init__(self, folder: RunFolder) -> None:
         self.attempt, self.started_s = 0, None
+
+    def require_folder(self) -> None:
+        pass
 
     def start(self, machine: Machine, *, device_name: str, step: int) -> None:
         pass

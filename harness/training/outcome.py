@@ -66,6 +66,7 @@ def read_out(attempt: Attempt, setup: Setup) -> str:
         return FINISHED
     if not all(each.is_finite for each in progress.kept):
         return write_diverged(attempt)
+    attempt.journal.require_folder()
     write_torch_file(folder.weights, portable_state(setup.eval_model()))
     if evaluates_another(setup.tricks):
         write_torch_file(folder.raw_weights, portable_state(setup.model))
@@ -75,6 +76,7 @@ def read_out(attempt: Attempt, setup: Setup) -> str:
 
 def write_finished(attempt: Attempt, result: Evaluation, cost: Cost) -> str:
     """The predictions and the summary, after everything else."""
+    attempt.journal.require_folder()
     write_bytes(attempt.folder.predictions, result.packed())
     digest = hashlib.sha256(result.packed()).hexdigest()
     write_end(attempt, FINISHED, cost, metrics=result.metrics, predictions_sha256=digest)
@@ -105,10 +107,12 @@ def portable_state(model: nn.Module) -> dict[str, Any]:
 
 def write_end(attempt: Attempt, status: str, cost: Cost, **results: Any) -> None:
     """env.json and, last, the summary: the run has ended."""
-    folder = attempt.folder
-    write_json(folder.env, describe(attempt.machine))
+    folder, env = attempt.folder, describe(attempt.machine)
+    attempt.journal.require_folder()
+    write_json(folder.env, env)
     attempt.journal.note("end", status=status, step=attempt.progress.step)
     facts = {**_facts(attempt), **cost._asdict(), **_work(attempt)}
+    attempt.journal.require_folder()
     write_json(folder.summary, {**facts, "status": status, **results})
     folder.checkpoint.unlink(missing_ok=True)
 

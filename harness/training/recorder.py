@@ -79,6 +79,7 @@ class Recorder:
 
     def checkpoint(self) -> None:
         """Save the complete state of the run."""
+        self.attempt.journal.require_folder()
         start = time.perf_counter()
         save_checkpoint(self.attempt.folder.checkpoint, self.setup, self.attempt.progress)
         self._saved, self._save_time_s = time.monotonic(), time.perf_counter() - start

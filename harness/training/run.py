@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 
 import torch._dynamo  # noqa: F401  # torch.optim loads it (1 s) when first used: here, before workers are forked
 
 from harness.plugins import load_stored, only
+from harness.study.checked import read_quickly, summary_of
 from harness.study.machine import Machine, Stop
 from harness.study.records import DIVERGED, FINISHED, RunFolder, write_json
 from harness.study.spec import RunSpec
@@ -47,25 +49,43 @@ def run_one(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> s
             return world.tell() or _attempt(spec, folder, machine, stop, Unwritten(folder), world)
         folder.path.mkdir(parents=True, exist_ok=True)
         with exclusive(folder.lock, stop) as held:
-            ended = world.tell(_status(folder) if held else INTERRUPTED)
+            ended = world.tell(_status(spec, folder) if held else INTERRUPTED)
             return ended or _attempt(spec, folder, machine, stop, Journal(folder), world)
 
 
-def _status(folder: RunFolder) -> str:
-    """finished or diverged, and then no checkpoint is left; nothing for a run that has not ended."""
+def _status(spec: RunSpec, folder: RunFolder) -> str:
+    """finished or diverged, and then no checkpoint is left; nothing for a run that has not ended.
+
+    Writes the spec where it is missing or damaged: the folder's name says which it was. What the run came to
+    is kept, unless the folder was made anew (by a version that wrote into deleted folders) or lost results.
+    """
+    if not folder.has_spec():
+        if folder.summary.exists() and not _is_whole(folder):
+            folder.summary.unlink()
+        write_json(folder.spec, spec.to_json())
     summary = folder.read_summary()
-    if summary is None or not folder.has_ended():
+    if summary is None:
         return ""
     folder.checkpoint.unlink(missing_ok=True)
     return str(summary["status"])
+
+
+def _is_whole(folder: RunFolder) -> bool:
+    """Whether a folder without a spec holds the end of a run, and the beginning that belongs to it."""
+    begun = any(event["kind"] == "attempt" for event in folder.read_events())
+    try:
+        summary = summary_of(read_quickly(folder.summary), folder.run_id, folder.summary)
+        wanted = summary and summary.get("predictions_sha256")
+        own = hashlib.sha256(read_quickly(folder.predictions)).hexdigest() if wanted else None
+    except OSError:
+        return False
+    return begun and summary is not None and own == wanted
 
 
 def _attempt(
     spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journal: Journal, world: World
 ) -> str:
     recipe = spec.arm.recipe
-    if world.is_main and not folder.spec.exists():
-        write_json(folder.spec, spec.to_json())
     # The plugins of the runs that it needs are among its own.
     with configured(machine), only(load_stored(spec.arm.plugins, machine.runs_dir)):
         if spec.arm.observes or recipe.trainer != "harness":

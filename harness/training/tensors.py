@@ -18,6 +18,21 @@ def write_torch_file(path: Path, state: Any) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+class TensorFileError(ValueError):
+    """A file of tensors is damaged, or would execute code when read."""
+
+
 def read_torch_file(file: Path | IO[bytes]) -> Any:
-    """Plain data and tensors, on the CPU; refuses files that would execute code when read."""
-    return torch.load(file, map_location="cpu", weights_only=True)
+    """Plain data and tensors, on the CPU.
+
+    Raises:
+        OSError: there is no file that can be read.
+        TensorFileError: it is damaged, or would execute code. torch's own words are left out: they advise to
+            read it all the same.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # what a damaged zip or pickle raises depends on where the damage is
+        raise TensorFileError("it is damaged, or holds something other than tensors and plain data") from None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from harness.study.machine import Machine
 from harness.study.records import FINISHED, RunFolder, read_json
 from harness.study.spec import RunSpec
 from harness.training.network import build_network, make_tricks
-from harness.training.tensors import read_torch_file
+from harness.training.tensors import TensorFileError, read_torch_file
 from harness.tricks.base import Trick, hooks_of
 
 
@@ -66,43 +66,54 @@ class TrainedRun:
         another where a trick averages weights.
 
         Raises:
-            NeededRunError: the file is missing.
+            NeededRunError: the file is missing or damaged.
         """
         path = self.folder.raw_weights if raw and evaluates_another(self.tricks) else self.folder.weights
-        if not path.exists():
-            raise self.error(
-                f"{self.error.role} run {self.folder.run_id} has no {path.name}; "
-                f"delete {self.folder.path} and run again"
-            )
-        return read_torch_file(path)
+        try:
+            state = read_torch_file(path)
+        except FileNotFoundError:
+            raise self._unusable(f"has no {path.name}") from None
+        except (OSError, TensorFileError) as error:
+            raise self._unusable(f"has a {path.name} that cannot be read ({error})") from None
+        if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
+            raise self._unusable(f"has a {path.name} that is damaged (it holds no network)")
+        return state
 
     def network(self, *, raw: bool = False) -> nn.Module:
         """The trained network in evaluation mode, on the CPU, without gradients.
 
         Raises:
-            NeededRunError: as `weights`.
+            NeededRunError: as `weights`, or they are another network's.
         """
         state = self.weights(raw=raw)
         model = build_network(self.spec, self.tricks, classes=self.classes)
-        model.load_state_dict(state)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError:
+            raise self._unusable("has weights that are damaged (they are another network's)") from None
         return model.eval().requires_grad_(False)
+
+    def _unusable(self, what: str) -> NeededRunError:
+        return self.error(
+            f"{self.error.role} run {self.folder.run_id} {what}; move {self.folder.summary} away and "
+            "`harness run` of a study that has this run trains it again"
+        )
 
 
 def find_trained(run_id: str | None, machine: Machine, error: type[NeededRunError]) -> TrainedRun:
     """The finished run of this id; `error` says what it is needed for.
 
     Raises:
-        NeededRunError: the run has not finished, or its spec is missing.
+        NeededRunError: the run has not finished, or its record is damaged.
     """
     folder = RunFolder(machine.runs_dir / str(run_id))
     summary = folder.read_summary()
     if summary is None or summary["status"] != FINISHED:
         state = "has not ended" if summary is None else f"ended as '{summary['status']}'"
+        if summary is None and folder.summary.exists():
+            state = "has a damaged summary.json or spec.json, which counts as no end"
         raise error(f"{error.role} run {folder.run_id} {state}: this run needs it finished")
-    written = read_json(folder.spec)
-    if written is None:
-        raise error(f"{error.role} run {folder.run_id} has no spec.json; delete {folder.path} and run again")
-    spec = RunSpec.from_json(written)
+    spec = RunSpec.from_json(read_json(folder.spec))
     return TrainedRun(
         spec=spec,
         folder=folder,

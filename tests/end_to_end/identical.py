@@ -9,7 +9,8 @@ import numpy as np
 from harness.commands.calibrate import OWN_STUDY
 from harness.commands.workspace import Workspace, first_plan
 from harness.study.plan import Plan
-from harness.study.records import write_json
+from harness.study.spec import RunSpec
+from tests import ended
 
 ABOUT = {"model": "bn_mlp", "data": "fashion_mnist", "device": "a cpu", "threads": 1, "torch": "2"}
 
@@ -20,12 +21,11 @@ def make_identical_runs(place: Workspace, runs: int) -> Plan:
     plan = first_plan(how, place)
     values = np.random.default_rng(0).normal(60.0, 2.0, size=runs)
     for run, value in zip(plan.runs, values, strict=True):
-        end(place, run.run_id, float(value))
+        end(place, plan.spec(run), float(value))
     return plan
 
 
-def end(place: Workspace, run_id: str, top1: float | None) -> None:
+def end(place: Workspace, spec: RunSpec, top1: float | None) -> None:
     """A finished run with this accuracy, or without one."""
     metrics = {} if top1 is None else {"top1": top1}
-    found = {**ABOUT, "status": "finished", "metrics": metrics, "data_fingerprint": "f", "run_id": run_id}
-    write_json(place.folder(run_id).summary, found)
+    ended.end(place.folder(spec.run_id), spec, metrics=metrics, data_fingerprint="f", **ABOUT)

@@ -16,9 +16,11 @@ from harness.commands.adaptive import Progress, records_of, run_blocks, saved
 from harness.commands.workspace import Workspace, expand_plan, workspace
 from harness.scheduling.base import INTERRUPTED
 from harness.study.plan import Plan
-from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder, write_json
+from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder
+from harness.study.spec import RunSpec
 from tests.end_to_end import scripted
 from tests.end_to_end.workplace import Workplace
+from tests.ended import end
 
 ROWS = ("plain", "huge", "slight")
 SETTLED = "1 of 2 comparisons settled (huge helps)"
@@ -41,18 +43,19 @@ class Trainer:
     def __call__(self, plan: Plan) -> dict[str, str]:
         todo = [run for run in plan.runs if not run.done]
         self.blocks.append(Counter(row_of(plan, run.arm_id) for run in todo))
-        return {run.run_id: self._end(row_of(plan, run.arm_id), run.seed, run.run_id) for run in todo}
+        return {run.run_id: self._end(row_of(plan, run.arm_id), plan.spec(run)) for run in todo}
 
-    def _end(self, row: str, seed: int, run_id: str) -> str:
+    def _end(self, row: str, spec: RunSpec) -> str:
+        seed = spec.seed
         status = self.ends.get((row, seed), FINISHED)
-        folder = RunFolder(self.place.runs_dir / run_id)
+        folder = RunFolder(self.place.runs_dir / spec.run_id)
         folder.path.mkdir(parents=True, exist_ok=True)
         if status == FAILED:
             folder.append_event("attempt", attempt=1, device="cpu")
             folder.append_event(FAILED, message="no memory")
         elif status != INTERRUPTED:
             top1 = 60 + self.effects[row] + SPREAD[(3 * seed + ROWS.index(row)) % len(SPREAD)]
-            write_json(folder.summary, {"status": status, "metrics": {"top1": top1}})
+            end(folder, spec, status, {"top1": top1})
         return status
 
 

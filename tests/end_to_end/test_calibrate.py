@@ -80,7 +80,7 @@ def test_a_damaged_file_is_no_calibration(place, trained):
 
 def test_runs_without_a_value_are_left_out_and_said(place, trained, capsys):
     for run in trained.runs[:22]:
-        end(place, run.run_id, None)
+        end(place, trained.spec(run), None)
     assert calibrate(place, *SMALL) == USAGE_ERROR
     text = capsys.readouterr().err
     assert "3 arms of 3 seeds need 9 runs, the pool has 8 (22 of 30 trainings have no value)" in text
@@ -88,7 +88,7 @@ def test_runs_without_a_value_are_left_out_and_said(place, trained, capsys):
 
 def test_equal_values_say_nothing_about_noise(place, trained, capsys):
     for run in trained.runs:
-        end(place, run.run_id, 70.0)
+        end(place, trained.spec(run), 70.0)
     assert calibrate(place, *SMALL) == USAGE_ERROR
     assert "every run of the pool gave the same value" in capsys.readouterr().err
 

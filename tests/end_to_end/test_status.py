@@ -20,6 +20,7 @@ from harness.study.plan import Plan
 from harness.study.records import DIVERGED, FAILED, MISSING, RunFolder, run_state, write_json
 from harness.study.run_claims import Claims, request_cancel
 from tests.end_to_end.under_way import UnderWay, program, squeue_says, task
+from tests.ended import end
 
 Says = Callable[..., Any]
 JOBS = {"g1.0": "11", "g2.0": "12", "g3.0": "13"}
@@ -82,8 +83,10 @@ def shapes(plan: Plan, runs_dir: Path) -> Claims:
         request_cancel(folder, "me@here")
     claims.take(held.run_id)
     cut.events.write_bytes(cut.events.read_bytes() + b'{"kind": "failed"}')  # without its line end
-    for folder, text in zip(more, ('{"status": "diverged"}', '{"half', "[]", "", '{"no": 1}'), strict=False):
-        folder.path.mkdir(parents=True)
+    specs = {run.run_id: plan.spec(run) for run in plan.runs}
+    for folder in more:
+        end(folder, specs[folder.run_id], "diverged")
+    for folder, text in zip(more[1:], ('{"half', "[]", "", '{"no": 1}'), strict=False):
         folder.summary.write_text(text)
     return claims
 

@@ -20,6 +20,7 @@ from harness.scheduling.submission import FOLDER, Submission, submissions
 from harness.study.plan import Plan, PlannedRun
 from harness.study.records import FINISHED, RunFolder, write_json
 from tests.end_to_end.workplace import TINY
+from tests.ended import end
 
 NO_JOBS: Mapping[str, str] = {}
 QUEUE_FORMAT = "{array}|{index}|{job}|{state}|{reason}|{name}"
@@ -78,8 +79,7 @@ class UnderWay:
 
     def end(self, row: str, seed: int, status: str = FINISHED, **about: Any) -> None:
         """A run with a summary: 20 s of a worker, unless `about` says otherwise."""
-        folder = self.folder(row, seed)
-        summary = {"status": status, "wall_time_s": 20.0, "train_time_s": 10.0, "device": "Some CPU"}
+        summary = {"wall_time_s": 20.0, "train_time_s": 10.0, "device": "Some CPU"}
         model = {
             "model": "resnet50",
             "precision": "fp32",
@@ -87,7 +87,12 @@ class UnderWay:
             "macs": 1000,
             "images_seen": 1000,
         }
-        write_json(folder.summary, {**summary, **model, **about})
+        end(
+            self.folder(row, seed),
+            self.plan.spec(self.run(row, seed)),
+            status,
+            **{**summary, **model, **about},
+        )
 
     def attempt(
         self, row: str, seed: int, *, epoch: float = 3.0, took_s: float = 30.0, **about: Any

@@ -16,7 +16,8 @@ from harness.scheduling.base import Job, Progress
 from harness.scheduling.cluster import Cluster, Resources
 from harness.scheduling.slurm import Slurm, SlurmSettings
 from harness.scheduling.submission import Submission, submissions
-from harness.study.records import FINISHED, RunFolder, append_line, write_json
+from harness.study.records import FINISHED, RunFolder, append_line
+from tests.ended import end
 from tests.scheduling.fakes import run_fake
 
 SBATCH = """\
@@ -179,7 +180,7 @@ class Place:
     def finish(self, *jobs: Job, status: str = FINISHED) -> None:
         """The runs end as an agent lets them."""
         for job in jobs:
-            write_json(RunFolder(self.runs_dir / job.run_id).summary, {"status": status, "metrics": {}})
+            end(RunFolder(self.runs_dir / job.run_id), job.spec, status)
 
     def log(self, array_id: str, text: str, task: str = "0") -> None:
         (self.submission().folder / "logs" / f"{array_id}_{task}_0.err").write_text(text)

@@ -12,6 +12,7 @@ from harness.scheduling.base import INTERRUPTED, Job
 from harness.study.machine import Machine, Stop
 from harness.study.records import DIVERGED, FINISHED, RunFolder, read_json, write_json
 from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
+from tests.ended import end
 
 STEP_S = 0.01
 IMPORTED_IN = os.getpid()
@@ -37,22 +38,21 @@ def run_fake(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> 
     return TASKS[model.name](spec, folder, stop, **model.args)
 
 
-def _finish(folder: RunFolder, status: str = FINISHED, **metrics: float) -> str:
-    write_json(folder.summary, {"status": status, "metrics": metrics})
-    return status
+def _finish(spec: RunSpec, folder: RunFolder, status: str = FINISHED, **metrics: float) -> str:
+    return end(folder, spec, status, metrics)
 
 
 def quick(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
-    return _finish(folder)
+    return _finish(spec, folder)
 
 
 def sleep(spec: RunSpec, folder: RunFolder, stop: Stop, time_s: float) -> str:
     time.sleep(time_s)
-    return _finish(folder)
+    return _finish(spec, folder)
 
 
 def diverge(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
-    return _finish(folder, DIVERGED)
+    return _finish(spec, folder, DIVERGED)
 
 
 def crash(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
@@ -72,13 +72,13 @@ def die(spec: RunSpec, folder: RunFolder, stop: Stop, times: float) -> str:
     attempts = sum(event["kind"] == "started" for event in folder.read_events())
     if attempts <= times:
         os.kill(os.getpid(), signal.SIGKILL)
-    return _finish(folder, attempts=attempts)
+    return _finish(spec, folder, attempts=attempts)
 
 
 def deaf(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
     """Never asks whether to stop."""
     time.sleep(60)
-    return _finish(folder)
+    return _finish(spec, folder)
 
 
 def count(spec: RunSpec, folder: RunFolder, stop: Stop, steps: float) -> str:
@@ -95,7 +95,7 @@ def count(spec: RunSpec, folder: RunFolder, stop: Stop, steps: float) -> str:
         time.sleep(STEP_S)
         if state["step"] != steps // 2 or (folder.path.parent / "go").exists():
             state = {"step": state["step"] + 1, "value": (state["value"] * 31 + state["step"]) % 10_007}
-    return _finish(folder, value=state["value"])
+    return _finish(spec, folder, value=state["value"])
 
 
 def go(runs_dir: Path) -> None:
@@ -111,19 +111,19 @@ def has_a_child(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
         time.sleep(60)
         os._exit(0)
     os.kill(child, signal.SIGTERM)
-    return _finish(folder, ended_by=-os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return _finish(spec, folder, ended_by=-os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def fill(spec: RunSpec, folder: RunFolder, stop: Stop, megabytes: float) -> str:
     """Leaves memory behind that only the end of the process gives back."""
     LEAKED.append(b"x" * int(megabytes * 1e6))
-    return _finish(folder)
+    return _finish(spec, folder)
 
 
 def see(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
     """Notes the surroundings: the cores of the process, and which process imported this module."""
     folder.append_event("seen", cores=sorted(os.sched_getaffinity(0)), imported_in=IMPORTED_IN)
-    return _finish(folder)
+    return _finish(spec, folder)
 
 
 LEAKED: list[bytes] = []

@@ -17,6 +17,7 @@ from harness.scheduling.base import INTERRUPTED
 from harness.study.machine import Machine, Stop
 from harness.study.records import FINISHED, RunFolder, read_json, write_json
 from harness.study.spec import RunSpec
+from tests.ended import end
 
 STEP_S = 0.01
 PATIENCE_S = 20.0
@@ -46,6 +47,8 @@ def run_rank(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> 
     mode = None if store is None else oct(Path(store).parent.stat().st_mode & 0o777)
     seen |= {"pid": os.getpid(), "device": machine.device, "processes": machine.processes, "mode": mode}
     write_json(folder.path / f"rank.{rank}.json", seen)
+    if rank == 0:
+        write_json(folder.spec, spec.to_json())
     model = spec.arm.recipe.model
     answer = globals()[model.name](rank, folder, stop, **model.args)
     write_json(folder.path / f"ended.{rank}.json", {"status": answer, "stop": stop()})
@@ -64,7 +67,7 @@ def count(rank: int, folder: RunFolder, stop: Stop, steps: float) -> str:
             return _end(folder, INTERRUPTED)
         time.sleep(STEP_S)
         step += 1
-    write_json(folder.summary, {"status": FINISHED, "metrics": {"steps": step}})
+    end(folder, RunSpec.from_json(read_json(folder.spec)), metrics={"steps": step})
     return _end(folder, FINISHED)
 
 

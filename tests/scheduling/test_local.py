@@ -15,7 +15,8 @@ import pytest
 from harness.scheduling.base import INTERRUPTED, Job, Progress
 from harness.scheduling.local import Local, LocalSettings
 from harness.study.machine import Machine
-from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder, write_json
+from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder
+from tests.ended import end
 from tests.scheduling.fakes import events, go, job, run_fake
 
 PRELOAD = ("tests.scheduling.fakes",)
@@ -111,7 +112,7 @@ def test_students_wait_for_their_teacher_and_fail_with_it(tmp_path):
 
 def test_a_teacher_that_finished_in_an_earlier_session_is_enough(tmp_path):
     teacher = job(0)
-    write_json(folder(tmp_path, teacher).summary, {"status": FINISHED})
+    end(folder(tmp_path, teacher), teacher.spec)
     assert execute(tmp_path, [job(1, needs=(teacher,))]) == [FINISHED]
 
 

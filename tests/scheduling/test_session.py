@@ -24,8 +24,9 @@ from harness.scheduling.local import Local, LocalSettings
 from harness.scheduling.queue import JobQueue
 from harness.scheduling.session import Session
 from harness.study.machine import Machine
-from harness.study.records import FAILED, FINISHED, RunFolder, run_state, write_json
+from harness.study.records import FAILED, FINISHED, RunFolder, run_state
 from harness.study.run_claims import Claims, request_cancel
+from tests.ended import end
 from tests.scheduling.fakes import events, go, job, run_fake
 
 ROOT = Path(__file__).parents[2]
@@ -175,7 +176,7 @@ def test_a_run_lost_to_another_stops_here_and_is_waited_for(tmp_path):
 
     def finish_there() -> None:
         assert not (tmp_path / "go").exists()
-        write_json(path / "summary.json", {"status": FINISHED, "metrics": {"there": 1}})
+        end(RunFolder(path), each.spec, metrics={"there": 1})
 
     threads = [
         when((path / "events.jsonl").exists, take_over),

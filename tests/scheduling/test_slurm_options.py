@@ -14,8 +14,10 @@ import pytest
 
 from harness import cli
 from harness.scheduling.local import LocalSettings
-from harness.study.records import write_json
+from harness.scheduling.submission import submissions
+from harness.study.records import RunFolder
 from tests.end_to_end.workplace import TINY
+from tests.ended import end
 from tests.scheduling.fake_slurm import FakeSlurm
 
 
@@ -98,9 +100,10 @@ def test_detached_an_adaptive_study_is_submitted_block_by_block(
     assert cli.main(command) == cli.DONE
     assert "the same command looks at the results and submits the next block" in capsys.readouterr().out
     assert _submitted(here) == [3]
-    for line in _lines(here):
-        folder = here / "runs" / line["run_id"]
-        write_json(folder / "summary.json", {"status": "finished", "metrics": {"top1": 50.0}})
+    for each in submissions(here / "runs"):
+        for group in each.groups:
+            for job in each.jobs(group):
+                end(RunFolder(here / "runs" / job.run_id), job.spec, metrics={"top1": 50.0})
     assert cli.main(command) == cli.DONE
     said = capsys.readouterr().out
     assert "look 1 of 2 (1 seed): 0 of 2 comparisons settled; 2 go on to 2 seeds: 3 further runs" in said
@@ -140,14 +143,12 @@ def test_ctrl_c_detaches_with_exit_code_3_and_says_that_the_jobs_go_on(
 
 def test_when_all_runs_have_ended_it_is_done(here: Path, slurm: FakeSlurm):
     def finish() -> None:
-        submitted = here / "runs" / ".submissions"
         while len(slurm.calls("sbatch")) < 3:
             time.sleep(0.01)
-        (lines,) = submitted.glob("*/runs.jsonl")
-        for line in lines.read_text().splitlines():
-            if '"run_id"' in line:
-                run_id = line.split('"run_id": "')[1][:32]
-                write_json(here / "runs" / run_id / "summary.json", {"status": "diverged", "metrics": {}})
+        [submission] = submissions(here / "runs")
+        for group in submission.groups:
+            for job in submission.jobs(group):
+                end(RunFolder(here / "runs" / job.run_id), job.spec, "diverged")
 
     threading.Thread(target=finish).start()
     assert cli.main(["run", "tiny.yaml", "--on", "slurm", "--no-report"]) == cli.DONE

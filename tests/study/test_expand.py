@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 from harness.study.estimate import reconcile
 from harness.study.plan import Plan
 from harness.study.plan_json import plan_to_json
-from harness.study.records import RunFolder, write_json
-from harness.study.spec import run_id
+from harness.study.records import RunFolder
+from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec, run_id
+from tests.ended import end
 from tests.study.fakes import HEAD, cells, plan_of
+
+_RECIPE = Recipe(model=ModelSpec(name="another"), data=DataSpec(name="another", resolution=1))
+_OTHER = RunSpec(arm=Arm(recipe=_RECIPE), seed=0)
 
 CHAIN = """
 arms:
@@ -122,9 +126,12 @@ def test_the_plan_as_json_has_its_documented_keys(tmp_path: Path) -> None:
     assert data["header"]["size_line"] == 6
 
 
-def _record(runs: Path, name: str, **values: object) -> None:
+def _record(runs: Path, run: RunSpec | str, status: str = "finished", **values: object) -> None:
+    """The record of a planned run, or of one of another name that no study knows."""
+    spec = _OTHER if isinstance(run, str) else run
+    name = run if isinstance(run, str) else spec.run_id
     summary = {
-        "status": "finished",
+        "run_id": name,
         "macs": 16_000,
         "images_seen": 1_000,
         "train_time_s": 2.0,
@@ -132,7 +139,7 @@ def _record(runs: Path, name: str, **values: object) -> None:
         "precision": "fp32",
         "batch_size": 32,
     }
-    write_json(RunFolder(runs / name).summary, {**summary, **values})
+    end(RunFolder(runs / name), spec, status, **{**summary, **values})
 
 
 def test_reconcile_marks_outcomes_and_estimates_from_the_most_alike_records(tmp_path: Path) -> None:
@@ -140,8 +147,8 @@ def test_reconcile_marks_outcomes_and_estimates_from_the_most_alike_records(tmp_
     runs = tmp_path / "runs"
     by_label = {plan.arm_labels[run.arm_id]: run for run in plan.runs if run.seed == 0}
     plain, student, large = by_label["t / plain"], by_label["t / student"], by_label["teacher / large"]
-    _record(runs, plain.run_id)  # 3 x 16,000 x 1,000 / 2 s = 24e6 multiply-adds a second
-    _record(runs, student.run_id, status="failed", train_time_s=0.001)
+    _record(runs, plan.spec(plain))  # 3 x 16,000 x 1,000 / 2 s = 24e6 multiply-adds a second
+    _record(runs, plan.spec(student), status="failed", train_time_s=0.001)
     _record(runs, "of another study", train_time_s=4.0)  # 12e6
     _record(runs, "another model", model="vgg", train_time_s=8.0)  # 6e6
     (runs / "not a run").mkdir()
@@ -156,8 +163,8 @@ def test_reconcile_marks_outcomes_and_estimates_from_the_most_alike_records(tmp_
 def test_a_diverged_run_is_done_and_a_broken_record_is_not(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, HEAD + CHAIN)
     runs = tmp_path / "runs"
-    _record(runs, plan.runs[0].run_id, status="diverged")
-    _record(runs, plan.runs[1].run_id)
+    _record(runs, plan.spec(plan.runs[0]), status="diverged")
+    _record(runs, plan.spec(plan.runs[1]))
     RunFolder(runs / plan.runs[1].run_id).summary.write_text("{")
     reconcile(plan, runs)
     assert [run.done for run in plan.runs[:3]] == [True, False, False]

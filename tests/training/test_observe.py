@@ -182,8 +182,19 @@ def test_it_stops_between_batches_and_evaluates_again(
     ("spoil", "message"),
     [
         (lambda folder: folder.summary.unlink(), "member run .* has not ended"),
-        (lambda folder: folder.weights.unlink(), r"member run .* has no weights\.pt; delete"),
-        (lambda folder: folder.spec.unlink(), r"member run .* has no spec\.json; delete"),
+        (
+            lambda folder: folder.weights.unlink(),
+            r"member run .* has no weights\.pt; move .*summary\.json away",
+        ),
+        (
+            lambda folder: folder.weights.write_bytes(b"PK"),
+            r"weights\.pt that cannot be read \(it is damaged",
+        ),
+        (
+            lambda folder: torch.save([1], folder.weights),
+            r"weights\.pt that is damaged \(it holds no network",
+        ),
+        (lambda folder: folder.spec.unlink(), r"member run .* has a damaged summary\.json or spec\.json"),
     ],
 )
 def test_a_member_that_cannot_be_used_says_why(
