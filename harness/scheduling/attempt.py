@@ -55,8 +55,7 @@ def attempt(run_one: RunOne, spec: RunSpec, machine: Machine, stop: Stop) -> str
         return FAILED
     except (Exception, SystemExit) as error:
         text = traceback.format_exc()[-TRACEBACK_CHARACTERS:]
-        message = f"{type(error).__name__}: {error}"
-        record(machine.runs_dir, run_id, "failed", message=message, traceback=text)
+        record(machine.runs_dir, run_id, "failed", message=f"{type(error).__name__}: {error}", traceback=text)
         return FAILED
     if status not in STATUSES:
         message = f"run_one returned {status!r}; valid: {', '.join(STATUSES)}"
