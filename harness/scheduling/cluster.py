@@ -29,7 +29,7 @@ class Resources:
     gpus: int = 0
     cpus: int = 1
     memory_gb: float | None = None  # None: the partition's default
-    time_s: int = 4 * 3600
+    time_s: int | None = 4 * 3600  # None: no limit
     partition: str | None = None  # None: the cluster's default
     account: str | None = None
     qos: str | None = None

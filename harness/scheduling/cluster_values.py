@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Check = Callable[[Any], Any]  # raises ValueError with words that follow the key's name
 FIELD = {"time": "time_s"}  # key -> field of Resources, where they differ
+NO_LIMIT = frozenset({"UNLIMITED", "INFINITE"})  # as sbatch takes them, in any case
 UNIT_S = {"min": 60, "h": 3600, "d": 86400}
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:+-]*")
 CONSTRAINT = re.compile(r"[A-Za-z0-9_(\[][A-Za-z0-9_.,:+&|*()\[\]-]*")
@@ -59,17 +60,40 @@ def gigabytes(value: Any) -> float:
     return float(value)
 
 
-def duration(value: Any) -> int:
-    """Seconds of `30min`, `4h`, `1.5h` or `2d`."""
-    match = (
-        re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(min|h|d)", value) if isinstance(value, str) else None
+def duration(value: Any) -> int | None:
+    """Seconds of `30min`, `4h`, `1.5h` or `2d`, or of one of Slurm's own forms; None: no limit.
+
+    >>> [duration(each) for each in (90, "90", "1:30", "4:00:00", "2-12", "1-00:00:00", "UNLIMITED")]
+    [5400, 5400, 90, 14400, 216000, 86400, None]
+    """
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str) and text.upper() in NO_LIMIT:
+        return None
+    with_unit = (
+        re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(min|h|d)", text) if isinstance(text, str) else None
     )
-    time_s = float(match[1]) * UNIT_S[match[2]] if match else 0
+    time_s = float(with_unit[1]) * UNIT_S[with_unit[2]] if with_unit else _slurm_time(text)
     if not 60 <= time_s <= 365 * 86400:
         raise ValueError(
-            f"is a number with a unit, from 1min to 365d, such as 30min, 4h or 2d; got {value!r}"
+            "is a number with a unit, from 1min to 365d, such as 30min, 4h or 2d, or as Slurm writes it"
+            f" (minutes, 4:00:00, 1-12, 1-00:00:00, UNLIMITED); got {value!r}"
         )
     return math.ceil(time_s)
+
+
+def _slurm_time(text: Any) -> int:
+    """Seconds of minutes, minutes:seconds, hours:minutes:seconds, or days- and then hours, hours:minutes or
+    hours:minutes:seconds; 0 for anything else."""
+    match = (
+        re.fullmatch(r"(?:([0-9]{1,4})-)?([0-9]{1,6}(?::[0-9]{1,6}){0,2})", text)
+        if isinstance(text, str)
+        else None
+    )
+    if match is None:
+        return 0
+    parts = [int(each) for each in match[2].split(":")]
+    units = (3600, 60, 1) if match[1] or len(parts) == 3 else (60, 1)
+    return int(match[1] or 0) * 86400 + sum(part * unit_s for part, unit_s in zip(parts, units, strict=False))
 
 
 def word(pattern: re.Pattern[str], example: str) -> Check:

@@ -1,7 +1,8 @@
 """One array of agents: its sbatch script, by submitit, and its submission, by this file.
 
-submitit writes the script, knows Slurm's parameters and reads the job id. Its pickles, its signal handlers
-and its guess of why a job ended are not used (docs/decisions/0012-agents-not-pickles.md).
+submitit writes the script and knows Slurm's parameters. Its pickles, its signal handlers and its guess of why
+a job ended are not used (docs/decisions/0012-agents-not-pickles.md), nor its reading of the id, which takes
+the first "job N" of whatever a site's banner says.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import os
 import re
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from submitit.slurm.slurm import SlurmExecutor
 
@@ -35,6 +37,11 @@ NO_ANSWER = re.compile(
     r"|zero bytes were transmitted|try again|not responding",
     re.IGNORECASE,
 )
+FAILED_WORDS = re.compile(r"job submission failed", re.IGNORECASE)  # whatever the exit code
+COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+PARSABLE = re.compile(r"([0-9]{1,20})(?:;([A-Za-z0-9_.-]{1,200}))?")  # what --parsable prints
+SENTENCE = re.compile(r"Submitted batch job ([0-9]{1,20})(?: on cluster ([A-Za-z0-9_.-]{1,200}))?")
+ABOUT_CLUSTERS = "SLURM_CLUSTERS"  # the user's choice for every command of Slurm, no variable of a job
 NOT_INHERITED = {  # of the options that the script has, what the environment would override
     f"SBATCH_{name}"
     for name in "ARRAY_INX JOB_NAME OUTPUT ERROR OPEN_MODE SIGNAL NO_REQUEUE REQUEUE TIMELIMIT WAIT".split()  # noqa: SIM905
@@ -50,7 +57,12 @@ class Refused(Exception):
 
 
 class NoAnswer(Exception):
-    """Slurm did not answer: the array may or may not have been submitted."""
+    """Slurm did not answer: the array may or may not have been submitted. `maybe`: sbatch succeeded, so it
+    probably was, under an id that is not known; it must not be submitted again unasked."""
+
+    def __init__(self, message: str, *, maybe: bool = False) -> None:
+        super().__init__(message)
+        self.maybe = maybe
 
 
 class AgentExecutor(SlurmExecutor):
@@ -95,40 +107,107 @@ def script(submission: Submission, chunk: Chunk, after: Sequence[str] = ()) -> s
     return executor._make_submission_file_text(shlex.join((*words, *place)), submission.token)
 
 
-def submit(file: Path) -> str:
-    """Hand a script to sbatch. Returns the id of the array.
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What sbatch answered."""
+
+    job_id: str
+    cluster: str = ""  # as Slurm names it; "": it named none, the job is on the cluster of this machine
+
+
+def answer_file(file: Path) -> Path:
+    """Where sbatch's answer about a script stands while it is not in `jobs.json`. It is there from before
+    sbatch is started: without it, nothing was submitted."""
+    return file.with_suffix(".answer")
+
+
+def submit(file: Path, cluster: str = "") -> Accepted:
+    """Hand a script to sbatch, whose answer goes to `answer_file` even where this process is killed.
+
+    cluster: of this cluster only; "": as the script or the user's environment says.
 
     Raises:
         Refused: nothing was submitted, with sbatch's reason.
         NoAnswer: it cannot be known whether it was.
     """
-    executor = AgentExecutor(file.parent)
+    answer = answer_file(file)
     environment = {
         name: value
         for name, value in os.environ.items()
         # Those of a job in which this command may run would become those of the new job.
-        if (not name.startswith("SLURM_") or name == "SLURM_CONF") and name not in NOT_INHERITED
+        if (not name.startswith("SLURM_") or name in ("SLURM_CONF", ABOUT_CLUSTERS))
+        and name not in NOT_INHERITED
     }
+    where = [f"--clusters={cluster}"] if cluster else []
     try:
-        done = subprocess.run(  # noqa: S603
-            executor._make_submission_command(file),
-            capture_output=True,
-            text=True,
+        with answer.open("wb") as output, tempfile.TemporaryFile() as errors:
+            code = _call(["sbatch", "--parsable", *where, str(file)], output, errors, environment)
+            errors.seek(0)
+            said = errors.read().decode(errors="replace")
+        return _outcome(code, answer.read_bytes().decode(errors="replace"), said)
+    except FileNotFoundError:
+        answer.unlink(missing_ok=True)
+        raise Refused("sbatch: no such command here; is this a machine of a Slurm cluster?") from None
+    except (Refused, NoAnswer):
+        answer.unlink(missing_ok=True)
+        raise
+    except OSError as error:
+        raise NoAnswer(f"sbatch: {error}") from None
+
+
+def accepted(text: str) -> Accepted | None:
+    """The job that an output of sbatch names: the last line that is `id` or `id;cluster`, or the last line
+    that is Slurm's sentence. None: it names none, or the two are not the same.
+
+    >>> accepted("this is job 3 of 50 allowed\\n4101;alpha\\n")
+    Accepted(job_id='4101', cluster='alpha')
+    >>> accepted("Submitted batch job 4101 on cluster alpha\\r\\n\\n")
+    Accepted(job_id='4101', cluster='alpha')
+    >>> accepted("this is job 3 of 50 allowed")
+    """
+    lines = [COLOUR.sub("", line).strip() for line in text.splitlines()]
+    found = [
+        Accepted(matches[-1][1], matches[-1][2] or "")
+        for pattern in (PARSABLE, SENTENCE)
+        if (matches := [match for line in lines if (match := pattern.fullmatch(line))])
+    ]
+    same = len({each.job_id for each in found}) == 1
+    return max(found, key=lambda each: len(each.cluster)) if same else None
+
+
+def _call(command: Sequence[str], output: IO[bytes], errors: IO[bytes], environment: dict[str, str]) -> int:
+    """The exit code; -1 where it was ended after SBATCH_TIMEOUT_S."""
+    try:
+        return subprocess.run(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
             timeout=SBATCH_TIMEOUT_S,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for this process, which then still learns the id
-        )
-    except FileNotFoundError:
-        raise Refused("sbatch: no such command here; is this a machine of a Slurm cluster?") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoAnswer(f"sbatch: {error}") from None
-    said = " ".join(done.stderr.split()) or f"sbatch ended with code {done.returncode}"
-    if done.returncode:
-        raise NoAnswer(said) if NO_ANSWER.search(said) else Refused(said)
-    try:
-        return str(executor._get_job_id_from_submission_command(done.stdout))
-    except Exception as error:
-        raise NoAnswer(str(error)) from None
+            # Ctrl-C is for this process, which then still learns the id.
+            start_new_session=True,
+        ).returncode
+    except subprocess.TimeoutExpired:
+        errors.write(f"sbatch gave no answer within {SBATCH_TIMEOUT_S:g} s and timed out".encode())
+        return -1
+
+
+def _outcome(code: int, output: str, errors: str) -> Accepted:
+    """
+    Raises:
+        Refused, NoAnswer: as `submit`.
+    """
+    said = " ".join(COLOUR.sub("", errors or output).split())
+    job = accepted(output)
+    if code == 0 and job is not None:
+        return job
+    if code == 0 and not FAILED_WORDS.search(errors):
+        raise NoAnswer(f"sbatch names no job{'; it says: ' * bool(said)}{said}", maybe=True)
+    said = said or f"sbatch ended with code {code}"
+    if job is not None and not FAILED_WORDS.search(errors):
+        raise NoAnswer(f"sbatch names job {job.job_id} and ends with code {code}: {said}", maybe=True)
+    raise NoAnswer(said) if code < 0 or NO_ANSWER.search(said) else Refused(said)
 
 
 def max_array_size() -> int:
@@ -144,8 +223,10 @@ def max_array_size() -> int:
     return max(1, int(found[1])) if found else MAX_ARRAY_SIZE
 
 
-def signal_s(time_s: int) -> int:
+def signal_s(time_s: int | None) -> int:
     """Seconds between USR2 and the time limit: a tenth of the time, 10 to 60 s. Slurm may be 60 s early."""
+    if time_s is None:
+        return SIGNAL_S  # where jobs are preempted, the signal comes too
     return max(10, min(SIGNAL_S, time_s // 10))
 
 
@@ -178,7 +259,7 @@ def _parameters(
 def _common(resources: Resources) -> dict[str, Any]:
     memory = {} if resources.memory_gb is None else {"mem_gb": resources.memory_gb}
     return {
-        "timeout_min": math.ceil(resources.time_s / 60),
+        "timeout_min": "UNLIMITED" if resources.time_s is None else math.ceil(resources.time_s / 60),
         "nodes": resources.nodes,
         "tasks_per_node": 1,
         "cpus_per_task": resources.cpus,

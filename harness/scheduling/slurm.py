@@ -21,6 +21,7 @@ from harness.scheduling.submission_writer import Order, by_run_id, draft, write_
 from harness.study.problems import Problem, StudyError
 from harness.study.provenance import changes, code_version
 
+UNSEEN_S = 60.0  # for a queue to show what sbatch said it had submitted
 SETTLE_S = 6.0  # between leaving the queue and being asked for in sacct, which lags behind
 
 
@@ -38,6 +39,7 @@ class SlurmSettings:
     detach: bool = False  # do not watch
     queue_every_s: float = EVERY_S
     settle_s: float = SETTLE_S
+    unseen_s: float = UNSEEN_S
 
     @property
     def agents(self) -> int:

@@ -4,7 +4,9 @@
 |-------------------------------------------------|----------------------------------------------------------|
 | COMPLETED, TIMEOUT, NODE_FAIL, PREEMPTED, crash | are submitted again; fail after 3 times without progress |
 | unknown: sacct is absent, or does not answer    | likewise                                                 |
-| before they began (no file in agents/)          | are submitted again once, then fail                      |
+| before they began (no file in agents/)          | are submitted again once, then fail; are interrupted     |
+|                                                 | where neither sacct nor a log says that they ended       |
+| never seen: no queue, sacct, agent or log       | are interrupted: a job may be where nobody can look      |
 | CANCELLED                                       | are interrupted: whoever cancelled them meant it         |
 | OUT_OF_MEMORY                                   | those it was training fail; the others as above          |
 """
@@ -23,6 +25,7 @@ from harness.scheduling.slurm_queue import Ended
 MOST_IN_VAIN = 3  # submissions in a row in which no run of the group came further
 MOST_UNBEGUN = 2  # submissions in a row of which no agent began
 OUT_OF_MEMORY, CANCELLED = "OUT_OF_ME", "CANCELLED"  # the first as short as sacct may cut it
+LOOK = "look for it with squeue or sacct"
 MEMORY_WORDS = re.compile(r"oom[-_ ]?kill|exceeded (?:\w+ )?memory limit", re.IGNORECASE)
 
 
@@ -31,6 +34,8 @@ class Evidence:
     """What is known about the newest arrays of a group, of which nothing is in the queue."""
 
     ended: Sequence[Ended] | None = None  # as sacct says; None: unknown
+    seen: bool = True  # whether any of its agents was in the queue
+    jobs: str = "its job"  # as they are named to the user
     began: int = 0  # agents that began
     training: Mapping[str, frozenset[str]] = field(default_factory=dict)  # agent's job id -> runs it had
     said: Sequence[str] = ()  # why agents left, in their own words
@@ -39,6 +44,16 @@ class Evidence:
     in_vain: int = 1  # submissions in a row without progress, this one included
     unbegun: int = 0  # likewise of which no agent began
     memory_hint: str = "raise memory_gb"
+
+    @property
+    def has_words(self) -> bool:
+        """Whether anything says that the agents ended, and not only that they are not in the queue."""
+        return bool(self.ended or self.began or self.log)
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether anything shows that there were agents at all."""
+        return self.seen or self.has_words
 
 
 @dataclass(slots=True)
@@ -62,11 +77,17 @@ def decide(left: Iterable[str], evidence: Evidence) -> Decision:
         too_large |= set(left)  # too little to begin with any
     cancelled = next((each for each in evidence.ended or () if each.state == CANCELLED), None)
     for run_id in left:
-        if run_id in too_large:
+        if not evidence.is_seen:
+            why = f"Slurm shows no {evidence.jobs}, so it is not known what became of it"
+            decision.interrupted[run_id] = f"{why}; {LOOK}"
+        elif run_id in too_large:
             why = "Slurm ended its job because it used more memory than it had asked for"
             decision.failed[run_id] = f"{why}; {evidence.memory_hint}"
         elif cancelled is not None:
             decision.interrupted[run_id] = f"its job was cancelled by {_who(cancelled.by)}"
+        elif not evidence.began and evidence.unbegun >= MOST_UNBEGUN and not evidence.has_words:
+            why = f"{evidence.jobs} left the queue and Slurm does not say how, {evidence.unbegun} times"
+            decision.interrupted[run_id] = f"{why}; {LOOK}"
         elif not evidence.began and evidence.unbegun >= MOST_UNBEGUN:
             why = f"its agents ended before they began, {evidence.unbegun} times"
             decision.failed[run_id] = _with_log(f"{why} ({decision.reason})", evidence.log)

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,19 @@ from typing import Any
 
 from harness.study.records import read_json, write_json
 
-FILE = ".queue.json"  # in the folder of runs: user -> {"asked_s", "tasks"}; tasks null: no answer
+FILE = ".queue.json"  # in the folder of runs: user -> {"asked_s", "clusters", "tasks"}; tasks null: no answer
 EVERY_S = 30.0
 TIMEOUT_S = 10.0
 OURS = "harness-"  # job names begin with it
-FIELDS = ("array_id", "index", "job_id", "state", "reason", "name")
+FIELDS = ("array_id", "index", "job_id", "state", "reason", "name", "cluster")
+ASKED = FIELDS[:-1]  # of squeue
+HERE = ("",)  # the cluster of this machine
 FORMAT = "%F|%K|%A|%T|%r|%j"
+ENDED_STATES = (  # a state that is none of these is no evidence of an end; sacct may cut them short
+    *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL"),
+    *("DEADLINE", "LAUNCH_FAILED", "RECONFIG_FAIL"),
+)
+CHANGES_ANSWERS = re.compile(r"SLURM_CLUSTERS$|SQUEUE_|SACCT_|SCANCEL_|SCONTROL_")  # of the environment
 RUNNING = frozenset({"RUNNING", "COMPLETING", "STOPPED", "SUSPENDED", "SIGNALING", "STAGE_OUT"})
 
 
@@ -39,6 +46,7 @@ class Task:
     state: str
     reason: str  # why it waits
     name: str  # harness-<token>-<group>
+    cluster: str = ""  # that was asked by name; "": the one of this machine
 
     @property
     def is_running(self) -> bool:
@@ -61,26 +69,27 @@ class Queue:
         return [task for task in self.tasks if task.name == name]
 
 
-def ask_queue(runs_dir: Path, every_s: float = EVERY_S) -> Queue | None:
-    """The queue now, or as another process was told at most `every_s` ago; None: unknown. Never raises."""
-    file = runs_dir / FILE
-    found, queue = _recent(file, every_s)
+def ask_queue(runs_dir: Path, every_s: float = EVERY_S, clusters: Iterable[str] = HERE) -> Queue | None:
+    """The queue of these clusters now, or as another process was told at most `every_s` ago; None: unknown,
+    also where one of them does not answer. Never raises."""
+    file, wanted = runs_dir / FILE, sorted(clusters) or list(HERE)
+    found, queue = _recent(file, every_s, wanted)
     if found:
         return queue
     with locked(runs_dir / f"{FILE}.lock", TIMEOUT_S + 2):
-        found, queue = _recent(file, every_s)  # somebody may have asked meanwhile
+        found, queue = _recent(file, every_s, wanted)  # somebody may have asked meanwhile
         if found:
             return queue
         asked_s = time.time()
-        tasks = _squeue()
+        tasks = _squeue(wanted)
         with contextlib.suppress(OSError):  # a full disk: everybody asks for himself
-            _remember(file, asked_s, tasks)
+            _remember(file, asked_s, wanted, tasks)
         return None if tasks is None else Queue(asked_s, tuple(tasks))
 
 
-def read_queue(runs_dir: Path, oldest_s: float = EVERY_S) -> Queue | None:
+def read_queue(runs_dir: Path, oldest_s: float = EVERY_S, clusters: Iterable[str] = HERE) -> Queue | None:
     """The newest answer that is in the folder, if at most `oldest_s` old. Asks nobody and writes nothing."""
-    return _recent(runs_dir / FILE, oldest_s)[1]
+    return _recent(runs_dir / FILE, oldest_s, list(clusters))[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,7 @@ class Ended:
     state: str  # COMPLETED, FAILED, TIMEOUT, NODE_FAIL, PREEMPTED, OUT_OF_MEMORY, CANCELLED, ...
     exit_code: str = ""  # "code:signal"
     by: str = ""  # of CANCELLED: the user's number
+    name: str = ""  # of the job: an id that was misread, or is used again, is somebody else's
 
 
 @dataclass(slots=True)
@@ -104,23 +114,35 @@ class Accounting:
     def may_ask(self) -> bool:
         return time.monotonic() >= self._next_s
 
-    def ask(self, array_ids: Sequence[str]) -> list[Ended] | None:
-        """How the tasks of these arrays ended; without those that have not. None: unknown. Never raises."""
+    def ask(self, arrays: Mapping[str, Sequence[str]]) -> list[Ended] | None:
+        """How the tasks of these arrays (cluster -> ids) ended; without those that have not. None: unknown.
+        Never raises."""
         self._next_s = time.monotonic() + self.every_s
-        if not array_ids:
-            return []
-        command = [
-            "sacct",
-            "-X",
-            "-n",
-            "-P",
-            "-o",
-            "JobID,JobIDRaw,State,ExitCode",
-            "-j",
-            ",".join(array_ids),
-        ]
-        text = _ask(command)
-        return None if text is None else list(_read_sacct(text))
+        found: list[Ended] = []
+        for cluster, array_ids in arrays.items():
+            if not array_ids:
+                continue
+            what = ["-X", "-n", "-P", "-o", "JobID,JobIDRaw,State,ExitCode,JobName"]
+            text = _ask(["sacct", *on_cluster(cluster), *what, "-j", ",".join(array_ids)])
+            if text is None:
+                return None
+            found += _read_sacct(text)
+        return found
+
+
+def environment() -> dict[str, str]:
+    """For Slurm's commands but sbatch: what is asked, and of which cluster, the command alone says. A user's
+    SQUEUE_PARTITION would hide jobs, which would then seem to have gone."""
+    return {name: value for name, value in os.environ.items() if not CHANGES_ANSWERS.match(name)}
+
+
+def on_cluster(cluster: str) -> list[str]:
+    """The option of Slurm's commands for another cluster than that of this machine.
+
+    >>> on_cluster("alpha"), on_cluster("")
+    (['--clusters=alpha'], [])
+    """
+    return [f"--clusters={cluster}"] if cluster else []
 
 
 @contextmanager
@@ -157,11 +179,13 @@ def _flock(handle: int, deadline_s: float) -> bool:
             return True
 
 
-def _recent(file: Path, oldest_s: float) -> tuple[bool, Queue | None]:
-    """Whether this user asked lately, and the answer."""
+def _recent(file: Path, oldest_s: float, clusters: Iterable[str]) -> tuple[bool, Queue | None]:
+    """Whether this user asked those clusters lately, and the answer."""
     said = _read(file).get(_user(), {})
-    asked_s, tasks = said.get("asked_s"), said.get("tasks")
+    asked_s, tasks, asked = said.get("asked_s"), said.get("tasks"), said.get("clusters", list(HERE))
     if not isinstance(asked_s, float) or abs(time.time() - asked_s) >= oldest_s:
+        return False, None
+    if not isinstance(asked, list) or not all(each in asked for each in clusters):
         return False, None
     if not isinstance(tasks, list):
         return True, None
@@ -171,11 +195,12 @@ def _recent(file: Path, oldest_s: float) -> tuple[bool, Queue | None]:
         return False, None
 
 
-def _remember(file: Path, asked_s: float, tasks: list[Task] | None) -> None:
+def _remember(file: Path, asked_s: float, clusters: Sequence[str], tasks: list[Task] | None) -> None:
     rows = None
     if tasks is not None:
         rows = [[getattr(task, name) for name in FIELDS] for task in tasks]
-    write_json(file, {**_read(file), _user(): {"asked_s": asked_s, "tasks": rows}})
+    said = {"asked_s": asked_s, "clusters": list(clusters), "tasks": rows}
+    write_json(file, {**_read(file), _user(): said})
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -190,26 +215,31 @@ def _user() -> str:
     return f"{os.getuid()}"
 
 
-def _squeue() -> list[Task] | None:
-    command = ["squeue", "--noheader", "--array", f"--format={FORMAT}"]
-    start_s = time.monotonic()
-    text = _ask([*command, "--me"])
-    if text is None and time.monotonic() - start_s < TIMEOUT_S / 2:  # --me is of Slurm 20.02
-        try:
-            text = _ask([*command, f"--user={getpass.getuser()}"])
-        except (KeyError, OSError):
+def _squeue(clusters: Sequence[str]) -> list[Task] | None:
+    found: list[Task] = []
+    for cluster in clusters:
+        command = ["squeue", *on_cluster(cluster), "--noheader", "--array", f"--format={FORMAT}"]
+        start_s = time.monotonic()
+        text = _ask([*command, "--me"])
+        if text is None and time.monotonic() - start_s < TIMEOUT_S / 2:  # --me is of Slurm 20.02
+            try:
+                text = _ask([*command, f"--user={getpass.getuser()}"])
+            except (KeyError, OSError):
+                return None
+        if text is None:
             return None
-    return None if text is None else list(_read_squeue(text))
+        found += _read_squeue(text, cluster)
+    return found
 
 
-def _read_squeue(text: str) -> Iterator[Task]:
+def _read_squeue(text: str, cluster: str = "") -> Iterator[Task]:
     """Without `--array`'s expansion (old versions, other settings) a line may stand for several tasks."""
     for line in text.splitlines():
-        parts = line.strip().split("|", len(FIELDS) - 1)
-        if len(parts) == len(FIELDS) and parts[-1].startswith(OURS):
-            array_id, index, *rest = parts
+        parts = line.strip().split("|", len(ASKED) - 1)
+        if len(parts) == len(ASKED) and parts[-1].startswith(OURS):
+            array_id, index, job_id, state, reason, name = parts
             for each in _indices(index):
-                yield Task(array_id, each, *rest)
+                yield Task(array_id, each, job_id, state, reason, name, cluster)
 
 
 def _indices(text: str) -> Iterator[str]:
@@ -223,21 +253,24 @@ def _indices(text: str) -> Iterator[str]:
 
 
 def _read_sacct(text: str) -> Iterator[Ended]:
+    """Ids are `7_3`, `7_[0-2%4]` of tasks that never began, `7+0` of a part of a heterogeneous job."""
     for line in text.splitlines():
-        parts = line.strip().split("|")
-        if len(parts) != 4:
+        parts = line.strip().split("|", 4)
+        number = re.match(r"[0-9]+", line.strip())
+        if len(parts) != 5 or number is None:
             continue
-        job_id, raw, state, exit_code = parts
+        _, raw, state, exit_code, name = parts
         word, _, by = state.partition(" by ")
-        if word and word.split()[0] not in ("PENDING", "RUNNING", "REQUEUED", "RESIZING", "SUSPENDED"):
-            yield Ended(job_id.partition("_")[0], raw, word.split()[0].rstrip("+"), exit_code, by)
+        ended = word.split()[0].rstrip("+") if word.split() else ""
+        if ended and any(each.startswith(ended) for each in ENDED_STATES):
+            yield Ended(number[0], raw, ended, exit_code, by, name)
 
 
 def _ask(command: Sequence[str]) -> str | None:
     try:
         done = subprocess.run(  # noqa: S603
             command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True,
-            errors="replace", start_new_session=True,
+            errors="replace", start_new_session=True, env=environment(),
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None

@@ -35,7 +35,10 @@ class Recovery:
                 self._recover(stand, ended)
         gone = self._gone()
         if gone and asker.is_idle and accounting.may_ask():
-            arrays = [array for stand in gone for array in stand.arrays()]
+            arrays: dict[str, list[str]] = {}
+            for stand in gone:
+                for cluster, ids in stand.arrays_by_cluster().items():
+                    arrays.setdefault(cluster, []).extend(ids)
             asker.ask(lambda: accounting.ask(arrays))
 
     def close_what_has_gone(self) -> None:
@@ -53,9 +56,14 @@ class Recovery:
                 submission.close()
 
     def _gone(self) -> list[Stand]:
-        latest_s = time.monotonic() - self._session.settings.settle_s
-        with_runs = (each for each in self._session.stands if each.run_ids)
-        return [each for each in with_runs if each.gone_s is not None and each.gone_s <= latest_s]
+        """Those known to be without agents for long enough; longer, where they were never seen."""
+        settings, now_s = self._session.settings, time.monotonic()
+        return [
+            stand
+            for stand in self._session.stands
+            if stand.run_ids and stand.gone_s is not None
+            if now_s - stand.gone_s >= (settings.unseen_s if stand.is_unseen() else settings.settle_s)
+        ]
 
     def _recover(self, stand: Stand, ended: Sequence[Ended] | None) -> None:
         left = [run_id for run_id in list(stand.run_ids) if self._is_left(run_id, stand)]
@@ -63,13 +71,13 @@ class Recovery:
         needed = [each for each in self._session.stands if each.run_ids and stand.waits_for(each)]
         if not left or any(each.gone_s is not None for each in needed):
             return  # over, or alive elsewhere and looked at again, or not before others are recovered
-        if needed:
+        if not stand.was_submitted():
+            decision = Decision(again=left, reason="they had not been submitted")
+        elif needed and stand.evidence(ended).is_seen:
             decision = Decision(again=left, reason="the runs they need had not ended")
-        elif stand.arrays():
+        else:
             stand.lose()
             decision = decide(left, stand.evidence(ended))
-        else:
-            decision = Decision(again=left, reason="they had not been submitted")
         self._carry_out(stand, decision)
 
     def _is_left(self, run_id: str, stand: Stand) -> bool:

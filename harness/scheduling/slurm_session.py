@@ -16,7 +16,7 @@ from harness.scheduling.slurm_queue import Accounting, Ended, Queue, ask_queue, 
 from harness.scheduling.slurm_recovery import Recovery
 from harness.scheduling.slurm_stand import Stand
 from harness.scheduling.slurm_start import Start, runs_in_words
-from harness.scheduling.slurm_submit import adopt, unanswered
+from harness.scheduling.slurm_submit import adopt, nameless, unanswered
 from harness.scheduling.slurm_watch import Agents, Outcomes
 from harness.scheduling.submission import FOLDER, Submission
 from harness.study.records import CANCELLED, FAILED, RunFolder, run_state
@@ -119,7 +119,8 @@ class Session:
         now_s = time.monotonic()
         if self._queue_asker.is_idle and now_s >= self._ask_s:
             self._ask_s = now_s + min(ASK_EVERY_S, self.settings.queue_every_s)
-            self._queue_asker.ask(lambda: ask_queue(self.runs_dir, self.settings.queue_every_s))
+            clusters = {each for stand in self.stands for each in stand.submission.clusters()}
+            self._queue_asker.ask(lambda: ask_queue(self.runs_dir, self.settings.queue_every_s, clusters))
         for queue in self._queue_asker.fetch():
             self._on_queue(queue)
         self._recovery.round(self._sacct_asker, self._accounting)
@@ -146,10 +147,11 @@ class Session:
             self.notes.append("Slurm answers again")
         self.queue = queue
         for submission in {stand.submission.token: stand.submission for stand in self.stands}.values():
-            if unanswered(submission):
+            if unanswered(submission) or nameless(submission):
                 with self.lock(wait_s=0) as alone:
                     self.notes += adopt(submission, queue, alone=alone)
         for stand in self.stands:
+            stand.look_for_agents(queue)
             if stand.has_agents(queue):
                 stand.gone_s = None
             elif stand.gone_s is None:

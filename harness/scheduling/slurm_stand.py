@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.scheduling.claimed import last_step
 from harness.scheduling.slurm_policy import Evidence, says_out_of_memory
 from harness.scheduling.slurm_queue import Ended, Queue, Task
 from harness.scheduling.slurm_submit import group_of, unanswered
-from harness.scheduling.slurm_watch import GONE, Agent, Agents, log_of, logs_of
+from harness.scheduling.slurm_watch import GONE, Agent, Agents, has_logs, log_of, logs_of
 from harness.scheduling.submission import Group, Submission
 from harness.study.records import RunFolder
 
@@ -27,7 +28,8 @@ class Stand:
     gone_s: float | None = None  # since when the queue is known to be without its agents, by time.monotonic
     in_vain: int = 0  # submissions in a row that ended without progress
     unbegun: int = 0  # likewise of which no agent began
-    _earlier: frozenset[str] = frozenset()  # arrays before the last submission
+    seen: bool = False  # whether an agent of its last submission was in the queue
+    _earlier: frozenset[str] = frozenset()  # chunks before the last submission
     _ended: int = 0
     _progress: tuple[int, int] = (-1, -1)  # at the last submission: runs that had ended, steps of the others
 
@@ -39,9 +41,28 @@ class Stand:
 
     def arrays(self) -> list[str]:
         """The arrays of its last submission."""
-        ids = self.submission.job_ids()
-        mine = [job_id for chunk, job_id in ids.items() if group_of(chunk) == self.group.name]
-        return [job_id for job_id in mine if job_id not in self._earlier]
+        return [said["job_id"] for said in self._chunks().values() if said["job_id"]]
+
+    def arrays_by_cluster(self) -> dict[str, list[str]]:
+        """The same, by the cluster that has them."""
+        found: dict[str, list[str]] = {}
+        for said in self._chunks().values():
+            if said["job_id"]:
+                found.setdefault(said.get("cluster", ""), []).append(said["job_id"])
+        return found
+
+    def was_submitted(self) -> bool:
+        """Whether it was, or may have been."""
+        return bool(self._chunks())
+
+    def is_unseen(self) -> bool:
+        """Whether nothing, neither the queue nor an agent nor a log, has shown its last submission."""
+        arrays = self.arrays()
+        return self.was_submitted() and not (self.seen or self._began() or has_logs(self.submission, arrays))
+
+    def look_for_agents(self, queue: Queue | None) -> None:
+        """Remember that the queue has shown its agents."""
+        self.seen = self.seen or bool(queue and self.tasks(queue))
 
     def tasks(self, queue: Queue) -> list[Task]:
         """Its agents that are in the queue."""
@@ -53,11 +74,7 @@ class Stand:
             return True
         if any(group_of(chunk) == self.group.name for chunk in unanswered(self.submission)):
             return True
-        submitted_s = [
-            said["submitted_s"]
-            for chunk, said in self.submission.chunks().items()
-            if group_of(chunk) == self.group.name
-        ]
+        submitted_s = [said["submitted_s"] for said in self._all_chunks().values()]
         return queue.asked_s < max(submitted_s, default=0.0) + ANSWER_LAG_S
 
     def waits_for(self, other: Stand) -> bool:
@@ -66,7 +83,8 @@ class Stand:
 
     def submit_again(self) -> None:
         """It is about to be submitted once more: what comes after this is progress."""
-        self._earlier |= set(self.arrays())
+        self._earlier |= set(self._chunks())
+        self.seen = False
         self.mark()
 
     def mark(self) -> None:
@@ -85,8 +103,12 @@ class Stand:
         agents = self._began()
         asked_gb = self.group.resources.memory_gb
         hint = "set memory_gb" if asked_gb is None else f"raise memory_gb (now {asked_gb:g})"
+        name = self.submission.job_name(self.group.name)
+        mine = [each for each in ended or () if each.array_id in arrays and each.name == name]
         return Evidence(
-            ended=None if ended is None else [each for each in ended if each.array_id in arrays],
+            ended=None if ended is None else mine,
+            seen=self.seen,
+            jobs=f"job {', '.join(arrays)} ({name})" if arrays else f"a job of the name {name}",
             began=len(agents),
             training={agent.job_id: frozenset(agent.training) for agent in agents},
             said=[agent.reason for agent in agents],
@@ -96,6 +118,14 @@ class Stand:
             unbegun=self.unbegun,
             memory_hint=f"{hint} in {self.submission.cluster_file}",
         )
+
+    def _all_chunks(self) -> dict[str, dict[str, Any]]:
+        chunks = self.submission.chunks()
+        return {chunk: said for chunk, said in chunks.items() if group_of(chunk) == self.group.name}
+
+    def _chunks(self) -> dict[str, dict[str, Any]]:
+        """Of its last submission."""
+        return {chunk: said for chunk, said in self._all_chunks().items() if chunk not in self._earlier}
 
     def _began(self) -> list[Agent]:
         arrays = self.arrays()

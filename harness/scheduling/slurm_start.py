@@ -26,7 +26,8 @@ class Start:
         found = [each for each in submissions(session.runs_dir) if each.is_ours and not each.is_closed]
         if not found:
             return
-        session.queue = ask_queue(session.runs_dir, session.settings.queue_every_s)
+        clusters = {cluster for each in found for cluster in each.clusters()}
+        session.queue = ask_queue(session.runs_dir, session.settings.queue_every_s, clusters)
         if session.queue is None:
             session.on_silence()
         for submission in reversed(found):  # the newest has the newest code
@@ -40,6 +41,8 @@ class Start:
         if session.queue is not None:
             session.notes += adopt(submission, session.queue, alone=True)
         stands = {name: session.new_stand(submission, name) for name in submission.groups}
+        for each in stands.values():
+            each.look_for_agents(session.queue)
         living = {name: stand for name, stand in stands.items() if stand.has_agents(session.queue)}
         if not living:
             submission.close()
@@ -72,9 +75,10 @@ class Start:
         try:
             refused = self._submit(submission, list(stands.values()))
         except NoAnswer as silence:
-            if session.settings.detach:
+            if session.settings.detach and not silence.maybe:
                 raise session.slurm.problem(f"Slurm does not answer ({silence}); try again later") from None
-            session.notes.append(f"Slurm does not answer ({silence}); it is asked again every 30 s")
+            what = "it is not known whether it was submitted" if silence.maybe else "Slurm does not answer"
+            session.notes.append(f"{what} ({silence}); Slurm's queue is asked every 30 s")
             return
         if refused and not submission.job_ids():
             submission.close()
@@ -110,7 +114,8 @@ class Start:
 
     def _elsewhere(self, need: str) -> list[str]:
         stand = self._session.stand_of.get(need)
-        return stand.arrays() if stand else []
+        by_cluster = stand.arrays_by_cluster() if stand else {}
+        return [f"{each};{cluster}".rstrip(";") for cluster, ids in by_cluster.items() for each in ids]
 
 
 def runs_in_words(count: int) -> str:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from harness.scheduling.sbatch import (
     SBATCH_TIMEOUT_S,
+    Accepted,
     Chunk,
     NoAnswer,
     Refused,
+    accepted,
+    answer_file,
     max_array_size,
     script,
     submit,
@@ -22,6 +25,7 @@ from harness.scheduling.slurm_queue import Queue
 from harness.scheduling.submission import Group, Submission
 from harness.study.records import write_bytes, write_json
 
+UNKNOWN_LAG_S = 10.0  # the queue may get to know later of what sbatch had no answer to
 SURE_MAX_ARRAY_SIZE = 1000  # Slurm's default allows so many; only above is it asked
 
 
@@ -33,7 +37,8 @@ class Submitter:
     _largest: int | None = None  # tasks of an array; asked for when first needed
 
     def submit(self, group: Group, after: Sequence[str]) -> list[str]:
-        """Submit the agents of a group, to start when the jobs `after` have ended. Returns the arrays' ids.
+        """Submit the agents of a group, to start when the jobs `after` (`id`, or `id;cluster`) have ended.
+        Returns the arrays' ids.
 
         Raises:
             Refused: sbatch said no. Where it accepts fewer agents than wanted, there are fewer.
@@ -59,52 +64,95 @@ class Submitter:
         return ids
 
     def _submit_chunk(self, chunk: Chunk, after: Sequence[str]) -> str:
-        """Write the script, submit it, write its id down."""
+        """Write the script, submit it, write its id down. All jobs of a submission are on one cluster, and
+        can only wait for jobs of the same."""
         file = self.submission.folder / f"{chunk.name}.sh"
-        write_bytes(file, script(self.submission, chunk, after).encode())
+        jobs = [Accepted(number, where) for number, _, where in (each.partition(";") for each in after)]
+        cluster = self.submission.cluster or next((each.cluster for each in jobs if each.cluster), "")
+        here = [each.job_id for each in jobs if each.cluster in ("", cluster)]
+        write_bytes(file, script(self.submission, chunk, here).encode())
         try:
-            job_id = submit(file)
+            job = submit(file, cluster)
         except Refused:
             file.unlink()
             raise
-        note_job(self.submission, chunk.name, job_id, chunk.tasks)
-        return job_id
+        except NoAnswer as silence:
+            if silence.maybe:
+                note_job(self.submission, chunk.name, Accepted(""), chunk.tasks)
+            raise
+        note_job(self.submission, chunk.name, job, chunk.tasks)
+        answer_file(file).unlink(missing_ok=True)
+        return job.job_id
 
     def _next_number(self, group: Group) -> int:
         used = [number_of(path.stem) for path in self.submission.folder.glob(f"{group.name}.*.sh")]
         return max(used, default=-1) + 1
 
 
-def note_job(submission: Submission, chunk: str, job_id: str, tasks: int) -> None:
-    """Write down the id of an array."""
-    said = {"job_id": job_id, "tasks": tasks, "submitted_s": time.time()}
+def note_job(submission: Submission, chunk: str, job: Accepted, tasks: int) -> None:
+    """Write down the id of an array, and the cluster that has it; no id where it is not known."""
+    said = {"job_id": job.job_id, "cluster": job.cluster, "tasks": tasks, "submitted_s": time.time()}
     write_json(submission.folder / "jobs.json", {**submission.chunks(), chunk: said})
 
 
 def unanswered(submission: Submission) -> dict[str, Path]:
-    """Chunk -> its script, of those that were about to be submitted and have no id."""
+    """Chunk -> its script, of those that were about to be submitted and of which no outcome is known."""
     scripts = {path.stem: path for path in sorted(submission.folder.glob("*.sh"))}
     known = submission.chunks()
     return {chunk: path for chunk, path in scripts.items() if chunk not in known}
 
 
+def nameless(submission: Submission) -> list[str]:
+    """Chunks that may have been submitted, under an id that is not known."""
+    return [chunk for chunk, said in submission.chunks().items() if not said["job_id"]]
+
+
 def adopt(submission: Submission, queue: Queue, *, alone: bool) -> Iterator[str]:
-    """Give chunks without an id the one that the queue shows under their name, or give them up where it was
-    asked after they were written and shows none. Yields what was done, in words.
+    """Give chunks without an id the one that sbatch left in a file, or the one that the queue shows under
+    their name; give them up where nothing was submitted. Yields what was done, in words.
 
     alone: nobody else is submitting now. Else chunks may be under way, and are given more time.
     """
     known = set(submission.job_ids().values())
-    for chunk, path in unanswered(submission).items():
+    waiting = unanswered(submission)
+    for chunk in sorted({*nameless(submission), *waiting}):
         name = submission.job_name(group_of(chunk))
-        new = {task.array_id: 0 for task in queue.of_name(name) if task.array_id not in known}
-        if new:
-            job_id = min(new, key=_as_number)
-            known.add(job_id)
-            note_job(submission, chunk, job_id, len(queue.of_array(job_id)))
-            yield f"job {job_id} ({name}) had been submitted without a record of it; taken over"
-        elif queue.asked_s > path.stat().st_mtime + (0.0 if alone else SBATCH_TIMEOUT_S):
-            path.unlink()
+        path = submission.folder / f"{chunk}.sh"
+        new = {task.array_id: task for task in queue.of_name(name) if task.array_id not in known}
+        job = _answered(path)
+        if job is None and new:
+            first = new[min(new, key=_as_number)]
+            job = Accepted(first.array_id, first.cluster)
+        if job is not None:
+            known.add(job.job_id)
+            note_job(submission, chunk, job, len(queue.of_array(job.job_id)))
+            answer_file(path).unlink(missing_ok=True)
+            yield f"job {job.job_id} ({name}) had been submitted without a record of it; taken over"
+        elif chunk in waiting:
+            _give_up(submission, path, queue, alone=alone)
+
+
+def _answered(script: Path) -> Accepted | None:
+    """What sbatch said to a controller that was killed before it could write it down."""
+    try:
+        return accepted(answer_file(script).read_bytes().decode(errors="replace"))
+    except OSError:
+        return None
+
+
+def _give_up(submission: Submission, path: Path, queue: Queue, *, alone: bool) -> None:
+    """Nothing shows that a script was submitted: forget it, as soon as it cannot be under way any more. Where
+    sbatch was begun and its end is not known, it may have been submitted, and that is written down."""
+    answer = answer_file(path)
+    begun = answer.exists()
+    wait_s = UNKNOWN_LAG_S + (0.0 if alone and not begun else SBATCH_TIMEOUT_S)
+    if queue.asked_s <= (answer if begun else path).stat().st_mtime + wait_s:
+        return
+    if begun:
+        note_job(submission, path.stem, Accepted(""), 0)
+        answer.unlink(missing_ok=True)
+    else:
+        path.unlink()
 
 
 def scripts(submission: Submission, runs: Mapping[str, int]) -> str:
@@ -134,4 +182,14 @@ def _as_number(job_id: str) -> int:
     return int(job_id) if job_id.isdecimal() else 0
 
 
-__all__ = ["NoAnswer", "Refused", "Submitter", "adopt", "group_of", "note_job", "scripts", "unanswered"]
+__all__ = [
+    "NoAnswer",
+    "Refused",
+    "Submitter",
+    "adopt",
+    "group_of",
+    "nameless",
+    "note_job",
+    "scripts",
+    "unanswered",
+]

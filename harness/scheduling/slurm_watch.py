@@ -121,6 +121,11 @@ def log_of(submission: Submission, array_ids: Iterable[str]) -> str:
     return ""
 
 
+def has_logs(submission: Submission, array_ids: Iterable[str]) -> bool:
+    """Whether a task of these arrays began as far as Slurm opening its log."""
+    return any(any((submission.folder / "logs").glob(f"{each}_*")) for each in array_ids)
+
+
 def logs_of(submission: Submission, array_id: str, task: str) -> Iterator[str]:
     """The end of each error log of one agent."""
     for path in submission.folder.glob(f"logs/{array_id}_{task}_*.err"):

@@ -5,7 +5,8 @@ runs/.submissions/<token>/     mode 0700; token = 12 hexadecimal digits
     runs.jsonl                 the arms, one a line, then the runs, one a line
     diff.patch                 what the working tree had changed since its commit (absent: nothing)
     <group>.<chunk>.sh         an sbatch script, written before it is submitted
-    jobs.json                  chunk -> {"job_id", "tasks", "submitted_s"}, after each sbatch
+    <group>.<chunk>.answer     what sbatch says to it, until that is in jobs.json
+    jobs.json                  chunk -> {"job_id", "cluster", "tasks", "submitted_s"}, after each sbatch
     agents/<SLURM_JOB_ID>.jsonl   events of one agent, written by it
     logs/%A_%a_%t.out, .err    what agents print
     closed                     nothing of it is alive any more
@@ -87,6 +88,7 @@ class Submission:
             self.snapshot = Path(said["snapshot"])
             self.cluster_file: str = said["cluster_file"]
             self.user: str = said["user"]
+            self.environment_clusters = str(said.get("clusters") or "")
             self.groups = {name: Group.from_json(name, each) for name, each in said["groups"].items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder}: submission.json is damaged ({error})") from None
@@ -140,12 +142,34 @@ class Submission:
         return None if line is None else line["group"]
 
     def chunks(self) -> dict[str, dict[str, Any]]:
-        """Chunk -> {"job_id", "tasks", "submitted_s"}, as far as they were submitted."""
+        """Chunk -> {"job_id", "cluster", "tasks", "submitted_s"}, as far as they were submitted. The first
+        two are "" where they are not known."""
         return read_json(self.folder / "jobs.json") or {}
 
     def job_ids(self) -> dict[str, str]:
-        """Chunk -> the id of its array."""
-        return {chunk: said["job_id"] for chunk, said in self.chunks().items()}
+        """Chunk -> the id of its array, as far as it is known."""
+        return {chunk: said["job_id"] for chunk, said in self.chunks().items() if said["job_id"]}
+
+    @property
+    def cluster(self) -> str:
+        """The cluster that has its jobs, where sbatch named one; else ""."""
+        return next((said["cluster"] for said in self.chunks().values() if said.get("cluster")), "")
+
+    def clusters(self) -> frozenset[str]:
+        """The clusters whose queues may have its jobs; "" is the one of this machine."""
+        known = {said.get("cluster", "") for said in self.chunks().values()}
+        if known and all(known):
+            return frozenset(known)
+        return frozenset(self._clusters_asked or {""}) | known - {""}
+
+    @cached_property
+    def _clusters_asked(self) -> set[str]:
+        """Those among which sbatch chooses, as the environment or the cluster file says."""
+        texts = [self.environment_clusters]
+        for group in self.groups.values():
+            options = group.resources.sbatch
+            texts += [each.partition("=")[2] for each in options if each.startswith("--clusters=")]
+        return {name.strip() for text in texts for name in text.split(",")} - {""}
 
     def job_name(self, group: str) -> str:
         """As squeue shows it."""

@@ -44,6 +44,7 @@ def draft(folder: Path, order: Order, groups: Sequence[Group]) -> dict[str, Any]
         "python": order.python,
         "snapshot": order.snapshot,
         "cluster_file": order.cluster_file,
+        "clusters": os.environ.get("SBATCH_CLUSTERS") or os.environ.get("SLURM_CLUSTERS") or "",
         "commit": order.commit,
         "dirty": order.dirty,
         "groups": {group.name: group.to_json() for group in groups},

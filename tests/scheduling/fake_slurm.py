@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.scheduling import slurm_session, slurm_stand, slurm_watch, snapshot
+from harness.scheduling import slurm_session, slurm_stand, slurm_submit, slurm_watch, snapshot
 from harness.scheduling.base import Job, Progress
 from harness.scheduling.cluster import Cluster, Resources
 from harness.scheduling.slurm import Slurm, SlurmSettings
@@ -23,26 +23,32 @@ from tests.scheduling.fakes import run_fake
 SBATCH = """\
 #!/bin/sh
 cd "${FAKE_SLURM:?}" || exit 9
-echo "$1" >> sbatch.calls
+echo "$@" >> sbatch.calls
+for file in "$@"; do :; done
 env | grep -E '^S(LURM|BATCH)_' | sort > sbatch.env
 if [ -s sbatch.says ]; then cat sbatch.says >&2; exit 1; fi
-name=$(sed -n 's/^#SBATCH --job-name=//p' "$1")
-last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' "$1")
-if [ -s refused ] && grep -q "$(cat refused)" "$1"; then
+name=$(sed -n 's/^#SBATCH --job-name=//p' "$file")
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\)%.*/\\1/p' "$file")
+if [ -s refused ] && grep -q "$(cat refused)" "$file"; then
     echo "sbatch: error: Invalid partition" >&2; exit 1; fi
 if [ -s most_tasks ] && [ $((last + 1 + $(wc -l < queue))) -gt "$(cat most_tasks)" ]; then
     echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; fi
 n=$(($(cat next) + 1)); echo $n > next
 for i in $(seq 0 "$last"); do echo "$n|$i|$((n * 1000 + i))|PENDING|Priority|$name"; done >> queue
 if [ -s sbatch.ends ]; then cat sbatch.ends >&2; exit 1; fi
-echo "Submitted batch job $n"
+if [ -s sbatch.prints ]; then sed "s/%ID%/$n/g" sbatch.prints; else echo "$n"; fi
 """
 SQUEUE = """\
 #!/bin/sh
 cd "${FAKE_SLURM:?}" || exit 9
 echo "$@" >> squeue.calls
 if [ -e squeue.fails ]; then exit 1; fi
-cat queue
+where=$(cat elsewhere)
+case "$1" in
+    "--clusters=$where") cat queue;;
+    --clusters=*) echo "squeue: error: No cluster known by database" >&2; exit 1;;
+    *) [ -n "$where" ] || cat queue;;
+esac
 """
 SACCT = """\
 #!/bin/sh
@@ -69,7 +75,13 @@ class FakeSlurm:
         for name, text in {"sbatch": SBATCH, "squeue": SQUEUE, "sacct": SACCT, "scontrol": SCONTROL}.items():
             (bin_dir / name).write_text(text)
             (bin_dir / name).chmod(stat.S_IRWXU)
-        for name, text in {"next": "100", "queue": "", "sacct": "", "max_array_size": "1001"}.items():
+        for name, text in {
+            "next": "100",
+            "queue": "",
+            "sacct": "",
+            "max_array_size": "1001",
+            "elsewhere": "",  # the cluster that has all jobs, if not the one of this machine
+        }.items():
             (folder / name).write_text(text)
         monkeypatch.setenv("PATH", f"{bin_dir}:{os.environ['PATH']}")
         monkeypatch.setenv("FAKE_SLURM", str(folder))
@@ -80,6 +92,7 @@ class FakeSlurm:
         monkeypatch.setattr(slurm_session, "WATCH_EVERY_S", 0.01)
         monkeypatch.setattr(slurm_session, "ASK_EVERY_S", 0.01)
         monkeypatch.setattr(slurm_stand, "ANSWER_LAG_S", 0.0)
+        monkeypatch.setattr(slurm_submit, "UNKNOWN_LAG_S", 0.0)
         monkeypatch.setattr(slurm_watch, "LOOK_EVERY_S", (0.0, 0.0))
 
     def calls(self, command: str) -> list[str]:
@@ -105,7 +118,7 @@ class FakeSlurm:
         rows = self.queue()
         ended = [row for row in rows if row[0] == array_id]
         if state:
-            lines = [f"{row[0]}_{row[1]}|{row[2]}|{state}|{exit_code}\n" for row in ended]
+            lines = [f"{row[0]}_{row[1]}|{row[2]}|{state}|{exit_code}|{row[5]}\n" for row in ended]
             self.says("sacct", (self.path / "sacct").read_text() + "".join(lines))
         self.says("queue", "".join("|".join(row) + "\n" for row in rows if row[0] != array_id))
 
@@ -128,6 +141,7 @@ class Place:
             "size": "mini",
             "queue_every_s": 0.02,
             "settle_s": 0.0,
+            "unseen_s": 0.3,
         }
         return Slurm(SlurmSettings(**{**settings, **changes}))
 

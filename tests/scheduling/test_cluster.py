@@ -89,7 +89,18 @@ def test_a_file_that_says_nothing_means_the_defaults(tmp_path: Path, text: str):
     [
         ("partion: gpu\n", "1: unknown key 'partion'; did you mean 'partition'? Valid: account, at_most,"),
         ("cpus: 8\ngpu: 1\n", "2: unknown key 'gpu'; did you mean 'gpus'?"),
-        ("time: 4\n", "1: time is a number with a unit, from 1min to 365d, such as 30min, 4h or 2d; got 4"),
+        (
+            "time: 0\n",
+            "1: time is a number with a unit, from 1min to 365d, such as 30min, 4h or 2d, or as Slurm",
+        ),
+        ("time: 1-\n", "1: time is a number with a unit"),
+        ("time: 1-0:0:0:1\n", "1: time is a number with a unit"),
+        ("time: 4:00h\n", "1: time is a number with a unit"),
+        ("time: -1\n", "1: time is a number with a unit"),
+        ("time: 1.5\n", "1: time is a number with a unit"),
+        ("time: 366-0\n", "1: time is a number with a unit"),
+        ("time: true\n", "1: time is a number with a unit"),
+        ("time: 0:30\n", "1: time is a number with a unit"),
         ("time: 4 hours\n", "1: time is a number with a unit"),
         ("time: 10s\n", "1: time is a number with a unit"),
         ("time: 0h\n", "1: time is a number with a unit"),
@@ -130,6 +141,30 @@ def test_a_file_that_says_nothing_means_the_defaults(tmp_path: Path, text: str):
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, said: str):
     (mistake,) = mistakes(tmp_path, text)
     assert mistake.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "time_s"),
+    [
+        ("30min", 1800),
+        ("1.5h", 5400),
+        ("2d", 172_800),
+        ("60", 3600),
+        ("1:30", 90),
+        ("90:00", 5400),
+        ("1:30:00", 5400),
+        ("01:30:00", 5400),
+        ("1-12", 129_600),
+        ("1-12:30", 131_400),
+        ("1-00:00:00", 86_400),
+        ('"1-00:00:00"', 86_400),
+        ("UNLIMITED", None),
+        ("infinite", None),
+    ],
+)
+def test_a_time_may_be_written_as_slurm_writes_it(tmp_path: Path, text: str, time_s: int | None):
+    """A number alone is minutes, and 1:30 is minutes and seconds: as `sbatch --time` reads them."""
+    assert read(tmp_path, f"time: {text}\n").resources.time_s == time_s
 
 
 def test_every_mistake_is_named_not_only_the_first(tmp_path: Path):

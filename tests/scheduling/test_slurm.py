@@ -282,7 +282,11 @@ def test_students_are_not_submitted_again_while_a_dying_process_still_holds_thei
 
     statuses = place.execute(
         [student, teacher],
-        lambda: (claims.take(teacher.run_id), place.slurm.end("101"), place.slurm.end("102")),
+        lambda: (
+            claims.take(teacher.run_id),
+            place.slurm.end("101", "NODE_FAIL"),
+            place.slurm.end("102", "COMPLETED"),
+        ),
         looked_at_often,
         lambda: len(place.slurm.calls("sbatch")) == 2 and claims.release(teacher.run_id),
         resubmitted(place, "104"),

@@ -93,7 +93,7 @@ def test_a_slurm_that_hangs_is_given_up(slurm: FakeSlurm, tmp_path: Path, monkey
 def test_without_slurm_the_queue_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert ask_queue(tmp_path) is None
-    assert Accounting().ask(["1"]) is None
+    assert Accounting().ask({"": ["1"]}) is None
 
 
 def test_the_answer_of_another_user_is_not_ours(
@@ -131,15 +131,18 @@ def test_a_lock_that_is_held_is_waited_for_only_so_long(tmp_path: Path):
 def test_sacct_says_how_tasks_ended_and_is_asked_about_all_arrays_at_once(slurm: FakeSlurm):
     slurm.says(
         "sacct",
-        "7_0|9|COMPLETED|0:0\n7_1|10|CANCELLED by 1000|0:15\n7_2|11|RUNNING|0:0\n8_0|8|OUT_OF_ME+|0:125\n"
-        "8_[1-3]|12|PENDING|0:0\nnonsense\n",
+        "7_0|9|COMPLETED|0:0|a\n7_1|10|CANCELLED by 1000|0:15|a\n7_2|11|RUNNING|0:0|a\n"
+        "8_0|8|OUT_OF_ME+|0:125|b|c\n8_[1-3]|12|PENDING|0:0|b\n8_[4-5%2]|13|CANCELLED by 0|0:0|b\nnonsense\n"
+        "9+1|10|TIMEOUT|0:0|b\n9_1|11|REQUEUE_HOLD|0:0|b\n9_2|12|REVOKED|0:0|b\n9_3|12||0:0|b\n",
     )
-    assert Accounting().ask(["7", "8"]) == [
-        Ended("7", "9", "COMPLETED", "0:0"),
-        Ended("7", "10", "CANCELLED", "0:15", "1000"),
-        Ended("8", "8", "OUT_OF_ME", "0:125"),
+    assert Accounting().ask({"": ["7", "8"]}) == [
+        Ended("7", "9", "COMPLETED", "0:0", "", "a"),
+        Ended("7", "10", "CANCELLED", "0:15", "1000", "a"),
+        Ended("8", "8", "OUT_OF_ME", "0:125", "", "b|c"),
+        Ended("8", "13", "CANCELLED", "0:0", "0", "b"),
+        Ended("9", "10", "TIMEOUT", "0:0", "", "b"),
     ]
-    assert slurm.calls("sacct") == ["-X -n -P -o JobID,JobIDRaw,State,ExitCode -j 7,8"]
+    assert slurm.calls("sacct") == ["-X -n -P -o JobID,JobIDRaw,State,ExitCode,JobName -j 7,8"]
 
 
 def test_an_agent_that_was_killed_for_memory_before_it_trained_says_so_of_all_runs():
