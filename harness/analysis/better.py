@@ -10,6 +10,7 @@ from harness.analysis.findings import Effect
 from harness.analysis.intervals import Estimate
 
 DEPENDABLE = 0.75  # Bouthillier et al. 2021, sec. 4: the least P(A > B) that is worth a recommendation
+ROUNDING = 1e-9  # a t below this is a difference of 0
 
 
 def probability_better(values: ArrayLike, versus: ArrayLike) -> float:
@@ -55,6 +56,8 @@ def dependably_better(effect: Effect) -> bool:
 
 def _noncentrality(t: float, df: float, p: float) -> float:
     """The noncentrality at which P(T <= t) = p, which falls as the noncentrality grows."""
-    if t < 0.0:  # T with -nc is -T with nc
+    # T with -nc is -T with nc. The two ways agree to nine digits only, so a difference of 0, whose sign is
+    # rounding and another one on another CPU, always goes the same way.
+    if t < -ROUNDING:
         return -_noncentrality(-t, df, 1.0 - p)
     return float(special.nctdtrinc(df, p, t))

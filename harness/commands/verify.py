@@ -1,5 +1,7 @@
 """`harness verify`: compute every number of a report again from its raw records, and compare every byte.
 
+Computed numbers may differ in the last digits, as two CPUs do (`differences.with_own_numbers`).
+
 Where the run folders are here too, the records are compared with them first: then every number is followed
 back to what the runs themselves wrote.
 """
@@ -11,12 +13,12 @@ import json
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli import DONE, SOME_FAILED
-from harness.commands.differences import differences, numbers_in
+from harness.commands.differences import PERCENT, RELATIVE, differences, numbers_in, with_own_numbers
 from harness.commands.report import drawn_with, inputs_digest, report_input
 from harness.commands.workspace import Workspace, first_plan, workspace
 from harness.study.declared import wrong_with
@@ -29,6 +31,9 @@ from harness.tracking.change import env_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from harness.analysis.findings import Findings
+    from harness.reporting import ReportInput
 
 DRAWN = (".pdf", ".svg", ".png", ".html")  # their bytes depend on the versions of the drawing packages
 FOLDERS = ("tables", "figures", "data")
@@ -88,12 +93,32 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
         result.wrong.append("report.json: provenance.inputs is not the digest of the run folders here")
     with tempfile.TemporaryDirectory() as name:
         again = Path(name)
-        render(report_input(plan, records, curves, software, extra), again)
+        computed = report_input(plan, records, curves, software, extra)
+        render(_as_reported(computed, report, result), again)
         _compare_files(folder, again, result, drawn=same_software)
     if not same_software:
         was, here = software["drawn_with"] or ["unknown versions"], drawn_with()
         result.notes.append(f"figures, PDF and HTML not compared: drawn with {was}, here are {here}")
     return result
+
+
+def _as_reported(computed: ReportInput, report: Mapping[str, Any], result: Verification) -> ReportInput:
+    """What was computed, in the report's own numbers where they agree; a note says how many differ."""
+    values = [abs(value) for value in levels(computed.findings)]
+    scale = PERCENT if computed.findings.settings.in_percent else max(values, default=0.0)
+    own = {key: report.get(key) for key in ("claims", "speed")}
+    findings = report.get("findings")
+    own |= findings if isinstance(findings, dict) else {}
+    findings, last_digits = with_own_numbers(computed.findings, own, scale)
+    if last_digits.pairs:
+        result.notes.append(str(last_digits))
+    return replace(computed, findings=findings)
+
+
+def levels(findings: Findings) -> list[float]:
+    """The means of all rows."""
+    cells = [cell for table in findings.tables for cell in table.cells]
+    return [cell.level.mean for cell in cells if cell.level and cell.level.mean is not None]
 
 
 def checked_extra(folder: Path, extra: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -224,4 +249,5 @@ def _verdict(result: Verification) -> str:
     if not result.runs_here:
         places = f"computed from the records of {result.runs} runs (no run folder is here)"
     what = f"{result.files} files, {result.numbers:,} numbers; {places}"
-    return f"{len(result.wrong)} differences; {what}" if result.wrong else f"verified: {what}"
+    rule = f"computed floats within {RELATIVE:g} relative, all else exactly"
+    return f"{len(result.wrong)} differences; {what}" if result.wrong else f"verified: {what}; {rule}"

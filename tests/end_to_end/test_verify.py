@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
 import shutil
 import subprocess
@@ -11,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import build_parser
+from harness.commands.verify import verify as verify_report
+from harness.commands.workspace import workspace
 from tests.end_to_end.workplace import ROOT, Workplace
 
 COMMITTED = "batch_norm_mnist"  # the smallest; `make verify` does them all
@@ -68,6 +73,80 @@ def test_one_edited_digit_is_found_without_the_runs_and_its_file_named(
         assert f"  {name}: " in done.stdout
 
 
+DIGITS = re.compile(r"(?<![\w.#-])-?\d+(?:\.\d+)?(?![\w.-])")
+
+
+def edit_a_printed_digit(path: Path, rng: random.Random) -> str:
+    """One of the first nine digits of one number anywhere in the file. Returns: the line, edited."""
+    text = path.read_text()
+    places = [
+        found.start() + offset
+        for found in DIGITS.finditer(text)
+        for offset, digit in enumerate(found[0][:9])
+        if digit.isdigit()
+    ]
+    at = rng.choice(places)
+    edited = text[:at] + str((int(text[at]) + rng.randint(1, 9)) % 10) + text[at + 1 :]
+    path.write_text(edited)
+    return edited[edited.rfind("\n", 0, at) + 1 :].partition("\n")[0]
+
+
+@pytest.mark.parametrize("draw", range(3))
+def test_a_digit_edited_at_any_printed_place_of_any_text_or_drawing_is_found(copy: Workplace, draw: int):
+    rng = random.Random(draw)
+    shutil.rmtree(copy.runs_dir)
+    kinds = (".md", ".html", ".tex", ".csv", ".svg")
+    written = [path for path in sorted(copy.report_dir.rglob("*")) if path.suffix in kinds]
+    paths = [path for path in written if path.parent.name != "data"]
+    assert {path.suffix for path in paths} == set(kinds)
+    edited = {str(path.relative_to(copy.report_dir)): edit_a_printed_digit(path, rng) for path in paths}
+    args = build_parser().parse_args(
+        ["verify", str(copy.report_dir), "--study", str(copy.study), "--runs", "none"]
+    )
+    result = verify_report(copy.report_dir, args, workspace(args))
+    found = {text.partition(": ")[0] for text in result.wrong}
+    assert found == set(edited), {name: edited[name] for name in edited.keys() - found}
+
+
+def edit_a_number_of_the_findings(path: Path, rng: random.Random, digit: int) -> None:
+    """The digit of one computed number in report.json: 1 is the first that is not 0."""
+    text = path.read_text()
+    start, end = text.index('\n "findings": {'), text.index('\n "header": ')
+    numbers = [found for found in re.finditer(r"\d+\.\d+", text[start:end]) if len(found[0]) > 14]
+    chosen = rng.choice(numbers)
+    first = next(index for index, each in enumerate(chosen[0]) if each not in "0.")
+    shown = [index for index, each in enumerate(chosen[0]) if index >= first and each != "."]
+    at = start + chosen.start() + shown[digit - 1]
+    path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+
+
+@pytest.mark.parametrize("digit", [1, 3, 6, 8])
+def test_a_digit_of_a_computed_number_is_found_where_it_matters(copy: Workplace, digit: int):
+    edit_a_number_of_the_findings(copy.report_dir / "report.json", random.Random(digit), digit)
+    done = verify(copy)
+    assert done.returncode == 1, done.stdout
+    assert "  report.json: findings." in done.stdout
+
+
+def test_the_last_digits_of_another_cpu_are_a_note_and_the_rule_is_said():
+    """Its pooled_sd is 0.5769878681566913; the kernels of other CPUs sum to ...6971."""
+    done = verify_committed(OPENBLAS_CORETYPE="Prescott")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "computed floats within 1e-09 relative, all else exactly" in done.stdout
+
+
+def test_a_last_digit_that_another_cpu_may_sum_to_is_no_difference(copy: Workplace):
+    path = copy.report_dir / "report.json"
+    text = path.read_text()
+    sd = re.search(r'"pooled_sd": ([\d.]{12,})', text)
+    assert sd
+    path.write_text(text.replace(sd[0], f'"pooled_sd": {float(sd[1]) * (1 + 1e-13)!r}'))
+    done = verify(copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    says = "note: differs in the last digits only (another CPU): 1 computed number, by at most 1e-13"
+    assert says in done.stdout
+
+
 def test_an_edited_record_is_followed_back_to_its_run(copy: Workplace):
     edit_one_digit(copy.report_dir / "data/runs.jsonl", r'"top1": \d\d')
     done = verify(copy)
@@ -122,8 +201,20 @@ def test_a_damaged_report_is_one_sentence(copy: Workplace, damage, says):
     assert "Traceback" not in done.stderr
 
 
-def test_a_committed_report_is_verified_from_a_clean_clone():
+def verify_committed(**environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "harness.cli", "verify", f"reports/{COMMITTED}", "--runs", "none"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_committed_report_is_verified_from_a_clean_clone():
+    done = verify_committed()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "verified: " in done.stdout
