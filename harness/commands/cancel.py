@@ -30,11 +30,12 @@ from harness.study.records import CANCELLED, ENDED, FAILED, MISSING, RUNNING, ST
 from harness.study.run_claims import request_cancel
 
 if TYPE_CHECKING:
+    from harness.commands.queue_state import GroupView
     from harness.scheduling.submission import Submission
 
 WRITERS = 16  # requests that are written at a time: each waits for the disk
 SCANCEL_S = 10.0
-GONE = "Invalid job id"  # what scancel says of a job that has left the queue
+GONE = ("Invalid job id", "No active jobs match")  # what scancel says of jobs that have left the queue
 MOST_TROUBLES = 5
 
 
@@ -50,6 +51,7 @@ class Cancelled:
     also_for: dict[str, int] = field(default_factory=dict)  # another study -> runs submitted for it
     scancelled: list[str] = field(default_factory=list)  # ids of arrays
     left_in_queue: list[str] = field(default_factory=list)  # likewise, of which Slurm was not told
+    by_hand: list[str] = field(default_factory=list)  # commands that take those out
     troubles: list[str] = field(default_factory=list)
 
 
@@ -119,7 +121,8 @@ def _empty_queue(overview: Overview, asked: set[str], done: Cancelled) -> None:
         for name, view in each.groups.items():
             is_empty = all(_is_over(overview, run_id, asked) for run_id in _runs_of(each.submission, name))
             if is_empty and (view.pending or not view.is_known):
-                _scancel(_arrays(each.submission, name), done, can_ask=overview.queue.can_ask)
+                for command, ids in _orders(each.submission, view):
+                    _scancel(command, ids, done, can_ask=overview.queue.can_ask)
     done.also_for = {study: count for study, count in other.items() if count}
 
 
@@ -133,24 +136,41 @@ def _is_over(overview: Overview, run_id: str, asked: set[str]) -> bool:
     return view is not None and (run_id in asked or view.state in (*ENDED, CANCELLED, FAILED))
 
 
-def _arrays(submission: Submission, group: str) -> list[str]:
-    """The ids of a group's arrays. Only numbers are passed on to a command line."""
-    ids = (job_id for chunk, job_id in submission.job_ids().items() if chunk.startswith(f"{group}."))
-    return [job_id for job_id in ids if re.fullmatch(r"[0-9]+", str(job_id))]
+def _orders(submission: Submission, view: GroupView) -> Iterator[tuple[list[str], list[str]]]:
+    """Per cluster: the scancel command for what waits of a group, and the ids of its arrays.
+
+    The ids are those that the queue shows under the group's name, where it is known, else those that were
+    written down. An id alone might be somebody else's job by now: scancel is told the name too. Only numbers
+    and plain names are passed on to a command line.
+    """
+    found = dict(view.arrays)
+    if not view.is_known:
+        mine = [said for chunk, said in submission.chunks().items() if chunk.startswith(f"{view.name}.")]
+        found = {str(said.get("job_id")): str(said.get("cluster", "")) for said in mine} | found
+    by_cluster: dict[str, list[str]] = {}
+    for job_id, cluster in found.items():
+        if re.fullmatch(r"[0-9]+", job_id) and re.fullmatch(r"[A-Za-z0-9_.-]*", cluster):
+            by_cluster.setdefault(cluster, []).append(job_id)
+    for cluster, ids in by_cluster.items():
+        where = [f"--clusters={cluster}"] if cluster else []
+        name = f"--name={submission.job_name(view.name)}"
+        yield ["scancel", *where, name, "--state=PENDING", *ids], ids
 
 
-def _scancel(ids: list[str], done: Cancelled, *, can_ask: bool) -> None:
-    if not ids:
-        return
+def _scancel(command: list[str], ids: list[str], done: Cancelled, *, can_ask: bool) -> None:
     if not can_ask or shutil.which("scancel") is None:
         done.left_in_queue += ids
+        done.by_hand.append(" ".join(command))
         return
+    from harness.scheduling.slurm_queue import CHANGES_ANSWERS
+
     try:
-        answer_of(["scancel", "--state=PENDING", *ids], SCANCEL_S)
+        answer_of(command, SCANCEL_S, {name: None for name in os.environ if CHANGES_ANSWERS.match(name)})
     except ProgramError as error:
-        if GONE in str(error):  # what is known of the queue may be 30 s old
+        if any(words in str(error) for words in GONE):  # what is known of the queue may be 30 s old
             return
         done.left_in_queue += ids
+        done.by_hand.append(" ".join(command))
         done.troubles.append(f"scancel: {error}")
     else:
         done.scancelled += ids
@@ -179,9 +199,8 @@ def in_words(done: Cancelled, study: str) -> Iterator[str]:
         yield f"{_count(count)} of those had been submitted for the study {other} as well"
     if done.scancelled:
         yield f"taken out of Slurm's queue: {', '.join(done.scancelled)}"
-    if done.left_in_queue:
-        ids = " ".join(done.left_in_queue)
-        yield f"still in Slurm's queue, where they find nothing to do: scancel --state=PENDING {ids}"
+    for command in done.by_hand:
+        yield f"still in Slurm's queue, where they find nothing to do: {command}"
     yield from _shown(done.troubles)
     if done.stopping or done.not_started:
         yield f"`harness run {study}` goes on with them"

@@ -61,6 +61,7 @@ class GroupView:
     running: int = 0  # agents
     pending: int = 0
     reasons: Counter[str] = field(default_factory=Counter)  # Slurm's words for those that wait
+    arrays: dict[str, str] = field(default_factory=dict)  # id -> cluster, of those the queue shows by name
     is_known: bool = False  # whether the two numbers are an answer of Slurm's that knows of all its jobs
 
     @property
@@ -110,8 +111,9 @@ def look_at_queue(runs_dir: Path, views: Mapping[str, RunView]) -> QueueView:
         if view is not None:
             found.submissions.append(view)
     if found.submissions:
-        queue = ask_queue(runs_dir) if found.can_ask else None
-        queue = queue or read_queue(runs_dir, math.inf)
+        clusters = {name for each in found.submissions for name in each.submission.clusters()}
+        queue = ask_queue(runs_dir, clusters=clusters) if found.can_ask else None
+        queue = queue or read_queue(runs_dir, math.inf, clusters)
         if queue is not None:
             found.asked_s = queue.asked_s
             _fill(found.submissions, queue)
@@ -142,6 +144,7 @@ def _fill(found: list[SubmissionView], queue: Queue) -> None:
             tasks = queue.of_name(each.submission.job_name(name))
             view.running = sum(task.is_running for task in tasks)
             view.pending = len(tasks) - view.running
+            view.arrays = {task.array_id: task.cluster for task in tasks}
             view.reasons = Counter(task.reason for task in tasks if not task.is_running)
             view.is_known = is_known or bool(tasks)
 

@@ -58,7 +58,7 @@ def run_agent(submission: Submission, group: Group, run_one: RunOne, preload: Se
             if group.resources.nodes > 1:
                 os.environ[ORDERS] = str(orders)  # for the workers
                 stack.enter_context(leading(orders))
-            return _Agent(submission, job, settings, interrupts).live(submission.jobs(group.name), run_one)
+            return _Agent(submission, group, settings, interrupts).live(run_one)
 
 
 def agent_settings(submission: Submission, group: Group, preload: Sequence[str]) -> LocalSettings:
@@ -115,16 +115,16 @@ class _Agent:
     """One life of an agent."""
 
     def __init__(
-        self, submission: Submission, job: SlurmJob, settings: LocalSettings, interrupts: Interrupts
+        self, submission: Submission, group: Group, settings: LocalSettings, interrupts: Interrupts
     ) -> None:
-        self._submission, self._job = submission, job
+        self._submission, self._group, self._job = submission, group.name, SlurmJob.of()
         self._settings, self._interrupts = settings, interrupts
         self._runs_dir = submission.runs_dir
-        self._log = AgentLog(submission.folder / "agents" / f"{job.job_id}.jsonl", self._runs_dir)
+        self._log = AgentLog(submission.folder / "agents" / f"{self._job.job_id}.jsonl", self._runs_dir)
 
-    def live(self, jobs: Sequence[Job], run_one: RunOne) -> int:
+    def live(self, run_one: RunOne) -> int:
         """From the first claim to the last word."""
-        job = self._job
+        job, jobs = self._job, self._submission.jobs(self._group)
         self._log.write(
             "started",
             host=identity()["host"],
@@ -176,7 +176,7 @@ class _Agent:
             self._say_left(f"{lives} lives in a row brought no run further; it is not requeued ({why})")
             return
         self._log.write("requeued", why=why, progress=lives == 0)  # before: there may be no time after
-        trouble = self._job.requeue()
+        trouble = self._job.requeue(self._submission.job_name(self._group))
         if trouble:
             self._say_left(f"after {why} it could not be requeued: {trouble}")
 

@@ -21,6 +21,7 @@ from typing import IO, Any
 from submitit.slurm.slurm import SlurmExecutor
 
 from harness.scheduling.cluster import Resources
+from harness.scheduling.slurm_queue import environment, on_cluster
 from harness.scheduling.submission import Group, Submission
 
 SBATCH_TIMEOUT_S = 120.0
@@ -131,17 +132,16 @@ def submit(file: Path, cluster: str = "") -> Accepted:
         NoAnswer: it cannot be known whether it was.
     """
     answer = answer_file(file)
-    environment = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         # Those of a job in which this command may run would become those of the new job.
         if (not name.startswith("SLURM_") or name in ("SLURM_CONF", ABOUT_CLUSTERS))
         and name not in NOT_INHERITED
     }
-    where = [f"--clusters={cluster}"] if cluster else []
     try:
         with answer.open("wb") as output, tempfile.TemporaryFile() as errors:
-            code = _call(["sbatch", "--parsable", *where, str(file)], output, errors, environment)
+            code = _call(["sbatch", "--parsable", *on_cluster(cluster), str(file)], output, errors, inherited)
             errors.seek(0)
             said = errors.read().decode(errors="replace")
         return _outcome(code, answer.read_bytes().decode(errors="replace"), said)
@@ -175,7 +175,7 @@ def accepted(text: str) -> Accepted | None:
     return max(found, key=lambda each: len(each.cluster)) if same else None
 
 
-def _call(command: Sequence[str], output: IO[bytes], errors: IO[bytes], environment: dict[str, str]) -> int:
+def _call(command: Sequence[str], output: IO[bytes], errors: IO[bytes], inherited: dict[str, str]) -> int:
     """The exit code; -1 where it was ended after SBATCH_TIMEOUT_S."""
     try:
         return subprocess.run(  # noqa: S603
@@ -184,7 +184,7 @@ def _call(command: Sequence[str], output: IO[bytes], errors: IO[bytes], environm
             stdout=output,
             stderr=errors,
             timeout=SBATCH_TIMEOUT_S,
-            env=environment,
+            env=inherited,
             # Ctrl-C is for this process, which then still learns the id.
             start_new_session=True,
         ).returncode
@@ -210,12 +210,13 @@ def _outcome(code: int, output: str, errors: str) -> Accepted:
     raise NoAnswer(said) if code < 0 or NO_ANSWER.search(said) else Refused(said)
 
 
-def max_array_size() -> int:
-    """How many tasks an array may have, as this cluster says; 1001 where it does not say."""
+def max_array_size(cluster: str = "") -> int:
+    """How many tasks an array may have, as the cluster says; 1001 where it does not say."""
     try:
-        done = subprocess.run(
-            ["scontrol", "show", "config"],  # noqa: S607
+        done = subprocess.run(  # noqa: S603
+            ["scontrol", *on_cluster(cluster), "show", "config"],  # noqa: S607
             capture_output=True, text=True, timeout=ASK_TIMEOUT_S, check=True, start_new_session=True,
+            errors="replace", env=environment(),
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return MAX_ARRAY_SIZE

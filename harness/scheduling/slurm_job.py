@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.scheduling.slurm_queue import environment
+
 SCONTROL_TIMEOUT_S = 10.0
 TRIES = 2  # a controller of Slurm that is restarting refuses for a moment
 NOT_DURING_REQUEUE = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2)
@@ -20,6 +22,7 @@ class SlurmJob:
     """As the environment of a task says. Outside Slurm `job_id` names the process."""
 
     job_id: str
+    job_name: str = ""  # "": not known
     array_job_id: str | None = None
     array_task_id: str | None = None
     restarts: int = 0  # how often it was requeued
@@ -31,6 +34,7 @@ class SlurmJob:
         """The job of this process."""
         return SlurmJob(
             job_id=environment.get("SLURM_JOB_ID", f"pid{os.getpid()}"),
+            job_name=environment.get("SLURM_JOB_NAME", ""),
             array_job_id=environment.get("SLURM_ARRAY_JOB_ID"),
             array_task_id=environment.get("SLURM_ARRAY_TASK_ID"),
             restarts=int(environment.get("SLURM_RESTART_COUNT", "0")),
@@ -58,14 +62,25 @@ class SlurmJob:
             return False
         return done.returncode == 0 and says_preempted(done.stdout)
 
-    def requeue(self) -> str:
-        """Put this job back in the queue. Returns "" or why that was not possible.
+    def _name_in_slurm(self) -> str:
+        try:
+            found = re.search(r"\bJobName=(\S+)", _scontrol("show", "job", "-o", self.name).stdout)
+        except (OSError, subprocess.SubprocessError):
+            return ""
+        return found[1] if found else ""
+
+    def requeue(self, name: str) -> str:
+        """Put this job, if it has that name, back in the queue. Returns "" or why that was not possible: an
+        agent that somebody started by hand may be in a job of theirs.
 
         From now on the signals with which Slurm ends the job are ignored, here and in scontrol: it would
         die of them before it had its answer.
         """
         for number in NOT_DURING_REQUEUE:
             signal.signal(number, signal.SIG_IGN)
+        called = self.job_name or self._name_in_slurm()
+        if called != name:
+            return f"job {self.name} is called {called or 'nobody knows what'}, not {name}"
         trouble = ""
         for _ in range(TRIES):
             try:
@@ -98,5 +113,7 @@ def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
         ["scontrol", *arguments],  # noqa: S607
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=SCONTROL_TIMEOUT_S,
+        env=environment(),
     )

@@ -16,7 +16,7 @@ from harness.scheduling.slurm_queue import Accounting, Ended, Queue, ask_queue, 
 from harness.scheduling.slurm_recovery import Recovery
 from harness.scheduling.slurm_stand import Stand
 from harness.scheduling.slurm_start import Start, runs_in_words
-from harness.scheduling.slurm_submit import adopt, nameless, unanswered
+from harness.scheduling.slurm_submit import adopt, nameless, strangers, unanswered
 from harness.scheduling.slurm_watch import Agents, Outcomes
 from harness.scheduling.submission import FOLDER, Submission
 from harness.study.records import CANCELLED, FAILED, RunFolder, run_state
@@ -147,7 +147,7 @@ class Session:
             self.notes.append("Slurm answers again")
         self.queue = queue
         for submission in {stand.submission.token: stand.submission for stand in self.stands}.values():
-            if unanswered(submission) or nameless(submission):
+            if unanswered(submission) or nameless(submission) or strangers(submission, queue):
                 with self.lock(wait_s=0) as alone:
                     self.notes += adopt(submission, queue, alone=alone)
         for stand in self.stands:

@@ -108,7 +108,7 @@ class Stand:
         return Evidence(
             ended=None if ended is None else mine,
             seen=self.seen,
-            jobs=f"job {', '.join(arrays)} ({name})" if arrays else f"a job of the name {name}",
+            jobs=self._in_words(),
             began=len(agents),
             training={agent.job_id: frozenset(agent.training) for agent in agents},
             said=[agent.reason for agent in agents],
@@ -118,6 +118,12 @@ class Stand:
             unbegun=self.unbegun,
             memory_hint=f"{hint} in {self.submission.cluster_file}",
         )
+
+    def _in_words(self) -> str:
+        """The jobs of its last submission, such as `job 4101 (harness-0123456789ab-g1) on cluster alpha`."""
+        name = self.submission.job_name(self.group.name)
+        arrays, cluster = ", ".join(self.arrays()), self.submission.cluster
+        return f"job {f'{arrays} ({name})' if arrays else name}{f' on cluster {cluster}' if cluster else ''}"
 
     def _all_chunks(self) -> dict[str, dict[str, Any]]:
         chunks = self.submission.chunks()

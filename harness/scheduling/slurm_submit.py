@@ -21,7 +21,7 @@ from harness.scheduling.sbatch import (
     script,
     submit,
 )
-from harness.scheduling.slurm_queue import Queue
+from harness.scheduling.slurm_queue import Queue, Task
 from harness.scheduling.submission import Group, Submission
 from harness.study.records import write_bytes, write_json
 
@@ -47,7 +47,7 @@ class Submitter:
         ids: list[str] = []
         left = group.width
         if left > SURE_MAX_ARRAY_SIZE and self._largest is None:
-            self._largest = max_array_size()
+            self._largest = max_array_size(self.submission.cluster)
         tasks = min(left, self._largest or SURE_MAX_ARRAY_SIZE)
         while left > 0:
             chunk = Chunk(group=group, number=self._next_number(group), tasks=min(tasks, left))
@@ -130,6 +130,31 @@ def adopt(submission: Submission, queue: Queue, *, alone: bool) -> Iterator[str]
             yield f"job {job.job_id} ({name}) had been submitted without a record of it; taken over"
         elif chunk in waiting:
             _give_up(submission, path, queue, alone=alone)
+    yield from _correct(submission, queue)
+
+
+def strangers(submission: Submission, queue: Queue) -> list[Task]:
+    """Its tasks in the queue, by their name, in arrays that it does not know."""
+    known = set(submission.job_ids().values())
+    names = {submission.job_name(name) for name in submission.groups}
+    return [task for task in queue.tasks if task.name in names and task.array_id not in known]
+
+
+def _correct(submission: Submission, queue: Queue) -> Iterator[str]:
+    """Where every chunk has an id and the queue shows another one under its name, an id was misread: that of
+    the newest chunk which the queue does not show."""
+    lost = {group_of(chunk) for chunk in (*nameless(submission), *unanswered(submission))}
+    for task in strangers(submission, queue):
+        ids = submission.job_ids()
+        group = task.name.rpartition("-")[2]
+        mine = sorted((each for each in ids if group_of(each) == group), key=number_of)
+        hidden = [
+            each for each in mine if not any(one.name == task.name for one in queue.of_array(ids[each]))
+        ]
+        if group not in lost and hidden and task.array_id not in ids.values():
+            job = Accepted(task.array_id, task.cluster)
+            note_job(submission, hidden[-1], job, len(queue.of_array(job.job_id)))
+            yield f"job {job.job_id} ({task.name}) is what sbatch called {ids[hidden[-1]]}; corrected"
 
 
 def _answered(script: Path) -> Accepted | None:
@@ -191,5 +216,6 @@ __all__ = [
     "nameless",
     "note_job",
     "scripts",
+    "strangers",
     "unanswered",
 ]

@@ -140,7 +140,8 @@ def test_a_group_with_nothing_left_is_taken_out_of_the_queue_and_one_with_other_
     baseline, smoothed = (submission.group_of(place.run(row, 0).run_id) for row in ("Baseline", "Smoothed"))
     said = cancel("--row", "Baseline", "--json")
     assert said["scancelled"] == [JOBS[f"{baseline}.0"]]
-    assert (commands / "cancelled").read_text() == f"--state=PENDING {JOBS[f'{baseline}.0']}\n"
+    named = f"--name={submission.job_name(baseline)} --state=PENDING {JOBS[f'{baseline}.0']}\n"
+    assert (commands / "cancelled").read_text() == named
     one_seed = cancel("--row", "Smoothed", "--seed", "0", "--json")
     assert one_seed["scancelled"] == [JOBS[f"{baseline}.0"]]  # still in the queue, and nothing else is empty
     place.end("Smoothed", 1)
@@ -172,7 +173,8 @@ def test_where_slurm_is_not_or_does_not_answer_the_command_for_it_is_said(
 ):
     place.submit("0123456789ab", jobs=JOBS)
     said = cancel("--row", "Baseline")
-    assert any(line.endswith("scancel --state=PENDING 12") for line in said), said
+    by_hand = "scancel --name=harness-0123456789ab-g2 --state=PENDING 12"
+    assert any(line.endswith(by_hand) for line in said), said
     assert not (commands / "cancelled").exists()
     squeue_says(commands)
     monkeypatch.setattr(command, "SCANCEL_S", 0.2)
@@ -187,7 +189,40 @@ def test_no_text_of_a_file_becomes_an_option_of_a_command(place, cancel, command
     place.submit("0123456789ab", jobs={"g1.0": "--user=root", "g2.0": "12; ls", "g3.0": "13"})
     squeue_says(commands)
     assert cancel("--json")["scancelled"] == ["13"]
-    assert (commands / "cancelled").read_text() == "--state=PENDING 13\n"
+    assert (commands / "cancelled").read_text() == "--name=harness-0123456789ab-g3 --state=PENDING 13\n"
+
+
+def edit_jobs(submission: Any, **changes: Any) -> None:
+    """Change what is written down of its jobs, which were submitted a while ago."""
+    file = submission.folder / "jobs.json"
+    jobs = {chunk: said | changes for chunk, said in json.loads(file.read_text()).items()}
+    file.write_text(
+        json.dumps({chunk: said | {"submitted_s": time.time() - 60} for chunk, said in jobs.items()})
+    )
+
+
+def test_what_is_taken_out_of_the_queue_is_what_it_shows_under_the_name_and_not_an_id_that_was_misread(
+    place, cancel, commands
+):
+    """A site's banner said "job 3 of 50"; job 3 is somebody else's."""
+    submission = place.submit("0123456789ab", jobs=JOBS)
+    edit_jobs(submission, job_id="3")
+    others = "3|0|3|PENDING|Priority|somebody"
+    squeue_says(commands, others, *(task(submission, f"g{number}", f"410{number}") for number in (1, 2, 3)))
+    assert cancel("--json")["scancelled"] == ["4101", "4102", "4103"]
+    told = [line.split() for line in (commands / "cancelled").read_text().splitlines()]
+    assert [each[-1] for each in told] == ["4101", "4102", "4103"]
+    assert [each[0] for each in told] == [f"--name={submission.job_name(f'g{n}')}" for n in (1, 2, 3)]
+
+
+def test_jobs_on_another_cluster_are_taken_out_of_its_queue(place, cancel, commands):
+    submission = place.submit("0123456789ab", jobs=JOBS)
+    edit_jobs(submission, cluster="alpha")
+    rows = "\n".join(task(submission, f"g{number}", f"1{number}") for number in (1, 2, 3))
+    program(commands, "squeue", f"[ $1 = --clusters=alpha ] || exit 1\ncat <<'END'\n{rows}\nEND")
+    assert cancel("--json")["scancelled"] == ["11", "12", "13"]
+    told = (commands / "cancelled").read_text().splitlines()
+    assert [line.split()[0] for line in told] == ["--clusters=alpha"] * 3
 
 
 def test_runs_that_another_study_submitted_are_named(place, cancel):

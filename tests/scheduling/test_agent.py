@@ -79,6 +79,7 @@ class Cluster:
             "PATH": str(self.bin),
             "PYTHONPATH": str(ROOT),
             "SLURM_JOB_ID": f"{102 + task}",
+            "SLURM_JOB_NAME": submission.job_name("g"),
             "SLURM_ARRAY_JOB_ID": "100",
             "SLURM_ARRAY_TASK_ID": str(task),
             "SLURM_NODEID": "0",
@@ -229,6 +230,22 @@ def test_the_sigterm_of_a_requeue_ends_neither_scontrol_nor_the_agent(cluster):
     os.killpg(process.pid, signal.SIGTERM)
     assert end(process, submission)[-1]["kind"] == "requeued"
     assert cluster.calls() == ["requeue 100_3", "answered"]
+
+
+@pytest.mark.parametrize("name", ["interactive", ""])
+def test_a_job_of_another_name_is_not_requeued(cluster, monkeypatch, name: str):
+    """Somebody started the agent by hand inside a job of theirs, whose number the environment has."""
+    cluster.show.write_text("JobId=100 JobName=interactive JobState=RUNNING")
+    jobs = [job(0, "count", steps=20)]
+    submission = cluster.submission(jobs)
+    with monkeypatch.context() as patch:
+        patch.setattr(Submission, "job_name", lambda *_: name)  # what the environment says; "": nothing
+        process = cluster.start(submission)
+    wait_until(cluster.folder(jobs[0]).events.exists)
+    os.killpg(process.pid, signal.SIGUSR2)
+    last = end(process, submission)[-1]
+    assert "requeue 100_3" not in cluster.calls()
+    assert f"job 100_3 is called interactive, not {submission.job_name('g')}" in str(last["why"])
 
 
 def test_a_third_life_that_brings_no_run_further_is_the_last(cluster):

@@ -463,3 +463,159 @@ def test_the_jobs_of_another_user_are_not_ours_to_judge(place: Place, monkeypatc
     monkeypatch.setattr("os.getuid", lambda: 12345)
     place.execute([run], detach=True)
     assert not submissions(place.runs_dir)[0].is_closed
+
+
+NOBODY_SAYS = "Auftrag angenommen\n"  # no id
+
+
+@pytest.mark.parametrize(
+    "words", ["%ID%\n", "this is job 3 of 50 allowed\nSubmitted batch job %ID%\n", "3\n%ID%\n"]
+)
+def test_whatever_a_site_prints_the_job_has_slurms_id(place: Place, words: str):
+    place.slurm.says("sbatch.prints", words)
+    run = job(1)
+    assert place.execute([run], lambda: place.finish(run)) == {run.run_id: FINISHED}
+    assert place.submission().job_ids() == {"g1.0": "101"}
+    assert list(place.submission().folder.glob("*.answer")) == []
+
+
+@pytest.mark.parametrize("words", ["%ID%;alpha\n", "Submitted batch job %ID% on cluster alpha\n"])
+def test_the_cluster_that_sbatch_names_is_kept_and_every_later_question_goes_to_it(place: Place, words: str):
+    place.slurm.says("sbatch.prints", words)
+    place.slurm.says("elsewhere", "alpha")
+    teacher = job(1)
+    student = job(2, needs=(teacher,))
+    statuses = place.execute(
+        [teacher, student],
+        lambda: (place.begin("101", teacher), place.slurm.end("101", "TIMEOUT")),
+        resubmitted(place, "103"),
+        lambda: place.finish(teacher, student),
+    )
+    assert set(statuses.values()) == {FINISHED}
+    assert {said["cluster"] for said in place.submission().chunks().values()} == {"alpha"}
+    first, *others = place.slurm.calls("sbatch")
+    assert "--clusters" not in first
+    assert all("--clusters=alpha" in each for each in others), "what waits for it must be where it is"
+    asked = [*place.slurm.calls("squeue"), *place.slurm.calls("sacct")]
+    assert {each.split()[0] for each in asked} == {"--clusters=alpha"}
+
+
+def test_a_teacher_on_another_cluster_takes_its_students_there(place: Place):
+    place.slurm.says("sbatch.prints", "%ID%;alpha\n")
+    place.slurm.says("elsewhere", "alpha")
+    teacher = job(1)
+    place.execute([teacher], detach=True)
+    place.execute([teacher, job(2, needs=(teacher,))], detach=True)
+    second = submissions(place.runs_dir)[1]
+    assert "--dependency=afterany:101\n" in (second.folder / "g1.0.sh").read_text()
+    assert place.slurm.calls("sbatch")[1].startswith("--parsable --clusters=alpha ")
+
+
+def test_a_job_without_an_id_is_found_by_its_name_and_not_submitted_twice(place: Place):
+    place.slurm.says("sbatch.prints", NOBODY_SAYS)
+    run = job(1)
+    statuses = place.execute(
+        [run], lambda: place.submission().job_ids() == {"g1.0": "101"}, lambda: place.finish(run)
+    )
+    assert statuses == {run.run_id: FINISHED}
+    assert len(place.slurm.calls("sbatch")) == 1
+    assert "it is not known whether it was submitted (sbatch names no job; it says: Auftrag" in place.said
+
+
+def test_a_job_without_an_id_that_no_queue_shows_is_left_to_the_user(place: Place):
+    """It may be on a cluster that nobody thought of asking. Its runs do not fail, nor are they submitted
+    again in this session."""
+    place.slurm.says("sbatch.prints", NOBODY_SAYS)
+    place.slurm.says("elsewhere", "alpha")
+    run = job(1)
+    assert place.execute([run]) == {run.run_id: INTERRUPTED}
+    assert len(place.slurm.calls("sbatch")) == 1
+    name = place.submission().job_name("g1")
+    assert f"Slurm shows no job {name}, so it is not known what became of it" in place.said
+    assert place.events(run, "failed") == []
+    place.slurm.says("elsewhere")
+    place.execute([run], lambda: place.finish(run))
+    assert len(place.slurm.calls("sbatch")) == 1, "the next command asks again before it submits"
+
+
+def test_runs_never_fail_because_slurm_says_nothing(place: Place):
+    """An empty queue, no sacct, no agent, no log: twice a job was in the queue, and then nothing is known."""
+    run = job(1)
+    place.slurm.says("sacct.fails")
+    in_queue = lambda: "1 queued" in place.seen[-1].queue  # noqa: E731
+    statuses = place.execute(
+        [run],
+        in_queue,
+        gone(place, "101", None),
+        lambda: "102" in place.slurm.arrays() and in_queue(),
+        gone(place, "102", None),
+    )
+    assert statuses == {run.run_id: INTERRUPTED}
+    assert "left the queue and Slurm does not say how, 2 times" in place.said
+    assert place.events(run, "failed") == []
+
+
+def test_an_id_that_was_misread_is_corrected_by_the_name_and_anothers_end_is_no_evidence(place: Place):
+    """A site's wrapper prints a ticket number; sacct knows a job of that number, which is somebody else's."""
+    run = job(1)
+    place.slurm.says("sbatch.prints", "17\n")
+    place.slurm.says("sacct", "17|17|OUT_OF_MEMORY|0:125|somebody\n")
+    statuses = place.execute(
+        [run],
+        lambda: place.submission().job_ids() == {"g1.0": "101"},
+        lambda: place.begin("101", run),
+        gone(place, "101", "TIMEOUT"),
+        lambda: place.submission().job_ids() == {"g1.0": "101", "g1.1": "102"},
+        lambda: place.finish(run),
+    )
+    assert statuses == {run.run_id: FINISHED}
+    assert "is what sbatch called 17; corrected" in place.said
+
+
+def test_the_answer_of_an_sbatch_whose_controller_was_killed_is_read_though_no_queue_shows_the_job(
+    place: Place,
+):
+    run = job(1)
+    place.execute([run], detach=True)
+    folder = place.submission().folder
+    (folder / "jobs.json").unlink()
+    (folder / "g1.0.answer").write_text("this is job 3 of 50 allowed\n101\n")
+    place.slurm.end("101")
+    place.begin("101", run)
+    place.execute([run], lambda: place.finish(run))
+    assert submissions(place.runs_dir)[0].job_ids() == {"g1.0": "101"}
+
+
+def test_while_an_sbatch_may_be_under_way_nothing_is_submitted_in_its_place(place: Place):
+    """Its controller was killed: the file for its answer is there, and empty."""
+    run = job(1)
+    place.execute([run], detach=True)
+    folder = place.submission().folder
+    (folder / "jobs.json").unlink()
+    (folder / "g1.0.answer").write_text("")
+    rows = (place.slurm.path / "queue").read_text()
+    place.slurm.says("queue")
+    statuses = place.execute(
+        [run],
+        lambda: len(place.slurm.calls("squeue")) > 8,
+        lambda: place.slurm.says("queue", rows),
+        lambda: place.submission().job_ids() == {"g1.0": "101"},
+        lambda: place.finish(run),
+    )
+    assert statuses == {run.run_id: FINISHED}
+    assert len(place.slurm.calls("sbatch")) == 1
+
+
+def test_a_users_own_settings_of_slurms_commands_hide_nothing(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """SQUEUE_PARTITION would make jobs of other partitions seem to have gone."""
+    for name in ("SQUEUE_PARTITION", "SQUEUE_STATES", "SACCT_FEDERATION", "SLURM_CLUSTERS"):
+        monkeypatch.setenv(name, "other")
+    for name in ("squeue", "sacct"):
+        program = place.slurm.path / "bin" / name
+        program.write_text(program.read_text().replace("cd ", "env | grep -q =other && exit 1\ncd ", 1))
+    run = job(1)
+    place.slurm.says("sbatch.prints", "%ID%;other\n")
+    place.slurm.says("elsewhere", "other")
+    finish = lambda: place.finish(run) if place.seen[-1].queue else False  # noqa: E731
+    assert place.execute([run], finish) == {run.run_id: FINISHED}
+    assert "SLURM_CLUSTERS=other" in (place.slurm.path / "sbatch.env").read_text(), "the user's own choice"

@@ -39,8 +39,10 @@ class ProgramError(Exception):
     """A program gave no answer; the message says why, in one line."""
 
 
-def answer_of(command: Sequence[str], limit_s: float, environment: Mapping[str, str] | None = None) -> str:
-    """The standard output of a program.
+def answer_of(
+    command: Sequence[str], limit_s: float, environment: Mapping[str, str | None] | None = None
+) -> str:
+    """The standard output of a program. `environment`: what is other than here; None: not set.
 
     Raises:
         ProgramError: it is not there, took longer than `limit_s` seconds, or ended with another code than 0.
@@ -54,7 +56,7 @@ def answer_of(command: Sequence[str], limit_s: float, environment: Mapping[str, 
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env=None if environment is None else {**os.environ, **environment},
+            env=_environment(environment or {}),
             start_new_session=True,
         )
     except OSError as error:
@@ -67,6 +69,11 @@ def answer_of(command: Sequence[str], limit_s: float, environment: Mapping[str, 
     if process.returncode != 0:
         raise ProgramError(last_line(errors or output) or f"{name} ended with code {process.returncode}")
     return output
+
+
+def _environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    found = {**os.environ, **changes}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _end(process: subprocess.Popen[str]) -> None:
