@@ -45,4 +45,5 @@ class DataSet:
     classes: int
     mean: tuple[float, float, float]  # of [0, 1] pixels, per channel
     std: tuple[float, float, float]
-    fingerprint: str  # sha256 over the bytes that a run sees (or file names and sizes of a large folder)
+    fingerprint: str  # sha256 over labels and bytes of both parts (`harness.data.contents`)
+    part_fingerprints: tuple[str, str]  # the same of the training and of the test part

@@ -32,10 +32,14 @@ PLAIN = Reading()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """Decoded images. images: (N, H, W, C) uint8. labels: (N,) int64."""
+    """Decoded images. images: (N, H, W, C) uint8. labels: (N,) int64.
+
+    `origin`: the files that they were decoded from, in the same order, where there are any.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    origin: Files | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,10 @@ class Entry:
     counts: Callable[[Mapping[str, Any]], Facts] | None = (
         None  # of all arguments, where they change the counts
     )
+    # Both parts as files, where `load` decodes them first or looks at more than their names.
+    listed: Callable[[Mapping[str, Any], Path], Source] | None = None
+    # Whether the images come with the package, or from a formula: they cannot change on the user's disk.
+    is_fixed: Callable[[Mapping[str, Any]], bool] = lambda args: False
 
     def facts(self, args: Mapping[str, Any]) -> Facts:
         """Classes, training images and test images with these arguments (those left out: the defaults).

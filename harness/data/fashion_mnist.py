@@ -134,4 +134,5 @@ ENTRY = Entry(
     train_images=IMAGES_PER_CLASS * CLASSES,
     test_images=TEST_PER_CLASS * CLASSES,
     counts=_counts,
+    is_fixed=lambda args: not args["full"],
 )

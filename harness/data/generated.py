@@ -62,4 +62,5 @@ ENTRY = Entry(
     count_classes=lambda args, data_dir: args["classes"],
     for_reports=False,
     counts=lambda args: (args["classes"], args["train"], args["test"]),
+    is_fixed=lambda args: True,
 )

@@ -101,12 +101,14 @@ def missing_folder(root: Path, name: str) -> str | None:
 
 
 def _at_side(files: Files, side: int) -> Pixels:
-    """Decode once, threaded, to the central square at side x side; keyed by the files' names and sizes."""
+    """Decode once, threaded, to the central square at side x side; keyed by the bytes of the files and by
+    how they are read."""
     from harness.data.arrays import decoded_once
-    from harness.data.loading import fingerprint
+    from harness.data.contents import decoding_key
 
-    cache = files.root / ".decoded" / f"{fingerprint(files)[:32]}_{side}.npy"
-    return Pixels(images=decoded_once(cache, lambda: _decode_squares(files, side)), labels=files.labels)
+    cache = files.root / ".decoded" / f"{decoding_key(files)[:32]}_{side}.npy"
+    images = decoded_once(cache, lambda: _decode_squares(files, side))
+    return Pixels(images=images, labels=files.labels, origin=files)
 
 
 def _decode_squares(files: Files, side: int) -> np.ndarray:
@@ -167,4 +169,5 @@ ENTRY = Entry(
     load=lambda args, data_dir: load_folder(data_dir / args["folder"], args["side"]),
     validate=_validate,
     count_classes=lambda args, data_dir: len(class_names(data_dir / args["folder"])),
+    listed=lambda args, data_dir: load_folder(data_dir / args["folder"]),
 )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,10 @@ import torch
 
 from harness.data.arrays import ArrayImages
 from harness.data.base import DataSet, Images, Split
+from harness.data.contents import fingerprints
 from harness.data.entry import Entry, Files, Pixels, Source
 from harness.data.files import FileImages
+from harness.data.subsets import subset
 
 # One copy per process, so that its runs (and forked workers) share it. By entry, not by its name: another
 # version of a user's plugin may give the name to other data. The entry is kept, so that its id stays its own.
@@ -40,8 +40,9 @@ def _load(
         raise FileNotFoundError(message)
     source = entry.load(args, data_dir)
     check_labels(source, entry.name)
-    train = subset(source.train, counts[0], source.classes, f"{entry.name}: train_images")
-    test = subset(source.test, counts[1], source.classes, f"{entry.name}: test_images")
+    train = subset(source.train, counts[0], source.classes)
+    test = subset(source.test, counts[1], source.classes)
+    found = fingerprints(train, test)
     return DataSet(
         name=entry.name,
         train=_split(train),
@@ -49,7 +50,8 @@ def _load(
         classes=source.classes,
         mean=entry.mean,
         std=entry.std,
-        fingerprint=fingerprint(train, test),
+        fingerprint=found.both,
+        part_fingerprints=(found.train, found.test),
     )
 
 
@@ -69,64 +71,6 @@ def check_labels(source: Source, name: str) -> None:
                 f"{name}: {part} labels go from {low} to {high}; with {source.classes} classes they must lie "
                 f"in 0..{source.classes - 1}"
             )
-
-
-def balanced_indices(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
-    """The first count / classes images of each class, in the set's order; a remainder goes to the first
-    classes.
-
-    Raises:
-        ValueError: a class has too few images.
-
-    >>> balanced_indices(np.array([0, 0, 1, 0, 1]), 3, 2)
-    array([0, 1, 2])
-    """
-    chosen = []
-    for label in range(classes):
-        wanted = count // classes + (label < count % classes)
-        found = np.flatnonzero(labels == label)
-        if len(found) < wanted:
-            raise ValueError(
-                f"a class-balanced subset of {count} needs {wanted} images of class {label}, "
-                f"which has {len(found)}"
-            )
-        chosen.append(found[:wanted])
-    return np.sort(np.concatenate(chosen))
-
-
-def subset(part: Pixels | Files, count: int | None, classes: int, what: str) -> Pixels | Files:
-    """The class-balanced subset of `count` images, or everything where it is None.
-
-    Raises:
-        ValueError: `count` is out of range or a class has too few images; starts with `what`.
-    """
-    total = len(part.labels)
-    if count is None or count == total:
-        return part
-    if not classes <= count <= total:
-        raise ValueError(f"{what} must be between {classes} (one per class) and {total}, not {count}")
-    try:
-        chosen = balanced_indices(part.labels, count, classes)
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from error
-    if isinstance(part, Pixels):
-        return Pixels(images=part.images[chosen], labels=part.labels[chosen])
-    return replace(part, paths=tuple(part.paths[index] for index in chosen), labels=part.labels[chosen])
-
-
-def fingerprint(*parts: Pixels | Files) -> str:
-    """sha256 over labels and decoded bytes; for files over sorted relative names and sizes in bytes."""
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(np.ascontiguousarray(part.labels, "<i8").tobytes())
-        if isinstance(part, Pixels):
-            total.update(f"{part.images.shape}\n".encode())
-            total.update(np.ascontiguousarray(part.images).data)
-        else:
-            for path in sorted(part.paths):
-                line = f"{path.relative_to(part.root).as_posix()} {path.stat().st_size}\n"
-                total.update(line.encode())
-    return total.hexdigest()
 
 
 def _split(part: Pixels | Files) -> Split:

@@ -11,8 +11,9 @@ import torch
 
 from harness.data import augment
 from harness.data.base import DataSet
+from harness.data.contents import fingerprints
 from harness.data.entry import Entry
-from harness.data.loading import fingerprint, load_cached
+from harness.data.loading import load_cached
 from harness.plugins.checks import Broken, Check, Skipped, require
 from harness.plugins.tables import Metric
 
@@ -82,7 +83,7 @@ def loads_the_same_every_time(placed: Placed) -> None:
     entry, data_dir = placed
     first = _load(entry, data_dir).fingerprint
     source = entry.load(entry.args, data_dir)
-    again = fingerprint(source.train, source.test)
+    again = fingerprints(source.train, source.test).both
     require(first == again, "two loads differ", "draw from a generator with a fixed seed; sort file names")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from harness.data.arrays import ArrayImages
 from harness.data.base import Split
@@ -29,3 +31,12 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     content = header + array.tobytes()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_classes(root: Path, levels: Mapping[str, int], images: int = 1) -> None:
+    """`images` grey pictures of 24 x 24 pixels per class and part, as BMP: all of one size in bytes."""
+    for part in ("train", "val"):
+        for name, level in levels.items():
+            (root / part / name).mkdir(parents=True)
+            for number in range(images):
+                Image.new("RGB", (24, 24), (level,) * 3).save(root / part / name / f"{number}.bmp")

@@ -64,10 +64,15 @@ def test_the_same_call_returns_the_same_object_and_other_subsets_other_fingerpri
     np.testing.assert_array_equal(part.train.images.array[part.train.labels.numpy() == 6], first_shirts)
 
 
-@pytest.mark.parametrize("count", [0, 9, 10_001])
-def test_a_subset_that_cannot_be_made_is_refused(count: int) -> None:
-    with pytest.raises(ValueError, match=rf"train_images must be between 10 .* and 10000, not {count}"):
-        load("fashion_mnist", {}, train_images=count, test_images=None, data_dir=NOWHERE)
+@pytest.mark.parametrize(("count", "taken"), [(1, 10), (9, 10), (10_000, 10_000), (10_001, 10_000)])
+def test_a_subset_has_an_image_of_every_class_and_no_more_than_there_are(count: int, taken: int) -> None:
+    part = load("fashion_mnist", {}, train_images=count, test_images=None, data_dir=NOWHERE)
+    assert torch.bincount(part.train.labels).tolist() == [taken // 10] * 10
+
+
+def test_a_subset_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 image, not 0"):
+        load("fashion_mnist", {}, train_images=0, test_images=None, data_dir=NOWHERE)
 
 
 def test_a_damaged_embedded_file_is_noticed(tmp_path: Path) -> None:
