@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from harness.scheduling.agent_log import AgentLog
 from harness.scheduling.attempt import finished_in
 from harness.scheduling.base import INTERRUPTED, Job, RunOne
+from harness.scheduling.cluster import Resources
 from harness.scheduling.interrupts import SIGNALS, Arrival, Interrupts
 from harness.scheduling.local import LocalSettings
 from harness.scheduling.machines import detect_devices
@@ -69,8 +70,15 @@ def agent_settings(submission: Submission, group: Group, preload: Sequence[str])
     """
     resources = group.resources
     devices = detect_devices() if resources.gpus else ("cpu",)
-    if resources.gpus and devices == ("cpu",):
-        raise ValueError(no_gpu(resources.gpus, os.environ))
+    seen = len(devices) if devices != ("cpu",) else 0
+    if seen < resources.gpus:
+        raise ValueError(too_few_gpus(resources, seen, os.environ))
+    if not resources.gpus and (given := os.environ.get("SLURM_STEP_GPUS")):
+        what = (
+            f"Slurm gave this agent GPUs (SLURM_STEP_GPUS={given!r}) that the cluster file does not ask for"
+        )
+        count = len(given.split(","))
+        raise ValueError(f"{what}; write gpus: {count} there")
     ranks: tuple[str, ...] = ()
     if resources.processes > 1:
         local = max(1, resources.processes // resources.nodes)
@@ -94,13 +102,16 @@ def agent_settings(submission: Submission, group: Group, preload: Sequence[str])
     )
 
 
-def no_gpu(wanted: int, environment: Mapping[str, str]) -> str:
+def too_few_gpus(resources: Resources, seen: int, environment: Mapping[str, str]) -> str:
     """Why an agent that was to train on GPUs does not train at all: on the CPU it would take days, unseen."""
+    wanted = resources.gpus
     given = environment.get("CUDA_VISIBLE_DEVICES", "")
     node = environment.get("SLURMD_NODENAME", "this node")
-    what = f"{wanted} GPU{'s' if wanted > 1 else ''} asked for, CUDA_VISIBLE_DEVICES={given!r}"
-    mend = "choose a partition that has some, or take gpus out of the cluster file"
-    return f"{what}, but {node} shows no NVIDIA device; {mend}"
+    kind = f" {resources.gpu_type}" if resources.gpu_type else ""
+    what = f"{wanted}{kind} GPU{'s' if wanted > 1 else ''} asked for, CUDA_VISIBLE_DEVICES={given!r}"
+    shows = f"{seen or 'no'} NVIDIA device{'s' if seen > 1 else ''}"
+    mend = "choose a partition that has them, or ask for fewer in the cluster file"
+    return f"{what}, but {node} shows {shows}; {mend}"
 
 
 def patience(arrivals: Sequence[Arrival]) -> float:

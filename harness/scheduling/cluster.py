@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class Resources:
 
     nodes: int = 1
     gpus: int = 0
+    gpu_type: str | None = None  # as the cluster calls it; None: any
     cpus: int = 1
     memory_gb: float | None = None  # None: the partition's default
     time_s: int | None = 4 * 3600  # None: no limit
@@ -82,10 +84,30 @@ def find_cluster(path: Path | None) -> Cluster:
     Raises:
         StudyError: every mistake in the file, or that `path` does not exist.
     """
+    _check_environment()
     if path is not None:
         return read_cluster(path)
     own = DEFAULT_FILE.expanduser()
     return read_cluster(own) if own.is_file() else Cluster(path=str(DEFAULT_FILE))
+
+
+def _check_environment() -> None:
+    """
+    Raises:
+        StudyError: a variable of sbatch asks for GPUs, of which a cluster file would know nothing.
+    """
+    found = []
+    for variable, option in values.GPUS_IN_ENVIRONMENT.items():
+        said = os.environ.get(variable, "")
+        try:
+            asked = values.gpus_of([f"--{option}={said}"]) if said else None
+        except ValueError:
+            asked = values.Gpus(1)
+        if asked and asked.count:
+            mend = f"unset it and say it in the cluster file: gpus: {asked.request}"
+            found.append(Problem(variable, 0, f"the environment asks Slurm for GPUs ({said}); {mend}"))
+    if found:
+        raise StudyError(found)
 
 
 def read_cluster(path: Path) -> Cluster:
@@ -128,7 +150,7 @@ class _Reader:
             self._problems.add((), "a cluster file is a map such as partition: gpu, one key per line")
             data = {}
         at_top = {**values.RESOURCES, "at_most": values.whole(1, 100_000), "shapes": values.anything}
-        found = self._values(data, (), at_top)
+        found = self._values(data, (), at_top, {})
         at_most = found.pop("at_most", AT_MOST)
         shapes = found.pop("shapes", [])
         resources = self._checked(Resources(**found), data, ())
@@ -147,7 +169,7 @@ class _Reader:
         if not isinstance(entry, dict) or not isinstance(entry.get("match"), dict) or not entry["match"]:
             self._problems.add(at, "each entry of shapes says which runs: match: {model: resnet50}")
             return None
-        found = self._values(entry, at, {**values.RESOURCES, "match": values.anything})
+        found = self._values(entry, at, {**values.RESOURCES, "match": values.anything}, common)
         conditions = {}
         for name, wanted in found.pop("match").items():
             names = wanted if isinstance(wanted, list) else [wanted]
@@ -161,9 +183,13 @@ class _Reader:
         return Shape(match=conditions, resources=resources)
 
     def _values(
-        self, data: Mapping[Any, Any], at: Location, valid: Mapping[str, values.Check]
+        self,
+        data: Mapping[Any, Any],
+        at: Location,
+        valid: Mapping[str, values.Check],
+        common: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """field of `Resources` -> value, without those that are wrong."""
+        """field of `Resources` -> value, without those that are wrong; `common`: those of the whole file."""
         found = {}
         for key, value in data.items():
             if key not in valid:
@@ -173,6 +199,26 @@ class _Reader:
                 found[values.FIELD.get(key, key)] = valid[key](value)
             except ValueError as error:
                 self._problems.add((*at, key), f"{key} {error}")
+        return self._with_gpus(found, at, common)
+
+    def _with_gpus(self, found: dict[str, Any], at: Location, common: Mapping[str, Any]) -> dict[str, Any]:
+        """The number and the type of GPUs, whether a key or an option of sbatch asks for them. What a shape
+        asks for replaces what the file asks for, in whichever way."""
+        by_key: values.Gpus | None = found.pop("gpus", None)
+        by_option = values.gpus_of(found.get("sbatch", ()))
+        if by_key and by_option and not by_key.agrees(by_option):
+            message = f"gpus is {by_key.request}, but sbatch asks for {by_option.request}; give one of them"
+            self._problems.add((*at, "gpus"), message)
+        if by_key and "sbatch" not in found and "sbatch" in common:
+            found["sbatch"] = values.without_gpus(common["sbatch"])
+        if by_key or by_option:
+            kind = (by_option and by_option.kind) or (by_key and by_key.kind)
+            found |= {"gpus": (by_option or by_key).count, "gpu_type": kind}  # type: ignore[union-attr]
+        elif "sbatch" in found and (asked := values.gpus_of(common.get("sbatch", ()))):
+            message = (
+                f"this list replaces the file's, which asks for GPUs; add gpus: {asked.request}, or gpus: 0"
+            )
+            self._problems.add((*at, "sbatch"), message)
         return found
 
     def _checked(self, resources: Resources, data: Mapping[Any, Any], at: Location) -> Resources:

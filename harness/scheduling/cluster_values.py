@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,10 +17,50 @@ NO_LIMIT = frozenset({"UNLIMITED", "INFINITE"})  # as sbatch takes them, in any 
 UNIT_S = {"min": 60, "h": 3600, "d": 86400}
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:+-]*")
 CONSTRAINT = re.compile(r"[A-Za-z0-9_(\[][A-Za-z0-9_.,:+&|*()\[\]-]*")
-OPTION = re.compile(r"--([a-z][a-z0-9-]*)(?:=([^\x00-\x1f\x7f]+))?")
+LONG_OPTION = re.compile(r"--([a-z][a-z0-9-]*)(?:(?:=|[ ]+)([^\x00-\x1f\x7f]+))?")
+VALUE = re.compile(r"[^-\x00-\x1f\x7f][^\x00-\x1f\x7f]{0,999}")
+SHORT_OPTION = re.compile(r"-([A-Za-z])[ ]*([^\x00-\x1f\x7f]*)")
+SBATCH = """
+account=A acctg-freq= array=a autocomplete= batch= bb= bbf= begin=b chdir=D cluster-constraint= cluster=
+clusters=M comment= consolidate-segments constraint=C container-id= container= context= contiguous
+core-spec=S cores-per-socket= cpu-freq= cpus-per-gpu= cpus-per-task=c deadline= delay-boot= dependency=d
+distribution=m error=e exclude=x exclusive? export-file= export= external extra-node-info=B extra=
+get-user-env? gid= gpu-bind= gpu-freq= gpus-per-node= gpus-per-socket= gpus-per-task= gpus=G gres-flags= gres=
+help.h hint= hold.H ignore-pbs input=i job-name=J kill-on-invalid-dep= licenses=L mail-type= mail-user=
+mcs-label= mem-bind= mem-per-cpu= mem-per-gpu= mem-update= mem= mincpus= network= nice? no-kill?k no-requeue
+nodefile=F nodelist=w nodes=N ntasks-per-core= ntasks-per-gpu= ntasks-per-node= ntasks-per-socket=
+ntasks-per-tres= ntasks=n oom-kill-step? open-mode= output=o overcommit.O oversubscribe.s parsable
+partition=p power= prefer= priority= profile= propagate? qos=q quiet.Q reboot requeue? reservation=
+resources= resv-ports= runtime= segment= signal= sockets-per-node= spread-job spread-segments stepmgr
+switches= tasks-per-node= test-only thread-spec= threads-per-core= time-min= time=t tmp= tres-bind=
+tres-per-task= uid= usage use-min-nodes verbose.v version.V wait-all-nodes= wait.W wckey= wrap=
+"""  # of Slurm 22.05 to 26.05; "=" takes a value, "?" may, a letter is the short name
+KINDS = {
+    match[1]: (match[2] or ".", match[3])
+    for match in (re.fullmatch(r"([a-z-]+)([=?.]?)([A-Za-z]?)", word) for word in SBATCH.split())
+    if match
+}
+LONG_OF = {short: name for name, (_, short) in KINDS.items() if short}
+SAME = {"cluster": "clusters", "tasks-per-node": "ntasks-per-node"}
+PER_NODE = ("gpus-per-node", "gpus-per-task", "gpus")  # with one task per node; `gpus` on one node only
+GENERIC = re.compile(r"(?:gres[/:])?(gpu|shard|mps)(?:[:=](.*))?")  # an entry of --gres or --tres-per-task
+NO_TYPE = re.compile(r"[0-9]+[kmgtp]|none|no|yes|all|any|auto|null|true|false|one|two|max")  # of a GPU
+SHARES = frozenset({"shard", "mps"})  # of one GPU, as a generic resource
+ONE_TASK = "the harness starts one task on each node; leave it out"
+GPUS_REFUSED = {
+    "gpus-per-socket": "its number depends on the sockets of a node; use the key 'gpus', which is per node",
+    "ntasks-per-gpu": ONE_TASK,
+    "ntasks-per-tres": ONE_TASK,
+    "cpus-per-gpu": "use the key 'cpus', which is per node",
+    "mem-per-gpu": "use the key 'memory_gb', which is per node",
+}
+GPUS_IN_ENVIRONMENT = {  # variable of sbatch -> its option; it goes before what a script says
+    f"SBATCH_{name.upper().replace('-', '_')}": name
+    for name in ("gres", *PER_NODE, "gpus-per-socket", "tres-per-task")
+}
+MOST_GPUS = 1024
 HAS_A_KEY = {  # options of sbatch that have a key of their own here
     "nodes": "nodes",
-    "gpus-per-node": "gpus",
     "cpus-per-task": "cpus",
     "mem": "memory_gb",
     "time": "time",
@@ -32,7 +73,7 @@ HAS_A_KEY = {  # options of sbatch that have a key of their own here
 }
 OURS = {  # what the harness itself says, or what would change how sbatch answers
     *("array", "dependency", "job-name", "signal", "open-mode", "output", "error", "requeue", "no-requeue"),
-    *("wrap", "wait", "parsable", "quiet", "test-only", "help", "usage", "version"),
+    *("wrap", "wait", "parsable", "quiet", "test-only", "help", "usage", "version", "autocomplete"),
 }
 
 
@@ -109,28 +150,173 @@ def word(pattern: re.Pattern[str], example: str) -> Check:
 
 
 def options(value: Any) -> tuple[str, ...]:
-    """Further options of sbatch, each a text `--name` or `--name=value` on one line."""
+    """Further options of sbatch, as sbatch understands them, each then a text `--name` or `--name=value` with
+    the whole name.
+
+    >>> options(["--exclus", "-w a[1-4]", "--gres", "gpu:1"])
+    ('--exclusive', '--nodelist=a[1-4]', '--gres=gpu:1')
+    """
     if not isinstance(value, list):
         raise ValueError(f'is a list of options such as ["--nodelist=a[1-4]"], got {value!r}')
-    names: set[str] = set()
-    for text in value:
-        match = OPTION.fullmatch(text) if isinstance(text, str) and len(text) <= 1000 else None
-        if match is None:
-            raise ValueError(f"has {text!r}; an option is one line such as --nodelist=a[1-4]")
-        name = match[1]
+    found: dict[str, str] = {}
+    for text, name, argument in _pairs(value):
         if name in HAS_A_KEY:
             raise ValueError(f"has '{text}'; use the key '{HAS_A_KEY[name]}' in place of --{name}")
         if name in OURS:
             raise ValueError(f"has '{text}'; --{name} is set by the harness")
-        if name in names:
+        if name in found:
             raise ValueError(f"has --{name} twice")
-        names.add(name)
-    return tuple(value)
+        found[name] = f"--{name}" if argument is None else f"--{name}={argument}"
+    gpus_of(found.values())
+    return tuple(found.values())
+
+
+def _pairs(items: list[Any]) -> Iterator[tuple[str, str, str | None]]:
+    """Each option as it was written, its whole name, and its value, which may be the next item."""
+    left = list(items)
+    while left:
+        text = left.pop(0)
+        long = LONG_OPTION.fullmatch(text) if isinstance(text, str) and len(text) <= 1000 else None
+        short = SHORT_OPTION.fullmatch(text) if isinstance(text, str) and len(text) <= 1000 else None
+        if long is None and short is None:
+            raise ValueError(f"has {text!r}; an option is one line such as --nodelist=a[1-4]")
+        name = _whole_name(text, long[1]) if long else LONG_OF.get(short[1], "") if short else ""
+        argument = long[2] if long else short[2] or None if short else None
+        if not name:
+            raise ValueError(f"has '{text}'; sbatch has no such option")
+        takes = KINDS.get(name, ("?", ""))[0]
+        if takes == "=" and argument is None:
+            if not (left and isinstance(left[0], str) and VALUE.fullmatch(left[0])):
+                raise ValueError(f"has '{text}' without a value, such as --{name}=...")
+            argument = left.pop(0)
+        elif takes == "." and argument is not None:
+            raise ValueError(f"has '{text}'; --{name} takes no value")
+        yield text, SAME.get(name, name), argument
+
+
+def _whole_name(text: str, name: str) -> str:
+    """As getopt_long: the beginning of one name stands for it. A name that is none may be a site's own."""
+    fitting = [name] if name in KINDS else [each for each in KINDS if each.startswith(name)]
+    if len(fitting) > 1:
+        raise ValueError(f"has '{text}'; --{name} may be any of {', '.join(f'--{each}' for each in fitting)}")
+    if not fitting and re.search(r"gpu|gres|shard|mps|tres", name):
+        raise ValueError(f"has '{text}', an option of sbatch that is not known here; use the key 'gpus'")
+    return fitting[0] if fitting else name
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """GPUs of a node."""
+
+    count: int
+    kind: str | None = None  # as the cluster calls it; None: any
+
+    @property
+    def request(self) -> str:
+        """As Slurm takes it, such as `a100:2`."""
+        return f"{self.kind}:{self.count}" if self.kind else f"{self.count}"
+
+    def agrees(self, other: Gpus) -> bool:
+        """Whether one request can mean both."""
+        kinds = {self.kind, other.kind} if self.count else set()
+        return self.count == other.count and len(kinds - {None}) < 2
+
+
+def gpus(value: Any) -> Gpus:
+    """A number of GPUs, a type of one, or both.
+
+    >>> [gpus(each).request for each in (2, "2", "a100", "a100:2", "gpu:a100:2")]
+    ['2', '2', 'a100:1', 'a100:2', 'a100:2']
+    """
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    text = str(value) if is_whole else value
+    found = _gpu(text.removeprefix("gpu:")) if isinstance(text, str) and text else None
+    if found is None:
+        raise ValueError(
+            f"is a whole number from 0 to {MOST_GPUS}, or a type, or both, such as 2, a100 or a100:2;"
+            f" got {value!r}"
+        )
+    return found
+
+
+def gpus_of(options: Iterable[str]) -> Gpus | None:
+    """The GPUs that options of sbatch ask for, per node; None: they do not speak of any.
+
+    Raises:
+        ValueError: it cannot be known how many, or the harness has no use for it.
+    """
+    asked: Gpus | None = None
+    for option in options:
+        name, _, value = option.removeprefix("--").partition("=")
+        found = _gpus_of_option(name, value)
+        if found is not None and asked is not None and not found.agrees(asked):
+            raise ValueError(f"asks for GPUs twice, {asked.request} and {found.request}; give one of them")
+        asked = asked if found is None or (asked and asked.kind) else found
+    return asked
+
+
+def without_gpus(options: Iterable[str]) -> tuple[str, ...]:
+    """The options that are left where a key says which GPUs; other generic resources stay.
+
+    >>> without_gpus(("--exclusive", "--gres=gpu:a100:1,nvme:1", "--gpus=1"))
+    ('--exclusive', '--gres=nvme:1')
+    """
+    left = []
+    for option in options:
+        name, _, value = option.partition("=")
+        if gpus_of([option]) is None:
+            left.append(option)
+        elif name in ("--gres", "--tres-per-task"):
+            others = [each for each in value.split(",") if gpus_of([f"{name}={each}"]) is None]
+            left += [f"{name}={','.join(others)}"] if others else []
+    return tuple(left)
+
+
+def _gpus_of_option(name: str, value: str) -> Gpus | None:
+    if name in GPUS_REFUSED:
+        raise ValueError(f"has '--{name}={value}'; {GPUS_REFUSED[name]}")
+    if name in PER_NODE:
+        entries = [("gpu", each) for each in value.split(",")]
+    elif name in ("gres", "tres-per-task"):
+        if value == "help":
+            raise ValueError(f"has '--{name}=help', with which sbatch submits nothing")
+        parts = (GENERIC.fullmatch(each) for each in value.split(","))
+        entries = [(part[1], "1" if part[2] is None else part[2]) for part in parts if part]
+    else:
+        return None
+    found = []
+    for what, text in entries:
+        each = _gpu(text.replace("=", ":"))
+        if each is None:
+            raise ValueError(f"has '--{name}={value}'; '{text}' is no number of GPUs such as 2 or a100:2")
+        found.append(Gpus(min(each.count, 1), each.kind) if what in SHARES else each)
+    if not found:
+        return None
+    kinds = {each.kind for each in found}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"has '--{name}={value}', several types of GPU; runs to compare need the same: name one"
+        )
+    return Gpus(sum(each.count for each in found), kinds.pop())
+
+
+def _gpu(text: str) -> Gpus | None:
+    """Of `2`, `a100` or `a100:2`."""
+    match = re.fullmatch(
+        r"(?:((?=[A-Za-z0-9])[\w.+-]*[A-Za-z][\w.+-]*)(?::|$))?([0-9]{1,4})?", text, re.ASCII
+    )
+    if match is None or not (match[1] or match[2]) or text.endswith(":"):
+        return None
+    if match[1] and NO_TYPE.fullmatch(match[1].lower()):
+        return None
+    count = int(match[2] or 1)
+    kind = match[1] if match[1] != "gpu" else None
+    return Gpus(count, kind if count else None) if count <= MOST_GPUS else None
 
 
 RESOURCES: Mapping[str, Check] = {
     "nodes": whole(1, 10_000),
-    "gpus": whole(0, 1024),
+    "gpus": gpus,
     "cpus": whole(1, 4096),
     "memory_gb": gigabytes,
     "time": duration,
@@ -162,6 +348,11 @@ def contradictions(resources: Resources) -> Iterator[tuple[str, str]]:
             f"{here} processes train on each node (runs_side_by_side x processes / nodes) but it has"
             f" {resources.cpus} cpus; ask for at least {here}",
         )
+    if nodes > 1 and any(each.startswith("--gpus=") for each in resources.sbatch):
+        yield "sbatch", "--gpus counts over all nodes, as Slurm spreads them; use the key 'gpus', per node"
+    per_cpu = any(each.startswith("--mem-per-cpu=") for each in resources.sbatch)
+    if per_cpu and resources.memory_gb is not None:
+        yield "sbatch", "--mem-per-cpu and the key 'memory_gb' exclude each other; give one of them"
     if resources.gpus and processes // nodes > resources.gpus:
         yield (
             "gpus",

@@ -21,6 +21,7 @@ from typing import IO, Any
 from submitit.slurm.slurm import SlurmExecutor
 
 from harness.scheduling.cluster import Resources
+from harness.scheduling.cluster_values import Gpus, gpus_of
 from harness.scheduling.slurm_queue import environment, on_cluster
 from harness.scheduling.submission import Group, Submission
 
@@ -241,7 +242,7 @@ def _parameters(
         "account": resources.account,
         "qos": resources.qos,
         "constraint": resources.constraint,
-        "gpus_per_node": resources.gpus or None,
+        "gpus_per_node": _gpus(resources),
         "dependency": f"afterany:{':'.join(after)}" if after else None,
     }
     return {
@@ -255,6 +256,13 @@ def _parameters(
         "srun_args": [f"--cpus-per-task={resources.cpus}"],  # since 22.05 srun does not take over sbatch's
         "additional_parameters": {"requeue": True, **_further(resources)},
     }
+
+
+def _gpus(resources: Resources) -> str | None:
+    """None where none is asked for, or an option of the site's own does."""
+    if not resources.gpus or gpus_of(resources.sbatch):
+        return None
+    return Gpus(resources.gpus, resources.gpu_type).request
 
 
 def _common(resources: Resources) -> dict[str, Any]:

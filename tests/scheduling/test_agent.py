@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ class Cluster:
     def calls(self) -> list[str]:
         return self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
 
-    def submission(self, jobs: Sequence[Job], token: str = "0123456789ab", **resources: int) -> Submission:
+    def submission(self, jobs: Sequence[Job], token: str = "0123456789ab", **resources: Any) -> Submission:
         group = Group(name="g", resources=Resources(**resources), level=0, width=1)
         order = Order(
             study="s", size="mini", data_dir="data", exact=True, python=sys.executable, snapshot=str(ROOT)
@@ -376,6 +377,23 @@ def test_an_agent_that_was_given_no_gpu_says_so_and_trains_nothing_on_the_cpu(cl
     monkeypatch.setenv("SLURMD_NODENAME", "a7")
     submission = cluster.submission([job(0)], "e" * 12, gpus=1)
     with pytest.raises(ValueError, match="1 GPU asked for, CUDA_VISIBLE_DEVICES='3', but a7 shows no NVIDIA"):
+        agent.agent_settings(submission, submission.groups["g"], ())
+
+
+def test_an_agent_that_was_given_fewer_gpus_than_asked_for_says_so(cluster, monkeypatch):
+    monkeypatch.setattr(agent, "detect_devices", lambda: ("cuda:0",))
+    submission = cluster.submission([job(0)], "e" * 12, gpus=2, gpu_type="a100")
+    said = r"2 a100 GPUs asked for, .* shows 1 NVIDIA device; choose a partition"
+    with pytest.raises(ValueError, match=said):
+        agent.agent_settings(submission, submission.groups["g"], ())
+
+
+def test_a_gpu_that_slurm_gave_and_nobody_asked_for_is_not_left_idle_without_a_word(cluster, monkeypatch):
+    """A site's own option, or its submission plug-in: the harness cannot know them all."""
+    monkeypatch.setenv("SLURM_STEP_GPUS", "2,3")
+    submission = cluster.submission([job(0)], "e" * 12)
+    said = r"SLURM_STEP_GPUS='2,3'\) that the cluster file .*; write gpus: 2 there"
+    with pytest.raises(ValueError, match=said):
         agent.agent_settings(submission, submission.groups["g"], ())
 
 
