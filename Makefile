@@ -14,6 +14,16 @@ demo: .venv/runtime  ## run the Bag of Tricks study on embedded real data, end i
 test: .venv/dev  ## every test, at most 10 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(AGAIN)
 
+# What trains or computes networks runs a second time as on a CPU that has nothing newer than AVX2.
+CAPPED := tests/training tests/models tests/tricks tests/test_tricks_contract.py tests/plugins tests/end_to_end \
+  tests/chaos tests/scheduling/test_ranks_training.py
+.PHONY: test-capped
+test-capped: export ONEDNN_MAX_CPU_ISA := AVX2
+test-capped: export ATEN_CPU_CAPABILITY := avx2
+test-capped: .venv/dev  ## the tests that train, with the CPU's instruction set capped at AVX2; 5 minutes on 2 cores
+	$(BIN)/python -m tests.capped
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(CAPPED) $(AGAIN)
+
 test-slurm: .venv/dev  ## a real Slurm cluster on this machine: installed (apt, root), started and stopped
 	$(BIN)/python -m pytest -n 3 --dist worksteal -ra tests/slurm $(AGAIN)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.timing import PATIENCE_S
+
 ROOT = Path(__file__).parents[1]
 HERE = {"PYTHONHASHSEED": "1", "TZ": "Pacific/Kiritimati", "LC_ALL": "C"}
 ELSEWHERE = {"PYTHONHASHSEED": "2", "TZ": "Pacific/Pago_Pago", "ATEN_CPU_CAPABILITY": "default"}
-PATIENCE_S = 600  # a limit against hanging, not an expectation
 
 
 def collect(environment: dict[str, str], *options: str) -> subprocess.Popen[str]:

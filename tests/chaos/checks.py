@@ -15,9 +15,9 @@ from typing import Any
 from harness.study.records import FINISHED, RunFolder
 from tests.chaos.place import Place, results
 from tests.chaos.victims import living
-from tests.end_to_end.workplace import wait_until
+from tests.timing import wait_until
 
-ENDS_S = 20.0
+ENDS_S = 120.0
 TRAINS = ("checkpoint.pt", "weights.pt", "predictions.bin", "summary.json")  # written by who trains the run
 MIRRORED = """
 SELECT tags.value, runs.status FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid

@@ -16,7 +16,7 @@ from tests.chaos.victims import CONTROLLER, WORKER, kill_one, living
 PATIENCE_S = 4.0  # how long orders stay in force before others take their place
 AT_ONCE = 6  # orders in force together; one of them is obeyed
 LONGEST_PAUSE_S = 1.2
-STARTS_S = 60.0  # a limit: the time until there is a worker
+STARTS_S = 600.0  # a limit: the time until there is a worker
 FAULTS = {NO_SPACE: 3, BROKEN_DISK: 2, SHORT: 2, DELAY: 2, KILL: 1}  # how often each, in proportion
 WHILE_TRAINING = 0.85  # the share of random kills that wait until there is a worker
 
@@ -42,6 +42,7 @@ class WritePoints:
     points: Sequence[str]
     rng: random.Random
     nths: Sequence[int] = (1, 1, 1, 2, 3, 5, 12)  # which of such calls of a process: mostly the next one
+    patience_s: float = PATIENCE_S
     hit: Counter[tuple[str, str]] = field(default_factory=Counter)  # (point, phase) -> kills
     _deck: list[tuple[str, str]] = field(default_factory=list)
     _number: int = 0
@@ -51,7 +52,7 @@ class WritePoints:
         cards = [self._draw() for _ in range(AT_ONCE)]
         control = trial.place.control
         control.give(self._number, [self._order(*card) for card in cards])
-        fired = wait_for(lambda: control.fired(self._number), trial)
+        fired = wait_for(lambda: control.fired(self._number), trial, self.patience_s)
         control.withdraw()
         for said in fired or control.fired(self._number):
             card = (said["point"], said["phase"])

@@ -19,7 +19,7 @@ from tests.chaos.campaign import Campaign, Row
 from tests.chaos.checks import violations, wrong_mirror
 from tests.chaos.place import Place
 from tests.chaos.trial import Trial
-from tests.end_to_end.workplace import wait_until
+from tests.timing import wait_until
 
 DISK = "64m"
 STARTS_S = 240.0

@@ -11,6 +11,7 @@ from tests.chaos.campaign import Campaign
 from tests.chaos.place import Place
 from tests.chaos.regimes import WritePoints
 from tests.chaos.trial import Trial, undisturbed
+from tests.timing import PATIENCE_S
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 KILLS = 6
@@ -23,7 +24,8 @@ def test_a_study_that_is_killed_again_and_again_ends_in_the_bits_of_an_undisturb
     assert reference.points["replace summary.json"] == len(reference.runs) == 6
     place = Place(tmp_path / "killed", small=True).prepare(checkpoint_every_s=0.02)
     rng = random.Random(1)
-    outcome = Trial(place, reference, rng).run(WritePoints(POINTS, rng, nths=(8, 15)), KILLS)
+    kills = WritePoints(POINTS, rng, nths=(8, 15), patience_s=PATIENCE_S)
+    outcome = Trial(place, reference, rng).run(kills, KILLS)
     assert outcome.faults == []
     assert outcome.count >= KILLS - 1
     attempts = [event for folder in place.folders() for event in folder.read_events()]

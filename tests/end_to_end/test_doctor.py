@@ -23,7 +23,8 @@ from harness.commands import doctor
 from harness.commands.checks import base, data, folders, probes, slurm, software, store
 from harness.commands.checks.base import FAIL, OK, WARN, Finding
 from harness.commands.workspace import Workspace
-from tests.end_to_end.workplace import Workplace, wait_until
+from tests.end_to_end.workplace import Workplace
+from tests.timing import FOREVER_S, PATIENCE_S, not_waited_out, wait_until
 
 Broken = Callable[..., Any]
 
@@ -61,7 +62,7 @@ def test_every_part_has_a_line_the_exit_code_says_whether_one_failed_and_no_file
 
 def test_a_check_that_hangs_costs_its_limit_and_one_that_breaks_a_line_and_the_others_answer(place):
     def hangs(_place: Workspace) -> Iterator[Finding]:
-        time.sleep(60)
+        time.sleep(FOREVER_S)
         yield Finding("hangs", OK, "")
 
     def breaks(_place: Workspace) -> Iterator[Finding]:
@@ -71,10 +72,9 @@ def test_a_check_that_hangs_costs_its_limit_and_one_that_breaks_a_line_and_the_o
     def answers(_place: Workspace) -> Iterator[Finding]:
         yield Finding("answers", OK, "still there")
 
-    start_s = time.monotonic()
-    checks = (("hangs", hangs, 0.2), ("breaks", breaks, 5.0), ("answers", answers, 5.0))
-    found = list(doctor.examine(place, checks))
-    assert time.monotonic() - start_s < 5
+    checks = (("hangs", hangs, 0.2), ("breaks", breaks, PATIENCE_S), ("answers", answers, PATIENCE_S))
+    with not_waited_out():
+        found = list(doctor.examine(place, checks))
     assert [(each.name, each.level) for each in found] == [
         ("hangs", FAIL),
         ("before", OK),
@@ -127,13 +127,12 @@ def test_a_machine_without_slurm_is_in_order_and_one_with_half_of_it_is_not(plac
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(place, cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "LIMIT_S", 0.3)
     program(cluster, "sinfo", f"/bin/sleep 1000 & echo $! > {tmp_path}/pid; wait")
-    start_s = time.monotonic()
-    found = {each.name: each for each in slurm.slurm(place)}
-    assert time.monotonic() - start_s < 10
+    with not_waited_out():
+        found = {each.name: each for each in slurm.slurm(place)}
     assert (found["slurm nodes"].level, found["slurm"].level) == (FAIL, OK)
     assert found["slurm nodes"].says == "sinfo gave no answer within 0.3 s"
     child = int((tmp_path / "pid").read_text())
-    assert wait_until(lambda: not is_running(child), 5)
+    assert wait_until(lambda: not is_running(child))
 
 
 def is_running(pid: int) -> bool:
@@ -288,14 +287,12 @@ def test_a_tracking_server_is_asked_for_its_health(served):
 
 def test_a_server_that_is_down_or_silent_fails_in_time_and_says_that_nothing_is_lost(place, monkeypatch):
     monkeypatch.setattr(store, "ANSWER_S", 0.3)
-    start_s = time.monotonic()
-    with socket.socket() as silent:
+    with socket.socket() as silent, not_waited_out():
         silent.bind(("127.0.0.1", 0))
         port = silent.getsockname()[1]
         down = asked(place, f"http://127.0.0.1:{port}")
         silent.listen()
         mute = asked(place, f"http://127.0.0.1:{port}")
-    assert time.monotonic() - start_s < 10
     assert "refused" in down.says
     assert "timed out" in mute.says
     for finding in (down, mute):

@@ -6,18 +6,16 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.study.records import RunFolder
+from tests.timing import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 TINY = Path(__file__).with_name("tiny.yaml")
 NOT_INHERITED = ("HARNESS_RUNS", "HARNESS_DATA", "MLFLOW_TRACKING_URI", "COLUMNS")
-PATIENCE_S = 120  # a limit against hanging, not an expectation
 
 
 @dataclass(frozen=True)
@@ -97,24 +95,19 @@ class Workplace:
         self.study.write_text(self.study.read_text() + f"      - {row}\n")
 
 
-def wait_until(condition: Callable[[], Any], time_s: float = PATIENCE_S) -> bool:
-    """Whether the condition came true in time."""
-    deadline_s = time.monotonic() + time_s
-    while not condition():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def group_of(process: subprocess.Popen[str]) -> list[int]:
     """The living processes of its group: the controller, its fork server and its workers."""
-    alive = []
+    return list(states_of_group(process))
+
+
+def states_of_group(process: subprocess.Popen[str]) -> dict[int, str]:
+    """Process -> its state, a letter of /proc, for the living processes of a group."""
+    alive = {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, group = file.read_text().rpartition(")")[2].split()[:3]
         except OSError:  # it has just ended
             continue
         if int(group) == process.pid and state != "Z":
-            alive.append(int(file.parent.name))
+            alive[int(file.parent.name)] = state
     return alive

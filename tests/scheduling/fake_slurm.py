@@ -19,6 +19,7 @@ from harness.scheduling.submission import Submission, submissions
 from harness.study.records import FINISHED, RunFolder, append_line
 from tests.ended import end
 from tests.scheduling.fakes import run_fake
+from tests.timing import PATIENCE_S
 
 SBATCH = """\
 #!/bin/sh
@@ -147,7 +148,7 @@ class Place:
 
     def execute(self, jobs: Sequence[Job], *steps: Callable[[], Any], **changes: Any) -> dict[str, str]:
         """`Slurm.execute`; each step is tried at every look until it no longer answers False."""
-        left, deadline_s = list(steps), time.monotonic() + 20
+        left, deadline_s = list(steps), time.monotonic() + PATIENCE_S
         self.seen.clear()
 
         def watch(progress: Progress) -> None:

@@ -13,6 +13,7 @@ from harness.study.machine import Machine, Stop
 from harness.study.records import DIVERGED, FINISHED, RunFolder, read_json, write_json
 from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
 from tests.ended import end
+from tests.timing import FOREVER_S
 
 STEP_S = 0.01
 IMPORTED_IN = os.getpid()
@@ -77,14 +78,14 @@ def die(spec: RunSpec, folder: RunFolder, stop: Stop, times: float) -> str:
 
 def deaf(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
     """Never asks whether to stop."""
-    time.sleep(60)
+    time.sleep(FOREVER_S)
     return _finish(spec, folder)
 
 
 def count(spec: RunSpec, folder: RunFolder, stop: Stop, steps: float) -> str:
     """A training in little: a state that depends on every step, a checkpoint when asked to stop.
 
-    In the middle it waits for `go`, so that a test may interrupt it at leisure.
+    In the middle it says so with a file and waits for `go`, so that a test may interrupt it at leisure.
     """
     state = read_json(folder.checkpoint) or {"step": 0, "value": spec.seed}
     while state["step"] < steps:
@@ -93,6 +94,8 @@ def count(spec: RunSpec, folder: RunFolder, stop: Stop, steps: float) -> str:
             folder.append_event("checkpoint", step=state["step"])
             return INTERRUPTED
         time.sleep(STEP_S)
+        if state["step"] == steps // 2:
+            (folder.path / "middle").touch()
         if state["step"] != steps // 2 or (folder.path.parent / "go").exists():
             state = {"step": state["step"] + 1, "value": (state["value"] * 31 + state["step"]) % 10_007}
     return _finish(spec, folder, value=state["value"])
@@ -108,7 +111,7 @@ def has_a_child(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
     """Starts a process, as a data loader would, and ends it with SIGTERM."""
     child = os.fork()
     if child == 0:
-        time.sleep(60)
+        time.sleep(FOREVER_S)
         os._exit(0)
     os.kill(child, signal.SIGTERM)
     return _finish(spec, folder, ended_by=-os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

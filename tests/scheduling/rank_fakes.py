@@ -18,9 +18,9 @@ from harness.study.machine import Machine, Stop
 from harness.study.records import FINISHED, RunFolder, read_json, write_json
 from harness.study.spec import RunSpec
 from tests.ended import end
+from tests.timing import FOREVER_S, PATIENCE_S
 
 STEP_S = 0.01
-PATIENCE_S = 20.0
 VARIABLES = (
     "RANK",
     "LOCAL_RANK",
@@ -80,7 +80,7 @@ def die(rank: int, folder: RunFolder, stop: Stop, dying: float, times: float) ->
         _meet(folder, "attempts.*")
         os.kill(os.getpid(), signal.SIGKILL)
     if attempts <= times:
-        time.sleep(60)
+        time.sleep(FOREVER_S)
     return count(rank, folder, stop, steps=1)
 
 
@@ -88,12 +88,13 @@ def leave(rank: int, folder: RunFolder, stop: Stop) -> str:
     """Rank 1 ends its process without a word."""
     if rank:
         os._exit(0)
-    time.sleep(60)
+    time.sleep(FOREVER_S)
     return FINISHED
 
 
 def crash(rank: int, folder: RunFolder, stop: Stop, silent_s: float) -> str:
     """Rank 1 raises a little later than rank 0 says that it has lost it, as happens on a busy machine."""
+    _meet(folder)
     if rank == 0:
         raise DistBackendError("Connection closed by peer")
     time.sleep(silent_s)
@@ -107,7 +108,7 @@ def lose(rank: int, folder: RunFolder, stop: Stop) -> str:
 
 def deaf(rank: int, folder: RunFolder, stop: Stop) -> str:
     """Never asks whether to stop."""
-    time.sleep(60)
+    time.sleep(FOREVER_S)
     return FINISHED
 
 

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from harness.scheduling.submission_writer import Order, draft, write_submission
 from harness.study.holders import holder_of, newest_number, read_claim
 from harness.study.records import DIVERGED, FINISHED, RunFolder, append_line, read_lines, run_state
 from tests.scheduling.fakes import events, go, job, run_fake
+from tests.timing import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]
 AGENT = """
@@ -37,7 +37,7 @@ sys.exit(run_agent(submission, submission.groups["g"], run_fake, ("tests.schedul
 SCONTROL = """#!/bin/sh
 echo "$@" >> {calls}
 if [ "$1" = show ]; then /bin/cat {show}; exit 0; fi
-/bin/sleep {sleep_s}
+while [ "$1" = requeue ] && [ -e {hold} ]; do /bin/sleep 0.05; done
 echo answered >> {calls}
 echo slurm_update error: Invalid job id >&2
 exit {code}
@@ -50,14 +50,14 @@ class Cluster:
 
     def __init__(self, path: Path) -> None:
         self.runs_dir, self.bin, self.calls_file = path / "runs", path / "bin", path / "calls.txt"
-        self.show = path / "show.txt"
+        self.show, self.hold = path / "show.txt", path / "hold"  # while `hold` exists a requeue hangs
         self.bin.mkdir()
         self.started: list[subprocess.Popen[str]] = []
         self.show.write_text(RUNNING.format(time="None"))
         self.scontrol()
 
-    def scontrol(self, *, code: int = 0, sleep_s: float = 0) -> None:
-        text = SCONTROL.format(calls=self.calls_file, show=self.show, code=code, sleep_s=sleep_s)
+    def scontrol(self, *, code: int = 0) -> None:
+        text = SCONTROL.format(calls=self.calls_file, show=self.show, code=code, hold=self.hold)
         (self.bin / "scontrol").write_text(text)
         (self.bin / "scontrol").chmod(0o755)
 
@@ -114,19 +114,12 @@ def cluster(tmp_path: Path):
 
 def end(process: subprocess.Popen[str], submission: Submission) -> list[dict[str, object]]:
     """Wait for an agent. Returns the events of the last life of agent 105."""
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     lines = read_lines(submission.folder / "agents" / "105.jsonl")
     first = max(index for index, event in enumerate(lines) if event["kind"] == "started")
     return lines[first:]
-
-
-def wait_until(condition: Callable[[], object], time_s: float = 30) -> None:
-    deadline_s = time.monotonic() + time_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def start_in_the_middle(
@@ -135,7 +128,7 @@ def start_in_the_middle(
     """An agent that is training all of the jobs."""
     submission = cluster.submission(jobs, runs_side_by_side=len(jobs))
     process = cluster.start(submission, **options)
-    wait_until(lambda: all(cluster.folder(each).events.exists() for each in jobs))
+    until(lambda: all(cluster.folder(each).events.exists() for each in jobs))
     return submission, process
 
 
@@ -215,7 +208,7 @@ def test_without_scontrol_and_where_it_refuses_the_agent_says_so_and_leaves(clus
 
     (cluster.bin / "scontrol").unlink()
     process = cluster.start(submission, restarts=1)
-    wait_until(lambda: len(events(cluster.folder(jobs[0]), "started")) == 2)
+    until(lambda: len(events(cluster.folder(jobs[0]), "started")) == 2)
     os.killpg(process.pid, signal.SIGUSR2)
     last = end(process, submission)[-1]
     assert last["kind"] == "left"
@@ -224,11 +217,12 @@ def test_without_scontrol_and_where_it_refuses_the_agent_says_so_and_leaves(clus
 
 
 def test_the_sigterm_of_a_requeue_ends_neither_scontrol_nor_the_agent(cluster):
-    cluster.scontrol(sleep_s=1)
+    cluster.hold.touch()
     submission, process = start_in_the_middle(cluster, [job(0, "count", steps=20)])
     os.killpg(process.pid, signal.SIGUSR2)
-    wait_until(cluster.calls)
+    until(cluster.calls)
     os.killpg(process.pid, signal.SIGTERM)
+    cluster.hold.unlink()
     assert end(process, submission)[-1]["kind"] == "requeued"
     assert cluster.calls() == ["requeue 100_3", "answered"]
 
@@ -252,14 +246,14 @@ def test_a_job_of_another_name_is_not_requeued(cluster, monkeypatch, name: str):
 def test_a_third_life_that_brings_no_run_further_is_the_last(cluster):
     jobs = [job(0, "count", steps=20)]
     submission, process = start_in_the_middle(cluster, jobs)
-    time.sleep(1)  # until it has made its first ten steps and waits
+    until((cluster.folder(jobs[0]).path / "middle").exists)
     os.killpg(process.pid, signal.SIGUSR2)
     assert end(process, submission)[-1].items() >= {"kind": "requeued", "progress": True}.items()
     file = submission.folder / "agents" / "105.jsonl"
     append_line(file, {"kind": "requeued", "progress": False})
     for restarts, last in ((1, "requeued"), (2, "left")):
         process = cluster.start(submission, restarts=restarts)
-        wait_until(lambda number=restarts + 1: len(events(cluster.folder(jobs[0]), "started")) == number)
+        until(lambda number=restarts + 1: len(events(cluster.folder(jobs[0]), "started")) == number)
         os.killpg(process.pid, signal.SIGUSR2)
         line = end(process, submission)[-1]
         assert line["kind"] == last
@@ -272,7 +266,7 @@ def test_agents_of_one_group_train_each_run_once(cluster):
     submission = cluster.submission(jobs)
     processes = [cluster.start(submission, task) for task in range(4)]
     for process in processes:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, errors
     assert [run_state(cluster.folder(each)) for each in jobs] == [FINISHED] * 13
     assert [len(events(cluster.folder(each), "started")) for each in jobs] == [1] * 13
@@ -296,7 +290,7 @@ def test_a_run_that_kills_every_agent_is_given_up_without_a_controller(cluster):
     submission = cluster.submission(jobs)
     for life in range(3):
         process = cluster.start(submission, restarts=life)
-        wait_until(lambda number=life + 1: len(events(cluster.folder(jobs[0]), "started")) == number)
+        until(lambda number=life + 1: len(events(cluster.folder(jobs[0]), "started")) == number)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     end(cluster.start(submission, restarts=3), submission)

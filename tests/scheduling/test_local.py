@@ -18,6 +18,7 @@ from harness.study.machine import Machine
 from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder
 from tests.ended import end
 from tests.scheduling.fakes import events, go, job, run_fake
+from tests.timing import FOREVER_S, not_waited_out, wait_until
 
 PRELOAD = ("tests.scheduling.fakes",)
 
@@ -43,16 +44,12 @@ def execute(
     return list(ended.values())
 
 
-def signal_when(condition: Callable[[], bool], number: signal.Signals, times: int = 1) -> threading.Thread:
+def signal_when(condition: Callable[[], bool], number: signal.Signals) -> threading.Thread:
     """Signal this process once `condition` holds, as a user would from a terminal."""
 
     def run() -> None:
-        deadline_s = time.monotonic() + 20
-        while not condition() and time.monotonic() < deadline_s:
-            time.sleep(0.02)
-        for _ in range(times):
-            os.kill(os.getpid(), number)
-            time.sleep(0.2)
+        wait_until(condition)
+        os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -78,12 +75,10 @@ def test_statuses_come_back_and_an_exception_is_recorded_once_and_not_retried(tm
 def test_a_worker_killed_with_9_is_replaced_and_its_run_retried_a_bounded_number_of_times(tmp_path):
     survivor, lost, other = job(0, "die", times=2), job(1, "die", times=99), job(2, "sleep", time_s=0.3)
     notes: list[str] = []
-    started_s = time.monotonic()
     statuses = execute(
         tmp_path, [survivor, lost, other], lambda progress: notes.append(progress.note), retries=2
     )
     assert statuses == [FINISHED, FAILED, FINISHED]
-    assert time.monotonic() - started_s < 20, "deaths are noticed at once, not by a time-out"
 
     deaths = events(folder(tmp_path, survivor), "worker_died")
     assert [(each["attempt"], each["exit_code"]) for each in deaths] == [(1, -9), (2, -9)]
@@ -141,20 +136,24 @@ def test_one_signal_lets_runs_checkpoint_and_the_next_execute_goes_on(tmp_path, 
 
 def test_a_second_ctrl_c_kills_at_once(tmp_path):
     each = job(0, "deaf")
-    thread = signal_when(folder(tmp_path, each).events.exists, signal.SIGINT, times=2)
-    started_s = time.monotonic()
-    assert execute(tmp_path, [each]) == [INTERRUPTED]
-    thread.join()
-    assert time.monotonic() - started_s < 20
+    notes: list[str] = []
+    threads = [
+        signal_when(folder(tmp_path, each).events.exists, signal.SIGINT),
+        signal_when(lambda: any("interrupt again to kill" in note for note in notes), signal.SIGINT),
+    ]
+    with not_waited_out():
+        watch = lambda progress: notes.append(progress.note)  # noqa: E731
+        assert execute(tmp_path, [each], watch, grace_s=FOREVER_S) == [INTERRUPTED]
+    for thread in threads:
+        thread.join()
 
 
 def test_a_run_that_does_not_listen_is_killed_after_the_grace_period(tmp_path):
     each = job(0, "deaf")
     thread = signal_when(folder(tmp_path, each).events.exists, signal.SIGINT)
-    started_s = time.monotonic()
-    assert execute(tmp_path, [each], grace_s=0.5) == [INTERRUPTED]
+    with not_waited_out():
+        assert execute(tmp_path, [each], grace_s=0.5) == [INTERRUPTED]
     thread.join()
-    assert time.monotonic() - started_s < 20
 
 
 def test_no_process_is_left_when_execute_returns_or_its_watcher_raises(tmp_path):
@@ -174,9 +173,15 @@ def test_no_process_is_left_when_execute_returns_or_its_watcher_raises(tmp_path)
 
 
 def test_the_watcher_sees_every_end_and_hears_at_least_once_a_second(tmp_path):
-    jobs = [job(seed, "sleep", time_s=0.1) for seed in range(3)] + [job(9, "sleep", time_s=2.2, cost=9)]
+    jobs = [job(seed, "sleep", time_s=0.1) for seed in range(3)] + [job(9, "count", steps=20, cost=9)]
     seen: list[tuple[float, Progress]] = []
-    execute(tmp_path, jobs, lambda progress: seen.append((time.monotonic(), progress)))
+
+    def watch(progress: Progress) -> None:
+        seen.append((time.monotonic(), progress))
+        if [len(each.ended) for _, each in seen].count(3) >= 4:
+            go(tmp_path / "runs")  # the last one goes on once three looks brought no news
+
+    execute(tmp_path, jobs, watch)
     first, last = seen[0][1], seen[-1][1]
     assert (first.waiting, first.running, first.ended) == (4, (), {})
     assert (last.waiting, last.running, len(last.ended)) == (0, (), 4)
@@ -184,16 +189,22 @@ def test_the_watcher_sees_every_end_and_hears_at_least_once_a_second(tmp_path):
         assert progress.waiting + len(progress.running) + len(progress.ended) == 4
         assert len(progress.running) <= 2
     assert {len(progress.ended) for _, progress in seen} == {0, 1, 2, 3, 4}
-    times_s = [time_s for time_s, progress in seen if progress.running]
-    assert max(after - before for before, after in itertools.pairwise(times_s)) < 2.0
+    quiet_s = [time_s for time_s, progress in seen if len(progress.ended) == 3]
+    shortest_s = min(after - before for before, after in itertools.pairwise(quiet_s))
+    assert shortest_s < 2.0, "the shortest of several: the machine may be busy"
 
 
 def test_workers_are_spread_over_devices(tmp_path):
-    jobs = [job(seed, "sleep", time_s=0.3) for seed in range(4)]
+    jobs = [job(seed, "count", steps=20) for seed in range(4)]
     devices = ("cuda:0", "cuda:1")
-    assert execute(tmp_path, jobs, workers=4, devices=devices, per_device=2) == [FINISHED] * 4
+
+    def watch(progress: Progress) -> None:
+        if all(folder(tmp_path, each).events.exists() for each in jobs):
+            go(tmp_path / "runs")  # every worker has one
+
+    assert execute(tmp_path, jobs, watch, workers=4, devices=devices, per_device=2) == [FINISHED] * 4
     used = [events(folder(tmp_path, each), "started")[0]["device"] for each in jobs]
-    assert used == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert sorted(used) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
 
 
 def test_a_worker_is_replaced_after_so_many_runs_or_when_it_has_grown(tmp_path):

@@ -27,9 +27,8 @@ from harness.scheduling.ranks import RankDied, RankFailed, follow, run_ranks
 from harness.study.machine import Machine
 from harness.study.records import FAILED, FINISHED, RunFolder, read_json
 from harness.study.spec import Arm, DataSpec, Member, ModelSpec, Recipe, RunSpec
-from tests.scheduling.rank_fakes import run_rank
-
-SOON_S = 30.0  # more than anything here takes on a busy machine
+from tests.scheduling.rank_fakes import STEP_S, run_rank
+from tests.timing import FOREVER_S, PATIENCE_S, until
 
 
 def never() -> bool:
@@ -72,14 +71,6 @@ def living_ranks(tmp_path: Path) -> list[int]:
     return found
 
 
-def until(happens: Callable[[], Any]) -> Any:
-    deadline_s = time.monotonic() + SOON_S
-    while not (answer := happens()):
-        assert time.monotonic() < deadline_s, "it does not happen"
-        time.sleep(0.01)
-    return answer
-
-
 def folder_of(run: RunSpec, machine: Machine) -> RunFolder:
     folder = RunFolder(machine.runs_dir / run.run_id)
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -108,7 +99,7 @@ def in_background(target: Callable[[], Any]) -> Callable[[], Any]:
     thread.start()
 
     def ask() -> Any:
-        thread.join(SOON_S)
+        thread.join(PATIENCE_S)
         assert answer, "it does not end"
         if isinstance(answer[0], Exception):
             raise answer[0]
@@ -189,14 +180,12 @@ def test_asked_to_stop_before_it_began_nothing_is_started(machine: Machine) -> N
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_death_of_a_rank_ends_the_others_and_says_which_it_was(machine: Machine, rank: int) -> None:
-    run = spec("count", steps=10_000)
+    run = spec("count", steps=FOREVER_S / STEP_S)
     ask = in_background(lambda: run_ranks(run_rank, run, machine, never))
     processes = pids(folder_of(run, machine))
     os.kill(processes[rank], signal.SIGKILL)
-    killed_s = time.monotonic()
     with pytest.raises(RankDied, match=rf"^rank {rank} of 2 was killed by SIGKILL \(out of memory\?\)$"):
         ask()
-    assert time.monotonic() - killed_s < 5
     assert not any(Path(f"/proc/{pid}").exists() for pid in processes)
 
 
@@ -206,8 +195,11 @@ def test_a_rank_that_leaves_without_a_word_has_died(machine: Machine) -> None:
         run_ranks(run_rank, spec("leave"), machine, never)
 
 
-def test_an_exception_is_the_runs_failure_and_the_cause_is_told_not_its_echo(machine: Machine) -> None:
-    run = spec("crash", silent_s=0.2)
+def test_an_exception_is_the_runs_failure_and_the_cause_is_told_not_its_echo(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "SETTLE_S", 3.0)
+    run = spec("crash", silent_s=0.1)
     assert attempt(run_rank, run, machine, never) == FAILED
     event = folder_of(run, machine).read_events()[-1]
     assert event["kind"] == "failed"
@@ -231,9 +223,9 @@ def start_parent(run: RunSpec, machine: Machine, grace_s: float) -> subprocess.P
 def test_where_the_parent_is_killed_rank_0_checkpoints_and_all_ranks_end(
     machine: Machine, tmp_path: Path
 ) -> None:
-    run = spec("count", steps=100_000)
+    run = spec("count", steps=FOREVER_S / STEP_S)
     folder = folder_of(run, machine)
-    with start_parent(run, machine, grace_s=20) as parent:
+    with start_parent(run, machine, grace_s=PATIENCE_S) as parent:
         assert sorted(pids(folder)) == sorted(living_ranks(tmp_path))
         parent.kill()
     until(lambda: not living_ranks(tmp_path))
@@ -248,9 +240,7 @@ def test_where_the_parent_is_killed_ranks_that_come_to_no_step_end_after_a_grace
     with start_parent(run, machine, grace_s=0.5) as parent:
         pids(folder)
         parent.kill()
-    killed_s = time.monotonic()
     until(lambda: not living_ranks(tmp_path))
-    assert time.monotonic() - killed_s < 10
 
 
 def test_signals_that_reach_every_process_of_a_job_do_not_end_a_rank(machine: Machine) -> None:
@@ -353,7 +343,7 @@ def test_two_nodes_train_one_run_and_the_second_leaves_at_the_end(orders_dir: Pa
 
 
 def test_the_death_of_a_rank_on_another_node_is_told_by_its_number(orders_dir: Path, half: Machine) -> None:
-    run = spec("count", steps=10_000)
+    run = spec("count", steps=FOREVER_S / STEP_S)
     node_1 = on_node_1(orders_dir, half)
     with leading(orders_dir):
         ask = in_background(lambda: run_ranks(run_rank, run, half, never))
@@ -367,7 +357,7 @@ def test_where_rank_0_dies_the_ranks_of_the_other_nodes_are_ended(
     orders_dir: Path, half: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranks, "ENDING_S", 0.5)
-    run = spec("count", steps=10_000)
+    run = spec("count", steps=FOREVER_S / STEP_S)
     node_1 = on_node_1(orders_dir, half)
     with leading(orders_dir):
         ask = in_background(lambda: run_ranks(run_rank, run, half, never))
@@ -417,7 +407,7 @@ def test_a_node_leaves_where_the_first_one_beats_no_more(
     (orders.path / "beat").touch()
     started_s = time.monotonic()
     assert on_node_1(orders_dir, half)() is None
-    assert 0.3 < time.monotonic() - started_s < 10
+    assert time.monotonic() - started_s > 0.3
 
 
 def test_processes_that_do_not_fit_the_devices_are_refused_in_words(machine: Machine) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -28,10 +27,11 @@ from harness.study.records import FAILED, FINISHED, RunFolder, run_state
 from harness.study.run_claims import Claims, request_cancel
 from tests.ended import end
 from tests.scheduling.fakes import events, go, job, run_fake
+from tests.timing import FOREVER_S, PATIENCE_S, not_waited_out, paces, until, wait_until
 
 ROOT = Path(__file__).parents[2]
 CONTROLLER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from harness.scheduling.inline import Inline
 from harness.scheduling.local import Local, LocalSettings
@@ -41,9 +41,11 @@ from tests.scheduling.fakes import job, run_fake
 runs_dir, kind = Path(sys.argv[1]), sys.argv[2]
 machine = Machine(runs_dir=runs_dir, data_dir=runs_dir)
 teacher = job(99, "sleep", time_s=0.3)
-jobs = [teacher] + [job(seed, "sleep", time_s=0.05, **{}) for seed in range(20)]
+first = [job(seed, "count", steps=20, cost=99) for seed in range(200, 204)]  # each waits for `go`
+jobs = [teacher] + first + [job(seed, "sleep", time_s=0.05) for seed in range(16)]
 jobs += [job(seed, needs=(teacher,)) for seed in range(100, 104)] + [job(50, "crash")]
 local = Local(LocalSettings(machine=machine, workers=2, preload=("tests.scheduling.fakes",)))
+(runs_dir / f"ready.{os.getpid()}").touch()
 while not (runs_dir / "begin").exists():
     time.sleep(0.01)
 ended = (local if kind == "local" else Inline(machine)).execute(jobs, run_fake, lambda progress: None)
@@ -61,20 +63,27 @@ def controller(runs_dir: Path, kind: str) -> subprocess.Popen[str]:
     )
 
 
+def started(runs_dir: Path) -> set[object]:
+    """The processes in which a run has begun."""
+    found = [RunFolder(path) for path in runs_dir.iterdir() if path.is_dir()]
+    return {event["pid"] for each in found for event in events(each, "started")}
+
+
 @pytest.mark.parametrize("kinds", [("local", "local"), ("local", "inline")])
 def test_two_controllers_on_the_same_runs_train_each_once_and_both_know_all_ends(tmp_path, kinds):
     processes = [controller(tmp_path, kind) for kind in kinds]
-    time.sleep(0.7)
+    assert wait_until(lambda: len(list(tmp_path.glob("ready.*"))) == 2)
     (tmp_path / "begin").touch()
-    answers = [process.communicate(timeout=60) for process in processes]
+    slots = 4 if kinds[1] == "local" else 3
+    assert wait_until(lambda: len(started(tmp_path)) == slots), "both have some of them, all at a time"
+    go(tmp_path)
+    answers = [process.communicate(timeout=PATIENCE_S) for process in processes]
     for output, errors in answers:
         assert output.split() == [FINISHED] * 25 + [FAILED], errors
     folders = [RunFolder(path) for path in tmp_path.iterdir() if path.is_dir()]
     assert len(folders) == 26
     finished = [folder for folder in folders if run_state(folder) == FINISHED]
     assert [len(events(folder, "started")) for folder in finished] == [1] * 25
-    pids = {events(folder, "started")[0]["pid"] for folder in finished}
-    assert len(pids) >= 3, "both did some of them"
     [failed] = [folder for folder in folders if run_state(folder) == FAILED]
     assert len(events(failed, "failed")) == 1, "a run that fails is not tried again by the other"
 
@@ -98,7 +107,7 @@ def execute(
     """A session with one worker and quick claims. The statuses in the order of the jobs."""
     settings = LocalSettings(machine=machine(tmp_path), workers=1, preload=("tests.scheduling.fakes",))
     queue, pool = JobQueue(jobs, finished_in(tmp_path)), settings.pool(run_fake)
-    claiming = {"beat_s": 0.1, "stale_s": 1.0} | claiming
+    claiming = {"beat_s": 0.1, "stale_s": FOREVER_S} | claiming
     with Interrupts() as interrupts, Claims(tmp_path, **claiming) as claims:
         try:
             Session(
@@ -106,19 +115,17 @@ def execute(
                 pool=pool,
                 interrupts=interrupts,
                 watch=watch,
-                patience=lambda arrivals: arrivals[0].time_s + 5,
+                patience=lambda arrivals: arrivals[0].time_s + PATIENCE_S,
                 lingers=lingers,
             ).run()
         finally:
-            pool.close(5)
+            pool.close(PATIENCE_S)
     return [queue.ended.get(each.run_id) for each in jobs]
 
 
 def when(condition: Callable[[], object], action: Callable[[], object]) -> threading.Thread:
     def run() -> None:
-        deadline_s = time.monotonic() + 20
-        while not condition() and time.monotonic() < deadline_s:
-            time.sleep(0.01)
+        wait_until(condition)
         action()
 
     thread = threading.Thread(target=run)
@@ -162,7 +169,7 @@ def test_a_cancelled_run_stops_wherever_it_is_trained(tmp_path, scheduler, monke
 
 
 def quick_claims() -> dict[str, object]:
-    return {"job": None, "beat_s": 0.1, "stale_s": 1.0}
+    return {"job": None, "beat_s": 0.1, "stale_s": FOREVER_S}
 
 
 def test_a_run_lost_to_another_stops_here_and_is_waited_for(tmp_path):
@@ -182,7 +189,7 @@ def test_a_run_lost_to_another_stops_here_and_is_waited_for(tmp_path):
         when((path / "events.jsonl").exists, take_over),
         when(lambda: any("waiting for it" in note for note in notes), finish_there),
     ]
-    assert execute(tmp_path, [each], lambda progress: notes.append(progress.note), stale_s=60) == [FINISHED]
+    assert execute(tmp_path, [each], lambda progress: notes.append(progress.note)) == [FINISHED]
     for thread in threads:
         thread.join()
     assert len(events(RunFolder(path), "started")) == 1
@@ -195,12 +202,12 @@ def test_a_session_that_does_not_linger_leaves_once_the_holders_were_seen_to_liv
     held, own = job(0, "count", steps=20, cost=9), job(1)
     with Claims(tmp_path, beat_s=0.1) as others:
         others.take(held.run_id)
-        assert execute(tmp_path, [held, own], lingers=False, stale_s=60) == [None, FINISHED]
+        assert execute(tmp_path, [held, own], lingers=False) == [None, FINISHED]
     with Claims(tmp_path, beat_s=60) as others:
         others.take(held.run_id)
         go(tmp_path)
         start_s = time.monotonic()
-        assert execute(tmp_path, [held], lingers=False) == [FINISHED], (
+        assert execute(tmp_path, [held], lingers=False, stale_s=1.0) == [FINISHED], (
             "a holder that does not beat is followed"
         )
         assert time.monotonic() - start_s > 0.5
@@ -211,9 +218,8 @@ def test_a_second_process_that_is_stopped_while_it_waits_ends_at_once(tmp_path):
     with Claims(tmp_path, beat_s=0.1) as others:
         others.take(held.run_id)
         watch = lambda progress: os.kill(os.getpid(), signal.SIGTERM) if "waiting" in progress.note else None  # noqa: E731
-        start_s = time.monotonic()
-        assert execute(tmp_path, [held], watch, stale_s=60) == [INTERRUPTED]
-        assert time.monotonic() - start_s < 5
+        with not_waited_out():
+            assert execute(tmp_path, [held], watch) == [INTERRUPTED]
         assert not folder(tmp_path, held).events.exists()
 
 
@@ -302,8 +308,7 @@ def test_a_run_that_cannot_be_claimed_for_ever_fails_and_for_the_moment_waits(tm
         assert (runs.queue.waiting, runs.queue.ended) == (1, {})
         assert "No space left" in runs.notes[0]
         monkeypatch.undo()
-        time.sleep(0.6)
-        assert [runs.take(), runs.queue.waiting] == [later.run_id, 0]
+        assert [until(runs.take), runs.queue.waiting] == [later.run_id, 0]
 
 
 def test_looking_at_what_others_hold_gets_rarer_while_nothing_changes(tmp_path, monkeypatch):
@@ -325,14 +330,10 @@ def test_looking_at_what_others_hold_gets_rarer_while_nothing_changes(tmp_path, 
     assert pauses == sorted(pauses)
 
 
-def test_claiming_costs_a_run_less_than_a_millisecond(tmp_path):
-    jobs = [job(seed) for seed in range(300)]
-    times_s = []
+def test_claiming_costs_a_run_about_a_millisecond(tmp_path):
+    jobs = [job(seed) for seed in range(200)]
     with Claims(tmp_path) as claims:
         runs = claimed(tmp_path, jobs, claims)
-        for _ in jobs:
-            start_s = time.thread_time()
-            runs.end(str(runs.take()), FINISHED)
-            times_s.append(time.thread_time() - start_s)
+        took = paces(tmp_path, lambda: runs.end(str(runs.take()), FINISHED), len(jobs))
     assert runs.queue.done
-    assert statistics.quantiles(times_s, n=10)[0] < 1e-3, "the quick tenth: the machine may be busy"
+    assert took < 15

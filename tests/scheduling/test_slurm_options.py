@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from harness.study.records import RunFolder
 from tests.end_to_end.workplace import TINY
 from tests.ended import end
 from tests.scheduling.fake_slurm import FakeSlurm
+from tests.timing import until
 
 
 class NoMirror:
@@ -128,9 +128,7 @@ def test_ctrl_c_detaches_with_exit_code_3_and_says_that_the_jobs_go_on(
     here: Path, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
 ):
     def interrupt_when_submitted() -> None:
-        while len(slurm.calls("sbatch")) < 3:
-            time.sleep(0.01)
-        time.sleep(0.2)
+        until(lambda: len(slurm.calls("sbatch")) == 3 and len(slurm.queue()) == 6)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt_when_submitted).start()
@@ -143,8 +141,7 @@ def test_ctrl_c_detaches_with_exit_code_3_and_says_that_the_jobs_go_on(
 
 def test_when_all_runs_have_ended_it_is_done(here: Path, slurm: FakeSlurm):
     def finish() -> None:
-        while len(slurm.calls("sbatch")) < 3:
-            time.sleep(0.01)
+        until(lambda: len(slurm.calls("sbatch")) == 3)
         [submission] = submissions(here / "runs")
         for group in submission.groups:
             for job in submission.jobs(group):

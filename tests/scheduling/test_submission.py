@@ -22,6 +22,7 @@ from harness.scheduling.submission_writer import Order, by_run_id, draft, write_
 from harness.study.provenance import changes, code_version
 from harness.study.spec import RunSpec
 from tests.scheduling.fakes import job, spec
+from tests.timing import unit_s
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sbatch.txt"
 ORDER = Order(
@@ -74,7 +75,7 @@ def test_a_submission_is_private_and_nothing_in_it_is_a_pickle(tmp_path: Path):
     assert files == ["agents", "logs", "runs.jsonl", "submission.json"]
 
 
-def test_ten_thousand_runs_are_written_and_read_in_seconds_in_as_many_files_as_ten(tmp_path: Path):
+def test_ten_thousand_runs_are_written_and_read_at_once_in_as_many_files_as_ten(tmp_path: Path):
     arms = [spec(0, "quick", k=arm).arm for arm in range(20)]
     jobs = [Job(spec=RunSpec(arm=arm, seed=seed)) for arm in arms for seed in range(500)]
     start_s = time.process_time()
@@ -84,8 +85,8 @@ def test_ten_thousand_runs_are_written_and_read_in_seconds_in_as_many_files_as_t
     start_s = time.process_time()
     assert len(read.jobs("g1")) == 10_000
     read_s = time.process_time() - start_s
-    assert written_s < 1.0
-    assert read_s < 1.5
+    assert written_s / 10_000 < unit_s(tmp_path)
+    assert read_s / 10_000 < 1.5 * unit_s(tmp_path)
     few = write(tmp_path / "few", jobs[:10])
     assert len(list(written.folder.rglob("*"))) == len(list(few.folder.rglob("*")))
 

@@ -19,6 +19,7 @@ from harness.tricks.build import make
 from tests.study.fakes import CATALOGUE, HEAD, mistakes, plan_of, write
 from tests.study.limit_cases import CASES
 from tests.study.mistake_cases import FINE, ROW, rows, table
+from tests.timing import unit_s
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -26,7 +27,7 @@ def test_it_is_refused_in_words(case: str, tmp_path: Path) -> None:
     text, expected = CASES[case]
     began_s = time.process_time()
     assert mistakes(tmp_path, text) == expected
-    assert time.process_time() - began_s < 5
+    assert time.process_time() - began_s < 40_000 * unit_s(tmp_path)
 
 
 def test_more_runs_than_a_plan_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +53,7 @@ def test_a_file_of_nothing_but_mistakes_ends_after_some(tmp_path: Path) -> None:
     text = HEAD + "".join(f"key{number}: 1\n" for number in range(20_000)) + FINE
     began_s = time.process_time()
     messages = mistakes(tmp_path, text)
-    assert time.process_time() - began_s < 5
+    assert time.process_time() - began_s < 40_000 * unit_s(tmp_path)
     assert len(messages) == MOST_PROBLEMS + 1
     assert messages[-1].endswith(f"more than {MOST_PROBLEMS} mistakes; what follows was not read")
 

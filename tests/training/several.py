@@ -19,7 +19,10 @@ from harness.training.loop import train
 from harness.training.progress import Progress
 from harness.training.run import run_one
 from harness.training.setup import build
+from tests.timing import PATIENCE_S
 from tests.training.runs import folder_of, machine_in, stop_after
+
+GONE = object()  # instead of an answer: the process has died
 
 
 class Several:
@@ -40,13 +43,16 @@ class Several:
             environment = {"RANK": str(rank), "WORLD_SIZE": str(processes), "HARNESS_STORE": str(store)}
             pipe.send((environment, function, args, named))
         answers = [_received(pipe) for _, pipe in self._processes[:processes]]
+        for answer, (process, _) in zip(answers, self._processes, strict=False):
+            if answer is GONE:  # its end of the pipe closes a moment before it has died
+                process.join(PATIENCE_S)
         self._processes = [each for each in self._processes if each[0].is_alive()]
-        return answers
+        return [None if answer is GONE else answer for answer in answers]
 
     def close(self) -> None:
         for process, pipe in self._processes:
             pipe.close()
-            process.join(10)
+            process.join(PATIENCE_S)
 
     def _start(self) -> tuple[Any, Connection]:
         ours, theirs = mp.Pipe()
@@ -79,7 +85,7 @@ def _received(pipe: Connection) -> Any:
     try:
         return pipe.recv()
     except (EOFError, ConnectionError):
-        return None
+        return GONE
 
 
 def rank() -> int:
