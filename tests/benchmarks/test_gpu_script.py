@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from harness.study.records import RunFolder, write_json
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe
+from harness.study.records import RunFolder
+from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
 from harness.training.tensors import write_torch_file
+from tests.ended import end
 from tests.timing import PATIENCE_S
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -190,9 +191,12 @@ def test_the_whole_study_is_extrapolated_from_training_time_and_runs_under_way()
 
 
 def finished(folder: Path, **changes: Any) -> RunFolder:
-    run = RunFolder(folder)
-    summary = dict.fromkeys(exact.COMPARED, 1)
-    write_json(run.summary, summary | {key: value for key, value in changes.items() if key in summary})
+    recipe = Recipe(model=ModelSpec(name="resnet18"), data=DataSpec(name="generated", resolution=8))
+    spec = RunSpec(arm=Arm(recipe=recipe), seed=0)
+    run = RunFolder(folder / spec.run_id)
+    run.path.mkdir(parents=True)
+    metrics = {"top1": changes.get("top1", 1.0)}
+    end(run, spec, metrics=metrics, train_loss=1.0, predictions_sha256="1")
     weights = {"a": torch.zeros(3), "b": torch.arange(2), **changes.get("weights", {})}
     write_torch_file(run.weights, weights)
     return run
@@ -203,7 +207,9 @@ def test_one_changed_bit_is_a_difference(tmp_path: Path) -> None:
     assert exact.differences(finished(tmp_path / "run"), same) == []
     nearly = {"a": torch.tensor([0.0, 0.0, 1e-45])}
     assert exact.differences(finished(tmp_path / "bit", weights=nearly), same)[0].startswith("a differs by")
-    assert exact.differences(finished(tmp_path / "metrics", metrics=2), same) == ["metrics: 2 and 1"]
+    assert exact.differences(finished(tmp_path / "metrics", top1=2.0), same) == [
+        "metrics: {'top1': 2.0} and {'top1': 1.0}"
+    ]
     assert exact.differences(finished(tmp_path / "more", weights={"c": torch.ones(1)}), same)
 
 

@@ -33,7 +33,7 @@ def is_frozen_half_way(place: Workplace, process: subprocess.Popen[str]) -> bool
     if not is_half_way(place):
         return False
     os.killpg(process.pid, signal.SIGSTOP)
-    assert wait_until(lambda: all(state == "T" for state in states_of_group(process)))
+    assert wait_until(lambda: all(state == "T" for state in states_of_group(process).values()))
     if is_half_way(place):
         return True
     os.killpg(process.pid, signal.SIGCONT)

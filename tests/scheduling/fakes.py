@@ -101,6 +101,11 @@ def count(spec: RunSpec, folder: RunFolder, stop: Stop, steps: float) -> str:
     return _finish(spec, folder, value=state["value"])
 
 
+def has_begun(folder: RunFolder) -> bool:
+    """Whether the run's first event is there, not only its file."""
+    return bool(events(folder, "started"))
+
+
 def go(runs_dir: Path) -> None:
     """Let every `count` in this folder of runs go on to its end."""
     runs_dir.mkdir(parents=True, exist_ok=True)

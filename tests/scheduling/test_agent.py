@@ -20,7 +20,7 @@ from harness.scheduling.submission import Group, Submission, read_submission
 from harness.scheduling.submission_writer import Order, draft, write_submission
 from harness.study.holders import holder_of, newest_number, read_claim
 from harness.study.records import DIVERGED, FINISHED, RunFolder, append_line, read_lines, run_state
-from tests.scheduling.fakes import events, go, job, run_fake
+from tests.scheduling.fakes import events, go, has_begun, job, run_fake
 from tests.timing import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ def start_in_the_middle(
     """An agent that is training all of the jobs."""
     submission = cluster.submission(jobs, runs_side_by_side=len(jobs))
     process = cluster.start(submission, **options)
-    until(lambda: all(cluster.folder(each).events.exists() for each in jobs))
+    until(lambda: all(has_begun(cluster.folder(each)) for each in jobs))
     return submission, process
 
 
@@ -236,7 +236,7 @@ def test_a_job_of_another_name_is_not_requeued(cluster, monkeypatch, name: str):
     with monkeypatch.context() as patch:
         patch.setattr(Submission, "job_name", lambda *_: name)  # what the environment says; "": nothing
         process = cluster.start(submission)
-    wait_until(cluster.folder(jobs[0]).events.exists)
+    until(lambda: has_begun(cluster.folder(jobs[0])))
     os.killpg(process.pid, signal.SIGUSR2)
     last = end(process, submission)[-1]
     assert "requeue 100_3" not in cluster.calls()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.study.records import FINISHED, RunFolder
-from tests.scheduling.fakes import events, go, job
+from tests.scheduling.fakes import events, go, has_begun, job
 from tests.timing import PATIENCE_S, wait_until
 
 # A script as a user may write it, without `if __name__ == "__main__"`: a worker must not run it again.
@@ -78,7 +78,7 @@ def folders(runs_dir: Path, task: str = "count", *, runs: int = 2, **options: fl
 
 
 def all_started(all_folders: list[RunFolder]) -> Callable[[], bool]:
-    return lambda: all(folder.events.exists() for folder in all_folders)
+    return lambda: all(has_begun(folder) for folder in all_folders)
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")

@@ -17,7 +17,7 @@ from harness.scheduling.local import Local, LocalSettings
 from harness.study.machine import Machine
 from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder
 from tests.ended import end
-from tests.scheduling.fakes import events, go, job, run_fake
+from tests.scheduling.fakes import events, go, has_begun, job, run_fake
 from tests.timing import FOREVER_S, not_waited_out, wait_until
 
 PRELOAD = ("tests.scheduling.fakes",)
@@ -116,7 +116,7 @@ def test_one_signal_lets_runs_checkpoint_and_the_next_execute_goes_on(tmp_path, 
     jobs = [job(seed, "count", steps=20) for seed in range(3)]
     running = jobs[:2]
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    thread = signal_when(lambda: all(folder(tmp_path, each).events.exists() for each in running), number)
+    thread = signal_when(lambda: all(has_begun(folder(tmp_path, each)) for each in running), number)
     assert execute(tmp_path, jobs) == [INTERRUPTED] * 3
     thread.join()
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -138,7 +138,7 @@ def test_a_second_ctrl_c_kills_at_once(tmp_path):
     each = job(0, "deaf")
     notes: list[str] = []
     threads = [
-        signal_when(folder(tmp_path, each).events.exists, signal.SIGINT),
+        signal_when(lambda: has_begun(folder(tmp_path, each)), signal.SIGINT),
         signal_when(lambda: any("interrupt again to kill" in note for note in notes), signal.SIGINT),
     ]
     with not_waited_out():
@@ -150,7 +150,7 @@ def test_a_second_ctrl_c_kills_at_once(tmp_path):
 
 def test_a_run_that_does_not_listen_is_killed_after_the_grace_period(tmp_path):
     each = job(0, "deaf")
-    thread = signal_when(folder(tmp_path, each).events.exists, signal.SIGINT)
+    thread = signal_when(lambda: has_begun(folder(tmp_path, each)), signal.SIGINT)
     with not_waited_out():
         assert execute(tmp_path, [each], grace_s=0.5) == [INTERRUPTED]
     thread.join()
@@ -160,7 +160,7 @@ def test_no_process_is_left_when_execute_returns_or_its_watcher_raises(tmp_path)
     jobs = [job(seed, "count", steps=20) for seed in range(2)]
 
     def watch(progress: Progress) -> None:
-        if all(folder(tmp_path, each).events.exists() for each in jobs):
+        if all(has_begun(folder(tmp_path, each)) for each in jobs):
             raise OSError("the terminal is gone")
 
     with pytest.raises(OSError, match="terminal"):
@@ -199,7 +199,7 @@ def test_workers_are_spread_over_devices(tmp_path):
     devices = ("cuda:0", "cuda:1")
 
     def watch(progress: Progress) -> None:
-        if all(folder(tmp_path, each).events.exists() for each in jobs):
+        if all(has_begun(folder(tmp_path, each)) for each in jobs):
             go(tmp_path / "runs")  # every worker has one
 
     assert execute(tmp_path, jobs, watch, workers=4, devices=devices, per_device=2) == [FINISHED] * 4

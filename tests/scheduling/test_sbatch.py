@@ -167,7 +167,7 @@ def test_what_it_answered_is_in_a_file_before_anybody_reads_it(answers, tmp_path
 
 def test_an_sbatch_that_hangs_is_ended_and_its_outcome_is_unknown(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(sbatch, "SBATCH_TIMEOUT_S", 0.1)
-    (tmp_path / "sbatch").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "sbatch").write_text("#!/bin/sh\nexec sleep 1800\n")
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(NoAnswer, match=r"gave no answer within 0\.1 s"):

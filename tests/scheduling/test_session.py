@@ -26,7 +26,7 @@ from harness.study.machine import Machine
 from harness.study.records import FAILED, FINISHED, RunFolder, run_state
 from harness.study.run_claims import Claims, request_cancel
 from tests.ended import end
-from tests.scheduling.fakes import events, go, job, run_fake
+from tests.scheduling.fakes import events, go, has_begun, job, run_fake
 from tests.timing import FOREVER_S, PATIENCE_S, not_waited_out, paces, until, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +136,7 @@ def when(condition: Callable[[], object], action: Callable[[], object]) -> threa
 def test_a_cancelled_run_stops_and_its_worker_goes_on_with_the_next(tmp_path):
     jobs = [job(0, "count", steps=20, cost=9), job(1)]
     first = folder(tmp_path, jobs[0])
-    thread = when(first.events.exists, lambda: request_cancel(first, "me@here"))
+    thread = when(lambda: has_begun(first), lambda: request_cancel(first, "me@here"))
     notes: list[str] = []
     statuses = execute(tmp_path, jobs, lambda progress: notes.append(progress.note))
     thread.join()
@@ -156,7 +156,7 @@ def test_a_cancelled_run_stops_wherever_it_is_trained(tmp_path, scheduler, monke
     monkeypatch.setattr("harness.study.run_claims.Claims.__init__.__kwdefaults__", quick_claims())
     jobs = [job(0, "count", steps=20, cost=9), job(1)]
     first = folder(tmp_path, jobs[0])
-    thread = when(first.events.exists, lambda: request_cancel(first, "me@here"))
+    thread = when(lambda: has_begun(first), lambda: request_cancel(first, "me@here"))
     here = machine(tmp_path)
     local = Local(LocalSettings(machine=here, workers=1, preload=("tests.scheduling.fakes",)))
     place = local if scheduler == "local" else Inline(here)
@@ -186,7 +186,7 @@ def test_a_run_lost_to_another_stops_here_and_is_waited_for(tmp_path):
         end(RunFolder(path), each.spec, metrics={"there": 1})
 
     threads = [
-        when((path / "events.jsonl").exists, take_over),
+        when(lambda: has_begun(RunFolder(path)), take_over),
         when(lambda: any("waiting for it" in note for note in notes), finish_there),
     ]
     assert execute(tmp_path, [each], lambda progress: notes.append(progress.note)) == [FINISHED]
