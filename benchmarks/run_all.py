@@ -1,6 +1,6 @@
 """Every benchmark that needs no GPU, one after the other, each in a process of its own.
 
-    python benchmarks/run_all.py                        all of them, 10 to 15 minutes on 2 quiet cores
+    python benchmarks/run_all.py                        all of them, 15 to 20 minutes on 2 quiet cores
     python benchmarks/run_all.py bench_cli bench_expand     some
 
 Prints what they print, under headings. Ends with 1 where one of them failed, after all have run.
@@ -22,6 +22,7 @@ BENCHMARKS: Mapping[str, tuple[str, ...]] = {  # script -> its arguments
     "bench_journal": (),
     "bench_claims": (),
     "bench_checkpoint": (),
+    "bench_half": ("--rounds", "1"),
     "bench_processes": ("--repeats", "1"),
     "bench_many_runs": ("--repeats", "1"),
     "bench_analysis": ("--repeats", "1"),

@@ -123,7 +123,7 @@ class EmulatedHalf(TorchFunctionMode):
         A copy that autograd sees would give the old content a gradient of zeros, to be carried on.
         """
         content = value.data
-        content.copy_(self._round(content))
+        content.copy_(content.to(self._dtype))
         if value.requires_grad:
             value.register_hook(self._round)
         return value
