@@ -5,6 +5,7 @@ It reads what it was made from, and nothing else; only `Results.report` writes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from html import escape
@@ -102,12 +103,15 @@ class Results:
     def report(self, out_dir: str | Path) -> Path:
         """Write the report in every format, as `harness report --out` does; returns the Markdown file.
 
+        A format that cannot be written is a warning.
+
         Raises:
             StudyError: a folder in `out_dir` that a report would replace is not a report's.
         """
         from harness.reporting import render
 
-        render(self._report, Path(out_dir))
+        for text in (rendered := render(self._report, Path(out_dir))).failures + rendered.notes:
+            warnings.warn(text, stacklevel=2)
         return Path(out_dir) / "report.md"
 
     @cached_property

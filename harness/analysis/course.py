@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from harness.analysis.comparisons import Comparison, Family, Pair, compare_family
 from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, NOT_EVALUABLE, UNDECIDED, Settings
 from harness.analysis.intervals import Floats
-from harness.analysis.outcomes import DIVERGED, FAILED, FINISHED, Outcomes, has_diverged, matrix
+from harness.analysis.outcomes import DIVERGED, FAILED, FINISHED, Outcomes, is_lost, matrix
 from harness.analysis.sharing import Relations
 from harness.analysis.spending import Stage
 from harness.analysis.verdicts import FEWEST_SEEDS, too_many_diverged
@@ -33,7 +33,7 @@ class Runs:
 
     values: Floats  # (A, S) percent; NaN where there is none
     ended: Mask  # finished, diverged or failed: nothing more will come
-    diverged: Mask
+    diverged: Mask  # or finished without a finite value: an outcome that gives no number
 
     @staticmethod
     def of(outcomes: Outcomes, arms: Sequence[str], seeds: Sequence[int], metric: str) -> Runs:
@@ -44,7 +44,7 @@ class Runs:
         ended = np.array(
             [[run is not None and run.status in over for run in row] for row in found], dtype=bool
         )
-        diverged = np.array([[has_diverged(run, metric) for run in row] for row in found], dtype=bool)
+        diverged = np.array([[is_lost(run, metric) for run in row] for row in found], dtype=bool)
         return Runs(
             values=matrix(outcomes, arms, seeds, metric),
             ended=ended.reshape(shape),
@@ -123,7 +123,7 @@ def _word(found: Comparison, barred: bool) -> str:
 
 
 def _is_hopeless(runs: Runs, arm: int, seeds: int) -> bool:
-    """Whether an arm diverged too often for a verdict, or has no value at all."""
+    """Whether an arm lost too many runs for a verdict, or has no value at all."""
     diverged = int(runs.diverged[arm, :seeds].sum())
     there = int(np.isfinite(runs.values[arm, :seeds]).sum())
     return there == 0 or too_many_diverged(diverged, there + diverged)

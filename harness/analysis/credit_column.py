@@ -24,10 +24,10 @@ from harness.analysis.findings import (
     TableFinding,
 )
 from harness.analysis.intervals import Floats, half_width, holm, p_value
-from harness.analysis.levels import why_no_value
+from harness.analysis.levels import why_no_value, why_too_few
 from harness.analysis.sentences import SAME_RUN
 from harness.analysis.sharing import roots_where_shared
-from harness.analysis.verdicts import FEWEST_SEEDS, Verdict, judge, not_evaluable, too_many_diverged
+from harness.analysis.verdicts import FEWEST_SEEDS, Verdict, judge, not_evaluable
 from harness.study.plan import PlanTable
 
 Roots = Mapping[str, frozenset[str]]
@@ -142,7 +142,7 @@ class Column:
         combined = tested.combined
         used = [cell for cell, weight in zip(self.cells.values(), weights, strict=True) if abs(weight) > 0]
         for cell in used:
-            if reason := _why_unusable(cell.level):
+            if reason := _why_unusable(cell.level, settings.metric):
                 return not_evaluable(f"row {cell.row}: {reason}")
         if not np.any(np.abs(weights @ self.spread) > 0):
             return Verdict(NO_DIFFERENCE, SAME_RUN)
@@ -209,13 +209,10 @@ def _values(cells: Mapping[Coalition, CellFinding], ids: Sequence[str]) -> Float
     return np.array([[values.get(seed, np.nan) for seed in seeds] for values in found]).reshape(len(ids), -1)
 
 
-def _why_unusable(level: Level | None) -> str:
+def _why_unusable(level: Level | None, metric: str) -> str:
     if level is None:
         return "a quoted number"
-    ended = level.n + level.diverged
-    if too_many_diverged(level.diverged, ended):
-        return f"{level.diverged} of {ended} runs diverged"
-    return why_no_value(level) if level.n == 0 else ""
+    return why_too_few(level, metric) or (why_no_value(level) if level.n == 0 else "")
 
 
 def _amount(combined: Combined) -> Amount:

@@ -15,12 +15,12 @@ from harness.analysis.comparisons import Comparison
 from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED, Effect, Level, Settings
 from harness.analysis.images import MeanSquares, mean_squares, new_images_half_width, unpack
 from harness.analysis.intervals import Estimate, half_width
-from harness.analysis.levels import why_no_value
+from harness.analysis.levels import why_no_value, why_too_few
 from harness.analysis.outcomes import Outcome
 from harness.analysis.paper import PaperEffect, gap_to_paper
 from harness.analysis.power import detectable_effect
 from harness.analysis.sentences import SAME_RUN
-from harness.analysis.verdicts import Verdict, judge, not_evaluable, too_many_diverged
+from harness.analysis.verdicts import Verdict, judge, not_evaluable
 
 ON_THIS_TEST_SET = "on this test set"
 
@@ -132,9 +132,8 @@ def _verdict(
     comparison: Comparison, sides: tuple[Side, Side], images: MeanSquares | None, settings: Settings
 ) -> Verdict:
     for side in sides:
-        ended = side.level.n + side.level.diverged
-        if too_many_diverged(side.level.diverged, ended):
-            return not_evaluable(f"{side.level.diverged} of {ended} runs diverged")
+        if too_few := why_too_few(side.level, settings.metric):
+            return not_evaluable(too_few)
         if side.level.n == 0:
             return not_evaluable(why_no_value(side.level))
     if comparison.seeds == 1:

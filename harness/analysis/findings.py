@@ -49,7 +49,7 @@ class Level:
 
     n: int  # seeds with a value
     diverged: int
-    missing: int  # planned, not there (yet), or failed
+    missing: int  # planned, not there (yet), failed, or finished without a finite value
     missing_reason: str | None  # e.g. "2 failed: out of memory", "3 not run yet"
     mean: float | None
     sd: float | None
@@ -57,6 +57,12 @@ class Level:
     high: float | None
     secondary: Mapping[str, float]  # other metrics, means over the same seeds: top5, loss, ...
     values: Mapping[int, float]  # seed -> metric
+    without_value: int = 0  # of `missing`: finished, but the metric is NaN, infinite or no percentage
+
+    @property
+    def lost(self) -> int:
+        """Runs with an outcome that gave no value."""
+        return self.diverged + self.without_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.analysis.levels import no_value
 from harness.analysis.outcomes import DIVERGED, FINISHED, Outcome
 from harness.analysis.paper import MEMORY, VERIFIED
 from harness.analysis.speed import STEPS_M, Records
@@ -90,5 +91,5 @@ def _why(run: Outcome | None, measure: str, never_reached: bool, level: float | 
     if run.status == FINISHED:
         if measure == STEPS_TO_TARGET:
             return "without a target accuracy yet" if level is None else "without a learning curve"
-        return f"finished without {measure}"
+        return no_value(measure)
     return f"{run.status}: {run.reason}" if run.reason else run.status

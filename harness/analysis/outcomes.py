@@ -62,11 +62,14 @@ def matrix(outcomes: Outcomes, arms: Sequence[str], seeds: Sequence[int], metric
     return values
 
 
-def has_diverged(outcome: Outcome | None, metric: str) -> bool:
-    """A diverged run, or one that finished without a finite value: an outcome either way."""
-    if outcome is None:
-        return False
-    return outcome.status == DIVERGED or (outcome.status == FINISHED and metric not in outcome.metrics)
+def lacks_value(outcome: Outcome | None, metric: str) -> bool:
+    """Whether the run finished without a finite value of the metric; it has not diverged."""
+    return outcome is not None and outcome.status == FINISHED and metric not in outcome.metrics
+
+
+def is_lost(outcome: Outcome | None, metric: str) -> bool:
+    """A diverged run, or one that finished without a finite value: an outcome either way, and no number."""
+    return lacks_value(outcome, metric) or (outcome is not None and outcome.status == DIVERGED)
 
 
 def _rank(outcome: Outcome) -> tuple[int, str, tuple[tuple[str, float], ...]]:

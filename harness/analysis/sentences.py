@@ -11,7 +11,7 @@ from harness.analysis.findings import (
     Level,
     Settings,
 )
-from harness.analysis.levels import why_no_value
+from harness.analysis.levels import no_value, why_no_value
 from harness.analysis.units import effect_text, interval_text, level_text
 from harness.study.plan import Cell
 
@@ -33,11 +33,17 @@ def sentence_for(cell: Cell, level: Level | None, effect: Effect | None, setting
         return (
             f"{why}: no detectable difference by construction, {seeds(effect.n)}{_paper(effect, settings)}."
         )
-    diverged = f", {level.diverged} diverged" if level.diverged else ""
-    claim = f"{_verb(name, effect)}: {_numbers(effect, settings)}{diverged}{_paper(effect, settings)}"
+    lost = _lost(level, settings)
+    claim = f"{_verb(name, effect)}: {_numbers(effect, settings)}{lost}{_paper(effect, settings)}"
     if effect.verdict not in (HELPS, HURTS) and effect.qualifier:
         claim += f"; {effect.qualifier}"
     return f"{claim}.{FRAGILE if effect.fragile else ''}"
+
+
+def _lost(level: Level, settings: Settings) -> str:
+    parts = [f", {level.diverged} diverged"] * bool(level.diverged)
+    parts += [f", {level.without_value} with {no_value(settings.metric)}"] * bool(level.without_value)
+    return "".join(parts)
 
 
 def _reference(name: str, level: Level, settings: Settings) -> str:
@@ -46,9 +52,9 @@ def _reference(name: str, level: Level, settings: Settings) -> str:
     interval = (
         "" if level.low is None or level.high is None else interval_text(level.low, level.high, settings)
     )
-    diverged = f", {level.diverged} diverged" if level.diverged else ""
+    lost = _lost(level, settings)
     value = " ".join(filter(None, (level_text(level.mean, settings), interval)))
-    return f"{name}: {value}, {seeds(level.n)}{diverged}."
+    return f"{name}: {value}, {seeds(level.n)}{lost}."
 
 
 def _not_evaluable(name: str, effect: Effect, settings: Settings) -> str:

@@ -13,7 +13,7 @@ from harness.analysis.course import Course, Look, Runs, follow
 from harness.analysis.findings import LookResult, Settings
 from harness.analysis.intervals import Floats
 from harness.analysis.looks import last_word
-from harness.analysis.outcomes import Outcomes, has_diverged, matrix
+from harness.analysis.outcomes import Outcomes, is_lost, matrix
 from harness.analysis.robustness import NOTHING_LEARNT_PCT, fragile_pairs
 from harness.analysis.spending import Stage
 
@@ -120,7 +120,7 @@ def _seen(table: Floats, look: Look) -> Floats:
 def _failures(
     outcomes: Outcomes, arms: Sequence[str], seeds: Sequence[int], values: Floats, settings: Settings
 ) -> Floats:
-    """What diverged runs count as in the sensitivity check, (A, S); NaN for all others.
+    """What lost runs count as in the sensitivity check, (A, S); NaN for all others.
 
     The zero of another metric than an accuracy may be good: there, the worst value of the table is taken.
     """
@@ -131,6 +131,6 @@ def _failures(
     for a, arm in enumerate(arms):
         for s, seed in enumerate(seeds):
             run = outcomes.get(arm, {}).get(seed)
-            if run is not None and has_diverged(run, metric):
+            if run is not None and is_lost(run, metric):
                 out[a, s] = run.metrics.get(metric, worst)
     return out

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.commands.report import say_failures
 from harness.study.problems import Problem, StudyError
 
 KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -32,12 +33,12 @@ def main(args: argparse.Namespace) -> int:
     refuse_different_metrics(names, reports)
     out = args.out or Path("reports") / "-vs-".join(name.replace("/", "-") for name in names)
     try:
-        render_comparison(CompareInput(names=names, reports=reports), out)
+        rendered = render_comparison(CompareInput(names=names, reports=reports), out)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         what = f"cannot be compared: something that a report has is not there or damaged ({error!r})"
         raise StudyError([Problem(" and ".join(str(folder) for folder in folders), 0, what)]) from None
     print(f"comparison: {out / 'report.md'} (.html, .pdf, .json; tables beside)")
-    return 0
+    return say_failures(rendered)
 
 
 def folder_of(path: Path, args: argparse.Namespace) -> Path:

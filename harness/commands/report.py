@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__
+from harness.cli import DONE, SOME_FAILED
 from harness.commands.calibrated import newest
 from harness.commands.declare import history_of
 from harness.commands.workspace import Workspace, load_plan, mirror, report_folder, workspace
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
     from harness.analysis.findings import Settings
     from harness.reporting import ReportInput
+    from harness.reporting.render import Rendered
+
+FORMATS = ("report.md", "report_short.md", "report.html", "report.pdf")  # which one failure may leave out
 
 
 def main(args: argparse.Namespace) -> int:
@@ -41,17 +46,24 @@ def main(args: argparse.Namespace) -> int:
         from harness.reporting.short import to_short
 
         print(to_short(collected_input(plan, place)), end="")
-    else:
-        print(write_report(plan, place, report_folder(args, plan)))
-    return 0
+        return DONE
+    return write_report(plan, place, report_folder(args, plan))
 
 
-def write_report(plan: Plan, place: Workspace, out_dir: Path) -> str:
-    """Write every format into `out_dir` and say so."""
+def write_report(plan: Plan, place: Workspace, out_dir: Path) -> int:
+    """Write every format into `out_dir` and say so. Returns: the exit code."""
     from harness.reporting import render
 
-    render(collected_input(plan, place), out_dir)
-    return f"report: {out_dir / 'report.md'} (.html, .pdf, .json; tables, figures and raw records beside)"
+    rendered = render(collected_input(plan, place), out_dir)
+    print(f"report: {out_dir / 'report.md'} (.html, .pdf, .json; tables, figures and raw records beside)")
+    return say_failures(rendered)
+
+
+def say_failures(rendered: Rendered) -> int:
+    """A line for every format that could not be written, and for what shows a replacement."""
+    for text in (*rendered.failures, *rendered.notes):
+        print(text, file=sys.stderr)
+    return SOME_FAILED if rendered.failures else DONE
 
 
 def collected_input(plan: Plan, place: Workspace) -> ReportInput:
@@ -63,7 +75,7 @@ def collected_input(plan: Plan, place: Workspace) -> ReportInput:
     records = records[records["run_id"].isin(wanted)].reset_index(drop=True)
     curves = curves[curves["run_id"].isin(wanted)].reset_index(drop=True)
     records["reason"] = records["error"]  # why a run failed, in the words of the analysis
-    software = {"harness": __version__, "drawn_with": drawn_with(), "inputs": inputs_digest(plan, place)}
+    software = {"harness": __version__, "drawn_with": drawn_with(plan), "inputs": inputs_digest(plan, place)}
     extra = {**extra_inputs(plan, place), "changes": _changes(records, place)}
     return report_input(plan, records, curves, software, extra)
 
@@ -133,6 +145,8 @@ def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path) -> bool:
     report = read_json(out_dir / "report.json")
     if report is None or report.get("provenance", {}).get("inputs") != inputs_digest(plan, place):
         return False
+    if not all((out_dir / name).is_file() for name in FORMATS):
+        return False
     wanted = extra_inputs(plan, place)
     try:
         return all(read_json(out_dir / "data" / f"{name}.json") == wanted[name] for name in wanted)
@@ -150,6 +164,12 @@ def inputs_digest(plan: Plan, place: Workspace) -> str:
     return sha.hexdigest()
 
 
-def drawn_with() -> list[str]:
-    """The packages whose versions decide the bytes of figures and of the PDF."""
-    return [f"{name} {version(name)}" for name in ("matplotlib", "typst")]
+def drawn_with(plan: Plan) -> list[str]:
+    """What decides the bytes of figures and PDF: versions, and the fonts of this machine that they need."""
+    from harness.reporting.fonts import fonts_for, text_of
+
+    fonts = fonts_for(text_of(plan))
+    return [
+        *(f"{name} {version(name)}" for name in ("matplotlib", "typst")),
+        *(f"font {family}" for family in fonts.families),
+    ]

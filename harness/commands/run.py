@@ -55,14 +55,15 @@ def main(args: argparse.Namespace) -> int:
         print(f"submitted and left alone; {_again(args)}{_next_block(plan)}")
         return DONE
     interrupted = RUN_INTERRUPTED in statuses.values()
+    reported = DONE
     if not args.no_report and not interrupted:
-        _report(args, plan, place)
+        reported = _report(args, plan, place)
     if progress.says:
         print(progress.says)
     if interrupted:
         print(_interrupted(args), file=sys.stderr)
         return INTERRUPTED
-    return SOME_FAILED if FAILED in statuses.values() else DONE
+    return SOME_FAILED if FAILED in statuses.values() else reported
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -220,10 +221,10 @@ def _slurm(args: argparse.Namespace, plan: Plan, place: Workspace) -> Slurm:
     return Slurm(settings)
 
 
-def _report(args: argparse.Namespace, plan: Plan, place: Workspace) -> None:
+def _report(args: argparse.Namespace, plan: Plan, place: Workspace) -> int:
     out_dir = report_folder(args, plan)
     if is_up_to_date(plan, place, out_dir):
         print(f"report: {out_dir / 'report.md'} is up to date")
-    else:
-        mirror(plan, place.store()).sync([place.folder(run.run_id) for run in plan.runs])
-        print(write_report(plan, place, out_dir))
+        return DONE
+    mirror(plan, place.store()).sync([place.folder(run.run_id) for run in plan.runs])
+    return write_report(plan, place, out_dir)

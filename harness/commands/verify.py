@@ -88,7 +88,7 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
     result = Verification(runs=len(records))
     _compare_runs(records, curves, place, result)
     software = {key: report["provenance"].get(key) for key in ("harness", "drawn_with", "inputs")}
-    same_software = software["drawn_with"] == drawn_with()
+    same_software = software["drawn_with"] == drawn_with(plan)
     if result.runs_here == len(plan.runs) and inputs_digest(plan, place) != software["inputs"]:
         result.wrong.append("report.json: provenance.inputs is not the digest of the run folders here")
     with tempfile.TemporaryDirectory() as name:
@@ -97,7 +97,7 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
         render(_as_reported(computed, report, result), again)
         _compare_files(folder, again, result, drawn=same_software)
     if not same_software:
-        was, here = software["drawn_with"] or ["unknown versions"], drawn_with()
+        was, here = software["drawn_with"] or ["unknown versions"], drawn_with(plan)
         result.notes.append(f"figures, PDF and HTML not compared: drawn with {was}, here are {here}")
     return result
 

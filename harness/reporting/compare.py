@@ -20,7 +20,7 @@ from harness.reporting.json_report import plain
 from harness.reporting.latex import to_latex
 from harness.reporting.markdown import to_markdown
 from harness.reporting.pdf import to_pdf
-from harness.reporting.render import refuse_foreign_folders, write_files
+from harness.reporting.render import Draft, Rendered, refuse_foreign_folders, write_files
 from harness.reporting.sections.comparison import (
     apart_sections,
     compared_tables,
@@ -52,7 +52,7 @@ class CompareInput:
         return Settings(metric=first["metric"], alpha=first["alpha"], smallest_effect_pp=smallest)
 
 
-def render_comparison(inputs: CompareInput, out_dir: Path) -> list[Path]:
+def render_comparison(inputs: CompareInput, out_dir: Path) -> Rendered:
     """Write report.{md,html,pdf,json} and tables/*.{csv,tex}; the same input gives the same bytes.
 
     Raises:
@@ -62,16 +62,17 @@ def render_comparison(inputs: CompareInput, out_dir: Path) -> list[Path]:
     refuse_foreign_folders(out_dir)
     rows = compare(inputs.reports, inputs.settings.alpha)
     document = comparison_document(inputs, rows)
-    files = {
+    draft = Draft()
+    draft.files |= {
         "report.md": to_markdown(document).encode(),
         "report.html": to_html(document, {}).encode(),
-        "report.pdf": to_pdf(document, {}),
         "report.json": _json(inputs, rows).encode(),
         "tables/comparison.csv": _csv(inputs, rows).encode(),
     }
+    draft.add("report.pdf", lambda: to_pdf(document, {}))
     for shown in (*compared_tables(rows, inputs.settings), *level_tables(rows, inputs.settings)):
-        files[f"tables/{shown.key}.tex"] = to_latex(shown).encode()
-    return write_files(files, out_dir)
+        draft.files[f"tables/{shown.key}.tex"] = to_latex(shown).encode()
+    return Rendered(write_files(draft.files, out_dir), tuple(draft.failures))
 
 
 def comparison_document(inputs: CompareInput, rows: Sequence[ComparedRow]) -> Document:

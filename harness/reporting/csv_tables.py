@@ -24,7 +24,7 @@ from harness.analysis.findings import (
 from harness.study.plan import Claim
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-_LEVEL = tuple(f.name for f in fields(Level) if f.name not in ("secondary", "values"))
+_LEVEL = tuple(f.name for f in fields(Level) if f.name not in ("secondary", "values", "without_value"))
 _EFFECT = tuple(f.name for f in fields(Effect) if f.name != "differences")
 
 

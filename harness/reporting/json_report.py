@@ -35,6 +35,8 @@ def to_json(report: ReportInput) -> str:
         for arm_id, arm in plan.arms.items()
     }
     findings = dataclasses.asdict(report.findings)
+    for cell in (cell for table in findings["tables"] for cell in table["cells"] if cell["level"]):
+        del cell["level"]["without_value"]  # a part of `missing`, and `missing_reason` says it
     claims, speed = findings.pop("claims"), findings.pop("speed")
     data = {
         "schema": SCHEMA_VERSION,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +16,7 @@ import typst
 
 from harness.reporting.cells import TEXT, Cell, Table
 from harness.reporting.document import Block, Document, code_spans
+from harness.reporting.fonts import OWN, Fonts, all_text, files_of, fonts_for
 from harness.reporting.html import TEMPLATES, block_kind
 
 EPOCH = datetime.datetime(
@@ -22,29 +25,70 @@ EPOCH = datetime.datetime(
 PAGE_CHARS = 108  # of the text width, in a table's type
 LONGEST_TEXT, LONGEST_DETAIL, SHORT_DETAIL, DETAIL_SHARE = 90, 40, 12, 0.55  # in characters; texts may wrap
 WHOLE_TABLE_ROWS = 8  # a table up to this length stays on one page
+_NO_GLYPH = "could not be displayed"  # what typst says of a text without a glyph, under UA-1
 FIRST_WITH_UA1 = (0, 14)  # the typst release that can check PDF/UA-1
 
 
-def to_pdf(document: Document, svgs: dict[str, bytes]) -> bytes:
+def to_pdf(document: Document, svgs: Mapping[str, bytes]) -> bytes:
     """The whole report, as PDF/UA-1 where the installed typst can make it.
+
+    Typst's own fonts set it. Where they lack a character it is set again with fonts of this machine, and what
+    those lack is replaced (`fonts`): a PDF/UA-1 may hold no character without a glyph.
 
     Raises:
         typst.TypstError: the template does not compile; never because of a text in the document.
     """
+    data = _data(document)
+    try:
+        return _compiled(data, svgs, (), checked=True)
+    except typst.TypstError as error:
+        if _NO_GLYPH not in str(error):
+            raise
+    fonts = fonts_for("".join(all_text(data)))
+    data = {**_replaced(data, fonts), "fonts": [OWN, *fonts.families]}
+    try:
+        return _compiled(data, svgs, files_of(fonts), checked=True)
+    except typst.TypstError as error:
+        if _NO_GLYPH not in str(error):
+            raise
+        return _compiled(data, svgs, files_of(fonts), checked=False)  # an empty box, in no standard
+
+
+def text_in(document: Document) -> str:
+    """Every text on the pages."""
+    return "".join(all_text(_data(document)))
+
+
+def _compiled(
+    data: Mapping[str, Any], svgs: Mapping[str, bytes], fonts: Sequence[Path], *, checked: bool
+) -> bytes:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "report.typ").write_bytes((TEMPLATES / "report.typ").read_bytes())
-        (folder / "report.json").write_text(json.dumps(_data(document), ensure_ascii=False))
+        (folder / "report.json").write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
         (folder / "figures").mkdir()
         for key, svg in svgs.items():
             (folder / "figures" / f"{key}.svg").write_bytes(svg)
+        (folder / "fonts").mkdir()
+        for number, path in enumerate(fonts):
+            shutil.copyfile(path, folder / "fonts" / f"{number}{path.suffix}")
         return typst.compile(
             str(folder / "report.typ"),
             root=str(folder),
+            font_paths=[str(folder / "fonts")] if fonts else [],
             ignore_system_fonts=True,
-            pdf_standards=["ua-1"] if _can_check_ua1() else [],
+            pdf_standards=["ua-1"] if checked and _can_check_ua1() else [],
             timestamp=EPOCH,
         )
+
+
+def _replaced(value: Any, fonts: Fonts) -> Any:
+    """Plain data without the characters that no font has."""
+    if isinstance(value, str):
+        return fonts.replaced(value)
+    if isinstance(value, Mapping):
+        return {key: _replaced(item, fonts) for key, item in value.items()}
+    return [_replaced(item, fonts) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _can_check_ua1() -> bool:

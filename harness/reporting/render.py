@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from harness.reporting.cells import Table
+from harness.analysis.findings import SpeedFinding, TableFinding
 from harness.reporting.costs import arm_costs
 from harness.reporting.credit_csv import credit_to_csv
 from harness.reporting.csv_tables import claims_to_csv, speed_to_csv, to_csv
+from harness.reporting.document import Document
 from harness.reporting.figures.gallery import Picture, draw_all
+from harness.reporting.fonts import fonts_for, text_of
 from harness.reporting.html import to_html
 from harness.reporting.inputs import ReportInput
 from harness.reporting.json_report import to_json
 from harness.reporting.latex import to_latex
 from harness.reporting.markdown import to_markdown
 from harness.reporting.outline import outline
-from harness.reporting.pdf import to_pdf
+from harness.reporting.pdf import text_in, to_pdf
 from harness.reporting.places import place_labels
 from harness.reporting.raw import extra_files, raw_files
 from harness.reporting.sections.claims import claims_table
@@ -28,8 +33,10 @@ from harness.reporting.sections.results import main_table
 from harness.reporting.sections.speed import speed_table
 from harness.reporting.sections.values import values_table
 from harness.reporting.short import to_short
-from harness.study.problems import Problem, StudyError
+from harness.study.problems import Problem, StudyError, printable
 
+Made = TypeVar("Made")
+OWN_FILES = ("report.md", "report_short.md", "report.html", "report.pdf", "report.json")
 OWN_FOLDERS = {  # what each holds; replaced as a whole, so that no file of an older report stays behind
     "tables": frozenset({".csv", ".tex"}),
     "figures": frozenset({".svg", ".png", ".csv"}),
@@ -37,29 +44,64 @@ OWN_FOLDERS = {  # what each holds; replaced as a whole, so that no file of an o
 }
 
 
-def render(report: ReportInput, out_dir: Path) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What was written, sorted, and a sentence for each file that could not be, or shows a replacement."""
+
+    paths: list[Path]
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def render(report: ReportInput, out_dir: Path) -> Rendered:
     """Write report.{md,html,pdf,json}, report_short.md, tables/*, figures/*, and the raw records (data/*).
 
-    Returns: their paths, sorted.
-
-    Everything is written to a draft folder beside `out_dir` first: an error leaves the old report whole.
+    Everything is written to a draft folder beside `out_dir` first: an error leaves the old report whole. One
+    format that fails stops no other; what an older report had in its place goes.
 
     Raises:
         StudyError: a folder in `out_dir` that a report would replace is not a report's, such as data sets.
     """
     refuse_foreign_folders(out_dir)
-    pictures = draw_all(report)
-    files = {
-        **_texts(report, pictures),
-        **_tables(report),
-        **_figures(pictures),
-        **raw_files(report.records, report.curves, extra_files(report.extra)),
-    }
-    return write_files(files, out_dir)
+    draft = Draft()
+    pictures = draft.attempt("figures", lambda: draw_all(report)) or []
+    shown = text_of(report.plan) + _texts(report, pictures, draft)
+    _tables(report, draft)
+    draft.files |= _figures(pictures)
+    draft.files |= raw_files(report.records, report.curves, extra_files(report.extra))
+    said = fonts_for(shown).sentence()
+    return Rendered(write_files(draft.files, out_dir), tuple(draft.failures), (said,) if said else ())
+
+
+@dataclass(slots=True)
+class Draft:
+    """The files of a report so far, and in words those that could not be made."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, path: str, make: Callable[[], str | bytes]) -> None:
+        """Put what `make` returns at this path; a failure of it is noted."""
+        made = self.attempt(path, make)
+        if made is not None:
+            self.files[path] = made.encode() if isinstance(made, str) else made
+
+    def attempt(self, what: str, make: Callable[[], Made]) -> Made | None:
+        """What `make` returns; None, and a note, where it fails, whatever it stumbles over."""
+        try:
+            return make()
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            why = f"{type(error).__name__}: {lines[0] if lines else 'no reason was given'}"
+            self.failures.append(printable(f"{what} cannot be made: {why}; the other formats are written"))
+            return None
 
 
 def write_files(files: Mapping[str, bytes], out_dir: Path) -> list[Path]:
-    """Put the files of a report into its folder, all or none. Returns: their paths, sorted."""
+    """Put the files of a report into its folder, all or none. Returns: their paths, sorted.
+
+    What an older report had and these lack goes, so that no file of another report stands among them.
+    """
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".draft-", dir=out_dir) as name:
         draft = Path(name)
@@ -82,39 +124,51 @@ def refuse_foreign_folders(out_dir: Path) -> None:
             raise StudyError([Problem(str(folder), 0, message)])
 
 
-def _texts(report: ReportInput, pictures: list[Picture]) -> dict[str, bytes]:
-    document = outline(report, pictures)
+def _texts(report: ReportInput, pictures: list[Picture], draft: Draft) -> str:
+    """Adds what is to be read as a whole. Returns: every text on its pages."""
     svgs = {picture.key: picture.svg for picture in pictures}
-    return {
-        "report.md": to_markdown(document).encode(),
-        "report_short.md": to_short(report).encode(),
-        "report.html": to_html(document, svgs).encode(),
-        "report.pdf": to_pdf(document, svgs),
-        "report.json": to_json(report).encode(),
-    }
+    document = draft.attempt("the text of the report", lambda: outline(report, pictures))
+    if document is not None:
+        add_document(document, svgs, draft)
+    draft.add("report_short.md", lambda: to_short(report))
+    draft.add("report.json", lambda: to_json(report))
+    return "" if document is None else text_in(document)
 
 
-def _tables(report: ReportInput) -> dict[str, bytes]:
+def add_document(document: Document, svgs: Mapping[str, bytes], draft: Draft) -> None:
+    """A document in its three formats."""
+    draft.add("report.md", lambda: to_markdown(document))
+    draft.add("report.html", lambda: to_html(document, dict(svgs)))
+    draft.add("report.pdf", lambda: to_pdf(document, svgs))
+
+
+def _tables(report: ReportInput, draft: Draft) -> None:
     findings = report.findings
-    files, places, costs = {}, place_labels(report.plan), arm_costs(report.records)
     for table in findings.tables:
-        shown: Table = main_table(table, findings.settings, places)
-        files[f"tables/{table.key}.csv"] = to_csv(table).encode()
-        files[f"tables/{table.key}.tex"] = to_latex(shown).encode()
-        if details := details_table(table, findings.settings, costs):
-            for more in (values_table(table, findings.settings), details):
-                files[f"tables/{more.key}.tex"] = to_latex(more).encode()
-        if table.credit is not None and table.credit.credits:
-            shown = credit_table(table.key, table.credit, findings.settings)
-            files[f"tables/{shown.key}.csv"] = credit_to_csv(table.credit).encode()
-            files[f"tables/{shown.key}.tex"] = to_latex(shown).encode()
+        draft.attempt(f"a table of {table.key}", partial(_of_table, report, table, draft))
     for speed in findings.speed:
-        files[f"tables/{speed.table}_steps.csv"] = speed_to_csv(speed).encode()
-        files[f"tables/{speed.table}_steps.tex"] = to_latex(speed_table(speed, report)).encode()
+        draft.add(f"tables/{speed.table}_steps.csv", partial(speed_to_csv, speed))
+        draft.add(f"tables/{speed.table}_steps.tex", partial(_speed_to_latex, speed, report))
     if findings.claims:
-        files["tables/paper_claims.csv"] = claims_to_csv(findings.claims).encode()
-        files["tables/paper_claims.tex"] = to_latex(claims_table(findings)).encode()
-    return files
+        draft.add("tables/paper_claims.csv", lambda: claims_to_csv(findings.claims))
+        draft.add("tables/paper_claims.tex", lambda: to_latex(claims_table(findings)))
+
+
+def _speed_to_latex(speed: SpeedFinding, report: ReportInput) -> str:
+    return to_latex(speed_table(speed, report))
+
+
+def _of_table(report: ReportInput, table: TableFinding, draft: Draft) -> None:
+    settings, places = report.findings.settings, place_labels(report.plan)
+    draft.add(f"tables/{table.key}.csv", lambda: to_csv(table))
+    draft.add(f"tables/{table.key}.tex", lambda: to_latex(main_table(table, settings, places)))
+    if details := details_table(table, settings, arm_costs(report.records)):
+        for more in (values_table(table, settings), details):
+            draft.add(f"tables/{more.key}.tex", partial(to_latex, more))
+    if (credit := table.credit) is not None and credit.credits:
+        shown = credit_table(table.key, credit, settings)
+        draft.add(f"tables/{shown.key}.csv", lambda: credit_to_csv(credit))
+        draft.add(f"tables/{shown.key}.tex", lambda: to_latex(shown))
 
 
 def _figures(pictures: list[Picture]) -> dict[str, bytes]:
@@ -126,6 +180,9 @@ def _figures(pictures: list[Picture]) -> dict[str, bytes]:
 
 def _replace(draft: Path, out_dir: Path) -> None:
     """Move the draft's files into place; folders that belong to the report are swapped whole."""
+    for name in OWN_FILES:
+        if not (draft / name).exists():
+            (out_dir / name).unlink(missing_ok=True)
     for folder in OWN_FOLDERS:
         if (out_dir / folder).exists():
             shutil.rmtree(out_dir / folder)

@@ -122,11 +122,22 @@ def test_more_than_one_diverged_run_is_not_evaluable():
     assert (effect.verdict, effect.qualifier) == (NOT_EVALUABLE, "2 of 3 runs diverged")
 
 
-def test_a_finished_run_without_a_finite_value_counts_as_diverged():
+def test_a_finished_run_without_a_finite_value_is_called_so_and_never_diverged():
     rows = records(QUIET)
     rows[3]["top1"] = float("nan")
-    level = by_row(found(star(list(QUIET)), rows, 3))["up"].level
-    assert (level.n, level.diverged) == (2, 1)
+    cell = by_row(found(star(list(QUIET)), rows, 3))["up"]
+    assert (cell.level.n, cell.level.diverged, cell.level.missing) == (2, 0, 1)
+    assert cell.level.missing_reason == "1 with no finite value of top1"
+    rows[4]["top1"] = float("inf")
+    cell = by_row(found(star(list(QUIET)), rows, 3))["up"]
+    assert (cell.effect.verdict, cell.effect.qualifier) == (
+        NOT_EVALUABLE,
+        "2 of 3 runs have no finite value of top1",
+    )
+    rows[5].update(status="diverged", top1=None)
+    cell = by_row(found(star(list(QUIET)), rows, 3))["up"]
+    assert cell.effect.qualifier == "1 of 3 runs diverged, 2 of 3 runs have no finite value of top1"
+    assert (cell.level.diverged, cell.level.without_value, cell.level.missing) == (1, 2, 2)
 
 
 def test_a_verdict_that_one_seed_decides_is_fragile():

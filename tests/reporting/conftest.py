@@ -19,5 +19,5 @@ def report() -> ReportInput:
 def rendered(report: ReportInput, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the rendered sample."""
     folder = tmp_path_factory.mktemp("report")
-    render(report, folder)
+    assert render(report, folder).failures == ()
     return folder

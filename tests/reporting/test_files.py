@@ -56,18 +56,61 @@ def test_render_returns_its_files_and_leaves_no_file_of_an_older_report(report, 
     (tmp_path / "tables" / "gone.csv").write_text("an older table")
     (tmp_path / "report.json").write_text("{}")  # without it, the folder would not be a report's
     (tmp_path / "notes.txt").write_text("the user's own file")
-    paths = render(only_table(report, "table3"), tmp_path)
+    paths = render(only_table(report, "table3"), tmp_path).paths
     assert {str(path.relative_to(tmp_path)) for path in paths} == set(files(tmp_path)) - {"notes.txt"}
 
 
-def test_a_failing_rendering_leaves_the_old_report_whole(report, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_old_report_whole(report, tmp_path, monkeypatch):
     small = only_table(report, "table3")
     render(small, tmp_path)
     before = files(tmp_path)
-    monkeypatch.setattr(import_module("harness.reporting.render"), "to_pdf", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "report.json":
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
         render(replace(small, title="Another title"), tmp_path)
+    monkeypatch.undo()
     assert files(tmp_path) == before
+
+
+MAKERS = {  # what makes a format -> the files that are not there when it fails
+    "draw_all": {"figures"},
+    "outline": {"report.md", "report.html", "report.pdf"},
+    "to_markdown": {"report.md"},
+    "to_short": {"report_short.md"},
+    "to_html": {"report.html"},
+    "to_pdf": {"report.pdf"},
+    "to_json": {"report.json"},
+    "main_table": {"tables/table3.tex"},
+    "to_csv": {"tables/table3.csv"},
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_one_format_that_fails_stops_no_other_and_leaves_no_old_one(maker, report, tmp_path, monkeypatch):
+    small = only_table(report, "table3")
+    if maker != "draw_all":
+        monkeypatch.setattr(import_module("harness.reporting.render"), "draw_all", lambda _: [])
+    render(small, tmp_path)
+    before = files(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no \x1b[31mglyph\nsecond line")
+
+    monkeypatch.setattr(import_module("harness.reporting.render"), maker, fail)
+    rendered = render(replace(small, title="Another title"), tmp_path)
+    after = files(tmp_path)
+    gone = {name for name in before if any(name.startswith(each) for each in MAKERS[maker])}
+    assert gone
+    assert set(after) == set(before) - gone
+    (said,) = rendered.failures
+    assert said.endswith("cannot be made: RuntimeError: no \\x1b[31mglyph; the other formats are written")
+    assert "Another title" in after.get("report.html", after.get("report.json", b"")).decode()
 
 
 def test_no_text_shows_an_absent_number_as_nan_or_none(rendered):

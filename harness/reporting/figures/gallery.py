@@ -31,19 +31,20 @@ from harness.reporting.figures.picture import Picture as Picture
 from harness.reporting.figures.picture import finish as _picture
 from harness.reporting.figures.side_by_side import draw_side_by_side
 from harness.reporting.figures.style import house_style
+from harness.reporting.fonts import text_of
 from harness.reporting.inputs import ReportInput
 
 
 def draw_all(report: ReportInput) -> list[Picture]:
     """Every figure, in the order of the report."""
-    with house_style():
+    with house_style(text_of(report.plan)):
         tables = [partial(_of_table, report, table) for table in report.findings.tables]
         return draw_side_by_side([*tables, partial(_of_study, report), *further_parts(report)])
 
 
 def draw_table(report: ReportInput, table: TableFinding) -> list[Picture]:
     """The figures of one table."""
-    with house_style():
+    with house_style(text_of(report.plan)):
         return _of_table(report, table)
 
 

@@ -82,6 +82,7 @@ def _numbers(level: Level, settings: Settings) -> str:
     assert level.mean is not None
     assert level.sd is not None
     lost = f", {level.diverged} diverged" * bool(level.diverged)
+    lost += f", {level.without_value} without a finite value" * bool(level.without_value)
     return f"{plain_text(level.mean, settings)}, sd {plain_text(level.sd, settings)}, n {level.n}{lost}"
 
 

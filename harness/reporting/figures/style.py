@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harness.analysis.findings import HELPS, HURTS
+from harness.reporting.fonts import OWN, fonts_for, register
 
 WIDTH_IN = 6.9  # the text width of an A4 page
 PNG_DPI = 160
@@ -25,7 +27,7 @@ LINES = ("#000000", BLUE, VERMILLION, "#007A5A", "#B0568A", "#B87700", "#3B8FC2"
 STYLES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (3, 1)), (0, (1, 1)), (0, (8, 2)))
 
 _RC: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": OWN,
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.labelsize": 8.5,
@@ -49,9 +51,16 @@ _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Draw inside this context; matplotlib's settings are as before afterwards."""
-    with rc_context(_RC):
+def house_style(text: str = "") -> Iterator[None]:
+    """Draw inside this context; matplotlib's settings are as before afterwards.
+
+    text: whatever will be drawn; fonts of this machine are used for what DejaVu Sans lacks of it.
+    """
+    fonts = fonts_for(text)
+    register(fonts)
+    family = [OWN, *fonts.families] if fonts.files else OWN
+    with rc_context({**_RC, "font.family": family}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # `Fonts.sentence` says it
         yield
 
 

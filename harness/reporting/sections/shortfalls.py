@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from math import isfinite
 
+from harness.analysis.levels import no_value
 from harness.reporting.cells import NUMBER, TEXT, Table, plain_table
 from harness.reporting.document import Block, Bullets, Paragraph, Section
 from harness.reporting.inputs import ReportInput
@@ -54,10 +56,31 @@ def _unfinished(report: ReportInput) -> Table | None:
         for run in report.plan.runs
         if status_of[run.run_id] != FINISHED
     ]
+    metric = report.findings.settings.metric
+    lacking = _lacking(report, metric)
+    rows += [
+        [
+            run_name(report.plan, run),
+            str(run.seed),
+            FINISHED,
+            attempts.get(run.run_id, missing("none")),
+            no_value(metric),
+        ]
+        for run in report.plan.runs
+        if run.run_id in lacking
+    ]
     if not rows:
         return None
     titles = {"Run": TEXT, "Seed": NUMBER, "Status": TEXT, "Attempts": NUMBER, "Error": TEXT}
     return plain_table("unfinished", "Planned runs without a value.", titles, rows)
+
+
+def _lacking(report: ReportInput, metric: str) -> frozenset[str]:
+    """The finished runs whose value of the metric is NaN or infinite."""
+    if metric not in report.records:
+        return frozenset()
+    rows = report.records[["run_id", "status", metric]].itertuples(index=False)
+    return frozenset(str(run) for run, status, value in rows if status == FINISHED and not isfinite(value))
 
 
 def _column(report: ReportInput, name: str) -> dict[str, str]:

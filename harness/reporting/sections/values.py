@@ -68,7 +68,9 @@ def n_cell(level: Level | None, effect: Effect | None = None) -> Cell:
     if level is None:
         return Cell("0", "(quoted)")
     said = [f"{level.diverged} diverged"] * bool(level.diverged)
-    said += [f"{level.missing} missing"] * bool(level.missing)
+    said += [f"{level.without_value} without a finite value"] * bool(level.without_value)
+    absent = level.missing - level.without_value
+    said += [f"{absent} missing"] * bool(absent)
     if effect is not None and effect.settled_at is not None:
         said.append("settled" if effect.settled_at >= level.n else f"settled at {effect.settled_at}")
     return Cell(str(level.n), ", ".join(said))
