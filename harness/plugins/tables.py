@@ -21,6 +21,7 @@ from harness.data import DATASETS
 from harness.data.entry import Entry
 from harness.models import MODELS, VARIANTS
 from harness.models.entry import Model
+from harness.study.reserved import RESULTS, why_not
 from harness.tricks import TRICKS
 from harness.tricks.base import HOOKS, Trick
 
@@ -32,7 +33,7 @@ BUILT_IN: Mapping[str, frozenset[str]] = {
     "MODELS": frozenset({*MODELS, *VARIANTS}),
     "TRICKS": frozenset(TRICKS),
     "DATASETS": frozenset(DATASETS),
-    "METRICS": frozenset({"top1", "top5", "loss", "train_loss"}),
+    "METRICS": frozenset({*RESULTS, "train_loss"}),
     "TRAINERS": frozenset({"harness"}),
 }
 KINDS = {
@@ -114,6 +115,8 @@ def _check_name(table: str, name: Any) -> None:
         )
     if name in BUILT_IN[table]:
         raise Breach(f"{kind} '{name}' is one of the harness's own; call yours something else", table)
+    if taken := why_not(kind, name):
+        raise Breach(f"{taken}; call yours something else", table)
 
 
 def _sequence(found: Mapping[str, Any], table: str) -> list[Any]:

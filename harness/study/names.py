@@ -13,6 +13,7 @@ from harness.study.mentions import all_changes, arm_names, model_uses, recipe_na
 from harness.study.paper import METRICS
 from harness.study.problems import Location, ProblemList, unknown
 from harness.study.recipes import RECIPES
+from harness.study.reserved import check_apart, check_files
 from harness.study.schema import Size, StudyFile
 from harness.study.uses import Use, fill_options
 
@@ -35,6 +36,8 @@ def check_names(file: StudyFile, catalogue: Catalogue, problems: ProblemList) ->
     for at, recipe in recipe_names(file):
         if recipe not in RECIPES:
             problems.add(at, unknown("recipe", recipe, RECIPES))
+    check_files(file.study, file.sizes, tuple(file.tables), problems)
+    _check_labels(file, problems)
     for name in file.sizes:
         _check_size(name, file, catalogue, problems)
     _check_arms(file, catalogue, problems)
@@ -47,6 +50,14 @@ def check_names(file: StudyFile, catalogue: Catalogue, problems: ProblemList) ->
         check_changes(changes, at, file, catalogue, problems)
     for key in file.tables:
         check_factors(key, file, catalogue, problems)
+
+
+def _check_labels(file: StudyFile, problems: ProblemList) -> None:
+    """Labels that a reader takes for one another."""
+    check_apart([BASELINE, *file.arms], ("arms",), problems, case=True)
+    for key, table in file.tables.items():
+        check_apart([row.label for row in table.rows], ("tables", key, "rows"), problems, case=True)
+        check_apart(list(table.columns), ("tables", key, "columns"), problems, case=True)
 
 
 def _check_size(name: str, file: StudyFile, catalogue: Catalogue, problems: ProblemList) -> None:

@@ -15,41 +15,12 @@ from numpy.typing import NDArray
 
 from harness.study.checked import is_number
 from harness.study.memory import without_garbage_collection
+from harness.study.reserved import CURVES, NUMBERS, RECORD_COLUMNS, RESULTS, TEXTS
 from harness.tracking.read import REBUILD, Content, Mirrored, Points, read_runs
 from harness.tracking.store import Store, StoreError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-RESULTS = ("top1", "top5", "loss")
-NUMBERS = (
-    "train_loss",
-    "train_time_s",
-    "eval_time_s",
-    "wall_time_s",
-    "images_per_s",
-    "params",
-    "macs",
-    "epochs",
-    "steps",
-    "images_seen",
-    "batch_size",
-    "threads",
-    "started_s",
-    "ended_s",
-    "test_images",
-    "energy_j",
-)
-TEXTS = ("model", "precision", "data", "data_fingerprint", "device", "torch")
-CURVES = ("train_loss", "val_top1", "lr", "images_per_s")
-RECORD_COLUMNS = (
-    *("run_id", "arm_id", "seed", "status", "attempts"),
-    *RESULTS,
-    *NUMBERS,
-    *TEXTS,
-    *("error", "env", "predictions"),
-)
-CURVE_COLUMNS = ("run_id", "arm_id", "seed", "epoch", "step", *CURVES)
 
 
 def collect(store: Store, study: str, size: str) -> tuple[DataFrame, DataFrame]:
