@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -169,6 +170,12 @@ def show_findings(findings: Iterable[Finding], levels: Mapping[str, str]) -> lis
         console.print(f"{finding.name}: {finding.says}{mend}", soft_wrap=True)
     console.print(in_words({level: sum(each.level == level for each in found) for level in levels}))
     return found
+
+
+def show_shortfalls(failures: Iterable[str], notes: Iterable[str]) -> None:
+    """A line for every format of a report that could not be written, and for what shows a replacement."""
+    for text in (*failures, *notes):
+        print(text, file=sys.stderr)
 
 
 def show_listing(kind: str, rows: Sequence[Mapping[str, Any]]) -> None:

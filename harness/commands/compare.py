@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.commands.report import say_failures
+from harness.cli import DONE, SOME_FAILED
+from harness.display import show_shortfalls
 from harness.study.problems import Problem, StudyError
 
 KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -38,7 +39,8 @@ def main(args: argparse.Namespace) -> int:
         what = f"cannot be compared: something that a report has is not there or damaged ({error!r})"
         raise StudyError([Problem(" and ".join(str(folder) for folder in folders), 0, what)]) from None
     print(f"comparison: {out / 'report.md'} (.html, .pdf, .json; tables beside)")
-    return say_failures(rendered)
+    show_shortfalls(rendered.failures, rendered.notes)
+    return SOME_FAILED if rendered.failures else DONE
 
 
 def folder_of(path: Path, args: argparse.Namespace) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from harness.cli import DONE, SOME_FAILED
 from harness.commands.calibrated import newest
 from harness.commands.declare import history_of
 from harness.commands.workspace import Workspace, load_plan, mirror, report_folder, workspace
+from harness.display import show_shortfalls
 from harness.study.declaration import ALPHA, exploratory
 from harness.study.plan import Plan
 from harness.study.plan_json import plan_to_json
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from harness.analysis.findings import Settings
     from harness.reporting import ReportInput
-    from harness.reporting.render import Rendered
 
 FORMATS = ("report.md", "report_short.md", "report.html", "report.pdf")  # which one failure may leave out
 
@@ -56,13 +55,7 @@ def write_report(plan: Plan, place: Workspace, out_dir: Path) -> int:
 
     rendered = render(collected_input(plan, place), out_dir)
     print(f"report: {out_dir / 'report.md'} (.html, .pdf, .json; tables, figures and raw records beside)")
-    return say_failures(rendered)
-
-
-def say_failures(rendered: Rendered) -> int:
-    """A line for every format that could not be written, and for what shows a replacement."""
-    for text in (*rendered.failures, *rendered.notes):
-        print(text, file=sys.stderr)
+    show_shortfalls(rendered.failures, rendered.notes)
     return SOME_FAILED if rendered.failures else DONE
 
 
