@@ -140,13 +140,15 @@ def _fill(found: list[SubmissionView], queue: Queue) -> None:
         submitted = [said.get("submitted_s", 0.0) for said in each.submission.chunks().values()]
         is_new = not submitted or queue.asked_s <= max(submitted) + LATE_S
         is_known = each.submission.is_ours and not is_new
+        lost = {chunk for chunk, said in each.submission.chunks().items() if not said.get("job_id")}
         for name, view in each.groups.items():
             tasks = queue.of_name(each.submission.job_name(name))
             view.running = sum(task.is_running for task in tasks)
             view.pending = len(tasks) - view.running
             view.arrays = {task.array_id: task.cluster for task in tasks}
             view.reasons = Counter(task.reason for task in tasks if not task.is_running)
-            view.is_known = is_known or bool(tasks)
+            is_lost = any(chunk.startswith(f"{name}.") for chunk in lost)  # submitted, nobody knows as what
+            view.is_known = (is_known and not is_lost) or bool(tasks)
 
 
 def _mark(found: list[SubmissionView], views: Mapping[str, RunView]) -> None:

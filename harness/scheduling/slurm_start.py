@@ -78,7 +78,8 @@ class Start:
             if session.settings.detach and not silence.maybe:
                 raise session.slurm.problem(f"Slurm does not answer ({silence}); try again later") from None
             what = "it is not known whether it was submitted" if silence.maybe else "Slurm does not answer"
-            session.notes.append(f"{what} ({silence}); Slurm's queue is asked every 30 s")
+            then = "the same command asks again" if session.settings.detach else "it is asked every 30 s"
+            session.notes.append(f"{what} ({silence}); {then}")
             return
         if refused and not submission.job_ids():
             submission.close()

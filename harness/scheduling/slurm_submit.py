@@ -3,6 +3,7 @@ after a controller that was killed in between can find it in the queue."""
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +22,13 @@ from harness.scheduling.sbatch import (
     script,
     submit,
 )
-from harness.scheduling.slurm_queue import Queue, Task
+from harness.scheduling.slurm_queue import Queue, Task, ask_queue
+from harness.scheduling.slurm_watch import has_logs
 from harness.scheduling.submission import Group, Submission
 from harness.study.records import write_bytes, write_json
 
 UNKNOWN_LAG_S = 10.0  # the queue may get to know later of what sbatch had no answer to
+SHOWN_AFTER_S = (0.0, 3.0)  # when the queue is asked for a job that sbatch did not name
 SURE_MAX_ARRAY_SIZE = 1000  # Slurm's default allows so many; only above is it asked
 
 
@@ -77,16 +80,39 @@ class Submitter:
             file.unlink()
             raise
         except NoAnswer as silence:
-            if silence.maybe:
-                note_job(self.submission, chunk.name, Accepted(""), chunk.tasks)
-            raise
+            if not silence.maybe:
+                latest_s = time.time() + UNKNOWN_LAG_S  # until when the queue may get to know of it
+                os.utime(file, (latest_s, latest_s))
+                raise
+            note_job(self.submission, chunk.name, Accepted(""), chunk.tasks)
+            job_id = self._find(chunk.name)
+            if job_id is None:
+                raise
+            return job_id
         note_job(self.submission, chunk.name, job, chunk.tasks)
         answer_file(file).unlink(missing_ok=True)
         return job.job_id
 
+    def _find(self, chunk: str) -> str | None:
+        """The id under which the queue shows a chunk that sbatch did not name, asked at once."""
+        submission = self.submission
+        for wait_s in SHOWN_AFTER_S:
+            time.sleep(wait_s)
+            queue = ask_queue(submission.runs_dir, every_s=0, clusters=submission.clusters())
+            if queue is not None:
+                list(adopt(submission, queue, alone=True))
+            if chunk in submission.job_ids():
+                return submission.job_ids()[chunk]
+        return None
+
     def _next_number(self, group: Group) -> int:
-        used = [number_of(path.stem) for path in self.submission.folder.glob(f"{group.name}.*.sh")]
-        return max(used, default=-1) + 1
+        return next_number(self.submission, group.name)
+
+
+def next_number(submission: Submission, group: str) -> int:
+    """Of the next chunk of a group."""
+    chunks = {*submission.chunks(), *(path.stem for path in submission.folder.glob(f"{group}.*.sh"))}
+    return max((number_of(each) for each in chunks if group_of(each) == group), default=-1) + 1
 
 
 def note_job(submission: Submission, chunk: str, job: Accepted, tasks: int) -> None:
@@ -142,19 +168,21 @@ def strangers(submission: Submission, queue: Queue) -> list[Task]:
 
 def _correct(submission: Submission, queue: Queue) -> Iterator[str]:
     """Where every chunk has an id and the queue shows another one under its name, an id was misread: that of
-    the newest chunk which the queue does not show."""
+    the newest chunk which neither the queue nor a log shows; or a chunk was given up too early."""
     lost = {group_of(chunk) for chunk in (*nameless(submission), *unanswered(submission))}
     for task in strangers(submission, queue):
         ids = submission.job_ids()
         group = task.name.rpartition("-")[2]
         mine = sorted((each for each in ids if group_of(each) == group), key=number_of)
-        hidden = [
-            each for each in mine if not any(one.name == task.name for one in queue.of_array(ids[each]))
-        ]
-        if group not in lost and hidden and task.array_id not in ids.values():
-            job = Accepted(task.array_id, task.cluster)
-            note_job(submission, hidden[-1], job, len(queue.of_array(job.job_id)))
-            yield f"job {job.job_id} ({task.name}) is what sbatch called {ids[hidden[-1]]}; corrected"
+        shown = {each.array_id for each in queue.of_name(task.name)}
+        hidden = [each for each in mine if ids[each] not in shown and not has_logs(submission, [ids[each]])]
+        if group not in lost and task.array_id not in ids.values():
+            chunk = hidden[-1] if hidden else f"{group}.{next_number(submission, group)}"
+            note_job(
+                submission, chunk, Accepted(task.array_id, task.cluster), len(queue.of_array(task.array_id))
+            )
+            was = f"is what sbatch called {ids[chunk]}; corrected" if hidden else "had no record; taken over"
+            yield f"job {task.array_id} ({task.name}) {was}"
 
 
 def _answered(script: Path) -> Accepted | None:
@@ -170,7 +198,8 @@ def _give_up(submission: Submission, path: Path, queue: Queue, *, alone: bool) -
     sbatch was begun and its end is not known, it may have been submitted, and that is written down."""
     answer = answer_file(path)
     begun = answer.exists()
-    wait_s = UNKNOWN_LAG_S + (0.0 if alone and not begun else SBATCH_TIMEOUT_S)
+    # Alone, and without the file that is there before sbatch is started, it was not started.
+    wait_s = SBATCH_TIMEOUT_S + UNKNOWN_LAG_S if begun or not alone else 0.0
     if queue.asked_s <= (answer if begun else path).stat().st_mtime + wait_s:
         return
     if begun:

@@ -94,6 +94,7 @@ class FakeSlurm:
         monkeypatch.setattr(slurm_session, "ASK_EVERY_S", 0.01)
         monkeypatch.setattr(slurm_stand, "ANSWER_LAG_S", 0.0)
         monkeypatch.setattr(slurm_submit, "UNKNOWN_LAG_S", 0.0)
+        monkeypatch.setattr(slurm_submit, "SHOWN_AFTER_S", (0.0,))
         monkeypatch.setattr(slurm_watch, "LOOK_EVERY_S", (0.0, 0.0))
 
     def calls(self, command: str) -> list[str]:

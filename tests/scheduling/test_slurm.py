@@ -5,6 +5,7 @@ tests/slurm does the same with a real cluster and real agents.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from dataclasses import replace
@@ -513,9 +514,21 @@ def test_a_teacher_on_another_cluster_takes_its_students_there(place: Place):
 
 def test_a_job_without_an_id_is_found_by_its_name_and_not_submitted_twice(place: Place):
     place.slurm.says("sbatch.prints", NOBODY_SAYS)
+    teacher = job(1)
+    place.execute([teacher, job(2, needs=(teacher,))], detach=True)
+    assert place.submission().job_ids() == {"g1.0": "101", "g2.0": "102"}
+    assert "--dependency=afterany:101\n" in (place.submission().folder / "g2.0.sh").read_text()
+
+
+def test_a_job_without_an_id_is_found_by_its_name_later_too(place: Place):
+    place.slurm.says("sbatch.prints", NOBODY_SAYS)
+    place.slurm.says("squeue.fails")
     run = job(1)
     statuses = place.execute(
-        [run], lambda: place.submission().job_ids() == {"g1.0": "101"}, lambda: place.finish(run)
+        [run],
+        lambda: place.slurm.takes_back("squeue.fails"),
+        lambda: place.submission().job_ids() == {"g1.0": "101"},
+        lambda: place.finish(run),
     )
     assert statuses == {run.run_id: FINISHED}
     assert len(place.slurm.calls("sbatch")) == 1
@@ -619,3 +632,14 @@ def test_a_users_own_settings_of_slurms_commands_hide_nothing(place: Place, monk
     finish = lambda: place.finish(run) if place.seen[-1].queue else False  # noqa: E731
     assert place.execute([run], finish) == {run.run_id: FINISHED}
     assert "SLURM_CLUSTERS=other" in (place.slurm.path / "sbatch.env").read_text(), "the user's own choice"
+
+
+def test_a_job_that_was_given_up_too_early_is_taken_over_and_no_other_record_is_lost(place: Place):
+    run = job(1)
+    place.execute([run], detach=True)
+    said = place.submission().chunks()["g1.0"] | {"job_id": "77"}
+    (place.submission().folder / "jobs.json").write_text(json.dumps({"g1.0": said}))
+    place.log("77", "it began\n")
+    wanted = {"g1.0": "77", "g1.1": "101"}
+    place.execute([run], lambda: place.submission().job_ids() == wanted, lambda: place.finish(run))
+    assert "had no record; taken over" in place.said

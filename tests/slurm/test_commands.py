@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from tests.end_to_end.workplace import Workplace
 from tests.slurm.cluster import Cluster
-from tests.slurm.place import PATIENCE_S, SlurmPlace, wait_until
+from tests.slurm.place import PATIENCE_S, SlurmPlace, read_json, wait_until
 
 At = Callable[..., SlurmPlace]
 
@@ -105,6 +110,59 @@ def test_a_partition_that_does_not_exist_is_one_clear_error_and_nothing_looks_su
     mended = place.submit("--detach")
     assert mended.returncode == 0, mended.stderr
     assert place.tasks(), "the same command submits once that is mended"
+
+
+SITES = {  # what a site's sbatch prints, in place of what Slurm's says
+    "a banner": 'echo "this is job 3 of 50 allowed"; sbatch "$@"',
+    "no id": 'sbatch "$@" > /dev/null; echo "Auftrag angenommen"',
+    "a failure after success": 'sbatch "$@"; echo "no quota file" >&2; exit 3',
+    "the sentence": 'sbatch --quiet "$@" | sed "s/^/Submitted batch job /"',
+}
+
+
+@pytest.mark.parametrize("words", SITES.values(), ids=SITES)
+def test_whatever_a_site_prints_every_run_is_submitted_once(
+    cluster: Cluster, at: At, undisturbed: Workplace, tmp_path: Path, monkeypatch, words: str
+):
+    real = shutil.which("sbatch")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sbatch").write_text("#!/bin/bash\n" + words.replace("sbatch ", f"{real} ") + "\n")
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    place = at(cluster)
+    done = place.submit()
+    assert done.returncode == 0, done.stderr + place.story()
+    assert place.results() == undisturbed.results()
+    assert set(place.attempts().values()) == {1}
+    assert len(place.submissions()) == 1
+    assert len(place.job_ids()) == 3, "one array for each group"
+
+
+def test_jobs_of_a_cluster_that_is_named_are_watched_and_cancelled_there(cluster: Cluster, at: At):
+    place = at(cluster)
+    place.resources(sbatch=["--clusters=test", "--hold"])
+    assert place.submit("--detach").returncode == 0
+    (folder,) = place.submissions()
+    assert {job["cluster"] for job in read_json(folder / "jobs.json").values()} == {"test"}
+    status = json.loads(place.harness("status", "--json").stdout)
+    assert {group["agents_pending"] for each in status["submissions"] for group in each["groups"]} == {2}
+    cancelled = json.loads(place.harness("cancel", "--json").stdout)
+    assert sorted(cancelled["scancelled"]) == sorted(place.job_ids()), cancelled
+    assert place.tasks() == {}
+
+
+def test_a_job_of_another_name_is_never_cancelled(cluster: Cluster, at: At):
+    """The number in `jobs.json` is that of somebody else's job."""
+    other = cluster.sbatch("--hold", "--wrap=true")
+    place = at(cluster)
+    place.resources(sbatch=["--hold"])
+    assert place.submit("--detach").returncode == 0
+    mine = place.job_ids()
+    file = place.submissions()[0] / "jobs.json"
+    file.write_text(json.dumps({chunk: said | {"job_id": other} for chunk, said in read_json(file).items()}))
+    place.harness("cancel")
+    assert cluster.ask("squeue", "-h", "-j", other, "-o", "%T").strip() == "PENDING"
+    cluster.ask("scancel", other, *mine)
 
 
 def test_a_dry_run_prints_the_scripts_and_submits_nothing(cluster: Cluster, at: At):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import pytest
+
 from tests.slurm.cluster import Cluster
 from tests.slurm.place import SlurmPlace, wait_until
 
@@ -17,10 +19,22 @@ def gpus_given(place: SlurmPlace) -> list[str]:
     return [number for text in logs for number in re.findall(r"CUDA_VISIBLE_DEVICES='([^']*)'", text)[:1]]
 
 
-def test_an_agent_gets_the_gpu_it_asked_for_and_trains_nothing_on_the_cpu(cluster: Cluster, at: At):
+IN_EVERY_WAY: dict[str, dict[str, object]] = {
+    "by the key": {"gpus": 1},
+    "by gres": {"sbatch": ["--gres=gpu:1"]},
+    "by gres in two words": {"sbatch": ["--gres", "gpu:1"]},
+    "by a short name": {"sbatch": ["-G1"]},
+    "by an abbreviation": {"sbatch": ["--gpus-per-t=1"]},
+}
+
+
+@pytest.mark.parametrize("resources", IN_EVERY_WAY.values(), ids=IN_EVERY_WAY)
+def test_an_agent_gets_the_gpu_it_asked_for_and_trains_nothing_on_the_cpu(
+    cluster: Cluster, at: At, resources: dict[str, object]
+):
     """There is no real GPU behind the pretended ones, which the agents say, and leave."""
     place = at(cluster)
-    place.resources(gpus=1, at_most=2)
+    place.resources(at_most=2, **resources)
     done = place.submit("--detach")
     assert done.returncode == 0, done.stderr
     wait_until(lambda: len(gpus_given(place)) >= 2, place.story)
