@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from harness.commands.checks.base import Finding
+from harness.data.entry import Look
 from harness.study.grow import runs_at_most
 from harness.study.paper import METRICS
 from harness.study.plan import Cell, Plan, PlanTable
@@ -47,7 +48,7 @@ def listing_console() -> Console:
     return console
 
 
-def show_plan(plan: Plan, missing: Sequence[str]) -> None:
+def show_plan(plan: Plan, data: Look) -> None:
     """Every row with its paper cells, then the runs, what is shared and the cost."""
     console = listing_console()
     for table in plan.tables:
@@ -58,9 +59,15 @@ def show_plan(plan: Plan, missing: Sequence[str]) -> None:
         console.print(f"{MEMORY_FOOTNOTE}\n")
     for note in plan.notes:
         console.print(f"note: {note}")
-    for text in missing:
-        console.print(f"missing data: {text}")
+    _show_data(console, data)
     console.print(plan_line(plan))
+
+
+def _show_data(console: Console, data: Look) -> None:
+    for text in data.notes:
+        console.print(f"data: {text}")
+    for text in data.problems:
+        console.print(f"missing data: {text}")
 
 
 def _rows(table: PlanTable) -> Table:
@@ -128,14 +135,13 @@ def _work(runs: int, macs: float, time_s: float | None, *, hint: bool = True) ->
     return text + f", about {duration(time_s)} of one worker"
 
 
-def show_plans(plans: Sequence[Plan], together: Union, missing: Sequence[str]) -> None:
+def show_plans(plans: Sequence[Plan], together: Union, data: Look) -> None:
     """One line per study, then what they share and need together."""
     console = listing_console()
     for plan in plans:
         console.print(plan_line(plan, hint=False))
     console.print()
-    for text in missing:
-        console.print(f"missing data: {text}")
+    _show_data(console, data)
     todo = together.runs - together.done
     console.print(
         f"together: {together.runs} runs, {together.shared} of them shared by more than one study,"

@@ -13,6 +13,7 @@ from rich.console import Console
 from harness.commands.overview import Overview
 from harness.commands.queue_state import QueueView
 from harness.commands.states import RunView
+from harness.data.entry import Look
 from harness.display import plan_line, show_listing, show_plan
 from harness.progress_display import ProgressDisplay
 from harness.scheduling.base import INTERRUPTED, Progress
@@ -60,7 +61,7 @@ def test_the_plan_shows_every_row_with_its_paper_values_and_marks_those_from_mem
     plan, capsys, monkeypatch
 ):
     monkeypatch.setenv("COLUMNS", "100")
-    show_plan(plan, ["cifar10 needs a folder"])
+    show_plan(plan, Look(problems=("cifar10 needs a folder",)))
     lines = printed(capsys)
     assert lines[0] == "t1: Tweaks of [the] network"
     arms = [cell.arm_id[:8] for cell in plan.tables[0].cells]
@@ -81,7 +82,7 @@ def test_a_plan_without_values_from_memory_has_no_footnote_and_without_columns_n
     tables = (
         "tables:\n  t1: {title: T, design: rows, rows: [{label: A, paper: {top1: 76, status: verified}}]}\n"
     )
-    show_plan(plan_of(tmp_path, HEAD + tables), [])
+    show_plan(plan_of(tmp_path, HEAD + tables), Look())
     lines = printed(capsys)
     assert "column" not in lines[1].split()
     assert "†" not in "".join(lines)
@@ -91,7 +92,7 @@ def test_a_plan_without_values_from_memory_has_no_footnote_and_without_columns_n
 def test_no_width_of_the_terminal_ends_in_an_error_or_loses_a_row(plan, capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     states = {run.run_id: FINISHED for run in plan.runs}
-    show_plan(plan, [])
+    show_plan(plan, Look())
     show_states(plan, states)
     show_listing("data", [{"name": "cifar10", "classes": 10, "missing": "put it into data/cifar10"}])
     output = capsys.readouterr().out
@@ -121,7 +122,7 @@ tables:
 
 def test_further_printed_numbers_have_a_column_where_a_table_has_them(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    show_plan(plan_of(tmp_path, ENSEMBLE), [])
+    show_plan(plan_of(tmp_path, ENSEMBLE), Look())
     lines = printed(capsys)
     headings = ["paper", "top-1", "paper", "top-5", "std", "params", "M", "GMACs"]
     assert lines[1].split()[-8:] == headings

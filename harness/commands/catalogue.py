@@ -166,6 +166,7 @@ def _data_entry(entry: Entry, data_dir: Path) -> DataEntry:
         validate=entry.validate,
         for_reports=entry.for_reports,
         counts=facts,
+        said_if_set=entry.said_if_set,
     )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands.declare import declared_line
-from harness.commands.workspace import Workspace, load_plan, missing_data, workspace
+from harness.commands.workspace import Workspace, load_plan, look_at_data, workspace
+from harness.data.entry import Look
 from harness.study.plan import Plan
 from harness.study.plan_json import PLAN_SCHEMA, plan_to_json
 from harness.study.problems import Problem, StudyError
@@ -26,19 +27,19 @@ def main(args: argparse.Namespace) -> int:
 
 def _one(args: argparse.Namespace, place: Workspace) -> None:
     plan = load_plan(args, place, args.study[0])
-    missing = missing_data(plan, place)
+    found = look_at_data(plan, place)
     if args.json:
-        print(json.dumps({**plan_to_json(plan), "missing_data": missing}, indent=1))
+        print(json.dumps({**plan_to_json(plan), **_said(found)}, indent=1))
     else:
         from harness.display import show_plan
 
-        show_plan(plan, missing)
+        show_plan(plan, found)
         print(declared_line(plan, place))
 
 
 def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) -> None:
     plans: list[Plan] = []
-    missing: list[list[str]] = []
+    looks: list[Look] = []
     problems: list[Problem] = []
     for file in files:
         try:
@@ -47,22 +48,24 @@ def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) 
             problems += error.problems
             continue
         plans.append(plan)
-        missing.append(
-            missing_data(plan, place)
-        )  # before the next study's plugins take the place of this one's
+        looks.append(look_at_data(plan, place))  # before the next study's plugins take this one's place
     if problems:
         raise StudyError(problems)
     together = union(plans)
     if args.json:
-        studies = [
-            {**plan_to_json(plan), "missing_data": texts} for plan, texts in zip(plans, missing, strict=True)
-        ]
+        studies = [{**plan_to_json(plan), **_said(found)} for plan, found in zip(plans, looks, strict=True)]
         data = {"schema": PLAN_SCHEMA, "studies": studies, "totals": union_to_json(together)}
         print(json.dumps(data, indent=1))
     else:
         from harness.display import show_plans
 
-        show_plans(plans, together, list(dict.fromkeys(text for texts in missing for text in texts)))
+        problems_of_data = tuple(dict.fromkeys(text for found in looks for text in found.problems))
+        notes = tuple(dict.fromkeys(text for found in looks for text in found.notes))
+        show_plans(plans, together, Look(problems=problems_of_data, notes=notes))
+
+
+def _said(found: Look) -> dict[str, list[str]]:
+    return {"missing_data": list(found.problems), "data_notes": list(found.notes)}
 
 
 def _files(named: Sequence[Path]) -> list[Path]:

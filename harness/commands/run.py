@@ -37,7 +37,8 @@ def main(args: argparse.Namespace) -> int:
     _check_options(args)
     place = workspace(args)
     plan = load_plan(args, place)
-    require_data(args, plan, place)
+    for note in require_data(args, plan, place):
+        print(f"data: {note}", file=sys.stderr)
     if args.dry_run:
         print(plan_line(plan), file=sys.stderr)
         if plan.is_adaptive and all(run.done for run in plan.runs):

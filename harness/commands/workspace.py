@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from harness.commands.catalogue import build_catalogue
 from harness.commands.plugins import load_plugins
+from harness.data import look_at_data as look_at_one
 from harness.data import missing_data as missing_of_one
+from harness.data.entry import Look
 from harness.study.blocks import as_it_stands
 from harness.study.estimate import reconcile
 from harness.study.expand import ExpandOptions, expand
@@ -81,29 +83,37 @@ def first_plan(args: argparse.Namespace, place: Workspace, file: Path | None = N
     return expand(study, catalogue, ExpandOptions(size=args.size, seeds=args.seeds, smoke=args.smoke))
 
 
-def missing_data(plan: Plan, place: Workspace) -> list[str]:
-    """What the plan's data sets lack on this machine, in words that say what to put where.
+def look_at_data(plan: Plan, place: Workspace) -> Look:
+    """What the plan's data sets lack on this machine, in words that say what to put where, and what is worth
+    knowing about their files (left out, of a depth that needs a range).
 
     To be asked before another plan is loaded, because data sets may come from the study's plugins.
     """
     specs = {
         (arm.recipe.data.name, repr(arm.recipe.data.args)): arm.recipe.data for arm in plan.arms.values()
     }
-    answers = (missing_of_one(spec.name, spec.args, place.data_dir) for spec in specs.values())
-    return [answer for answer in answers if answer]
+    problems: list[str] = []
+    notes: list[str] = []
+    for spec in specs.values():
+        missing = missing_of_one(spec.name, spec.args, place.data_dir)
+        found = look_at_one(spec.name, spec.args, place.data_dir)
+        problems += [missing] if missing else found.problems
+        notes += found.notes
+    return Look(problems=tuple(dict.fromkeys(problems)), notes=tuple(dict.fromkeys(notes)))
 
 
-def require_data(args: argparse.Namespace, plan: Plan, place: Workspace) -> None:
-    """Refuse to start when data are missing.
+def require_data(args: argparse.Namespace, plan: Plan, place: Workspace) -> tuple[str, ...]:
+    """Refuse to start when data are missing; returns what is worth knowing about them.
 
     Raises:
         StudyError: naming the line of the size and what to put where.
     """
-    answers = missing_data(plan, place)
-    if answers:
+    found = look_at_data(plan, place)
+    if found.problems:
         raise StudyError(
-            [Problem(str(args.study), plan.header.get("size_line", 0), text) for text in answers]
+            [Problem(str(args.study), plan.header.get("size_line", 0), text) for text in found.problems]
         )
+    return found.notes
 
 
 def mirror(plan: Plan, store: Store) -> Mirror:

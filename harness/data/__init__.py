@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data import cifar, fashion_mnist, generated, imagefolder, imagenet, mnist, places365
-from harness.data.entry import Entry, unknown
+from harness.data.entry import Entry, Look, unknown
 
 if TYPE_CHECKING:
     from harness.data.base import DataSet
@@ -47,6 +47,19 @@ def missing_data(name: str, args: Mapping[str, Any], data_dir: Path) -> str | No
     validate_data(name, args)
     entry = DATASETS[name]
     return entry.missing({**entry.args, **args}, data_dir)
+
+
+def look_at_data(name: str, args: Mapping[str, Any], data_dir: Path) -> Look:
+    """What is wrong or worth knowing about files that are here; nothing where no look is needed."""
+    validate_data(name, args)
+    entry = DATASETS[name]
+    filled = {**entry.args, **args}
+    if entry.look is None or entry.missing(filled, data_dir) is not None:
+        return Look()
+    try:
+        return entry.look(filled, data_dir)
+    except (OSError, ValueError) as error:
+        return Look(problems=(f"{name}: {error}",))
 
 
 def count_classes(name: str, args: Mapping[str, Any], data_dir: Path) -> int:

@@ -47,3 +47,4 @@ class DataSet:
     std: tuple[float, float, float]
     fingerprint: str  # sha256 over labels and bytes of both parts (`harness.data.contents`)
     part_fingerprints: tuple[str, str]  # the same of the training and of the test part
+    left_out: tuple[str, ...] = ()  # sentences about files that were found and are not read

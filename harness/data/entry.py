@@ -46,14 +46,13 @@ class Pixels:
 class Files:
     """Image files that are decoded when they are read. labels: one class index per path.
 
-    Every path lies in `root`. `left_out`: sentences about what was found there and will not be read.
+    A path that is not absolute lies in `root`; every path does.
     """
 
     root: Path
     paths: tuple[Path, ...]
     labels: np.ndarray
     reading: Reading = PLAIN
-    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +62,15 @@ class Source:
     train: Pixels | Files
     test: Pixels | Files
     classes: int
+    left_out: tuple[str, ...] = ()  # sentences about what was found and will not be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a plan says of the user's files before anything is trained."""
+
+    problems: tuple[str, ...] = ()  # a run would fail
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +79,7 @@ class Entry:
 
     `missing` returns None where the data is ready, else what to put where. `load` reads it and raises
     FileNotFoundError or ValueError in words for the user. `count_classes` answers without reading images.
+    `look`, asked where nothing is missing, lists the files and opens a few.
     """
 
     name: str
@@ -93,6 +102,11 @@ class Entry:
     listed: Callable[[Mapping[str, Any], Path], Source] | None = None
     # Whether the images come with the package, or from a formula: they cannot change on the user's disk.
     is_fixed: Callable[[Mapping[str, Any]], bool] = lambda args: False
+
+    look: Callable[[Mapping[str, Any], Path], Look] | None = None
+    said_if_set: frozenset[str] = (
+        frozenset()
+    )  # arguments that a run's identity has where they are not the default
 
     def facts(self, args: Mapping[str, Any]) -> Facts:
         """Classes, training images and test images with these arguments (those left out: the defaults).

@@ -10,64 +10,85 @@ when read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.entry import IMAGENET_MEAN, IMAGENET_STD, Entry, Files, Pixels, Source
+from harness.data.entry import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PLAIN,
+    Entry,
+    Files,
+    Look,
+    Pixels,
+    Reading,
+    Source,
+)
+from harness.data.folders import (
+    SUFFIXES,
+    Found,
+    Part,
+    broken_line,
+    class_names,
+    class_problem,
+    left_out_lines,
+    missing_folder,
+    parts_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
-TEST_NAMES = ("val", "test")
 LARGEST_SIDE = 1024
 
 
-def class_names(root: Path) -> list[str]:
-    """The class folders of `root`/train, sorted.
+def list_images(part: Part, root: Path, reading: Reading = PLAIN) -> Files:
+    """The image files of every class folder of `part`, by class, then as torchvision sorts them.
 
     Raises:
-        ValueError: fewer than two of them.
-    """
-    names = _subfolders(root / "train")
-    if len(names) < 2:
-        raise ValueError(f"{root / 'train'} has {len(names)} class folders; a classifier needs at least 2")
-    return names
-
-
-def list_images(part: Path, classes: Sequence[str], root: Path) -> Files:
-    """The image files of every class folder of `part`, sorted by class and name.
-
-    Raises:
-        ValueError: a class folder is missing, empty or not in `classes`; the message names it.
+        ValueError: a class has no images, or a file that should be one cannot be opened; it is named.
     """
     import numpy as np
 
-    extra = sorted(set(_subfolders(part)) - set(classes))
-    if extra:
-        raise ValueError(f"{part} has classes that are not in {root / 'train'}: {', '.join(extra)}")
+    broken = broken_line(part)
+    if broken:
+        raise ValueError(broken)
     paths: list[Path] = []
     labels: list[int] = []
-    for label, name in enumerate(classes):
-        folder = part / name
-        found = sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in SUFFIXES)
-        if not found:
-            state = "has no image files" if folder.is_dir() else "does not exist"
-            raise ValueError(f"class '{name}': {folder} {state}")
-        paths += found
-        labels += [label] * len(found)
-    return Files(root=root, paths=tuple(paths), labels=np.array(labels, np.int64))
+    for label, (name, found) in enumerate(part.classes.items()):
+        if not found.images:
+            raise ValueError(f"class '{name}': {part.folder / name} {_why_empty(found)}")
+        paths += map(Path, found.images)
+        labels += [label] * len(found.images)
+    return Files(root=root, paths=tuple(paths), labels=np.array(labels, np.int64), reading=reading)
 
 
-def load_folder(root: Path, side: int | None = None) -> Source:
-    """Both parts of an image folder (see the module's docstring)."""
-    classes = class_names(root)
-    train = list_images(root / "train", classes, root)
-    test = list_images(evaluation_folder(root), classes, root)
+def _why_empty(found: Found) -> str:
+    reasons = ", ".join(f"{len(paths)} {reason}" for reason, paths in sorted(found.left_out.items()))
+    read = f"; read are {' '.join(sorted(SUFFIXES))}"
+    return f"has no image files, but files left out: {reasons}{read}" if reasons else "has no image files"
+
+
+def load_folder(root: Path, side: int | None = None, reading: Reading = PLAIN) -> Source:
+    """Both parts of an image folder (see the module's docstring).
+
+    Raises:
+        ValueError: the parts have other classes, or a class or a file cannot be read; it is named.
+    """
+    parts = parts_of(root)
+    train, test = (list_images(part, root, reading) for part in parts)
+    source = Source(
+        train=train,
+        test=test,
+        classes=len(parts[0].classes),
+        left_out=tuple(line for part in parts for line in left_out_lines(part)),
+    )
     if side is None:
-        return Source(train=train, test=test, classes=len(classes))
-    return Source(train=_at_side(train, side), test=_at_side(test, side), classes=len(classes))
+        return source
+    return replace(source, train=_at_side(train, side), test=_at_side(test, side))
 
 
 def load_all_classes(root: Path, title: str, classes: int) -> Source:
@@ -76,28 +97,39 @@ def load_all_classes(root: Path, title: str, classes: int) -> Source:
     Raises:
         ValueError: it has another number of class folders.
     """
-    source = load_folder(root)
-    if source.classes != classes:
-        raise ValueError(
-            f"{root / 'train'} has {source.classes} class folders, {title} has {classes}; "
+    for problem in look_at_classes(root, title, classes).problems:
+        raise ValueError(problem)
+    return load_folder(root)
+
+
+def look_at_classes(root: Path, title: str, classes: int) -> Look:
+    """Whether the class folders are those of a published set. Lists no file."""
+    problem = class_problem(root)
+    if problem is None and (found := len(class_names(root))) != classes:
+        problem = (
+            f"{root / 'train'} has {found} class folders, {title} has {classes}; "
             "for a part of it use the data set imagefolder"
         )
-    return source
+    return Look(problems=(problem,) if problem else ())
 
 
-def evaluation_folder(root: Path) -> Path:
-    """The first of `val` and `test` that exists."""
-    return next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])
+def look_at(root: Path, reading: Reading = PLAIN) -> Look:
+    """What a plan says of a folder: classes that do not agree, files left out, files that cannot be read, and
+    numbers that do not fill their range. Lists every file, opens a few."""
+    problem = class_problem(root)
+    if problem is not None:
+        return Look(problems=(problem,))
+    from harness.data.examine import depth_findings
 
-
-def missing_folder(root: Path, name: str) -> str | None:
-    """None where `root` has the two parts, else what to put where."""
-    if (root / "train").is_dir() and evaluation_folder(root).is_dir():
-        return None
-    return (
-        f"{name} needs one folder per class in {root / 'train'} and in {root / 'val'} (or 'test'), "
-        f"for example {root / 'train' / 'cat' / '0001.jpg'}"
-    )
+    parts = parts_of(root)
+    notes = [line for part in parts for line in left_out_lines(part)]
+    problems = [line for part in parts if (line := broken_line(part))]
+    for part in parts:
+        for name, found in part.classes.items():
+            if not found.images and not found.broken:
+                problems.append(f"class '{name}': {part.folder / name} {_why_empty(found)}")
+    deep = depth_findings([Path(path) for part in parts for path in part.everything().images], reading)
+    return Look(problems=(*problems, *deep.problems), notes=(*notes, *deep.notes))
 
 
 def _at_side(files: Files, side: int) -> Pixels:
@@ -142,10 +174,6 @@ def _decode_squares(files: Files, side: int) -> np.ndarray:
     return out
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
 def _validate(args: Mapping[str, Any]) -> None:
     folder, side = args["folder"], args["side"]
     if not isinstance(folder, str) or not folder:
@@ -157,17 +185,44 @@ def _validate(args: Mapping[str, Any]) -> None:
         raise ValueError(
             f"imagefolder: side must be null or a number of pixels in 8..{LARGEST_SIDE}, not {side!r}"
         )
+    reading_of(args)
+
+
+def reading_of(args: Mapping[str, Any]) -> Reading:
+    """How files are read, from the arguments `range` and `background`.
+
+    Raises:
+        ValueError: they are not two numbers, the lower one first, and three whole numbers of 0..255.
+    """
+    limits, colour = args["range"], args["background"]
+    if limits is not None:
+        numbers = isinstance(limits, list | tuple) and len(limits) == 2 and all(map(_is_number, limits))
+        if not numbers or not limits[0] < limits[1]:
+            raise ValueError(f"imagefolder: range must be [BLACK, WHITE], e.g. [0, 4095], not {limits!r}")
+        limits = (float(limits[0]), float(limits[1]))
+    three = isinstance(colour, list | tuple) and len(colour) == 3
+    if not three or not all(type(each) is int and 0 <= each <= 255 for each in colour):
+        raise ValueError(
+            f"imagefolder: background must be a colour [RED, GREEN, BLUE] of 0..255, not {colour!r}"
+        )
+    return Reading(range=limits, background=(colour[0], colour[1], colour[2]))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 ENTRY = Entry(
     name="imagefolder",
-    args={"folder": "", "side": None},
+    args={"folder": "", "side": None, "range": None, "background": (255, 255, 255)},
+    said_if_set=frozenset({"range", "background"}),
     channels=3,
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
     missing=lambda args, data_dir: missing_folder(data_dir / args["folder"], f"imagefolder {args['folder']}"),
-    load=lambda args, data_dir: load_folder(data_dir / args["folder"], args["side"]),
+    load=lambda args, data_dir: load_folder(data_dir / args["folder"], args["side"], reading_of(args)),
     validate=_validate,
     count_classes=lambda args, data_dir: len(class_names(data_dir / args["folder"])),
-    listed=lambda args, data_dir: load_folder(data_dir / args["folder"]),
+    listed=lambda args, data_dir: load_folder(data_dir / args["folder"], None, reading_of(args)),
+    look=lambda args, data_dir: look_at(data_dir / args["folder"], reading_of(args)),
 )

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.entry import IMAGENET_MEAN, IMAGENET_STD, Entry, Source, no_arguments_to_check
-from harness.data.imagefolder import load_all_classes, missing_folder
+from harness.data.folders import missing_folder
+from harness.data.imagefolder import load_all_classes, look_at_classes
 
 CLASSES = 1000
 
@@ -47,6 +48,7 @@ ENTRY = Entry(
     validate=no_arguments_to_check,
     count_classes=lambda args, data_dir: CLASSES,
     classes=CLASSES,
+    look=lambda args, data_dir: look_at_classes(data_dir / "imagenet", "ImageNet", CLASSES),
     train_images=1_281_167,
     test_images=50_000,
 )

@@ -100,6 +100,22 @@ def samples(source: Path | bytes) -> np.ndarray:
         return _samples(image)
 
 
+def range_of(source: Path | bytes) -> tuple[float, float]:
+    """Least and largest of `samples`."""
+    values = samples(source)
+    return float(values.min()), float(values.max())
+
+
+def count_frames(source: Path | bytes) -> int:
+    """Frames or pages of the file; the first one is what `decode` gives.
+
+    Raises:
+        ValueError: it cannot be read; the message names the file.
+    """
+    with _named(source, "read"), _open(source) as image:
+        return int(getattr(image, "n_frames", 1))
+
+
 @contextmanager
 def _open(source: Path | bytes) -> Iterator[Any]:
     """Through an open file: of a path, Pillow maps some TIFF files, and does not turn those."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.entry import IMAGENET_MEAN, IMAGENET_STD, Entry, Source, no_arguments_to_check
-from harness.data.imagefolder import load_all_classes, missing_folder
+from harness.data.folders import missing_folder
+from harness.data.imagefolder import load_all_classes, look_at_classes
 
 CLASSES = 365
 
@@ -49,6 +50,7 @@ ENTRY = Entry(
     validate=no_arguments_to_check,
     count_classes=lambda args, data_dir: CLASSES,
     classes=CLASSES,
+    look=lambda args, data_dir: look_at_classes(data_dir / "places365", "Places365", CLASSES),
     train_images=1_803_460,
     test_images=36_500,
 )

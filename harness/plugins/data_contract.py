@@ -13,7 +13,7 @@ from harness.data import augment
 from harness.data.base import DataSet
 from harness.data.contents import fingerprints
 from harness.data.entry import Entry
-from harness.data.loading import load_cached
+from harness.data.loading import SourceError, checked, load_cached
 from harness.plugins.checks import Broken, Check, Skipped, require
 from harness.plugins.tables import Metric
 
@@ -82,7 +82,7 @@ def loads_the_same_every_time(placed: Placed) -> None:
     """Loading it again gives the same fingerprint."""
     entry, data_dir = placed
     first = _load(entry, data_dir).fingerprint
-    source = entry.load(entry.args, data_dir)
+    source = checked(entry.load(entry.args, data_dir), entry)
     again = fingerprints(source.train, source.test).both
     require(first == again, "two loads differ", "draw from a generator with a fixed seed; sort file names")
 
@@ -95,7 +95,10 @@ def _load(entry: Entry, data_dir: Path) -> DataSet:
     said = entry.missing(entry.args, data_dir)
     if said is not None:
         raise Skipped(f"its files are not here: {said}")
-    return load_cached(entry, entry.args, (None, None), data_dir)
+    try:
+        return load_cached(entry, entry.args, (None, None), data_dir)
+    except SourceError as error:
+        raise Broken(error.why, error.mend) from None
 
 
 DATA_CHECKS: tuple[Check, ...] = (

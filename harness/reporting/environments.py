@@ -62,6 +62,8 @@ def ran_with(records: DataFrame) -> dict[str, list[str]]:
     columns = ("data", "data_fingerprint", "device", "threads", "torch")  # in the summaries of runs, too
     out = {name: _column(records, name) for name in columns}
     out |= {name: values for name in shown if (values := distinct(ran, name)) or name not in out}
+    if left_out := distinct(ran, "data_left_out"):
+        out["data_left_out"] = left_out
     out["code"] = _counted(_code(env) for env in ran)
     out["determinism"] = _counted(_determinism(env) for env in ran)
     return out

@@ -72,6 +72,7 @@ class DataEntry:
     for_reports: bool = True  # False: generated pixels, for benchmarks only
     counts: Callable[[Mapping[str, Any]], Facts] | None = None  # where the arguments change the three numbers
     plugin: str | None = None
+    said_if_set: frozenset[str] = frozenset()  # arguments that a spec holds where they are not the default
 
     def facts(self, args: Mapping[str, Any]) -> Facts:
         """Classes, training images and test images with all arguments given."""

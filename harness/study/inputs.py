@@ -12,14 +12,15 @@ While tricks edit a recipe, its data set is that of the size and its resolution 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from harness.study.catalogue import Catalogue, Facts
+from harness.study.catalogue import Catalogue, DataEntry, Facts
 from harness.study.lookups import Mode, Unusable, check_data, guarded
 from harness.study.schema import Size
 from harness.study.spec import DataSpec
-from harness.study.uses import Use, fill_options
+from harness.study.uses import Use, fill_options, plain
 
 MOST_CLASSES = 1_000_000
 
@@ -100,7 +101,7 @@ class Inputs:
             resolution=size.resolution,
             train_images=_capped(size.train_images, train_images),
             test_images=_capped(size.test_images, test_images),
-            args=args,
+            args=_said(args, entry),
         )
 
     def _mapped(self, asked: Use) -> Use:
@@ -125,6 +126,15 @@ class Inputs:
             has = ", ".join(map(str, size.resolutions))
             raise ValueError(f"this size's key 'resolutions' has no entry for {asked} pixels; it has {has}")
         return size.resolutions.get(asked, asked)
+
+
+def _said(args: Mapping[str, Any], entry: DataEntry) -> dict[str, Any]:
+    """The arguments that a spec holds: one that came later is left out where it is not used."""
+    return {
+        name: value
+        for name, value in args.items()
+        if name not in entry.said_if_set or value != plain(entry.args[name])
+    }
 
 
 def _capped(count: int | None, has: int | None) -> int | None:

@@ -26,6 +26,12 @@ def count_steps_per_epoch(images: int, batch_size: int) -> int:
     return max(1, images // batch_size)
 
 
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Labels (B,) int64 as targets (B, K) float32; no table of all classes, which would be K x K."""
+    targets = torch.zeros(len(labels), classes, device=labels.device)
+    return targets.scatter_(1, labels[:, None], 1.0)
+
+
 @dataclass(slots=True, kw_only=True)
 class Feed:
     """Makes the batch of any step: order of the epoch, augmentation, then the tricks that edit batches.
@@ -43,11 +49,9 @@ class Feed:
     world: World = ALONE
     _epoch: int = -1
     _order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    _one_hot: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.tricks = tuple(trick for trick in self.tricks if "edit_batch" in hooks_of(trick))
-        self._one_hot = torch.eye(self.data.classes, device=self.device)
 
     def batch(self, step: int) -> Batch:
         """Images (B, 3, S, S) float32, channels last, and soft targets (B, K) float32, on the device; of W
@@ -61,7 +65,8 @@ class Feed:
             self.data.train, indices, spec=self.recipe.augment, view=self.view(epoch)
         )
         labels = self.data.train.labels[indices].to(self.device, non_blocking=True)
-        batch = Batch(images.contiguous(memory_format=torch.channels_last), self._one_hot[labels])
+        targets = one_hot(labels, self.data.classes)
+        batch = Batch(images.contiguous(memory_format=torch.channels_last), targets)
         for trick in self.tricks:
             batch = trick.edit_batch(batch, stream(self.seed, f"trick/{trick.name}", step), self.context)
         return Batch(*map(self.world.share, batch)) if mixes else batch

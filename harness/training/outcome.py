@@ -108,6 +108,8 @@ def portable_state(model: nn.Module) -> dict[str, Any]:
 def write_end(attempt: Attempt, status: str, cost: Cost, **results: Any) -> None:
     """env.json and, last, the summary: the run has ended."""
     folder, env = attempt.folder, describe(attempt.machine)
+    if attempt.data.left_out:
+        env["data_left_out"] = "; ".join(attempt.data.left_out)
     attempt.journal.require_folder()
     write_json(folder.env, env)
     attempt.journal.note("end", status=status, step=attempt.progress.step)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harness.commands.catalogue import build_catalogue
 from harness.commands.plugins import load_plugins
+from harness.data.entry import Look
 from harness.display import show_plan
 from harness.study.catalogue import Catalogue
 from harness.study.drafts import Study
@@ -100,7 +101,7 @@ class Judge:
         if sum(len(table.cells) for table in plan.tables) + len(plan.runs) <= MOST_SHOWN:
             json.dumps(plan_to_json(plan))
             if options.size == "mini":
-                show_plan(plan, ())
+                show_plan(plan, Look())
 
     def _is_clear(self, problem: Problem) -> bool:
         """file:line: a sentence of printable characters, of a length that a person reads."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.data.entry import Look
 from harness.display import show_plans
 from harness.study.plan import Plan
 from harness.study.union import Union, union, union_to_json
@@ -65,7 +66,7 @@ def test_a_person_sees_a_line_per_study_then_what_they_share(
     plans: list[Plan], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    show_plans(plans, union(plans), ["imagenet needs a folder"])
+    show_plans(plans, union(plans), Look(problems=("imagenet needs a folder",)))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("one (mini): 3 rows, 3 arms x 2 seeds = 6 runs, 0 done; to train: 6 runs, ")
     assert [line.split()[0] for line in lines[1:3]] == ["two", "three"]

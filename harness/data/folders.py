@@ -1,0 +1,260 @@
+"""Which files of an image folder belong to which class, and what is left out. Opens no image; no numpy.
+
+    <root>/train/<class>/**/*.jpg
+    <root>/val/<class>/**/*.jpg      (or `test`)
+
+Sub-folders of a class belong to it, in the order of torchvision.datasets.ImageFolder.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+TEST_NAMES = ("val", "test")
+SYSTEM_FOLDERS = frozenset(  # of archives, file servers and desktops; they hold thumbnails and waste
+    {"__MACOSX", "@eaDir", "lost+found", "#recycle", "$RECYCLE.BIN", "System Volume Information"}
+)
+NAMED_CLASSES = 5  # in one message
+HIDDEN, SYSTEM, LOOP, NO_SUFFIX = (
+    "hidden",
+    "in a system's folder",
+    "a link to a folder around it",
+    "no suffix",
+)
+
+
+@dataclass(slots=True)
+class Found:
+    """What lies in a folder: image files, files left out by reason, and images that cannot be opened."""
+
+    images: list[str] = field(default_factory=list)  # paths
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # reason -> paths
+    broken: list[tuple[str, str]] = field(default_factory=list)  # path, why
+
+    def leave_out(self, reason: str, path: str) -> None:
+        self.left_out.setdefault(reason, []).append(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of an image folder: what each class holds, in the order of the classes."""
+
+    folder: Path
+    classes: dict[str, Found]  # by the class's name in the training part
+    loose: Found  # what lies in no class
+
+    @property
+    def images(self) -> int:
+        return sum(len(found.images) for found in self.classes.values())
+
+    def everything(self) -> Found:
+        """Both kinds of what is not read, of all classes together."""
+        total = Found()
+        for found in (self.loose, *self.classes.values()):
+            total.images += found.images
+            total.broken += found.broken
+            for reason, paths in found.left_out.items():
+                total.left_out.setdefault(reason, []).extend(paths)
+        return total
+
+
+def walk(folder: Path) -> Found:
+    """Every image file in `folder` and its sub-folders, links followed, sorted as torchvision sorts them."""
+    found, waiting, by_folder = Found(), [str(folder)], []
+    while waiting:
+        here = waiting.pop()
+        names: list[str] = []
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    _sort_in(entry, here, names, waiting, found)
+        except OSError as error:
+            found.broken.append((here, f"the folder cannot be read: {error.strerror}"))
+        by_folder.append((here, names))
+    found.images = [f"{here}{os.sep}{name}" for here, names in sorted(by_folder) for name in sorted(names)]
+    for paths in found.left_out.values():
+        paths.sort()
+    found.broken.sort()
+    return found
+
+
+def _sort_in(entry: os.DirEntry[str], here: str, names: list[str], waiting: list[str], found: Found) -> None:
+    if entry.name.startswith("."):
+        found.leave_out(HIDDEN, entry.path)
+    elif entry.is_dir():
+        if entry.name in SYSTEM_FOLDERS:
+            found.leave_out(SYSTEM, entry.path)
+        elif entry.is_symlink() and _lies_in(os.path.realpath(here), os.path.realpath(entry.path)):
+            found.leave_out(LOOP, entry.path)
+        else:
+            waiting.append(entry.path)
+    elif (suffix := os.path.splitext(entry.name)[1].lower()) not in SUFFIXES:
+        found.leave_out(suffix or NO_SUFFIX, entry.path)
+    elif entry.is_file():
+        names.append(entry.name)
+    elif entry.is_symlink():
+        found.broken.append((entry.path, f"it is a link to {os.readlink(entry.path)}, which does not exist"))
+    else:
+        found.broken.append((entry.path, "it is no plain file"))
+
+
+def _lies_in(folder: str, around: str) -> bool:
+    return folder == around or folder.startswith(around.rstrip(os.sep) + os.sep)
+
+
+def class_names(root: Path) -> list[str]:
+    """The class folders of `root`/train, sorted.
+
+    Raises:
+        ValueError: fewer than two of them, or two that differ in their code points only.
+    """
+    names = subfolders(root / "train")
+    if len(names) < 2:
+        raise ValueError(f"{root / 'train'} has {len(names)} class folders; a classifier needs at least 2")
+    same = Counter(map(composed, names))
+    for name in names:
+        if same[composed(name)] > 1:
+            twins = [each for each in names if composed(each) == composed(name)]
+            both = " and ".join(map(spelt, twins))
+            raise ValueError(f"{root / 'train'} has two class folders that look the same: {both}; rename one")
+    return names
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the class folders of one part, sorted."""
+    return sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in SYSTEM_FOLDERS
+    )
+
+
+def evaluation_folder(root: Path) -> Path:
+    """The first of `val` and `test` that exists."""
+    return next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])
+
+
+def parts_of(root: Path) -> tuple[Part, Part]:
+    """Everything in the training and the evaluation folder.
+
+    Raises:
+        ValueError: the class folders of the two do not agree (`class_problem` says how).
+    """
+    problem = class_problem(root)
+    if problem is not None:
+        raise ValueError(problem)
+    names = class_names(root)
+    return part_of(root / "train", names), part_of(evaluation_folder(root), names)
+
+
+def part_of(folder: Path, classes: Sequence[str]) -> Part:
+    """What each of `classes` has in `folder`; its name may be written there with other code points."""
+    here = {composed(name): name for name in subfolders(folder)}
+    found = {name: walk(folder / here.get(composed(name), name)) for name in classes}
+    loose = Found()
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            loose.leave_out(HIDDEN, entry.path)
+        elif entry.name in SYSTEM_FOLDERS:
+            loose.leave_out(SYSTEM, entry.path)
+        elif not entry.is_dir():
+            loose.leave_out("in no class folder", entry.path)
+    return Part(folder, found, loose)
+
+
+def missing_folder(root: Path, name: str) -> str | None:
+    """None where `root` has the two parts, else what to put where."""
+    if (root / "train").is_dir() and evaluation_folder(root).is_dir():
+        return None
+    others = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    has = f"; {root} has {', '.join(others[:NAMED_CLASSES])}" if others else ""
+    return (
+        f"{name} needs one folder per class in {root / 'train'} and in {root / 'val'} (or 'test'), "
+        f"for example {root / 'train' / 'cat' / '0001.jpg'}{has}"
+    )
+
+
+def class_problem(root: Path) -> str | None:
+    """Why the class folders of the two parts make no data set; None where they do. Lists folders only."""
+    train, test = root / "train", evaluation_folder(root)
+    try:
+        dead = [
+            path
+            for part in (train, test)
+            for path in part.iterdir()
+            if path.is_symlink() and not path.exists()
+        ]
+        names, others = class_names(root), subfolders(test)
+    except OSError as error:
+        return f"cannot read the folder {error.filename}: {error.strerror}"
+    except ValueError as error:
+        return str(error)
+    if dead:
+        return f"{dead[0]} is a link to {dead[0].readlink()}, which does not exist"
+    if not others:
+        loose = sum(entry.is_file() for entry in os.scandir(test))
+        instead = f", but {loose} files" if loose else ""
+        return f"{test} has no class folders{instead}; {train} has {_some(names)}"
+    known, here = set(map(composed, names)), set(map(composed, others))
+    extra = [name for name in others if composed(name) not in known]
+    lacking = [name for name in names if composed(name) not in here]
+    says = []
+    if extra:
+        says.append(f"{test} has classes that are not in {train}: {_some(extra, _alike(extra, lacking))}")
+    if lacking:
+        says.append(f"{test} has no folder for {_some(lacking, _alike(lacking, extra))} of {train}")
+    return "; ".join(says) or None
+
+
+def composed(name: str) -> str:
+    """One spelling of names that look the same: Unicode's NFC (macOS writes NFD, Linux what it is given)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def spelt(name: str) -> str:
+    """The name, and its code points where it has others than ASCII.
+
+    >>> spelt("cat"), spelt("thé")
+    ("'cat'", "'thé' (t h U+00E9)")
+    """
+    if name.isascii():
+        return f"'{name}'"
+    return f"'{name}' ({' '.join(c if c.isascii() else f'U+{ord(c):04X}' for c in name)})"
+
+
+def _alike(names: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether something beside ASCII is among them, so that code points tell more than the eye sees."""
+    return any(not name.isascii() for name in (*names, *others))
+
+
+def _some(names: Sequence[str], code_points: bool = False) -> str:
+    shown = ", ".join(spelt(name) if code_points else name for name in names[:NAMED_CLASSES])
+    return shown + (f" and {len(names) - NAMED_CLASSES} more" if len(names) > NAMED_CLASSES else "")
+
+
+def left_out_lines(part: Part) -> list[str]:
+    """What is not read of a part, counted and named: one sentence, or none."""
+    left_out = part.everything().left_out
+    if not left_out:
+        return []
+    counts = sorted(left_out.items(), key=lambda item: (-len(item[1]), item[0]))
+    total = sum(map(len, left_out.values()))
+    each = ", ".join(f"{len(paths)} {reason}" for reason, paths in counts)
+    where = f"{part.folder.parent.name}/{part.folder.name}"
+    first = os.path.relpath(counts[0][1][0], part.folder)
+    return [f"{where}: {part.images} images; {total} left out: {each} (for example {first})"]
+
+
+def broken_line(part: Part) -> str | None:
+    """The first file that should be an image and cannot be opened, and how many are like it."""
+    broken = part.everything().broken
+    if not broken:
+        return None
+    path, why = broken[0]
+    return f"{path}: {why} ({len(broken)} in {part.folder}); put the file there, or remove its name"
