@@ -212,6 +212,21 @@ def _listings(commands: argparse._SubParsersAction) -> None:
         _places(listing)
         if name == "studies":
             listing.add_argument("folder", nargs="?", type=Path, default=Path("studies"))
+        if name == "data":
+            _look_at_a_folder(listing)
+
+
+def _look_at_a_folder(listing: argparse.ArgumentParser) -> None:
+    listing.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        help="a folder of images, to be looked at: classes, sizes, unreadable files",
+    )
+    listing.add_argument("--decode", action="store_true", help="with a folder: decode every image")
+    listing.add_argument(
+        "--range", nargs=2, type=float, metavar=("BLACK", "WHITE"), help="with a folder: of deep images"
+    )
 
 
 def _places(parser: argparse.ArgumentParser) -> None:

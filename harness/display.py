@@ -29,6 +29,7 @@ ALSO_PRINTED = {  # further printed numbers of a row -> heading
     "epoch_minutes": "min/epoch",
     "steps_to_target_m": "M steps",
 }
+MOST_CLASSES_SHOWN = 20
 LISTED = {  # listing -> the columns a person sees; `--json` has everything
     "tricks": ("name", "what", "paper"),
     "models": ("name", "params", "macs", "paper"),
@@ -218,3 +219,41 @@ def duration(time_s: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def show_folder(found: Mapping[str, Any]) -> None:
+    """A folder of images as `harness.data.examine.examine` describes it."""
+    console = plain_console()
+    for name, part in found["parts"].items():
+        per_class, counts = part["images_per_class"], part["classes"]
+        spread = f" ({_between(per_class)} in a class)" if per_class else ""
+        lines = [f"{name}: {part['images']:,} images in {len(counts)} classes{spread}"]
+        lines.append(f"  decoded: {part['decoded']:,}")
+        if part["width"]:
+            lines.append(f"  pixels: width {_between(part['width'])}, height {_between(part['height'])}")
+        for key in ("formats", "modes"):
+            if part[key]:
+                lines.append(
+                    f"  {key}: {', '.join(f'{mode} {count:,}' for mode, count in part[key].items())}"
+                )
+        some = [key for key in ("turned_by_exif", "several_frames") if part[key]]
+        lines += [f"  {key.replace('_', ' ')}: {part[key]:,}" for key in some]
+        for reason, files in part["left_out"].items():
+            lines.append(f"  left out: {files['files']:,} {reason}, for example {files['example']}")
+        lines += [f"  cannot be read: {text}" for text in part["unreadable"]["examples"]]
+        shown = [f"{label} {count:,}" for label, count in counts.items()][:MOST_CLASSES_SHOWN]
+        more = f" and {len(counts) - len(shown):,} more" if len(counts) > len(shown) else ""
+        lines.append(f"  classes: {', '.join(shown)}{more}")
+        console.print("\n".join(lines), soft_wrap=True)
+    for kind in ("notes", "problems"):
+        for text in found[kind]:
+            console.print(f"{kind.removesuffix('s')}: {text}", soft_wrap=True)
+    if not found["problems"]:
+        console.print("a study can train on it")
+
+
+def _between(spread: Mapping[str, float]) -> str:
+    """For example "20..64, median 32"; one number where all are the same."""
+    if spread["least"] == spread["most"]:
+        return f"{spread['least']:,}"
+    return f"{spread['least']:,}..{spread['most']:,}, median {spread['median']:,g}"

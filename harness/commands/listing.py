@@ -7,15 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from harness.cli import DONE, SOME_FAILED
 from harness.commands.catalogue import build_catalogue
 from harness.commands.plugins import load_plugins
 from harness.commands.workspace import workspace
+from harness.data.entry import Reading
 from harness.study.expand import ExpandOptions, expand
 from harness.study.loader import load_study
-from harness.study.problems import StudyError
+from harness.study.problems import Problem, StudyError
 
 
 def main(args: argparse.Namespace) -> int:
+    if args.listing == "data" and args.folder is not None:
+        return _folder(args)
     rows = {"tricks": _tricks, "models": _models, "data": _data, "studies": _studies}[args.listing](args)
     if args.json:
         print(json.dumps(rows, indent=1))
@@ -86,6 +90,33 @@ def _data(args: argparse.Namespace) -> list[dict[str, Any]]:
         }
         for name, entry in sorted(entries.items())
     ]
+
+
+def _folder(args: argparse.Namespace) -> int:
+    """What lies in one folder of images; exit code 1 where a study would fail on it.
+
+    Raises:
+        StudyError: there is no such folder, neither here nor in the data folder.
+    """
+    from harness.data.examine import examine
+
+    place = workspace(args)
+    here = [path for path in (args.folder, place.data_dir / args.folder) if path.is_dir()]
+    if not here:
+        raise StudyError([Problem(str(args.folder), 0, f"no such folder, here or in {place.data_dir}")])
+    if args.range is not None and not args.range[0] < args.range[1]:
+        raise StudyError(
+            [Problem("--range", 0, "the number that is black comes first, and is the lower one")]
+        )
+    reading = Reading(range=tuple(args.range) if args.range else None)
+    found = examine(here[0], reading, decode_all=args.decode)
+    if args.json:
+        print(json.dumps(found, indent=1))
+    else:
+        from harness.display import show_folder
+
+        show_folder(found)
+    return SOME_FAILED if found["problems"] else DONE
 
 
 def _studies(args: argparse.Namespace) -> list[dict[str, Any]]:

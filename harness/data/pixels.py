@@ -153,10 +153,18 @@ def _named(source: Path | bytes, doing: str) -> Iterator[None]:
         what = "an image in memory" if isinstance(source, bytes) else f"the image file {source}"
         says = str(error).strip().splitlines()[:1] or [type(error).__name__]
         if isinstance(error, UnidentifiedImageError):
-            says = ["it is not an image in a format that can be read"]
+            says = ["it is not an image in a format that can be read" + _pointer(source)]
         if isinstance(error, FileNotFoundError | PermissionError) and error.strerror:
             says = [error.strerror]
         raise Named(f"cannot {doing} {what}: {says[0]}") from error
+
+
+def _pointer(source: Path | bytes) -> str:
+    """What a file is that stands for an image elsewhere."""
+    start = source[:40] if isinstance(source, bytes) else source.open("rb").read(40)
+    if start.startswith(b"version https://git-lfs"):
+        return ", but a pointer of Git LFS; `git lfs pull` brings the image"
+    return "" if start else ": it is empty"
 
 
 def _orientation(image: Any) -> int:
