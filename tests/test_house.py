@@ -225,3 +225,41 @@ def test_the_licence_is_apache_2():
     text = (REPOSITORY / "LICENSE").read_text()
     assert "Apache License" in text.splitlines()[1]
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+CLOCKS = {f"time.{name}" for name in ("monotonic", "perf_counter", "process_time", "thread_time", "time")}
+LONGEST_SLEEP_S = 0.5  # between two looks
+
+
+def seconds_counted(text: str, path: str) -> Iterator[str]:
+    """What fails on a slow machine: so many seconds as a limit, or slept through in place of an event."""
+    for call, name in calls(text):
+        number = call.args[0] if name == "time.sleep" and call.args else None
+        if isinstance(number, ast.Constant) and number.value > LONGEST_SLEEP_S:
+            yield f"{path}:{call.lineno} sleeps instead of waiting for an event: see tests/timing.py"
+    for node in ast.walk(parse(text)):
+        if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Lt | ast.LtE):
+            is_number = isinstance(node.comparators[0], ast.Constant)
+            if is_number and CLOCKS & {name for _, name in calls(ast.unparse(node.left))}:
+                yield f"{path}:{node.lineno} has a limit in seconds: see tests/timing.py"
+
+
+def test_no_test_counts_seconds():
+    files = sorted((REPOSITORY / "tests").rglob("*.py"))
+    texts = {str(path.relative_to(REPOSITORY)): path.read_text() for path in files}
+    with_clocks = {path: text for path, text in texts.items() if "time." in text}
+    assert [wrong for path, text in with_clocks.items() for wrong in seconds_counted(text, path)] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["time.sleep(1)", "assert time.monotonic() - began_s < 5", "assert time.process_time() <= 0.3"]
+)
+def test_a_planted_count_of_seconds_is_found(text):
+    assert len(list(seconds_counted(text, "tests/test_planted.py"))) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["time.sleep(0.01)", "assert time.monotonic() < deadline_s", "assert time.monotonic() - a > 0.3"]
+)
+def test_looking_again_and_least_times_are_allowed(text):
+    assert list(seconds_counted(text, "tests/test_planted.py")) == []
