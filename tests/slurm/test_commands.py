@@ -145,7 +145,9 @@ def test_jobs_of_a_cluster_that_is_named_are_watched_and_cancelled_there(cluster
     (folder,) = place.submissions()
     assert {job["cluster"] for job in read_json(folder / "jobs.json").values()} == {"test"}
     status = json.loads(place.harness("status", "--json").stdout)
-    assert {group["agents_pending"] for each in status["submissions"] for group in each["groups"]} == {2}
+    assert {
+        group["agents_pending"] for each in status["queue"]["submissions"] for group in each["groups"]
+    } == {2}
     cancelled = json.loads(place.harness("cancel", "--json").stdout)
     assert sorted(cancelled["scancelled"]) == sorted(place.job_ids()), cancelled
     assert place.tasks() == {}
