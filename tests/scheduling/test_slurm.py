@@ -585,6 +585,18 @@ def test_an_id_that_was_misread_is_corrected_by_the_name_and_anothers_end_is_no_
     assert "is what sbatch called 17; corrected" in place.said
 
 
+@pytest.mark.parametrize("state", ["OUT_OF_MEMORY", "CANCELLED by 0", "FAILED", "COMPLETED"])
+def test_the_end_of_somebody_elses_job_decides_nothing(place: Place, state: str):
+    """The id was misread, and no queue shows the job: sacct speaks of another one's."""
+    run = job(1)
+    place.slurm.says("sbatch.prints", "17\n")
+    place.slurm.says("elsewhere", "alpha")
+    place.slurm.says("sacct", f"17|17|{state}|0:125|somebody\n")
+    assert place.execute([run]) == {run.run_id: INTERRUPTED}
+    assert "Slurm shows no job 17 (harness-" in place.said
+    assert len(place.slurm.calls("sbatch")) == 1
+
+
 def test_the_answer_of_an_sbatch_whose_controller_was_killed_is_read_though_no_queue_shows_the_job(
     place: Place,
 ):
