@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from harness.cli import main
-from harness.data import load, look_at_data
+from harness.data import DATASETS, load, look_at_data, validate_data
 from harness.data.examine import examine
 from harness.data.folders import SYSTEM_FOLDERS, part_of, parts_of, spelt, walk
 from harness.data.torchvision_import import torchvision
@@ -263,3 +263,46 @@ def test_a_folder_of_classes_without_parts_is_looked_at_too(tmp_path: Path) -> N
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "pets", "--data", str(tmp_path)]) == 2
     assert "pets: no such folder, here or in " in capsys.readouterr().err
+
+
+def arm_of(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str) -> tuple[str, dict[str, object]]:
+    file = study(tmp_path, "pets" + options)
+    assert main(["plan", file, "--json", "--data", str(tmp_path), "--runs", str(tmp_path / "runs")]) == 0
+    arms = json.loads(capsys.readouterr().out)["arms"]
+    arm_id = min(arms)
+    return " ".join(sorted(arms)), arms[arm_id]["recipe"]["data"]["args"]
+
+
+def test_later_arguments_are_in_a_runs_identity_only_where_they_are_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "pets")
+    plain, args = arm_of(tmp_path, capsys, "")
+    assert args == {"folder": "pets", "side": None}
+    assert arm_of(tmp_path, capsys, ", background: [255, 255, 255], range: null") == (plain, args)
+    black, args = arm_of(tmp_path, capsys, ", background: [0, 0, 0]")
+    assert (black != plain, args["background"]) == (True, [0, 0, 0])
+    ranged, args = arm_of(tmp_path, capsys, ", range: [0, 4095]")
+    assert (ranged not in (plain, black), args["range"]) == (True, [0, 4095])
+    assert DATASETS["imagefolder"].said_if_set == {"range", "background"}
+    assert DATASETS["imagefolder"].args["range"] is None
+    assert DATASETS["imagefolder"].args["background"] == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"range": [5, 5]}, "range must be [BLACK, WHITE], e.g. [0, 4095], not [5, 5]"),
+        ({"range": [0, float("nan")]}, "range must be [BLACK, WHITE]"),
+        ({"range": 4095}, "range must be [BLACK, WHITE]"),
+        ({"range": ["0", "1"]}, "range must be [BLACK, WHITE]"),
+        ({"background": [0, 0, 256]}, "background must be a colour [RED, GREEN, BLUE] of 0..255"),
+        ({"background": "white"}, "background must be a colour"),
+        ({"background": [0, 0]}, "background must be a colour"),
+        ({"background": [True, 0, 0]}, "background must be a colour"),
+    ],
+    ids=["empty", "nan", "one number", "text", "too bright", "a name", "two", "a truth value"],
+)
+def test_other_ranges_and_backgrounds_are_refused(args: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        validate_data("imagefolder", {"folder": "a", **args})
