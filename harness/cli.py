@@ -10,19 +10,52 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
+from typing import Any, TextIO, cast
 
 from harness import __version__
 from harness.commands.calibrate_options import CALIBRATE, add_options
 from harness.study import checked
-from harness.study.problems import StudyError
+from harness.study.problems import StudyError, printable, visible
 
 DONE, SOME_FAILED, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 3
 
 
+class Visible:
+    """The one way to the terminal: what others wrote is shown there, and commands it nothing.
+
+    Names of files, hosts, answers of servers and words of exceptions may hold escape sequences and changes of
+    direction. `rich` writes its own sequences to the stream inside (by `rich_proxied_file`), and cleans its
+    texts itself (`display.HouseConsole`).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        stream = self.rich_proxied_file
+        shown = visible(text)
+        try:
+            stream.write(shown)
+        except UnicodeEncodeError:  # a terminal of another encoding
+            encoding = stream.encoding or "ascii"
+            stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    out, err = (cast(TextIO, Visible(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(out), redirect_stderr(err):
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for some takes 20 ms a command
     args = build_parser().parse_args(argv)
     checked.begin()
@@ -40,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return DONE
     except OSError as error:  # a full disk, a folder of another user, a file in place of a folder
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{printable(str(error.filename))}: " if error.filename else ""
         print(f"{where}{error.strerror or error}; mend that, and the same command goes on", file=sys.stderr)
         return USAGE_ERROR
 

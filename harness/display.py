@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 
 from harness.commands.checks.base import Finding
@@ -15,6 +16,7 @@ from harness.data.entry import Look
 from harness.study.grow import runs_at_most
 from harness.study.paper import METRICS
 from harness.study.plan import Cell, Plan, PlanTable
+from harness.study.problems import visible
 from harness.study.union import Union
 
 MEMORY_MARK = "†"
@@ -38,9 +40,17 @@ LISTED = {  # listing -> the columns a person sees; `--json` has everything
 }
 
 
+class HouseConsole(Console):
+    """A console whose texts, whoever wrote them, cannot command the terminal: only its own styles do."""
+
+    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
 def plain_console(*, stderr: bool = False) -> Console:
     """A console that prints text as it is: a label such as `[3, 4, 6]` is not markup."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    return HouseConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def listing_console() -> Console:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +11,7 @@ from typing import Any
 from harness.analysis.comparing import ComparedRow, compare
 from harness.analysis.findings import Settings
 from harness.analysis.settings_apart import recipes_apart, settings_apart
-from harness.reporting.csv_tables import safe_text
+from harness.reporting.csv_tables import csv_text
 from harness.reporting.document import Document, Paragraph, Section
 from harness.reporting.html import to_html
 from harness.reporting.json_report import plain
@@ -131,13 +129,12 @@ def _csv(inputs: CompareInput, rows: Sequence[ComparedRow]) -> str:
     """One line per row and side; the first side's lines have no difference."""
     fields = ("mean", "sd", "n", "versus", "estimate", "low", "high", "df", "verdict")
     further = ("estimate", "low", "high", "df", "p", "p_holm", "answer", "why")
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["table", "row", "column", "side", *fields, *(f"difference_{name}" for name in further)])
+    head = ["table", "row", "column", "side", *fields, *(f"difference_{name}" for name in further)]
+    lines = []
     for row in rows:
         for place, (name, side) in enumerate(zip(inputs.names, row.sides, strict=True)):
             apart = row.differences[place - 1] if place else None
             values = [*row.key, name, *(getattr(side, f, None) for f in fields)]
             values += [getattr(apart, f, None) for f in further]
-            writer.writerow([safe_text(value) for value in values])
-    return buffer.getvalue()
+            lines.append(values)
+    return csv_text(head, lines)

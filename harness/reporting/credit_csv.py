@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import fields
 
 from harness.analysis.credit_findings import Amount, CreditFinding, TrickCredit
+from harness.reporting.csv_tables import csv_text
 
 _AMOUNTS = ("first", "last", "credit", "half_gap", "forward")
 _PLAIN = tuple(f.name for f in fields(TrickCredit) if f.name not in ("trick", "column", "n", *_AMOUNTS))
@@ -23,11 +22,7 @@ def credit_to_csv(credit: CreditFinding) -> str:
     """
     head = ["trick", "column", "design", "n"]
     head += [f"{name}_{part}" for name in _AMOUNTS for part in _PARTS]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*head, *_PLAIN])
-    writer.writerows(_lines(credit))
-    return buffer.getvalue()
+    return csv_text([*head, *_PLAIN], _lines(credit))
 
 
 def _lines(credit: CreditFinding) -> Iterator[list[object]]:

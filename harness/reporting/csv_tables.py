@@ -40,7 +40,7 @@ def to_csv(table: TableFinding) -> str:
     head = ["row", "column", "arm_id", "tricks", *_LEVEL, *metrics, *(f"seed_{seed}" for seed in seeds)]
     head += [text for name in printed for text in (f"paper_{name}", f"paper_{name}_status")]
     head += [f"effect_{name}" for name in _EFFECT]
-    return _text(
+    return csv_text(
         head,
         ([*_level(cell, metrics, seeds), *_paper(cell, printed), *_effect(cell)] for cell in table.cells),
     )
@@ -59,7 +59,7 @@ def claims_to_csv(claims: Sequence[ClaimFinding]) -> str:
         ]
         for claim in claims
     )
-    return _text([*said, *found, *(f"seed_{seed}" for seed in seeds)], rows)
+    return csv_text([*said, *found, *(f"seed_{seed}" for seed in seeds)], rows)
 
 
 def speed_to_csv(speed: SpeedFinding) -> str:
@@ -81,13 +81,14 @@ def speed_to_csv(speed: SpeedFinding) -> str:
         ]
         for panel, row in rows
     )
-    return _text(head, lines)
+    return csv_text(head, lines)
 
 
-def _text(head: list[str], rows: Iterable[list[object]]) -> str:
+def csv_text(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """Every CSV of a report: the one place where fields that others wrote are made safe."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerow([safe_text(value) for value in head])
     writer.writerows([safe_text(value) for value in row] for row in rows)
     return buffer.getvalue()
 

@@ -57,7 +57,7 @@ class Holder:
     def place(self) -> str:
         """The process in words, for messages."""
         where = f"process {self.pid} on {self.host}" if self.pid is not None else self.host
-        return f"{where} (job {self.job})" if self.job else where
+        return printable(f"{where} (job {self.job})" if self.job else where)
 
     def is_gone(self) -> bool:
         """Whether this machine can see that the process has ended. False where it cannot tell."""

@@ -16,9 +16,13 @@ MOST_PROBLEMS = 500  # of one file; a file with more was not meant to be a study
 MOST_NAMES = 1_000  # that are looked through for the nearest one
 LONGEST_NAME = 100  # characters of a name, and
 LONGEST_MESSAGE = 2_000  # of a whole sentence, that are shown
-UNPRINTABLE = re.compile(  # controls of a terminal, line ends, changes of direction, halves of characters
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+# Controls of a terminal, line ends, changes of direction, halves of characters, what no text may hold, tags
+_NEVER = (
+    "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff\ufdd0-\ufdef\ufff9-\ufffb\ufffe\uffff"
+    "\U000e0000-\U000e007f"
 )
+UNPRINTABLE = re.compile(f"[\x00-\x1f{_NEVER}]")
+_COMMANDS = re.compile(f"[\x00-\x08\x0b-\x1f{_NEVER}]")  # lines and tabs are none
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,7 +37,8 @@ class Problem:
         object.__setattr__(self, "message", printable(self.message))
 
     def __str__(self) -> str:
-        where = f"{self.path}:{self.line}" if self.line else self.path
+        path = printable(self.path)
+        where = f"{path}:{self.line}" if self.line else path
         return f"{where}: {self.message}"
 
 
@@ -56,6 +61,15 @@ def printable(text: str) -> str:
     if len(text) > LONGEST_MESSAGE:
         text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def visible(text: str) -> str:
+    """Lines of a terminal without what would move its cursor, colour it, or change the order of letters.
+
+    >>> visible("a\\x1b[31m\\n\\tb")
+    'a\\\\x1b[31m\\n\\tb'
+    """
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def shortened(name: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from harness.reporting.csv_tables import csv_text
 from harness.reporting.figures.style import settle, to_png, to_svg
 
 
@@ -58,11 +57,7 @@ def twin(items: Iterable[Any]) -> str:
     lines = [item if isinstance(item, Mapping) else _fields(item) for item in items]
     if not lines:
         return ""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(lines[0])
-    writer.writerows(line.values() for line in lines)
-    return buffer.getvalue()
+    return csv_text(lines[0], (line.values() for line in lines))
 
 
 def _fields(item: Any) -> dict[str, Any]:
