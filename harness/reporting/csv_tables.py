@@ -99,7 +99,10 @@ def safe_text(value: object) -> object:
     >>> safe_text("+ mixup"), safe_text("=1+1"), safe_text(-0.5), safe_text("ResNet-50")
     (' + mixup', ' =1+1', -0.5, 'ResNet-50')
     """
-    return f" {value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")  # a bare one is not quoted, and begins a line
+    return f" {text}" if value.startswith(FORMULA_STARTS) else text
 
 
 def _level(cell: CellFinding, metrics: list[str], seeds: list[int]) -> list[object]:
