@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands.declare import declared_line
+from harness.commands.step_times import estimate
 from harness.commands.workspace import Workspace, load_plan, look_at_data, workspace
 from harness.data.entry import Look
 from harness.study.plan import Plan
@@ -28,6 +29,7 @@ def main(args: argparse.Namespace) -> int:
 def _one(args: argparse.Namespace, place: Workspace) -> None:
     plan = load_plan(args, place, args.study[0])
     found = look_at_data(plan, place)
+    estimate(plan, place, measure=not found.missing)
     if args.json:
         print(json.dumps({**plan_to_json(plan), **_said(found)}, indent=1))
     else:
@@ -49,6 +51,7 @@ def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) 
             continue
         plans.append(plan)
         looks.append(look_at_data(plan, place))  # before the next study's plugins take this one's place
+        estimate(plan, place, measure=not looks[-1].missing)
     if problems:
         raise StudyError(problems)
     together = union(plans)

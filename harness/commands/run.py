@@ -11,6 +11,7 @@ from harness.commands.adaptive import run_blocks
 from harness.commands.declare import declare
 from harness.commands.plugins import store_plugins
 from harness.commands.report import is_up_to_date, write_report
+from harness.commands.step_times import estimate
 from harness.commands.workspace import (
     Workspace,
     load_plan,
@@ -45,7 +46,9 @@ def main(args: argparse.Namespace) -> int:
             print("a look at the results is due, which decides on the next block", file=sys.stderr)
         print(_slurm(args, plan, place).scripts(_jobs(plan)), end="")
         return DONE
-    print(plan_line(plan), flush=True)
+    if args.on != "slurm":
+        estimate(plan, place, measure=True)
+    print(plan_line(plan, hint=args.on != "slurm") + _elsewhere(args, plan), flush=True)
     train = _Trainer(args, place)
     if any(not run.done for run in plan.runs):
         train.get_ready(plan)
@@ -65,6 +68,14 @@ def main(args: argparse.Namespace) -> int:
         print(_interrupted(args), file=sys.stderr)
         return INTERRUPTED
     return SOME_FAILED if FAILED in statuses.values() else reported
+
+
+def _elsewhere(args: argparse.Namespace, plan: Plan) -> str:
+    """Why a plan for a cluster has no seconds."""
+    unknown = any(run.time_s is None and not run.done for run in plan.runs)
+    return (
+        " (seconds are not known: this machine is not the cluster)" if args.on == "slurm" and unknown else ""
+    )
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.commands.catalogue import build_catalogue
 from harness.commands.plugins import load_plugins
+from harness.commands.step_times import estimate
 from harness.data import look_at_data as look_at_one
 from harness.data import missing_data as missing_of_one
 from harness.data.entry import Look
@@ -59,6 +60,7 @@ def workspace(args: argparse.Namespace) -> Workspace:
 
 def load_plan(args: argparse.Namespace, place: Workspace, file: Path | None = None) -> Plan:
     """Read the study (`args.study`, or `file`), expand it at the wanted size, and mark what is already done.
+    What the rest takes is said as far as runs that ended here, or an earlier measurement, tell.
 
     Until the next plan is loaded, this process knows the names of the study's plugins.
 
@@ -67,6 +69,7 @@ def load_plan(args: argparse.Namespace, place: Workspace, file: Path | None = No
     """
     plan = expand_plan(args, place, file)
     reconcile(plan, place.runs_dir)
+    estimate(plan, place, measure=False)
     return plan
 
 

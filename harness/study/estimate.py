@@ -30,7 +30,8 @@ def reconcile(plan: Plan, runs_dir: Path) -> dict[str, dict[str, Any]]:
 
     A run is done when its record says finished or diverged and belongs to its spec; its `time_s` is then what
     its training took. For the others it is the planned multiply-adds over the median speed of finished runs
-    of the same model, precision and batch size; without any, of the same precision; without any, of all;
+    of the same arm, evaluations included. Without any it is `rough`: from runs of the same model,
+    precision and batch size; without any, of the same precision; without any, of all;
     without any, None.
     """
     present = _folders(runs_dir)
@@ -53,7 +54,7 @@ def reconcile(plan: Plan, runs_dir: Path) -> dict[str, dict[str, Any]]:
             speeds.add(summary)
     for run in plan.runs:
         if not run.done:
-            run.time_s = speeds.time_s(plan, run)
+            run.time_s, run.rough = speeds.time_s(plan, run)
     return summaries
 
 
@@ -66,24 +67,28 @@ class _Speeds:
 
     def add(self, summary: Mapping[str, Any]) -> None:
         work = 3.0 * (summary.get("macs") or 0) * (summary.get("images_seen") or 0)
-        time_s = summary.get("train_time_s") or 0
+        time_s = summary.get("wall_time_s") or summary.get("train_time_s") or 0
         if summary.get("status") != FINISHED or work <= 0 or time_s <= 0:
             return
-        for key in _likeness(summary.get("model"), summary.get("precision"), summary.get("batch_size")):
+        about = [summary.get(name) for name in ("arm_id", "model", "precision", "batch_size")]
+        for key in _likeness(*about):
             self.found.setdefault(key, []).append(work / time_s)
 
-    def time_s(self, plan: Plan, run: PlannedRun) -> float | None:
+    def time_s(self, plan: Plan, run: PlannedRun) -> tuple[float | None, bool]:
+        """Seconds, and whether they are rough."""
         recipe = plan.arms[run.arm_id].recipe
-        for key in _likeness(recipe.model.name, recipe.precision, recipe.batch_size):
+        alike = _likeness(run.arm_id, recipe.model.name, recipe.precision, recipe.batch_size)
+        for rough, key in enumerate(alike):
             if key in self.found:
                 if key not in self.medians:
                     self.medians[key] = median(self.found[key])
-                return run.macs / self.medians[key]
-        return None
+                return run.macs / self.medians[key], rough > 0
+        return None, False
 
 
-def _likeness(model: Any, precision: Any, batch_size: Any) -> Iterable[tuple[Any, ...]]:
-    return (model, precision, batch_size), (precision,), ()
+def _likeness(arm_id: Any, model: Any, precision: Any, batch_size: Any) -> Iterable[tuple[Any, ...]]:
+    """From runs of the same arm to any run."""
+    return ("arm", arm_id), (model, precision, batch_size), (precision,), ()
 
 
 def _folders(runs_dir: Path) -> list[str]:

@@ -73,7 +73,8 @@ class PlannedRun:
     seed: int
     needs: tuple[str, ...]  # run_ids: teacher, source and observed runs
     macs: float  # multiply-adds of a training, 3 x forward x images x epochs, or of an evaluation
-    time_s: float | None = None  # estimated from measured throughput, where a record exists
+    time_s: float | None = None  # of one worker: measured where done, else estimated; None: not known
+    rough: bool = False  # estimated from runs of other networks, by multiply-adds alone
     done: bool = False
 
 

@@ -18,9 +18,11 @@ tables          [{key, title, design, columns, note, target, cells}]
 arms            {arm_id: {label, recipe, tricks, teacher, source, observes, plugins}}
                 recipe: every field of study.spec.Recipe
                 observes: not empty: nothing is trained, the networks of [{arm, runs}] are evaluated together
-runs            [{run_id, arm_id, seed, needs, macs, time_s, done}] in submission order; those with other
-                seeds than `seeds` are further members of ensembles, and what these need
-                macs: multiply-adds of the whole training, or of evaluating; time_s null: nothing measured yet
+runs            [{run_id, arm_id, seed, needs, macs, time_s, rough, done}] in submission order; those with
+                other seeds than `seeds` are further members of ensembles, and what these need
+                macs: multiply-adds of the whole training, or of evaluating
+                time_s: of one worker: training where it is done, else all of the run; null: not known
+                rough: time_s is from runs of other networks, by multiply-adds alone
 totals          {cells, arms, runs, done, macs, time_s, shared_runs_saved}
                 macs and time_s: of the runs that are not done
                 shared_runs_saved: runs that the tables would train again if they did not share them
