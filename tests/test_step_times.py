@@ -48,7 +48,7 @@ class Child:
         keys = [question["key"] for question in json.loads(input)["questions"]]
         self.asked.append(keys)
         lines = [json.dumps({"key": key, **FOUND}) for key in keys[: self.answered]]
-        output = "\n".join(lines) if self.says is None else self.says
+        output = "".join(f"{line}\n" for line in lines) if self.says is None else self.says
         return subprocess.CompletedProcess(command, 1, output, "MemoryError: no room")
 
 
@@ -137,8 +137,8 @@ def _raises(error: Exception) -> Any:
     ("child", "says"),
     [
         (Child(says=""), "MemoryError: no room"),
-        (Child(says="{"), "Expecting property name"),
-        (_raises(subprocess.TimeoutExpired("python", 60.0)), "timed out after 60.0 seconds"),
+        (Child(says="{\n"), "Expecting property name"),
+        (_raises(subprocess.TimeoutExpired("python", 60.0)), "no answer within 60 s"),
         (_raises(OSError("no processes left")), "no processes left"),
     ],
     ids=["crash", "garbage", "hangs", "cannot start"],
@@ -153,6 +153,18 @@ def test_a_measurement_that_fails_is_one_sentence_and_no_seconds(here, monkeypat
     assert says in errors
     assert cache_file() is not None
     assert not cache_file().exists()
+
+
+def test_what_was_measured_before_the_time_was_up_counts(here: Workspace, monkeypatch):
+    def child(command: list[str], *, input: str, **_: Any) -> None:
+        key = json.loads(input)["questions"][0]["key"]
+        whole = json.dumps({"key": key, **FOUND})
+        raise subprocess.TimeoutExpired(command, 60.0, output=f'{whole}\n{{"key": "ha'.encode())
+
+    plant(monkeypatch, child)
+    plan = plan_of(here)
+    estimate(plan, here, measure=True)
+    assert all(run.time_s for run in plan.runs)
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{", '{"times": 3}', '{"times": {"x": {"step_s": -1}}}'])
@@ -210,7 +222,8 @@ def test_finished_runs_of_the_arm_win_and_other_networks_do_not(here: Workspace,
         "schema": 2, "run_id": trained[0].run_id, "arm_id": same.arm_id, "seed": trained[0].seed,
         "status": "finished", "metrics": {"top1": 50.0}, "model": recipe.model.name, "macs": 1000,
         "images_seen": 1000, "train_time_s": 70.0, "wall_time_s": 77.0, "precision": recipe.precision,
-        "batch_size": recipe.batch_size, "steps": 10, "test_images": 10, "params": 1, "train_loss": 1.0,
+        "batch_size": recipe.batch_size, "steps": 10, "started_s": 1.0, "ended_s": 78.0, "test_images": 10,
+        "params": 1, "train_loss": 1.0,
     }  # fmt: skip
     folder.summary.write_text(json.dumps(summary))
     reconcile(plan, here.runs_dir)

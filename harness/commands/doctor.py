@@ -27,6 +27,7 @@ CHECKS: tuple[tuple[str, Check, float], ...] = (  # its name, the check, its lim
     ("python", software.python, FILES_S),
     ("torch", software.torch, IMPORTS_S),
     ("machine", software.cores_and_memory, FILES_S),
+    ("speed", software.speed, FILES_S),
     ("disk", folders.space, FILES_S),
     ("file system", folders.file_system, FILES_S),
     ("submissions", folders.privacy, FILES_S),

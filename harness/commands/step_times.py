@@ -154,18 +154,29 @@ def _measure(questions: Sequence[Question], place: Workspace) -> dict[str, Any]:
         "questions": [{"key": each.key, "spec": each.spec.to_json()} for each in ordered],
     }
     command = [sys.executable, "-m", "harness.training.step_times"]
+    code = 0
     try:
         done = subprocess.run(  # noqa: S603  an argument list, no shell
             command, input=json.dumps(asked), capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
-        answers = [json.loads(line) for line in done.stdout.splitlines()]
-    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        output, errors, code = done.stdout, done.stderr, done.returncode
+    except subprocess.TimeoutExpired as error:  # what it said by then counts
+        output, errors = _text(error.stdout), f"no answer within {LIMIT_S:g} s"
+    except OSError as error:
+        return _not_measured(str(error))
+    try:
+        answers = [json.loads(line) for line in output.splitlines(keepends=True) if line.endswith("\n")]
+    except ValueError as error:
         return _not_measured(str(error))
     if not answers:
-        lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        lines = errors.strip().splitlines() or [f"it ended with code {code}"]
         return _not_measured(lines[-1])
     found = {answer.pop("key"): answer for answer in answers}
     return {each.key: _valid(found.get(each.key)) for each in ordered}
+
+
+def _text(output: str | bytes | None) -> str:
+    return output.decode("utf-8", "replace") if isinstance(output, bytes) else output or ""
 
 
 def _not_measured(why: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_every_part_has_a_line_the_exit_code_says_whether_one_failed_and_no_file
     assert {line[:5] for line in lines[:-1]} <= {"ok   ", "warn ", "fail "}
     names = [line[5:].split(":")[0] for line in lines[:-1]]
     expected = {"python", "torch", "machine", "disk", "file system", *folders.TESTS, "clock"}
-    expected |= {"submissions", "slurm", "mlflow", "data fashion_mnist", "pdf", "environment"}
+    expected |= {"speed", "submissions", "slurm", "mlflow", "data fashion_mnist", "pdf", "environment"}
     assert expected <= set(names)
     assert done.returncode == (1 if any(line.startswith("fail") for line in lines) else 0)
     failed = sum(line.startswith("fail") for line in lines[:-1])
@@ -502,3 +502,26 @@ def test_a_probe_says_why_it_could_not_answer(monkeypatch):
     with pytest.raises(base.ProgramError, match="cannot be started"):
         base.answer_of(["no-such-program"], 1)
     assert base.answer_of(["/bin/echo", "hello"], 5) == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "cpu", "cores", "says"),
+    [
+        ({}, "flags\t\t: fpu sse2 avx\n", 2, "this CPU has no AVX2"),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, "", 2, "ONEDNN_MAX_CPU_ISA=AVX2 caps the instructions"),
+        ({"ATEN_CPU_CAPABILITY": "avx2"}, "", 2, "ATEN_CPU_CAPABILITY=avx2 caps the instructions"),
+        ({}, "", 1, "1 core: runs train one after another"),
+        ({"PYTHONDONTWRITEBYTECODE": "1"}, "", 2, "every command compiles its imports again"),
+        ({"HARNESS_MEASURE": "0"}, "", 2, "plans do not measure"),
+    ],
+)
+def test_what_makes_this_machine_slow_is_a_warning_that_says_what(environment, cpu, cores, says):
+    [finding] = software._slow(environment, cpu, cores)
+    assert finding.level == "warn"
+    assert says in finding.says
+    assert finding.mend
+
+
+def test_a_machine_without_anything_slow_has_no_such_warning():
+    assert list(software._slow({}, "flags\t: sse2 avx2 fma\n", 2)) == []
+    assert list(software._slow({}, "", 2)) == []

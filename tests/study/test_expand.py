@@ -121,7 +121,7 @@ def test_the_plan_as_json_has_its_documented_keys(tmp_path: Path) -> None:
     assert list(arm) == ["label", "recipe", "tricks", "teacher", "source", "observes", "plugins"]
     assert arm["tricks"] == [{"name": "distillation", "options": {"temperature": 20.0}}]
     assert arm["teacher"] in data["arms"]
-    assert set(data["runs"][0]) == {"run_id", "arm_id", "seed", "needs", "macs", "time_s", "done"}
+    assert set(data["runs"][0]) == {"run_id", "arm_id", "seed", "needs", "macs", "time_s", "rough", "done"}
     assert list(data["totals"]) == ["cells", "arms", "runs", "done", "macs", "time_s", "shared_runs_saved"]
     assert data["header"]["size_line"] == 6
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import __version__
 from harness.commands.checks.base import FAIL, OK, WARN, Finding, ProgramError, probe
+from harness.commands.step_times import CAPS, SWITCH
 from harness.commands.workspace import Workspace
 from harness.scheduling.machines import available_cores
 from harness.study.problems import unknown
@@ -29,6 +30,8 @@ VARIABLES = {  # what the harness reads -> what it is
 NEEDED_PER_CORE_GB = 1.0  # of a small run's worker, torch included
 DRIVER = Path("/proc/driver/nvidia/version")
 MEMORY = Path("/proc/meminfo")
+CPU = Path("/proc/cpuinfo")
+HALF = "emulated on a CPU, at 1.0 to 1.3 times the cost of fp32"
 CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -106,6 +109,37 @@ def cores_and_memory(_place: Workspace) -> Iterator[Finding]:
         yield Finding("machine", WARN, says, f"a worker needs about 1 GB: use --workers {fit}")
     else:
         yield Finding("machine", OK, says)
+
+
+def speed(_place: Workspace) -> Iterator[Finding]:
+    """What makes runs, or this command line, slower here than they need be."""
+    found = list(_slow(os.environ, CPU.read_text() if CPU.exists() else "", available_cores()))
+    yield from found
+    if not found:
+        yield Finding("speed", OK, f"nothing known slows runs here; half precision is {HALF}")
+
+
+def _slow(environment: Mapping[str, str], cpu: str, cores: int) -> Iterator[Finding]:
+    """
+    Args:
+        cpu: /proc/cpuinfo; empty where there is none, and then nothing is said of the processor.
+    """
+    flags = set(next((line for line in cpu.splitlines() if line.startswith("flags")), "").split())
+    if flags and "avx2" not in flags:
+        says = "this CPU has no AVX2: convolutions run several times slower than on most machines"
+        yield Finding("speed", WARN, says, "use a CPU of after 2015 or a GPU for more than `--smoke`")
+    for name in CAPS:
+        if name in environment:
+            says = f"{name}={environment[name]} caps the instructions that torch may use"
+            yield Finding("speed", WARN, says, f"unset {name}, unless you test for another machine")
+    if cores == 1:
+        yield Finding("speed", WARN, "1 core: runs train one after another", "give it more cores")
+    if environment.get("PYTHONDONTWRITEBYTECODE"):
+        says = "PYTHONDONTWRITEBYTECODE is set: every command compiles its imports again"
+        yield Finding("speed", WARN, says, "unset it")
+    if environment.get(SWITCH) == "0":
+        says = f"{SWITCH}=0: plans do not measure what a step takes here, and may say no seconds"
+        yield Finding("speed", WARN, says, f"unset {SWITCH}")
 
 
 def _memory_gb() -> float | None:
