@@ -26,7 +26,7 @@ FOUND = {"step_s": 0.01, "eval_s": 0.001, "start_s": 0.5, "views": {"1": 1, "10"
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A machine without a GPU on which nothing was measured yet."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HARNESS_MEASURE")
     monkeypatch.setattr(step_times, "detect_devices", lambda: ("cpu",))
     return workspace(Namespace(runs=tmp_path / "runs", data=tmp_path, tracking_uri=None))
@@ -184,7 +184,7 @@ def test_a_cache_that_cannot_be_written_costs_one_sentence(here: Workspace, monk
     plant(monkeypatch, Child())
     path = cache_file()
     assert path is not None
-    path.parent.parent.parent.write_text("a file in place of the folder")
+    path.parent.parent.write_text("a file in place of the folder")
     plan = plan_of(here)
     estimate(plan, here, measure=True)
     assert all(run.time_s for run in plan.runs)
@@ -251,7 +251,7 @@ def test_the_real_measurement_answers_and_afterwards_without_torch(tmp_path: Pat
     study = str(Path("tests/end_to_end/tiny.yaml"))
     plan = [sys.executable, "-X", "importtime", "-m", "harness.cli", "plan", study, "--json"]
     environment = {name: value for name, value in os.environ.items() if name != "HARNESS_MEASURE"}
-    environment |= {"XDG_CACHE_HOME": str(tmp_path), "HARNESS_RUNS": str(tmp_path / "runs")}
+    environment |= {"HARNESS_CACHE": str(tmp_path), "HARNESS_RUNS": str(tmp_path / "runs")}
     environment |= {"CUDA_VISIBLE_DEVICES": ""}
     first, second = (
         subprocess.run(

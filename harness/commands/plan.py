@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
 def _one(args: argparse.Namespace, place: Workspace) -> None:
     plan = load_plan(args, place, args.study[0])
     found = look_at_data(plan, place)
-    estimate(plan, place, measure=not found.missing)
+    estimate(plan, place, measure=not found.problems)
     if args.json:
         print(json.dumps({**plan_to_json(plan), **_said(found)}, indent=1))
     else:
@@ -51,7 +51,7 @@ def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) 
             continue
         plans.append(plan)
         looks.append(look_at_data(plan, place))  # before the next study's plugins take this one's place
-        estimate(plan, place, measure=not looks[-1].missing)
+        estimate(plan, place, measure=not looks[-1].problems)
     if problems:
         raise StudyError(problems)
     together = union(plans)

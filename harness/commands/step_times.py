@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import __version__
 from harness.data import DATASETS
+from harness.data.contents import cache_folder
 from harness.scheduling.machines import detect_devices
 from harness.study.plan import Plan, PlannedRun
 from harness.study.records import read_json, write_json
@@ -292,12 +293,8 @@ def machine_key() -> dict[str, str]:
 
 def cache_file() -> Path | None:
     """Where the times of this machine are kept; None where the user has no home."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        folder = Path(base) if base else Path.home() / ".cache"
-    except RuntimeError:
-        return None
-    return folder / "ablation-harness" / "step_times" / f"{digest(canonical_json(machine_key()))}.json"
+    folder = cache_folder()
+    return folder and folder / "step_times" / f"{digest(canonical_json(machine_key()))}.json"
 
 
 def _read(path: Path | None) -> dict[str, Any]:
