@@ -32,9 +32,10 @@ chaos: .venv/dev  ## kill a study at every write and at any time, see that nothi
 	nice $(BIN)/python -m tests.chaos --kills $(KILLS)
 
 .PHONY: fuzz test-servers
-fuzz: .venv/dev  ## 10,000 damaged studies and 300 damaged sets of records: none ends in a traceback; 15 minutes
+fuzz: .venv/dev  ## 10,000 damaged studies, 300 damaged sets of records, 200 mutations of each file: no traceback; 2 hours
 	nice $(BIN)/python -m tests.fuzz.campaign --cases 10000
 	nice $(BIN)/python -m tests.fuzz.records --cases 300
+	nice $(BIN)/python -m tests.fuzz.files --mutations 200
 
 test-servers: .venv/dev  ## the mirror on a real PostgreSQL (apt-get install postgresql) and real MLflow servers; 2 minutes
 	$(BIN)/python -m pytest -ra tests/tracking/test_servers.py

@@ -6,9 +6,15 @@ Exit codes: 0 done, 1 some runs failed (the report is written and says which), 2
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":
+    from harness.__main__ import main as begin
+
+    sys.exit(begin())
+
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
@@ -57,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for some takes 20 ms a command
-    args = build_parser().parse_args(argv)
     checked.begin()
     try:
+        args = build_parser().parse_args(argv)
         return import_module(f"harness.commands.{args.command}").main(args)
     except StudyError as error:
         print(error, file=sys.stderr)
@@ -292,7 +298,3 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -36,7 +36,7 @@ class Tally:
         self._finished_macs = self._finished_s = 0.0
         self._speeds: deque[float] = deque(maxlen=RECENT_RUNS)
         self._most_running = 1
-        self.busy_s = 0.0  # CPU time of one-thread workers, or GPU time
+        self.busy_s = 0.0  # by the clock: of workers that had a run, or of GPUs
         self.running: tuple[str, ...] = ()
         self.ended: dict[
             str, str
@@ -71,13 +71,14 @@ class Tally:
     @property
     def left_s(self) -> float | None:
         """Time until all runs have ended, if the rest is as fast per multiply-add as what has finished here.
+        None while nothing is trained here: what others hold, and may have left, takes as long as it takes.
 
         Until a run has finished in this session: by the plan's estimate, or None where it has none.
         """
         left = [run_id for run_id in self._macs if run_id not in self.ended]
         times = [self._time_s(run_id) for run_id in left]
         known = [time_s for time_s in times if time_s is not None]
-        if not left or len(known) < len(times):
+        if not left or not self.running or len(known) < len(times):
             return None
         return max(max(known), sum(known) / self._most_running)
 
@@ -114,7 +115,7 @@ class ProgressDisplay:
     ) -> None:
         self._labels = {run.run_id: f"{plan.arm_labels[run.arm_id]}, seed {run.seed}" for run in plan.runs}
         self._folder_of = folder_of
-        self._unit = "GPU" if gpus else "CPU"
+        self._unit = "GPU" if gpus else "worker"
         self._clock = clock
         self._start_s = self._last_line_s = clock()
         todo = [run for run in plan.runs if not run.done]

@@ -130,9 +130,14 @@ def _widths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]
 
 
 def _at_work(overview: Overview) -> Iterator[str]:
+    halted = {holder.place: holder.pid for holder in overview.halted}
     places = Counter(view.holder.place for view in overview.views.values() if view.holder is not None)
     for place, count in places.most_common(MOST_HOLDERS):
-        yield f"at work: {place}: {count} run{'s' if count > 1 else ''}"
+        runs = f"{count} run{'s' if count > 1 else ''}"
+        if place in halted:
+            yield f"halted: {place} holds {runs}; kill -CONT {halted[place]} lets it go on"
+        else:
+            yield f"at work: {place}: {runs}"
     if len(places) > MOST_HOLDERS:
         yield f"at work: {len(places) - MOST_HOLDERS} more processes"
 

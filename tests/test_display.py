@@ -247,13 +247,15 @@ def test_without_a_terminal_a_line_says_what_starts_then_one_every_15_seconds_th
         quiet.tell([0, 1], after_s=13)
         assert len(quiet.lines) == 1
         quiet.tell([0, 1], after_s=1)
-        assert quiet.lines[1:] == ["0 of 8 runs ended; 2 running, 6 waiting; 15 s so far, 28 s of CPU time"]
+        assert quiet.lines[1:] == [
+            "0 of 8 runs ended; 2 running, 6 waiting; 15 s so far, 28 s of worker time"
+        ]
         quiet.tell([0, 1], after_s=14)
         assert len(quiet.lines) == 2
         for index in range(8):
             quiet.end(index)
         quiet.tell([], after_s=0)
-    assert quiet.lines[2:] == ["8 runs: 8 finished; 29 s so far, 56 s of CPU time"]
+    assert quiet.lines[2:] == ["8 runs: 8 finished; 29 s so far, 56 s of worker time"]
 
 
 def test_throughput_is_the_running_workers_times_the_median_speed_of_the_runs_that_finished_last(session):

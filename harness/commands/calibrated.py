@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.workspace import Workspace
+from harness.study.checked import read_map, reason
 from harness.study.plan import Plan
-from harness.study.records import read_json
 
 FOLDER = ".calibration"  # in the folder of runs
 SCHEMA = 1
@@ -27,12 +27,22 @@ def newest(plan: Plan, place: Workspace) -> Mapping[str, Any] | None:
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:
-    """A stored calibration; None where it is damaged or of another version."""
+    """A stored calibration; None where it is damaged, which is named, or of another version."""
+    return read_map(path, _wrong) or None
+
+
+def _wrong(found: Mapping[str, Any]) -> str:
+    from harness.analysis.calibration import badge  # SciPy
+
+    if found.get("schema") != SCHEMA:
+        return f"it is of schema {found.get('schema')}, this version reads {SCHEMA}"
     try:
-        found = read_json(path)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) and found.get("schema") == SCHEMA else None
+        badge(found)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        return reason(error) if isinstance(error, KeyError) else "a value is not what was measured"
+    return (
+        "" if isinstance(found.get("measured"), str) and isinstance(found.get("device"), str) else "no device"
+    )
 
 
 def _devices(plan: Plan, place: Workspace) -> Iterator[str]:

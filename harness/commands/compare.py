@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.cli import DONE, SOME_FAILED
 from harness.display import show_shortfalls
+from harness.study.checked import parsed, reason
 from harness.study.problems import Problem, StudyError
 
 KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
     out = args.out or Path("reports") / "-vs-".join(name.replace("/", "-") for name in names)
     try:
         rendered = render_comparison(CompareInput(names=names, reports=reports), out)
-    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError) as error:
         what = f"cannot be compared: something that a report has is not there or damaged ({error!r})"
         raise StudyError([Problem(" and ".join(str(folder) for folder in folders), 0, what)]) from None
     print(f"comparison: {out / 'report.md'} (.html, .pdf, .json; tables beside)")
@@ -63,11 +63,11 @@ def read_report(folder: Path) -> dict[str, Any]:
     """
     path = folder / "report.json"
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = parsed(path.read_bytes())
     except FileNotFoundError:
         raise StudyError([Problem(str(path), 0, "is not there; give the folder of a report")]) from None
     except (OSError, ValueError) as error:
-        raise StudyError([Problem(str(path), 0, f"cannot be read: {error}")]) from None
+        raise StudyError([Problem(str(path), 0, f"cannot be read: {reason(error)}")]) from None
     if not isinstance(report, dict) or report.get("kind") == "comparison":
         raise StudyError([Problem(str(path), 0, "is not the report of a study")])
     if report.get("schema") != SCHEMA_VERSION:

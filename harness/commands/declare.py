@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from harness.study.declared import TIME, read_history, study_folder, write_decla
 from harness.study.plan import Plan
 from harness.study.problems import Problem, StudyError
 from harness.study.provenance import code_version, keep_changes
-from harness.study.records import ENDED
+from harness.study.records import RunFolder
 
 ROOT = Path(harness.__file__).resolve().parents[1]  # the checkout, or whatever holds the package
 ATTEMPTS = 100  # processes that record at the same moment take one number each
@@ -100,8 +98,6 @@ def _ended_of(before: list[Mapping[str, Any]], plan: Plan, place: Workspace) -> 
     arms = {row["arm"] for each in before for table in each["declaration"]["tables"] for row in table["rows"]}
     count = 0
     for path in place.runs_dir.glob("*/summary.json"):
-        with suppress(OSError, ValueError, AttributeError, RecursionError):
-            summary = json.loads(path.read_bytes())
-            is_declared = summary.get("arm_id") in arms and path.parent.name not in planned
-            count += is_declared and summary.get("status") in ENDED
+        summary = None if path.parent.name in planned else RunFolder(path.parent).read_summary()
+        count += summary is not None and summary["arm_id"] in arms
     return count

@@ -15,8 +15,10 @@ from harness.commands.story import claims_of, last_failure, story, tail
 from harness.commands.which_runs import by_prefix, by_row, problem
 from harness.commands.workspace import Workspace, load_plan, workspace
 from harness.scheduling.submission import Submission, submissions
+from harness.study.checked import is_count, is_time
 from harness.study.problems import printable
 from harness.study.records import RunFolder, read_json, run_state
+from harness.study.spec import RunSpec
 
 Agents = list[tuple[str, list[dict[str, Any]]]]
 MOST_BESIDE = 3
@@ -76,21 +78,21 @@ def _run_id(args: argparse.Namespace, place: Workspace) -> str:
 
 def _recipe(folder: RunFolder) -> dict[str, Any] | None:
     """What the run trains, as far as its spec can be read."""
-    try:
-        said = read_json(folder.spec)
-        if said is None:
-            return None
-        arm = said["arm"]
-        return {
-            "model": printable(str(arm["recipe"]["model"]["name"])),
-            "data": printable(str(arm["recipe"]["data"]["name"])),
-            "epochs": arm["recipe"]["epochs"],
-            "batch_size": arm["recipe"]["batch_size"],
-            "tricks": [printable(str(trick["name"])) for trick in arm["tricks"]],
-            "seed": said["seed"],
-        }
-    except (OSError, ValueError, KeyError, TypeError):
+    if not folder.has_spec():
         return None
+    try:
+        spec = RunSpec.from_json(read_json(folder.spec))
+    except (OSError, ValueError, KeyError, TypeError):  # of another version
+        return None
+    recipe = spec.arm.recipe
+    return {
+        "model": printable(recipe.model.name),
+        "data": printable(recipe.data.name),
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "tricks": [printable(trick.name) for trick in spec.arm.tricks],
+        "seed": spec.seed,
+    }
 
 
 def agents_of(submission: Submission, folder: RunFolder) -> Agents:
@@ -113,8 +115,13 @@ def _beside(submission: Submission, job_ids: list[str]) -> Agents:
 def _agent(token: str, job_id: str, events: list[dict[str, Any]]) -> dict[str, Any]:
     """An agent's own life, without the runs it had."""
     told = [event for event in events if event.get("kind") in AGENT_EVENTS]
-    lives = [{"time_s": event.get("time_s"), "text": _agent_words(event)} for event in told]
+    lives = [{"time_s": _when(event), "text": _agent_words(event)} for event in told]
     return {"submission": token, "job_id": job_id, "events": lives}
+
+
+def _when(event: Mapping[str, Any]) -> float | None:
+    time_s = event.get("time_s")
+    return time_s if is_time(time_s) else None
 
 
 def _agent_words(event: Mapping[str, Any]) -> str:
@@ -126,7 +133,7 @@ def _agent_words(event: Mapping[str, Any]) -> str:
 
 def _life(event: Mapping[str, Any]) -> int:
     restarts = event.get("restart_count")
-    return 1 + (restarts if isinstance(restarts, int) else 0)
+    return 1 + (restarts if is_count(restarts) else 0)
 
 
 def log_files(submission: Submission, job_id: str, events: list[dict[str, Any]]) -> list[Path]:

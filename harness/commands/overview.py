@@ -6,12 +6,14 @@ import argparse
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from harness.commands.queue_state import QueueView, look_at_queue
 from harness.commands.states import QUEUED, RunView, look
 from harness.commands.workspace import expand_plan, workspace
 from harness.study.blocks import Look, read_blocks
 from harness.study.estimate import reconcile
+from harness.study.holders import Holder
 from harness.study.memory import without_garbage_collection
 from harness.study.plan import Plan, PlannedRun
 from harness.study.records import CANCELLED, DIVERGED, FAILED, FINISHED, MISSING, RUNNING, STOPPED
@@ -20,7 +22,7 @@ ORDER = (FINISHED, DIVERGED, RUNNING, QUEUED, STOPPED, MISSING, FAILED, CANCELLE
 TO_DO = frozenset({RUNNING, QUEUED, STOPPED, MISSING})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Overview:
     """A study as it stands now."""
 
@@ -38,9 +40,19 @@ class Overview:
 
     @property
     def workers(self) -> int:
-        """How many runs are trained at a time now."""
-        running = sum(view.state == RUNNING for view in self.views.values())
+        """How many runs are trained at a time now; what a halted process holds is not."""
+        running = sum(
+            view.state == RUNNING and view.holder not in self.halted for view in self.views.values()
+        )
         return max(running, self.queue.workers)
+
+    @cached_property
+    def halted(self) -> frozenset[Holder]:
+        """Who holds runs of this study and was stopped: it goes on with them when it is continued."""
+        holders = {view.holder.token: view.holder for view in self.views.values() if view.holder}
+        tokens = {token for token, holder in holders.items() if holder.is_halted()}
+        held = (view.holder for view in self.views.values())
+        return frozenset(holder for holder in held if holder and holder.token in tokens)
 
     @property
     def work_s(self) -> float | None:

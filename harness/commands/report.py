@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +17,11 @@ from harness.commands.calibrated import newest
 from harness.commands.declare import history_of
 from harness.commands.workspace import Workspace, load_plan, mirror, report_folder, workspace
 from harness.display import show_shortfalls
+from harness.study.checked import read_map
 from harness.study.declaration import ALPHA, exploratory
 from harness.study.plan import Plan
 from harness.study.plan_json import plan_to_json
 from harness.study.provenance import kept_changes
-from harness.study.records import read_json
 from harness.study.spec import canonical_json
 
 if TYPE_CHECKING:
@@ -40,13 +41,26 @@ def main(args: argparse.Namespace) -> int:
     (args.study,) = args.study
     place = workspace(args)
     plan = load_plan(args, place)
-    mirror(plan, place.store()).sync([place.folder(run.run_id) for run in plan.runs])
+    _mirror_what_is_new(plan, place)
     if args.short:
         from harness.reporting.short import to_short
 
         print(to_short(collected_input(plan, place)), end="")
         return DONE
     return write_report(plan, place, report_folder(args, plan))
+
+
+def _mirror_what_is_new(plan: Plan, place: Workspace) -> None:
+    """Before a report is read from the store. One that can be read only is read as it is."""
+    from harness.tracking.store import ReadOnlyStore
+
+    store = place.store()
+    try:
+        mirror(plan, store).sync([place.folder(run.run_id) for run in plan.runs])
+    except ReadOnlyStore as error:
+        if not store.exists():
+            raise
+        print(f"{error}; the report shows what was mirrored before", file=sys.stderr)
 
 
 def write_report(plan: Plan, place: Workspace, out_dir: Path) -> int:
@@ -135,16 +149,13 @@ def settings_of(plan: Plan) -> Settings:
 
 def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path) -> bool:
     """Whether the report in `out_dir` was written from just these inputs by this version."""
-    report = read_json(out_dir / "report.json")
-    if report is None or report.get("provenance", {}).get("inputs") != inputs_digest(plan, place):
+    provenance = read_map(out_dir / "report.json").get("provenance")
+    if not isinstance(provenance, dict) or provenance.get("inputs") != inputs_digest(plan, place):
         return False
     if not all((out_dir / name).is_file() for name in FORMATS):
         return False
     wanted = extra_inputs(plan, place)
-    try:
-        return all(read_json(out_dir / "data" / f"{name}.json") == wanted[name] for name in wanted)
-    except ValueError:  # one was damaged
-        return False
+    return all(read_map(out_dir / "data" / f"{name}.json") == (wanted[name] or {}) for name in wanted)
 
 
 def inputs_digest(plan: Plan, place: Workspace) -> str:
@@ -153,7 +164,7 @@ def inputs_digest(plan: Plan, place: Workspace) -> str:
     sha.update(canonical_json({**plan_to_json(plan), "runs": None, "totals": None}).encode())
     for run in sorted(plan.runs, key=lambda run: run.run_id):
         path = place.folder(run.run_id).summary
-        sha.update(run.run_id.encode() + (path.read_bytes() if path.exists() else b"-"))
+        sha.update(run.run_id.encode() + (path.read_bytes() if path.is_file() else b"-"))
     return sha.hexdigest()
 
 

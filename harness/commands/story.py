@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.study.holders import Holder, newest_number, read_claim
+from harness.study.checked import is_number, is_time, read_map
+from harness.study.holders import Holder, claim_numbers, is_cancelled, read_claim
 from harness.study.problems import printable
-from harness.study.records import RunFolder, read_json
+from harness.study.records import RunFolder
 
 TAIL_BYTES = 200_000  # of a log file, at most, are looked at for its last lines
 PROGRESS = ("epoch", "checkpoint", "evaluated")  # told together, however many there are
@@ -53,11 +54,7 @@ def story(folder: RunFolder) -> list[Line]:
 
 def claims_of(folder: RunFolder) -> Iterator[Holder]:
     """Everybody who took the run, the first first; a claim that cannot be read is left out."""
-    try:
-        newest = newest_number(folder.path)
-    except OSError:
-        return
-    for number in range(1, newest + 1):
+    for number in claim_numbers(folder.path):
         try:
             claim = read_claim(folder.path, number)
         except OSError:
@@ -109,8 +106,7 @@ def _told(event: Mapping[str, Any]) -> Line:
 
 
 def _time(event: Mapping[str, Any]) -> float:
-    value = event.get("time_s")
-    return float(value) if isinstance(value, int | float) else 0.0
+    return float(event["time_s"])
 
 
 def _unknown_kind(event: Mapping[str, Any]) -> str:
@@ -172,11 +168,11 @@ def _epochs(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    return f"{value:g}" if is_number(value) else str(value)
 
 
 def _numbers(values: Iterable[Any]) -> list[float]:
-    return [value for value in values if isinstance(value, int | float)]
+    return [value for value in values if is_number(value)]
 
 
 def _change(name: str, values: Sequence[Any], unit: str) -> str:
@@ -194,15 +190,12 @@ def _checkpoints(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _request(folder: RunFolder) -> Line | None:
-    try:
-        said = read_json(folder.path / "cancel")
-    except (OSError, ValueError):
-        said = {}
-    if said is None:
+    if not is_cancelled(folder):
         return None
+    said = read_map(folder.path / "cancel")
     time_s = said.get("time_s")
     by = printable(str(said.get("by", "somebody")))
     return Line(
-        time_s if isinstance(time_s, int | float) else None,
+        time_s if is_time(time_s) else None,
         f"{by} asked for it to be stopped; `harness run` of a study that wants it goes on",
     )

@@ -9,7 +9,6 @@ back to what the runs themselves wrote.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from harness.cli import DONE, SOME_FAILED
 from harness.commands.differences import PERCENT, RELATIVE, differences, numbers_in, with_own_numbers
 from harness.commands.report import drawn_with, inputs_digest, report_input
 from harness.commands.workspace import Workspace, first_plan, workspace
+from harness.study.checked import parsed, reason
 from harness.study.declared import wrong_with
 from harness.study.estimate import reconcile
 from harness.study.grow import grow
@@ -93,8 +93,16 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
         result.wrong.append("report.json: provenance.inputs is not the digest of the run folders here")
     with tempfile.TemporaryDirectory() as name:
         again = Path(name)
-        computed = report_input(plan, records, curves, software, extra)
-        render(_as_reported(computed, report, result), again)
+        try:
+            computed = report_input(plan, records, curves, software, extra)
+            render(_as_reported(computed, report, result), again)
+        except StudyError:
+            raise
+        except Exception as error:  # the analysis of records that no run writes may end in any way
+            if not _were_changed(report, records, curves, extra):
+                raise
+            text = f"was changed since the report was written, and cannot be analysed ({error!r})"
+            raise StudyError([Problem(str(folder / "data"), 0, text)]) from None
         _compare_files(folder, again, result, drawn=same_software)
     if not same_software:
         was, here = software["drawn_with"] or ["unknown versions"], drawn_with(plan)
@@ -121,6 +129,15 @@ def levels(findings: Findings) -> list[float]:
     return [cell.level.mean for cell in cells if cell.level and cell.level.mean is not None]
 
 
+def _were_changed(
+    report: Mapping[str, Any], records: DataFrame, curves: DataFrame, extra: Mapping[str, Mapping[str, Any]]
+) -> bool:
+    """Whether the records are not those that the report says it was computed from."""
+    from harness.reporting.raw import extra_files, raw_digest
+
+    return bool(report["provenance"].get("records") != raw_digest(records, curves, extra_files(extra)))
+
+
 def checked_extra(folder: Path, extra: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """
     Raises:
@@ -135,16 +152,22 @@ def checked_extra(folder: Path, extra: dict[str, Mapping[str, Any]]) -> dict[str
 def read_report(folder: Path) -> dict[str, Any]:
     path = folder / "report.json"
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        report: dict[str, Any] = parsed(path.read_bytes())
         assert isinstance(report["provenance"], dict)
         assert isinstance(report["header"]["smoke"], bool)
         report = {"looks": [], "arm_seeds": {}, **report}  # a fixed design may lack them
         assert all(type(seeds) is int for seeds in [*report["looks"], *report["arm_seeds"].values()])
+        assert isinstance(report["study"], str)
+        assert isinstance(report["size"], str)
+        assert type(len(report["findings"]["seeds"])) is int
         return report
     except FileNotFoundError:
         raise StudyError([Problem(str(path), 0, "is not there; give the folder of a report")]) from None
+    except OSError as error:
+        raise StudyError([Problem(str(path), 0, f"cannot be read: {reason(error)}")]) from None
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise StudyError([Problem(str(path), 0, f"is not a report: {error or 'a key is missing'}")]) from None
+        text = f"is not a report: {reason(error) or 'a key is missing'}"
+        raise StudyError([Problem(str(path), 0, text)]) from None
 
 
 def plan_of(report: dict[str, Any], args: argparse.Namespace, place: Workspace, folder: Path) -> Plan:

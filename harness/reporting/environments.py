@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from harness.study.checked import parsed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -41,8 +42,8 @@ def _parsed(text: Any) -> Environment:
     if not isinstance(text, str):
         return {}
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
+        data = parsed(text)
+    except ValueError:
         return {}
     if not isinstance(data, dict):
         return {}

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.study.checked import parsed, reason
 from harness.study.problems import Problem, StudyError
 
 if TYPE_CHECKING:
@@ -74,11 +75,11 @@ def read_extra(folder: Path) -> dict[str, Mapping[str, Any]]:
     for name in EXTRA:
         path = folder / "data" / f"{name}.json"
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = parsed(path.read_bytes())
         except FileNotFoundError:
             continue
-        except (ValueError, RecursionError) as error:
-            raise StudyError([Problem(str(path), 0, f"is damaged: {error}")]) from None
+        except (ValueError, OSError) as error:
+            raise StudyError([Problem(str(path), 0, f"is damaged: {reason(error)}")]) from None
         if not isinstance(data, dict):
             raise StudyError([Problem(str(path), 0, "is damaged: it is no JSON object")])
         found[name] = data
@@ -131,18 +132,20 @@ def _line(row: Mapping[Any, Any]) -> dict[str, Any]:
 def _read_lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     number = 1
     try:
-        parsed = []
+        lines: list[Any] = []
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            row = json.loads(line)
+            row = parsed(line)
             if number > 1 and row.get(BITS) is not None:
                 row[BITS] = base64.b64decode(row[BITS], validate=True)
-            parsed.append(row)
-        if parsed[0]["schema"] != SCHEMA_VERSION:
-            raise ValueError(f"is of schema {parsed[0]['schema']}, this version reads {SCHEMA_VERSION}")
-        return parsed[0], parsed[1:]
+            lines.append(row)
+        if lines[0]["schema"] != SCHEMA_VERSION:
+            raise ValueError(f"is of schema {lines[0]['schema']}, this version reads {SCHEMA_VERSION}")
+        return lines[0], lines[1:]
     except FileNotFoundError:
         text = "is not there: the report is of an older version; `harness report` writes it again"
         raise StudyError([Problem(str(path), 0, text)]) from None
+    except OSError as error:
+        raise StudyError([Problem(str(path), 0, f"cannot be read: {reason(error)}")]) from None
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise StudyError([Problem(str(path), number, f"is damaged: {error}")]) from None
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.study.records import read_json, write_json
+from harness.study.checked import is_time, read_map
+from harness.study.records import write_json
 
 FILE = ".queue.json"  # in the folder of runs: user -> {"asked_s", "clusters", "tasks"}; tasks null: no answer
 EVERY_S = 30.0
@@ -183,7 +184,7 @@ def _recent(file: Path, oldest_s: float, clusters: Iterable[str]) -> tuple[bool,
     """Whether this user asked those clusters lately, and the answer."""
     said = _read(file).get(_user(), {})
     asked_s, tasks, asked = said.get("asked_s"), said.get("tasks"), said.get("clusters", list(HERE))
-    if not isinstance(asked_s, float) or abs(time.time() - asked_s) >= oldest_s:
+    if not is_time(asked_s) or abs(time.time() - asked_s) >= oldest_s:
         return False, None
     if not isinstance(asked, list) or not all(each in asked for each in clusters):
         return False, None
@@ -204,11 +205,7 @@ def _remember(file: Path, asked_s: float, clusters: Sequence[str], tasks: list[T
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        said = read_json(file)
-    except (OSError, ValueError):
-        return {}
-    return {name: each for name, each in said.items() if isinstance(each, dict)} if said else {}
+    return {name: each for name, each in read_map(file).items() if isinstance(each, dict)}
 
 
 def _user() -> str:

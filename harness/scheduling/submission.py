@@ -14,6 +14,7 @@ runs/.submissions/<token>/     mode 0700; token = 12 hexadecimal digits
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from typing import Any
 
 from harness.scheduling.base import Job
 from harness.scheduling.cluster import Resources
+from harness.study.checked import is_count, is_number, is_time, note, read_map, reason
 from harness.study.records import read_json, read_lines, write_bytes
 from harness.study.spec import SCHEMA_VERSION, Arm, RunSpec
 
@@ -56,6 +58,8 @@ class Group:
     @staticmethod
     def from_json(name: str, data: Mapping[str, Any]) -> Group:
         """Rebuild from `to_json`'s data."""
+        if not is_count(data["level"]) or not is_count(data["width"]):
+            raise ValueError(f"the level or the width of group {name} is not a whole number")
         return Group(
             name=name,
             resources=Resources.from_json(data["resources"]),
@@ -79,7 +83,7 @@ class Submission:
             raise ValueError(f"{folder}: schema {said.get('schema')}, this harness reads {SCHEMA}")
         self.folder, self.token = folder, folder.name
         try:
-            self.created_s: float = said["created_s"]
+            self.created_s = _time(said["created_s"])
             self.study: str = said["study"]
             self.size: str = said["size"]
             self.data_dir = Path(said["machine"]["data_dir"])
@@ -90,8 +94,11 @@ class Submission:
             self.user: str = said["user"]
             self.environment_clusters = str(said.get("clusters") or "")
             self.groups = {name: Group.from_json(name, each) for name, each in said["groups"].items()}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{folder}: submission.json is damaged ({error})") from None
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{folder}: submission.json is damaged ({reason(error)})") from None
+        texts = (self.study, self.size, self.python, self.cluster_file, self.user)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(self.exact, bool):
+            raise ValueError(f"{folder}: submission.json is damaged (a value is no text)")
 
     @staticmethod
     def read(folder: Path) -> Submission:
@@ -144,7 +151,8 @@ class Submission:
     def chunks(self) -> dict[str, dict[str, Any]]:
         """Chunk -> {"job_id", "cluster", "tasks", "submitted_s"}, as far as they were submitted. The first
         two are "" where they are not known."""
-        return read_json(self.folder / "jobs.json") or {}
+        said = read_map(self.folder / "jobs.json")
+        return {chunk: job for chunk, job in said.items() if _is_job(job)}
 
     def job_ids(self) -> dict[str, str]:
         """Chunk -> the id of its array, as far as it is known."""
@@ -189,14 +197,49 @@ class Submission:
         for line in read_lines(self.folder / "runs.jsonl"):
             if "arm" not in line:
                 break  # the arms come first
-            spec = RunSpec.from_json({"schema": SCHEMA_VERSION, "seed": 0, "arm": line["arm"]})
-            arms[line["arm_id"]] = spec.arm
+            try:
+                spec = RunSpec.from_json({"schema": SCHEMA_VERSION, "seed": 0, "arm": line["arm"]})
+                if spec.arm.arm_id == line["arm_id"]:
+                    arms[line["arm_id"]] = spec.arm
+            except (KeyError, TypeError, ValueError, AttributeError):
+                continue
         return arms
 
     @cached_property
     def _runs(self) -> dict[str, dict[str, Any]]:
+        """By run_id. Lines that no writer writes are left out, and said: their runs stay to be done."""
         lines = read_lines(self.folder / "runs.jsonl")
-        return {line["run_id"]: line for line in lines if line.keys() >= RUN_KEYS}
+        runs = {line["run_id"]: line for line in lines if line.keys() >= RUN_KEYS and _is_run(line)}
+        if len(runs) + len(self._arms) != len(lines):
+            note(self.folder / "runs.jsonl", f"{len(lines) - len(runs) - len(self._arms)} of its lines")
+        return {run_id: line for run_id, line in runs.items() if line["arm_id"] in self._arms}
+
+
+def _time(value: Any) -> float:
+    if not is_time(value):
+        raise ValueError("its time is not a number")
+    return float(value)
+
+
+def _is_job(said: Any) -> bool:
+    """Whether an entry of jobs.json is one of those that are written after an sbatch."""
+    return (
+        isinstance(said, dict)
+        and isinstance(said.get("job_id"), str)
+        and isinstance(said.get("cluster", ""), str)
+        and is_count(said.get("tasks", 0))
+        and is_time(said.get("submitted_s", 0.0))
+    )
+
+
+def _is_cost(value: Any) -> bool:
+    return is_number(value) and math.isfinite(value) and value >= 0
+
+
+def _is_run(line: Mapping[str, Any]) -> bool:
+    texts = all(isinstance(line[name], str) for name in ("run_id", "arm_id", "group"))
+    needs = isinstance(line["needs"], list) and all(isinstance(need, str) for need in line["needs"])
+    return texts and needs and type(line["seed"]) is int and _is_cost(line["cost"])
 
 
 def submissions(runs_dir: Path, unreadable: list[str] | None = None) -> list[Submission]:

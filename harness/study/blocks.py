@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.study.checked import is_count
 from harness.study.declaration import declaration_of, plan_hash
 from harness.study.declared import study_folder
 from harness.study.grow import grow
@@ -52,10 +53,16 @@ def read_blocks(runs_dir: Path, plan: Plan) -> Blocks | None:
             return None
         arm_seeds = {str(arm_id): int(seeds) for arm_id, seeds in data["arm_seeds"].items()}
         looks = tuple(Look(**look) for look in data["looks"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if not all(_is_right(look) for look in looks):
         return None
     fits = arm_seeds.keys() == plan.arms.keys() and set(arm_seeds.values()) <= set(plan.looks)
     return Blocks(arm_seeds=arm_seeds, looks=looks) if fits else None
+
+
+def _is_right(look: Look) -> bool:
+    return all(map(is_count, (look.seeds, look.settled, look.comparisons))) and isinstance(look.says, str)
 
 
 def as_it_stands(plan: Plan, runs_dir: Path) -> Plan:
@@ -82,7 +89,7 @@ def write_blocks(runs_dir: Path, plan: Plan, looks: Sequence[Look]) -> None:
     path = _path(runs_dir, plan)
     try:
         unchanged = read_json(path) == data
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         unchanged = False
     if not unchanged:
         write_json(path, data)

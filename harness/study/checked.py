@@ -43,7 +43,7 @@ MENDS = {  # name of a file -> what becomes of it
     "summary.json": ": `harness run` does the run again",
     "spec.json": ": `harness run` of a study that wants the run writes it again",
 }
-PRESENT = ("run_id", "arm_id", "steps", "started_s", "ended_s")  # in every summary, and not null
+PRESENT = ("run_id", "arm_id", "seed", "steps", "started_s", "ended_s")  # in every summary, and not null
 
 HALF = b"\\u"  # of JSON: a character, or half of one
 NO_SPEC = "it is missing, though the run has ended"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.study.amendments import amendments
+from harness.study.checked import parsed, read_quickly, reason
 from harness.study.declaration import DECLARATION_SCHEMA, HASH_SHOWN, contrasts, plan_hash
 from harness.study.plan import Plan
 
@@ -89,7 +90,7 @@ def _files(folder: Path) -> list[Path | None]:
     found = {}
     for path in folder.glob("declaration.*.json"):
         number = path.name.split(".")[1]
-        if number.isascii() and number.isdigit() and int(number) > 0:
+        if number.isascii() and number.isdigit() and len(number) < 10 and int(number) > 0:
             found[int(number)] = path
     if not found:
         return []
@@ -101,9 +102,9 @@ def _files(folder: Path) -> list[Path | None]:
 def _read(path: Path) -> Mapping[str, Any] | str:
     """The record, or what is wrong with it."""
     try:
-        entry = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        return f"is damaged: {error}"
+        entry = parsed(read_quickly(path))
+    except (OSError, ValueError) as error:
+        return f"is damaged: {reason(error)}"
     return checked(entry)
 
 
@@ -120,7 +121,7 @@ def checked(entry: Any) -> Mapping[str, Any] | str:
         amendments(found["declaration"], found["declaration"])  # every key is there
         contrasts(found["declaration"])
         own = plan_hash(found["declaration"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         why = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
         return f"is damaged: {why}"
     if own != found["plan_hash"]:

@@ -61,11 +61,9 @@ class Holder:
 
     def is_gone(self) -> bool:
         """Whether this machine can see that the process has ended. False where it cannot tell."""
-        here = identity()
-        if self.boot_id is None or self.pid is None or self.pid <= 0:
+        if not self._is_here():
             return False
-        if any(getattr(self, name) != here[name] for name in ("host", "boot_id", "pid_namespace")):
-            return False
+        assert self.pid is not None
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -74,6 +72,17 @@ class Holder:
             pass  # it is another user's
         start = process_start(self.pid)
         return start == "ended" or (None not in (start, self.process_start) and start != self.process_start)
+
+    def is_halted(self) -> bool:
+        """Whether this machine can see that the process was stopped (Ctrl-Z, kill -STOP) and does nothing."""
+        text = _read(f"/proc/{self.pid}/stat") if self._is_here() else None
+        return text is not None and text.rpartition(")")[2].split()[:1] in (["T"], ["t"])
+
+    def _is_here(self) -> bool:
+        """Whether it is, or was, a process that this one can look at."""
+        here, names = identity(), ("host", "boot_id", "pid_namespace")
+        known = self.boot_id is not None and self.pid is not None and self.pid > 0
+        return known and all(getattr(self, name) == here[name] for name in names)
 
 
 def holder_of(folder: RunFolder, now_s: float | None = None, stale_s: float = STALE_S) -> Holder | None:
@@ -94,7 +103,7 @@ def holder_of(folder: RunFolder, now_s: float | None = None, stale_s: float = ST
 
 def is_cancelled(folder: RunFolder) -> bool:
     """Whether somebody asked for this run to be stopped, and nobody has asked for it since."""
-    return (folder.path / "cancel").exists()
+    return os.path.lexists(folder.path / "cancel")
 
 
 def newest_number(folder: Path) -> int:

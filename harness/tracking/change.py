@@ -38,6 +38,7 @@ class Change:
     summary: Mapping[str, Any] | None
     tail: Tail
     marker: Marker
+    digest: str  # sha256 of the summary, "" without one
     rows: str  # the cells that the run answers, as JSON
     env: str = ""  # what it was made with, as JSON; "": not recorded (yet)
 
@@ -69,7 +70,7 @@ class Change:
 
     def description(self) -> dict[str, str]:
         """Tags of this moment, in any order."""
-        ended = ended_tags(self.summary) if self.summary is not None else {}
+        ended = ended_tags(self.summary, self.digest) if self.summary is not None else {}
         env = {"env": self.env} if self.env else {}
         return {**describing_tags(self.tail.events), **ended, **env, "rows": self.rows}
 
@@ -110,6 +111,7 @@ def read_change(folder: RunFolder, since: Marker | None, cells: Cells) -> Change
         arm_id=arm_id,
         summary=summary,
         tail=tail,
+        digest=digest,
         marker=Marker(offset=tail.offset, state=state, summary=digest[:DIGEST]),
         rows=rows_text(cells.get(arm_id, ())),
         env=env_text(folder) if summary is not None else "",

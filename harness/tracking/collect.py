@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +12,12 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.study.checked import is_number
+from harness.study.checked import is_number, parsed
 from harness.study.memory import without_garbage_collection
 from harness.study.reserved import CURVES, NUMBERS, RECORD_COLUMNS, RESULTS, TEXTS
+from harness.tracking import reach
 from harness.tracking.read import REBUILD, Content, Mirrored, Points, read_runs
+from harness.tracking.runs import IN_ARTIFACT
 from harness.tracking.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _records(runs: Sequence[Mirrored], store: Store) -> DataFrame:
 
 def _record(run: Mirrored, store: Store) -> dict[str, Any]:
     tags = run.tags
-    summary = _summary(run) if "summary" in tags else {}
+    summary = _summary(run, store) if "summary" in tags else {}
     metrics = summary.get("metrics", {})
     row = {
         "run_id": tags["run_id"],
@@ -107,13 +108,19 @@ def _record(run: Mirrored, store: Store) -> dict[str, Any]:
     return row
 
 
-def _summary(run: Mirrored) -> dict[str, Any]:
+def _summary(run: Mirrored, store: Store) -> dict[str, Any]:
+    text = run.tags["summary"]
+    if text.startswith(IN_ARTIFACT):
+        data = read_artifact(run.artifact_uri, "summary.json", store)
+        if hashlib.sha256(data).hexdigest() != text.removeprefix(IN_ARTIFACT):
+            raise StoreError(_damaged(run, "has changed"))
+        text = data.decode(errors="replace")
     try:
-        summary = json.loads(run.tags["summary"])
+        summary = parsed(text)
         wrong = [
             name for name, value in summary["metrics"].items() if not (value is None or is_number(value))
         ]
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise StoreError(_damaged(run, "cannot be read")) from None
     if wrong:
         raise StoreError(_damaged(run, f"has a {wrong[0]} that is no number"))
@@ -194,7 +201,11 @@ def read_artifact(artifact_uri: str, name: str, store: Store) -> bytes:
         from mlflow.artifacts import download_artifacts
 
         with TemporaryDirectory() as folder:
-            found = download_artifacts(f"{artifact_uri}/{name}", dst_path=folder, tracking_uri=store.uri)
+            found = reach.within(
+                lambda: download_artifacts(f"{artifact_uri}/{name}", dst_path=folder, tracking_uri=store.uri),
+                store.uri,
+                f"download of {name}",
+            )
             return Path(found).read_bytes()
     except Exception as error:  # of MLflow, the server or the disk
         raise StoreError(f"{name} is missing in {artifact_uri}; {REBUILD}") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +21,8 @@ from harness.study.records import RunFolder
 from harness.study.secrets import masked
 from harness.tracking.change import Cells, Change, read_change, was_replaced
 from harness.tracking.intact import Damaged
-from harness.tracking.reach import in_words
-from harness.tracking.runs import Marker, marker_of
+from harness.tracking.reach import holders_of, in_words
+from harness.tracking.runs import LONGEST_PARAMETER, Marker, marker_of
 from harness.tracking.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -54,7 +54,19 @@ class Known:
     marker: Marker
     rows: str
     env: str
+    long: Mapping[str, str] = field(default_factory=dict)  # parameters as an earlier version wrote them
     stamp: Stamp | None = None  # of the files, where they were seen whole by this process
+
+    @staticmethod
+    def new(change: Change, mlflow_id: str, artifact_uri: str) -> Known:
+        """Of a run that the store has just got."""
+        return Known(
+            mlflow_id=mlflow_id,
+            artifact_uri=artifact_uri,
+            marker=change.marker,
+            rows=change.rows,
+            env=change.env,
+        )
 
 
 @dataclass(slots=True)
@@ -83,6 +95,7 @@ class Mirror:
         """
         count = SyncCount()
         with self.store.locked(f"mirror-{self.study}") as lock:
+            self.store.require_writable()
             lock.seek(0)
             seen = lock.read()
             if self._writer is None or seen != self._token or not self.store.exists():
@@ -97,12 +110,17 @@ class Mirror:
                 raise
             except Exception as error:  # of MLflow, SQLAlchemy, the driver or the network
                 self._writer = None  # what the store has is read again
-                why = masked(in_words(error), self.store.uri)
-                raise StoreError(
-                    f"lost the tracking store {self.store.shown}: {why}; the run folders have"
-                    " everything, and `harness sync` goes on from here"
-                ) from error
+                raise StoreError(self._lost(error)) from error
         return count
+
+    def _lost(self, error: Exception) -> str:
+        why = masked(in_words(error), self.store.uri)
+        if self.store.database is not None and "database is locked" in why:
+            why = f"{holders_of(self.store.database)} holds it"
+        return (
+            f"lost the tracking store {self.store.shown}: {why}; the run folders have everything, and"
+            " `harness sync` goes on from here"
+        )
 
     def _sync_unless_damaged(self, folder: RunFolder, count: SyncCount) -> None:
         try:
@@ -143,6 +161,7 @@ class Mirror:
                 marker=marker,
                 rows=run.data.tags.get("rows", ""),
                 env=run.data.tags.get("env", ""),
+                long={key: text for key, text in run.data.params.items() if len(text) > LONGEST_PARAMETER},
             )
 
     def _sync_one(self, folder: RunFolder, count: SyncCount) -> None:
@@ -160,26 +179,21 @@ class Mirror:
             count.skipped += 1
         elif known is None:
             mlflow_id, artifact_uri = self._writer.create(change)
-            self._write(change, mlflow_id, artifact_uri, is_new=True)
+            self._write(change, Known.new(change, mlflow_id, artifact_uri), is_new=True)
             count.created += 1
         elif (change.marker, change.rows, change.env or known.env) != (known.marker, known.rows, known.env):
-            self._write(change, known.mlflow_id, known.artifact_uri, is_new=False)
+            self._write(change, known, is_new=False)
             count.updated += 1
         else:
             count.unchanged += 1
         if folder.run_id in self._known:
             self._known[folder.run_id] = replace(self._known[folder.run_id], stamp=stamp)
 
-    def _write(self, change: Change, mlflow_id: str, artifact_uri: str, *, is_new: bool) -> None:
+    def _write(self, change: Change, known: Known, *, is_new: bool) -> None:
         assert self._writer is not None
-        self._writer.write(change, mlflow_id, artifact_uri, is_new=is_new)
-        self._known[change.folder.run_id] = Known(
-            mlflow_id=mlflow_id,
-            artifact_uri=artifact_uri,
-            marker=change.marker,
-            rows=change.rows,
-            env=change.env,
-        )
+        self._writer.write(change, known.mlflow_id, known.artifact_uri, is_new=is_new, kept=known.long)
+        now = replace(known, marker=change.marker, rows=change.rows, env=change.env, stamp=None)
+        self._known[change.folder.run_id] = now
 
 
 def is_in(error: Exception, folder: RunFolder) -> bool:

@@ -7,18 +7,34 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
+import logging
+import os
+import queue
 import re
 import shutil
 import socket
 import sqlite3
 import tempfile
+import threading
+from collections.abc import Callable
 from contextlib import closing
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
+from harness.study.problems import printable
+from harness.study.secrets import masked
+
+Answer = TypeVar("Answer")
+_log = logging.getLogger(__name__)
+
 WAIT_S = 10.0  # for a connection
+LOCKED_S = 60.0  # for a process that has locked a SQLite file
+PATIENCE_S = 5.0  # before it is said that a file is waited for
+SILENT_S = 10.0  # before it is said that a server is waited for
+LONGEST, MOST_HOLDERS = 80, 3  # characters of a command line, and processes, that are named
 HTTP_PORTS = {"http": 80, "https": 443}
 SQLITE = "sqlite:///"
 _URI_SIGNS = re.compile("[?#%]")
@@ -94,14 +110,108 @@ def check(uri: str) -> None:
             engine.dispose()
 
 
-def check_file(database: Path) -> None:
-    """Open a SQLite file once; MLflow tries for 100 s.
+def check_file(database: Path, *, writes: bool = False, wait_s: float = LOCKED_S) -> None:
+    """Open a SQLite file once; MLflow tries for 100 s. Waits for a process that has locked it, and says so.
+
+    writes: whether it must be possible to write; nothing is written.
 
     Raises:
-        sqlite3.Error: it is no database, or damaged where its tables are listed.
+        Locked: another process still holds it after `wait_s`.
+        sqlite3.Error: it is no database, is damaged where its tables are listed, or cannot be written.
     """
-    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+    first_s = min(PATIENCE_S, wait_s)
+    for timeout_s in (first_s, wait_s - first_s):
+        try:
+            _try_file(database, timeout_s, writes=writes)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            if timeout_s == first_s:
+                _log.warning("waiting for %s: %s holds it", database, holders_of(database))
+    raise Locked(f"{holders_of(database)} has held {database} for {wait_s:.0f} s")
+
+
+def _try_file(database: Path, timeout_s: float, *, writes: bool) -> None:
+    uri = f"{database.absolute().as_uri()}?mode={'rw' if writes else 'ro'}"
+    with closing(sqlite3.connect(uri, uri=True, timeout=timeout_s)) as connection:
         connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        if writes:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+
+
+class Locked(Exception):
+    """Another process holds the database. Nothing is wrong with it."""
+
+
+def holders_of(database: Path) -> str:
+    """Which processes of this machine have a file open, or its journal, in words."""
+    names = {str(database.absolute()), *(f"{database.absolute()}{end}" for end in ("-wal", "-journal"))}
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        if folder.name == str(os.getpid()):
+            continue
+        try:
+            if any(os.readlink(each) in names for each in (folder / "fd").iterdir()):
+                words = (folder / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+                found.append(f"process {folder.name} ({printable(masked(words.strip()))[:LONGEST]})")
+        except OSError:  # another user's, or it has ended
+            continue
+    return " or ".join(found[:MOST_HOLDERS]) or "a process that cannot be seen from here"
+
+
+def within(call: Callable[[], Answer], uri: str, what: str, *, limit_s: float | None = None) -> Answer:
+    """The answer of a call that asks a tracking server, which has so long for all of it.
+
+    MLflow's own limits count from byte to byte: a server that sends one a second is never too late. A call
+    that is given up goes on in a thread that ends with this process.
+
+    Raises:
+        TimeoutError: the server did not answer in time.
+        Exception: what the call raises.
+    """
+    limit_s = deadline_s() if limit_s is None else limit_s
+    answers: queue.SimpleQueue[tuple[Answer | None, BaseException | None]] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put((call(), None))
+        except BaseException as error:  # it is raised again where somebody waits for it
+            answers.put((None, error))
+
+    threading.Thread(target=ask, name=f"tracking server: {what}", daemon=True).start()
+    told_s = min(SILENT_S, limit_s)
+    try:
+        answer, error = answers.get(timeout=told_s)
+    except queue.Empty:
+        _log.warning("waiting for the tracking server %s (%s), at most %.0f s", masked(uri), what, limit_s)
+        try:
+            answer, error = answers.get(timeout=max(0.0, limit_s - told_s))
+        except queue.Empty:
+            raise TimeoutError(f"no whole answer ({what}) within {limit_s:.0f} s") from None
+    if error is not None:
+        raise error
+    return answer  # type: ignore[return-value]
+
+
+def deadline_s() -> float:
+    """How long a server has for one answer: so many tries of so long each, and the pauses between them."""
+    tries = 1 + int(os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"))
+    return tries * float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")) + float(2**tries - 2)
+
+
+class Patient:
+    """A client of MLflow of which every call has `deadline_s`."""
+
+    def __init__(self, client: Any, uri: str) -> None:
+        self._client, self._uri = client, uri
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._client, name)
+        if not callable(value):
+            return value
+        return lambda *args, **kwargs: within(lambda: value(*args, **kwargs), self._uri, name)
 
 
 def in_words(error: Exception) -> str:

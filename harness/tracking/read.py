@@ -110,16 +110,14 @@ def _check(run: Mirrored) -> None:
 def _from_sqlite(store: Store, study: str, size: str, curves: Sequence[str]) -> Content | None:
     assert store.database is not None
     try:
+        reach.check_file(store.database)
         uri = f"{store.database.as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=20)) as connection:
             return from_tables(
                 lambda sql, names: connection.execute(sql, names).fetchall(), study, size, curves
             )
-    except sqlite3.Error as error:
-        raise StoreError(
-            f"cannot read the MLflow store {store.database}: {error}; "
-            "delete it and run `harness sync` to rebuild it"
-        ) from error
+    except (sqlite3.Error, reach.Locked) as error:
+        raise StoreError(store.explained(error)) from error
 
 
 def _from_postgresql(store: Store, study: str, size: str, curves: Sequence[str]) -> Content | None:

@@ -21,7 +21,14 @@ MLFLOW_STATUS = {  # every outcome: FINISHED
     "stopped": "KILLED",
     "cancelled": "KILLED",
 }
-LONGEST_VALUE = 4000  # characters of a parameter or of an error message
+LONGEST_VALUE = 4000  # characters of an error message
+LONGEST_PARAMETER = 250  # characters that every server keeps; spec.json, among the artifacts, has all of them
+LONGEST_TAG = 4900  # characters that every server keeps
+MLFLOW_TAG = 8000  # characters to which MLflow's newer servers cut a tag
+CUT = " ... (see spec.json)"
+IN_ARTIFACT = (
+    "summary.json "  # in place of a summary that no tag holds: the artifact that does, and its sha256
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -72,7 +79,16 @@ def marker_of(tags: Mapping[str, str]) -> Marker | None:
         return None
     if marker.has_ended:
         needed += ["status", "summary"]
-    return marker if all(name in tags for name in needed) else None
+    if not all(name in tags for name in needed) or was_cut(tags.get("summary", "")):
+        return None
+    return marker
+
+
+def was_cut(summary: str) -> bool:
+    """Whether a store keeps a part of a summary only: an earlier version wrote one that was too long."""
+    return len(summary) >= MLFLOW_TAG or (
+        bool(summary) and not summary.endswith("}") and not summary.startswith(IN_ARTIFACT)
+    )
 
 
 def read_tail(folder: RunFolder, offset: int) -> Tail:
@@ -142,7 +158,7 @@ def parameters(spec: Mapping[str, Any]) -> dict[str, str]:
     flat["tricks"] = ", ".join(trick["name"] for trick in arm["tricks"]) or "none"
     for trick in arm["tricks"]:
         flat |= _flatten(trick["name"], trick["options"])
-    return {key: clean(_text(value)) for key, value in flat.items()}
+    return {key: _shortened(clean(_text(value))) for key, value in flat.items()}
 
 
 def describing_tags(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -157,11 +173,13 @@ def describing_tags(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return tags
 
 
-def ended_tags(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Tags of an ended run; `summary` has the whole of it, so that floats come back exactly."""
+def ended_tags(summary: Mapping[str, Any], digest: str) -> dict[str, str]:
+    """Tags of an ended run; `summary` has the whole of it, so that floats come back exactly, or says which
+    artifact has. `digest`: the sha256 of the file."""
     names = ("attempts", "data_fingerprint", "device", "torch")
     tags = {name: clean(str(summary[name]))[:LONGEST_VALUE] for name in names if name in summary}
-    return {**tags, "summary": json.dumps(summary, sort_keys=True, separators=(",", ":"))}
+    whole = json.dumps(summary, sort_keys=True, separators=(",", ":"))
+    return {**tags, "summary": whole if len(whole) <= LONGEST_TAG else f"{IN_ARTIFACT}{digest}"}
 
 
 def artifacts(folder: RunFolder) -> list[str]:
@@ -186,5 +204,10 @@ def _flatten(key: str, value: Any) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text[:LONGEST_VALUE]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= LONGEST_PARAMETER:
+        return text
+    return text[: LONGEST_PARAMETER - len(CUT)] + CUT

@@ -6,6 +6,7 @@ broken, so creation is behind a file lock here. MLflow is imported when a store 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import logging
@@ -13,10 +14,10 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from harness.study.problems import Problem, StudyError
 from harness.study.secrets import masked
@@ -34,9 +35,11 @@ QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 PATIENCE = {  # with a tracking server: at most 4 x 30 s and 14 s between, for each request
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # a server may ask for hours
 }
 
 # SQLite file -> (inode, how often this process saw it replaced); see `_connection_uri`
@@ -55,6 +58,10 @@ class StoreError(StudyError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class ReadOnlyStore(StoreError):
+    """The store, or the folder beside it, can be read only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +102,47 @@ class Store:
         be_quiet()
         from mlflow import MlflowClient
 
-        with self.locked("store"):
+        with self._locked_if_possible():
             try:
                 self._create()
                 if self.database is not None:
                     reach.check_file(self.database)
                 reach.check(self._connection_uri())
                 client = MlflowClient(tracking_uri=self._connection_uri())
+                if reach.is_server(self.uri):
+                    client = cast("MlflowClient", reach.Patient(client, self.uri))
                 client.search_experiments(max_results=1)  # creates the tables
             except Exception as error:  # of MLflow, SQLAlchemy, the driver or the network
-                raise StoreError(self._explain(error)) from error
+                raise StoreError(self.explained(error)) from error
             self._remember()
         return client
+
+    def require_writable(self) -> None:
+        """Wait until no other program has locked the file.
+
+        Raises:
+            ReadOnlyStore: it can be read only.
+            StoreError: it is still locked; by whom.
+        """
+        if self.database is None or not self.database.exists():
+            return
+        try:
+            reach.check_file(self.database, writes=True)
+        except Exception as error:
+            if "readonly" in str(error):
+                raise ReadOnlyStore(f"the tracking store {self.shown} can be read only") from None
+            raise StoreError(self.explained(error)) from error
+
+    @contextmanager
+    def _locked_if_possible(self) -> Iterator[None]:
+        """The lock that making a store needs; one that is there and can only be read needs none."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.locked("store"))
+            except ReadOnlyStore:
+                if not self.exists():
+                    raise
+            yield
 
     def artifact_location(self, experiment: str) -> str | None:
         """Where a new experiment keeps its files; None leaves the choice to a tracking server."""
@@ -114,9 +150,20 @@ class Store:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[IO[str]]:
-        """Hold the lock file `name` of this store; waits for other processes. Yields the open file."""
-        self.artifacts.mkdir(parents=True, exist_ok=True)
-        with (self.artifacts / f".{name}.lock").open("a+") as file:
+        """Hold the lock file `name` of this store; waits for other processes. Yields the open file.
+
+        Raises:
+            ReadOnlyStore: the folder of the locks cannot be written.
+        """
+        try:
+            self.artifacts.mkdir(parents=True, exist_ok=True)
+            file = (self.artifacts / f".{name}.lock").open("a+")
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise
+            text = f"nothing can be mirrored: {self.artifacts} cannot be written ({error.strerror})"
+            raise ReadOnlyStore(text) from None
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
@@ -155,10 +202,17 @@ class Store:
             generation = _generations.get(self.database, (0, 0))[1]
             _generations[self.database] = (_inode(self.database), generation)
 
-    def _explain(self, error: Exception) -> str:
+    def explained(self, error: Exception) -> str:
+        """What is wrong with the store, and what to do; deleting it is advised where it is damaged only."""
         text = masked(reach.in_words(error), self.uri)
         if self.database is None:
             return f"cannot open the tracking store {self.shown}: {text}"
+        if isinstance(error, reach.Locked) or "database is locked" in text:
+            who = text if isinstance(error, reach.Locked) else f"{reach.holders_of(self.database)} holds it"
+            return (
+                f"cannot use the tracking store {self.shown}: {who}. Once that process has ended or lets it "
+                "go, the same command goes on; the run folders have everything"
+            )
         return (
             f"cannot open the tracking store {self.shown}: {text} "
             f"It is a mirror of the run folders: delete {self.database} and run `harness sync` to rebuild it."

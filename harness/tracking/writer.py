@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from harness.tracking import reach
 from harness.tracking.change import Change
 from harness.tracking.runs import Marker, artifacts, mlflow_status, parameters
 from harness.tracking.store import Store
@@ -16,7 +19,9 @@ from harness.tracking.store import Store
 POINTS_PER_BATCH = (
     800  # MLflow takes 1,000 points, parameters and tags at once, 100 of either of the last two
 )
+PARAMETERS_PER_BATCH = 100
 PAGE = 1000
+NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 NOTHING = Marker(offset=0, state="created", summary="").to_text()
 
 
@@ -42,12 +47,23 @@ class Writer:
         )
         return run.info.run_id, run.info.artifact_uri
 
-    def write(self, change: Change, mlflow_id: str, artifact_uri: str, *, is_new: bool) -> None:
-        """Files, status, points, parameters; the tags come last, with the one that says how far this went."""
+    def write(
+        self,
+        change: Change,
+        mlflow_id: str,
+        artifact_uri: str,
+        *,
+        is_new: bool,
+        kept: Mapping[str, str] = NO_PARAMETERS,
+    ) -> None:
+        """Files, status, points, parameters; the tags come last, with the one that says how far this went.
+
+        kept: long parameters that the run has already; MLflow changes none.
+        """
         if change.summary is not None:
             repository = get_artifact_repository(artifact_uri, tracking_uri=self.client.tracking_uri)
             for path in artifacts(change.folder):
-                repository.log_artifact(path)
+                self._log_artifact(repository, path)
         status = mlflow_status(change.marker.state)
         if status == "RUNNING":
             self.client.update_run(mlflow_id, status=status)
@@ -55,15 +71,25 @@ class Writer:
             self.client.set_terminated(mlflow_id, status, change.ended_ms)
         tags = change.conclusion() if is_new else {**change.description(), **change.conclusion()}
         points = [Metric(p.name, p.value, p.time_ms, p.step) for p in change.points]
-        while len(points) > POINTS_PER_BATCH:
-            self.client.log_batch(mlflow_id, metrics=points[:POINTS_PER_BATCH])
-            points = points[POINTS_PER_BATCH:]
+        params = [Param(key, value) for key, value in {**parameters(change.spec), **kept}.items()]
+        while len(points) > POINTS_PER_BATCH or len(params) > PARAMETERS_PER_BATCH:
+            self.client.log_batch(
+                mlflow_id, metrics=points[:POINTS_PER_BATCH], params=params[:PARAMETERS_PER_BATCH]
+            )
+            points, params = points[POINTS_PER_BATCH:], params[PARAMETERS_PER_BATCH:]
         self.client.log_batch(
             mlflow_id,
             metrics=points,
-            params=[Param(key, value) for key, value in parameters(change.spec).items()],
+            params=params,
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
+
+    def _log_artifact(self, repository: Any, path: str) -> None:
+        uri = self.client.tracking_uri
+        if reach.is_server(uri):
+            reach.within(lambda: repository.log_artifact(path), uri, "log_artifact")
+        else:
+            repository.log_artifact(path)
 
     def delete(self, mlflow_id: str) -> None:
         """Mark a run as deleted; nothing reads it any more."""

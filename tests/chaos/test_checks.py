@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.study.records import RunFolder, write_json
+from harness.study.records import RunFolder
 from tests.chaos.checks import Undisturbed, lost_work, violations
 from tests.chaos.orders import ENVIRONMENT
 from tests.chaos.place import Place, results
+from tests.ended import end
+from tests.tracking.folders import run_spec
 
-RUN = "a" * 32
+SPEC = run_spec()
+RUN = SPEC.run_id
 CURVE = {"epoch": 1.0, "lr": 0.1, "train_loss": 2.0, "val_top1": 50.0}
 
 
@@ -27,7 +30,7 @@ def finished(place: Place) -> RunFolder:
     folder.append_event("epoch", step=8, **CURVE)
     folder.weights.write_bytes(b"weights")
     folder.predictions.write_bytes(b"predictions")
-    write_json(folder.summary, {"status": "finished", "metrics": {"top1": 50.0}, "steps": 8})
+    end(folder, SPEC, metrics={"top1": 50.0}, steps=8)
     for name in ("weights.pt", "summary.json"):
         audit(place, 100, name)
     return folder
@@ -42,7 +45,7 @@ def audit(place: Place, pid: int, name: str, time_s: float = 0.0) -> None:
 PLANTED: dict[str, tuple[Callable[[Place, RunFolder], object], str]] = {
     "no summary": (lambda place, folder: folder.summary.unlink(), f"lost: {RUN}"),
     "another status": (
-        lambda place, folder: write_json(folder.summary, {"status": "diverged"}),
+        lambda place, folder: end(folder, SPEC, "diverged", steps=8),
         "wrong: status",
     ),
     "a bit of a weight": (lambda place, folder: folder.weights.write_bytes(b"weighti"), "wrong: weights.pt"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.study.records import RunFolder
-from harness.tracking.runs import read_summary, read_tail
+from harness.tracking.runs import read_tail
 from tests.chaos.orders import SHORT, Order
 from tests.chaos.place import Place
 
@@ -53,7 +53,7 @@ def test_the_mirror_passes_over_half_a_line_that_the_next_writer_closed(tmp_path
 def test_a_summary_cut_in_the_middle_is_no_end_for_the_mirror(tmp_path: Path):
     folder = RunFolder(tmp_path)
     folder.summary.write_text(json.dumps({"status": "finished"})[:9])
-    assert read_summary(folder) == (None, "")
+    assert folder.read_end() == (None, "")
     assert not folder.has_ended()
 
 

@@ -62,3 +62,34 @@ def modules_after(place: Workplace, *arguments: str, heavy: str = " ".join(HEAVY
     )
     assert done.stdout
     return done.stderr.split()
+
+
+INTERRUPT = """
+import importlib.abc, os, runpy, signal, sys
+
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+at = sys.argv.pop(1)
+sys.modules.pop(at, None)
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.parametrize("module", ["harness.__main__", "harness.cli"])
+@pytest.mark.parametrize(
+    "at", ["harness.study.problems", "argparse", "harness.commands.plan", "harness.study.expand"]
+)
+def test_an_interrupt_during_imports_is_one_line_and_exit_code_3(at: str, module: str):
+    code = f"{INTERRUPT}runpy.run_module('{module}', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code, at, "plan", BAG_OF_TRICKS],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == "interrupted; the same command goes on from here\n"

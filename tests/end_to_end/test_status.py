@@ -6,6 +6,9 @@ import fcntl
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +161,36 @@ def test_rows_are_named_with_a_word_per_seed_and_rows_that_share_runs_point_to_t
     [running] = [run for run in said["runs"] if run["state"] == "running"]
     assert running["progress"] == 0.5
     assert "process" in running["holder"]
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from harness.study.run_claims import Claims
+with Claims(Path(sys.argv[1])) as claims:
+    claims.take(sys.argv[2])
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_controller_that_was_stopped_is_said_to_be_and_promises_no_end(place, status):
+    place.end("Baseline", 0)
+    run_id = place.attempt("Smoothed", 0).run_id
+    command = [sys.executable, "-c", HOLD, str(place.runs_dir), run_id]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert status("--json")["eta_s"] is not None
+        other.send_signal(signal.SIGSTOP)
+        os.waitpid(other.pid, os.WUNTRACED)
+        lines, said = status(), status("--json")
+        other.send_signal(signal.SIGCONT)
+        other.communicate("")
+    assert (said["workers"], said["eta_s"]) == (0, None)
+    assert lines[-1].endswith("of one worker left; none is at work")
+    [halted] = [line for line in lines if line.startswith("halted: ")]
+    assert halted.endswith(f"holds 1 run; kill -CONT {other.pid} lets it go on")
 
 
 def test_what_was_spent_and_what_is_left_come_from_the_records(place, status):

@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+from harness import cli
 from harness.tracking.store import Store
 from tests.fuzz.bounds import TooLong, within
 from tests.fuzz.damage import damage
@@ -76,16 +77,37 @@ def call(place: Workplace, command: str, *arguments: str) -> str:
     Raises:
         Bug: it ended otherwise than by an exit code.
     """
-    errors = io.StringIO()
+    places = ["--runs", str(place.runs_dir), "--data", str(place.path / "data")]
+    return ended_in_order([command, str(place.study), *places, *arguments], LIMIT_S)
+
+
+def ended_in_order(arguments: list[str], limit_s: float) -> str:
+    """One command line in this process, within so many seconds of a core; what it wrote to stderr.
+
+    Raises:
+        Bug: it ended otherwise than by an exit code.
+    """
+    said, errors = Terminal(), Terminal()
+    command = " ".join(arguments)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors), within(LIMIT_S):
-            code = place.harness(command, *arguments)
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors), within(limit_s):
+            code = cli.main(arguments)
     except (Exception, TooLong, SystemExit) as error:
         trace = "".join(traceback.format_exception(error)[-5:])
         raise Bug(f"harness {command}: {type(error).__name__}: {str(error)[:300]}\n{trace[-2500:]}") from None
     if code not in CODES or "Traceback" in errors.getvalue():
         raise Bug(f"harness {command} ended with {code}: {errors.getvalue()[-2500:]}")
+    if "\x1b" in said.getvalue() + errors.getvalue():
+        raise Bug(f"harness {command} sends orders to the terminal: {said.getvalue()[-2500:]!r}")
     return errors.getvalue()
+
+
+class Terminal(io.StringIO):
+    """Takes what a terminal takes: no halves of characters."""
+
+    def write(self, text: str) -> int:
+        text.encode()
+        return super().write(text)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,41 @@
+"""The way into the command line: Ctrl-C ends it in one line from here on, also while it is still imported."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+INTERRUPTED = 3
+SAID = b"interrupted; the same command goes on from here\n"
+
+
+def main() -> int:
+    """`harness`, `python -m harness` and `python -m harness.cli`."""
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else whoever started it ignores it
+    if ours:
+        signal.signal(signal.SIGINT, _leave)
+    from harness.cli import main as command
+
+    try:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return command()
+    except KeyboardInterrupt:  # between two statements that say so themselves
+        _say()
+        return INTERRUPTED
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Nothing has been begun that would have to be ended; an exception could end in any module's import."""
+    _say()
+    os._exit(INTERRUPTED)
+
+
+def _say() -> None:
+    os.write(2, SAID)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
