@@ -117,7 +117,12 @@ def _from_sqlite(store: Store, study: str, size: str, curves: Sequence[str]) -> 
                 lambda sql, names: connection.execute(sql, names).fetchall(), study, size, curves
             )
     except (sqlite3.Error, reach.Locked) as error:
-        raise StoreError(store.explained(error)) from error
+        if isinstance(error, reach.Locked) or "locked" in str(error):
+            raise StoreError(store.explained(error)) from error
+        raise StoreError(
+            f"cannot read the MLflow store {store.database}: {error}; "
+            "delete it and run `harness sync` to rebuild it"
+        ) from error
 
 
 def _from_postgresql(store: Store, study: str, size: str, curves: Sequence[str]) -> Content | None:

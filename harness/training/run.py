@@ -8,7 +8,7 @@ import time
 import torch._dynamo  # noqa: F401  # torch.optim loads it (1 s) when first used: here, before workers are forked
 
 from harness.plugins import load_stored, only
-from harness.study.checked import read_quickly, summary_of
+from harness.study.checked import Specs, event_of, read_quickly, summary_of
 from harness.study.machine import Machine, Stop
 from harness.study.records import DIVERGED, FINISHED, RunFolder, write_json
 from harness.study.spec import RunSpec
@@ -24,6 +24,8 @@ from harness.training.outcome import Attempt, read_out, write_diverged
 from harness.training.progress import Progress
 from harness.training.recorder import Recorder
 from harness.training.setup import Setup, build
+
+SET_ASIDE = "summary.json.aside"  # an end that does not belong to the folder it was found in
 
 
 def run_one(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> str:
@@ -58,11 +60,16 @@ def _status(spec: RunSpec, folder: RunFolder) -> str:
 
     Writes the spec where it is missing or damaged: the folder's name says which it was. What the run came to
     is kept, unless the folder was made anew (by a version that wrote into deleted folders) or lost results.
+
+    Raises:
+        OSError: a file is there and cannot be read.
     """
-    if not folder.has_spec():
+    if not _has_spec(folder):
         if folder.summary.exists() and not _is_whole(folder):
-            folder.summary.unlink()
+            folder.summary.replace(folder.path / SET_ASIDE)
         write_json(folder.spec, spec.to_json())
+    if folder.summary.exists():
+        read_quickly(folder.summary)  # one that cannot be read now may be a good one: the run fails, in words
     summary = folder.read_summary()
     if summary is None:
         return ""
@@ -70,15 +77,32 @@ def _status(spec: RunSpec, folder: RunFolder) -> str:
     return str(summary["status"])
 
 
-def _is_whole(folder: RunFolder) -> bool:
-    """Whether a folder without a spec holds the end of a run, and the beginning that belongs to it."""
-    begun = any(event["kind"] == "attempt" for event in folder.read_events())
+def _has_spec(folder: RunFolder) -> bool:
+    """As `RunFolder.has_spec`; a file that cannot be read now says nothing about what it holds.
+
+    Raises:
+        OSError: it is there and cannot be read.
+    """
     try:
+        return not Specs().wrong(read_quickly(folder.spec), folder.run_id)
+    except FileNotFoundError:
+        return False
+
+
+def _is_whole(folder: RunFolder) -> bool:
+    """Whether a folder without a spec holds the end of a run, and the beginning that belongs to it.
+
+    Raises:
+        OSError: a file is there and cannot be read.
+    """
+    try:
+        lines = read_quickly(folder.events).split(b"\n")
         summary = summary_of(read_quickly(folder.summary), folder.run_id, folder.summary)
         wanted = summary and summary.get("predictions_sha256")
         own = hashlib.sha256(read_quickly(folder.predictions)).hexdigest() if wanted else None
-    except OSError:
+    except FileNotFoundError:
         return False
+    begun = any((event_of(line) or {}).get("kind") == "attempt" for line in lines)
     return begun and summary is not None and own == wanted
 
 
