@@ -7,10 +7,11 @@ Exit codes: 0 done, 1 some runs failed (the report is written and says which), 2
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
-if __name__ == "__main__":  # the way in, which then imports this module by its own name
-    sys.exit(import_module("harness.__main__").main())
+if __name__ == "__main__":  # `python -m harness.cli` is `python -m harness`
+    from runpy import run_module
+
+    run_module("harness", run_name="__main__")
 
 import argparse
 import os
