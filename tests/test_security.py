@@ -45,6 +45,7 @@ from harness.training.tensors import read_torch_file
 from tests.fuzz import workplace
 from tests.fuzz.corpus import TINY, plain
 from tests.scheduling.fakes import job
+from tests.timing import PATIENCE_S
 
 OWN_SCRIPT = (TEMPLATES / "report.js").read_text()  # of every HTML report
 CANARY = "canary"  # a file that nothing may make
@@ -100,7 +101,9 @@ def test_nothing_of_a_study_or_a_path_is_executed_by_the_sbatch_script(canary: P
     srun.write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n')
     srun.chmod(0o755)
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash"], input=text, text=True, env=environment, capture_output=True, timeout=30)
+    done = subprocess.run(
+        ["bash"], input=text, text=True, env=environment, capture_output=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr
     arguments = (tmp_path / "arguments").read_text().splitlines()
     assert str(runs_dir) in arguments

@@ -44,7 +44,7 @@ def run_script(blocked: Path, *arguments: str) -> subprocess.CompletedProcess[st
     }
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), *arguments]
     return subprocess.run(
-        command, cwd=BENCHMARKS.parent, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=BENCHMARKS.parent, env=environment, capture_output=True, text=True, timeout=PATIENCE_S
     )
 
 

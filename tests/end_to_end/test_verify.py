@@ -17,6 +17,7 @@ from harness.cli import build_parser
 from harness.commands.verify import verify as verify_report
 from harness.commands.workspace import workspace
 from tests.end_to_end.workplace import ROOT, Workplace
+from tests.timing import PATIENCE_S
 
 COMMITTED = "batch_norm_mnist"  # the smallest; `make verify` does them all
 
@@ -209,7 +210,7 @@ def verify_committed(**environment: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -14,6 +14,7 @@ import pytest
 from tests.fuzz.bounds import TooLong, within
 from tests.fuzz.corpus import ROOT, seeds
 from tests.fuzz.judge import BUG
+from tests.timing import PATIENCE_S
 
 CASES = 150
 BUGS = {  # a study that shows what the judge must see -> what it says
@@ -29,7 +30,6 @@ PROBE = """
 import sys
 from pathlib import Path
 from tests.fuzz import judge
-judge.LIMIT_S = 1.0
 found = judge.Judge(Path(sys.argv[1]))
 text = Path(sys.argv[2]).read_bytes()
 assert found.judge(text).kind == "planned"
@@ -37,6 +37,7 @@ assert found.judge(text).kind == "planned"
 def planted(*arguments):
     exec(sys.argv[3])
 
+judge.LIMIT_S = 1.0
 judge.reconcile = planted
 verdict = found.judge(text)
 print(verdict.kind, verdict.why)
@@ -47,7 +48,12 @@ def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """A process of its own: the audit hook and the limit of memory stay for its life."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=300, cwd=cwd, env=environment
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        cwd=cwd,
+        env=environment,
     )
 
 

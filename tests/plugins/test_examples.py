@@ -17,6 +17,7 @@ from harness.cli import main
 from harness.plugins import load, only, trick_contract
 from harness.plugins.contract import KEPT, check_plugin
 from harness.tricks import TRICKS
+from tests.timing import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -53,7 +54,7 @@ def shell(commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
     }
     return subprocess.run(
         ["bash", "-e", "-u", "-o", "pipefail", "-c", commands],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
 

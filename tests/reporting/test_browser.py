@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.timing import PATIENCE_S
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NONE = "NOT TRIED IN A BROWSER: no chromium here (package chromium)"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NONE)
@@ -50,7 +52,7 @@ def in_browser(folder: Path, page: str, script: str = "") -> str:
         f"--user-data-dir={folder}/profile",
     ]
     command += ["--virtual-time-budget=5000", "--dump-dom", (folder / "page.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     return done.stdout
 
 

@@ -16,6 +16,7 @@ from harness.reporting.outline import outline
 from tests.reporting.edits import comparable
 from tests.reporting.large import large_report
 from tests.reporting.lint import tables_of
+from tests.timing import PATIENCE_S
 
 TABLES = sorted((Path(__file__).resolve().parents[2] / "reports").glob("*/tables/*.tex"))
 HEAD = r"\documentclass{article}\usepackage{booktabs}\usepackage{siunitx}\begin{document}"
@@ -29,7 +30,9 @@ def compile_in(folder: Path, body: str) -> str:
     """What pdflatex says at its first error, of boxes wider than the line or pages too short, or ""."""
     (folder / "all.tex").write_text(f"{HEAD}\n{body}\n\\end{{document}}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "all.tex"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     if done.returncode:
         return done.stdout[-1500:]
     wide = [line for line in done.stdout.splitlines() if float((WIDE.search(line) or "00")[1]) > MOST_PT]

@@ -261,7 +261,7 @@ def test_the_command_line_says_it_in_one_sentence_and_exits_with_2(tmp_path: Pat
     uri = f"postgresql://me:hush@{HOST}:{free_port()}/x"
     command = [sys.executable, "-m", "harness.cli", "sync", str(place.study), "--runs", str(place.runs_dir)]
     done = subprocess.run(
-        [*command, "--tracking-uri", uri], capture_output=True, text=True, timeout=60, cwd=ROOT
+        [*command, "--tracking-uri", uri], capture_output=True, text=True, timeout=600, cwd=ROOT
     )
     assert done.returncode == 2
     first, *_ = done.stderr.splitlines()

@@ -21,6 +21,7 @@ from harness.tracking.live import LiveMirror
 from harness.tracking.mirror import Mirror, SyncCount
 from harness.tracking.store import Store, StoreError
 from harness.tracking.ui import HOST, URI_VARIABLE, require_free, serve, ui_command, ui_environment
+from tests.timing import PATIENCE_S
 from tests.tracking.folders import finished, run_spec
 
 OPEN = """
@@ -49,7 +50,7 @@ def test_processes_that_open_a_fresh_store_at_once_all_succeed(runs_dir: Path) -
         for number in range(2)
     ]
     for child in children:
-        _, errors = child.communicate(timeout=120)
+        _, errors = child.communicate(timeout=PATIENCE_S)
         assert child.returncode == 0, errors
         assert errors == ""  # no progress lines, no warnings
     database = Store.beside(runs_dir).database
