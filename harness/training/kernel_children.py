@@ -1,7 +1,8 @@
-"""The parent's side of the check: child processes that examine layers, and what becomes of one that dies or hangs."""
+"""The parent's side of the check: child processes that examine layers, and what a dead or hung one means."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -69,8 +70,9 @@ class ChildError(Exception):
 def examine_all(calls: Sequence[LayerCall]) -> list[Verdict]:
     """What holds for each layer, in child processes of this one; this one computes nothing of it.
 
-    A child that dies names the layer that it was at. Memory that one layer broke may kill the child in a later one,
-    so the layer is then examined alone, often; where it is innocent, so are those before it, each alone.
+    A child that dies names the layer that it was at. Memory that one layer broke may kill the child in a
+    later one, so the layer is then examined alone, often; where it is innocent, so are those before it, each
+    alone.
     """
     cases = [_Case(call, list(call.forms())) for call in calls]
     try:
@@ -108,7 +110,8 @@ def _examine(cases: Sequence[_Case], repetitions: int) -> tuple[list[_Case], _Ca
     """Let one child examine cases, and take in what it says.
 
     Returns:
-        Nothing when it came to its end; else the cases that it had examined, the one that it was at, and how it ended.
+        Nothing when it came to its end; else the cases that it had examined, the one that it was at, and how
+        it ended.
 
     Raises:
         ChildError: it ended before it examined anything, twice.
@@ -142,9 +145,10 @@ def _follow(
             else:
                 at.is_exact = True
                 at.forms = [step["form"]]
-    # A forked child may hang or die for being forked: believe one that was started afresh.
+    # A forked child may hang or die for being forked: believe a fresh one, if it says anything.
     if fork and (at is None or child.hung):
-        return _follow(request, cases, fork=False)
+        with contextlib.suppress(*([] if at is None else [ChildError])):
+            return _follow(request, cases, fork=False)
     if at is None:
         raise ChildError(f"a child process {child.how}")
     return [each for each in before if each is not at], at, child.how
@@ -234,7 +238,8 @@ class Child:
         except OSError as error:
             raise ChildError(f"a child process cannot be started: {error}") from None
         self._process = process
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             process.stdin.write(json.dumps(self._request).encode() + b"\n")
             process.stdin.close()

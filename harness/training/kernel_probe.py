@@ -1,18 +1,18 @@
 """One layer's kernels, forward and backward, against a reference: what the child process of `kernels` does.
 
-A layer call is plain data (`LayerCall`). Its operands are random numbers in [1/2, 1). The reference computes the
-same function in float64 on contiguous memory, where torch uses its own plain loops, not oneDNN.
+A layer call is plain data (`LayerCall`). Its operands are random numbers in [1/2, 1). The reference computes
+the same function in float64 on contiguous memory, where torch uses its own plain loops, not oneDNN.
 
-Tolerance: a sum of n products computed in FP32 in any order, fused or not, differs from the exact one by at most
-n u / (1 - n u) times the sum of their absolute values, with u = 2^-24 (Higham 2002, Accuracy and Stability of
-Numerical Algorithms, Sec. 3.1 and 4.2). All operands are positive, so that sum is the result r itself, and each
-product is at least 1/4, so n <= 4 r: |computed - r| <= (4 r + 4) u r needs no knowledge of the layer, and where
-r is 0 (pixels that a stride leaves out) it asks for exactly 0.
+Tolerance: a sum of n products computed in FP32 in any order, fused or not, differs from the exact one by at
+most n u / (1 - n u) times the sum of their absolute values, with u = 2^-24 (Higham 2002, Accuracy and
+Stability of Numerical Algorithms, Sec. 3.1 and 4.2). All operands are positive, so that sum is the result r
+itself, and each product is at least 1/4, so n <= 4 r: |computed - r| <= (4 r + 4) u r needs no knowledge of
+the layer, and where r is 0 (pixels that a stride leaves out) it asks for exactly 0.
 
-Memory: with glibc, memory is handed out full of NaN (an output that a kernel leaves unwritten is NaN) and every
-block lies directly beside another one's header on one heap, so that a write outside of a block breaks a header and
-glibc ends the process at one of the next calls (free, malloc): the parent sees the child die. Elsewhere memory
-is filled with NaN and freed before each call, and the calls are more.
+Memory: with glibc, memory is handed out full of NaN (an output that a kernel leaves unwritten is NaN) and
+every block lies directly beside another one's header on one heap, so that a write outside of a block breaks a
+header and glibc ends the process at one of the next calls (free, malloc): the parent sees the child die.
+Elsewhere memory is filled with NaN and freed before each call, and the calls are more.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ class LayerCall:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> LayerCall:
-        operands = {
-            name: (tuple(shape), tuple(stride)) for name, (shape, stride) in data["operands"].items()
-        }
+        operands = {name: (tuple(shape), tuple(stride)) for name, (shape, stride) in data["operands"].items()}
         return LayerCall(data["kind"], operands, dict(data["options"]), data["precision"])
 
     def __hash__(self) -> int:
@@ -125,15 +123,17 @@ def can_unfold(kind: str, options: Mapping[str, Any]) -> bool:
 
 
 def compute(form: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """Call one of torch's functions of `PARAMETERS` in a form. Gradients follow by autograd: backward sees the same
-    operands, so it has the same form.
+    """Call one of torch's functions of `PARAMETERS` in a form. Gradients follow by autograd: backward sees
+    the same operands, so it has the same form.
 
     Of `contiguous` all operands lie in memory as torch's default, from where torch takes the layout of both
     directions. `unfolded` is a matrix product of patches, without any convolution kernel.
     """
     if form == AS_IT_IS:
         return function(**arguments)
-    given = {name: plain(value) if isinstance(value, Tensor) else value for name, value in arguments.items()}
+    given: dict[str, Any] = {
+        name: plain(value) if isinstance(value, Tensor) else value for name, value in arguments.items()
+    }
     result = unfold_and_multiply(**given) if form == UNFOLDED else function(**given)
     if isinstance(result, Tensor) and result.dim() == 4 and is_channels_last(arguments["input"]):
         return result.contiguous(memory_format=torch.channels_last)
@@ -162,24 +162,27 @@ def is_channels_last(value: Tensor) -> bool:
 def unfold_and_multiply(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1, **options: Any
 ) -> Tensor:
-    """A convolution (B, I, H, W), (O, I / G, h, w) -> (B, O, H', W') as a product of its patches with its weights."""
+    """A convolution (B, I, H, W), (O, I / G, h, w) -> (B, O, H', W') as a product of patches and weights."""
     kernel = weight.shape[2:]
     stride, padding, dilation = (
-        _pair(options.get(name, default)) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+        _pair(options.get(name, default))
+        for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
     )
     patches = torch.nn.functional.unfold(input, kernel, dilation, padding, stride)
     patches = patches.view(len(input), groups, -1, patches.shape[-1])
-    product = weight.view(1, groups, len(weight) // groups, -1) @ patches
-    sides = [
-        (input.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)
-    ]
-    result = product.reshape(len(input), len(weight), *sides)
-    return result if bias is None else result + bias.view(1, -1, 1, 1)
+    factors = weight.view(1, groups, len(weight) // groups, -1)
+    if bias is not None:
+        # As part of the product, it is rounded with it where half precision is emulated.
+        patches = torch.cat([patches, torch.ones_like(patches[:, :, :1])], 2)
+        factors = torch.cat([factors, bias.view(1, groups, -1, 1)], 3)
+    spans = [dilation[i] * (kernel[i] - 1) + 1 for i in (0, 1)]
+    sides = [(input.shape[2 + i] + 2 * padding[i] - spans[i]) // stride[i] + 1 for i in (0, 1)]
+    return (factors @ patches).reshape(len(input), len(weight), *sides)
 
 
 def _pair(value: Any) -> tuple[int, int]:
     values = (value,) if isinstance(value, int) else tuple(value)
-    return values * 2 if len(values) == 1 else values  # type: ignore[return-value]
+    return values * 2 if len(values) == 1 else values
 
 
 def make_operands(call: LayerCall) -> dict[str, Tensor]:
@@ -228,7 +231,9 @@ def fault_of(call: LayerCall, found: Mapping[str, Tensor], expected: Mapping[str
             continue
         if bool(found[name].isnan().any()):
             return f"the {name} holds memory that was not written"
-        return f"the {name} is wrong by up to {float(wrong.max() / right.abs().max()):.1e} of its largest value"
+        return (
+            f"the {name} is wrong by up to {float(wrong.max() / right.abs().max()):.1e} of its largest value"
+        )
     return ""
 
 
@@ -240,7 +245,8 @@ def allowed(call: LayerCall, right: Tensor) -> Tensor:
     if call.kind != "batch_norm":
         # At most a whole map is added up, then divided.
         return (float(torch.tensor(sides).prod()) + 4) * UNIT_ROUNDOFF * right
-    # Two sums over the batch, of numbers some 16 times as large as their differences to the mean can make the result.
+    # Two sums over the batch, of numbers some 16 times as large as their differences to the mean can make the
+    # result.
     values = right.new_tensor([call.operands["input"][0][0], *sides]).prod()
     size = right.abs().max() + (values if right.dim() == 1 else 0)
     return (16 * (values + 16) * UNIT_ROUNDOFF * size).expand(right.shape)
@@ -269,8 +275,8 @@ def _fill_free_memory(like: Iterable[Tensor]) -> None:
 def guard_memory() -> bool:
     """Make glibc notice writes outside of a block, and hand out memory full of NaN, in this process for good.
 
-    Free memory is taken and kept, so that new blocks follow one another at the end of the heap; its caches of small
-    blocks, which check nothing, are filled.
+    Free memory is taken and kept, so that new blocks follow one another at the end of the heap; its caches of
+    small blocks, which check nothing, are filled.
 
     Returns:
         False where torch's memory does not come from glibc's heap.
@@ -320,7 +326,7 @@ def work(request: Mapping[str, Any], say: Callable[[dict[str, Any]], None]) -> N
 
 
 def die_with_parent(limit_s: float) -> None:
-    """This process ends when its parent does (Linux), and in any case after so many seconds; without a core file."""
+    """This process ends when its parent does (Linux) or after so many seconds, without a core file."""
     import resource
 
     if sys.platform == "linux":
@@ -335,7 +341,7 @@ def main() -> None:
     """Read a request from stdin, write one line of JSON a step to stdout."""
     request = json.loads(sys.stdin.readline())
     die_with_parent(request["limit_s"])
-    work(request, lambda step: os.write(1, (json.dumps(step) + "\n").encode()))  # type: ignore[arg-type, return-value]
+    work(request, lambda step: os.write(1, (json.dumps(step) + "\n").encode()))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Kernels are checked before they are trusted: each layer of a network on this CPU, before it first trains here.
+"""Kernels are checked before they are trusted: each layer of a network on this CPU, before it first trains
+here.
 
-torch's CPU kernels differ by instruction set, layer size and memory layout, and some are wrong: they write outside of
-their memory or leave some of it unwritten. So every distinct call of a network that has a kernel of its own (`LayerCall`)
-goes forward and backward in a child process (`kernel_probe`). A layer that crashes, hangs or is inexact is computed in
-the next safer form: contiguous, then as a product of unfolded patches. Only its class changes, and what its forward
-computes stays the same function; a network without such layers is not touched.
+torch's CPU kernels differ by instruction set, layer size and memory layout, and some are wrong: they write
+outside of their memory or leave some of it unwritten. So every distinct call of a network that has a kernel
+of its own (`LayerCall`) goes forward and backward in a child process (`kernel_probe`). A layer that crashes,
+hangs or is inexact is computed in the next safer form: contiguous, then as a product of unfolded patches.
+Only its class changes, and what its forward computes stays the same function; a network without such layers
+is not touched.
 
 Answers are kept in a file per CPU, torch build and threads in the user's cache folder; it can be deleted.
 """
@@ -26,27 +28,44 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from harness.data.contents import cache_folder
+from harness.study.machine import Machine
 from harness.study.spec import RunSpec, digest
 from harness.training.hardware import cpu_name
 from harness.training.kernel_children import Verdict, examine_all
-from harness.training.kernel_probe import AS_IT_IS, CONTIGUOUS, FORMS, PARAMETERS, LayerCall, compute, is_channels_last
+from harness.training.kernel_probe import (
+    AS_IT_IS,
+    CONTIGUOUS,
+    FORMS,
+    PARAMETERS,
+    LayerCall,
+    compute,
+    is_channels_last,
+)
 from harness.training.lock import exclusive
 from harness.tricks.base import hooks_of
 from harness.tricks.build import make as make_trick
 
 # Of which version of the check an answer is: raise it when `kernel_probe` sees more than it did.
 CHECK_VERSION = 1
-# torch and oneDNN choose kernels by the batch up to here and not beyond: 1,680 layers at 16, 32, 128 and 250 images.
+# torch and oneDNN choose kernels by the batch up to here and not beyond: 1,680 layers at 16, 32, 128 and 250
+# images.
 LARGEST_BATCH = 16
 CAPS = (  # what changes the choice of kernels from outside
-    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS", "ATEN_CPU_CAPABILITY"),
+    *(
+        "ONEDNN_MAX_CPU_ISA",
+        "DNNL_MAX_CPU_ISA",
+        "ONEDNN_CPU_ISA_HINTS",
+        "DNNL_CPU_ISA_HINTS",
+        "ATEN_CPU_CAPABILITY",
+    ),
     *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR"),
     *("TORCH_MKLDNN_MATMUL_MIN_DIM", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"),
 )
 
 
 class _Safer(nn.Module):
-    """A layer whose calls are computed in a safer form. Mixed into the class of the layer; see `make_safer`."""
+    """A layer whose calls are computed in a safer form. Mixed into the layer's class; see `make_safer`."""
 
     kernel_form: str
 
@@ -76,7 +95,7 @@ class _InForm(TorchFunctionMode):
 
 
 class _Watch(TorchFunctionMode):
-    """Collect the calls of a network and the layers that make them. A convolution is not computed: its result is 0."""
+    """Collect the calls of a network by layer. A convolution is not computed: its result is 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,16 +131,23 @@ class _Watch(TorchFunctionMode):
         self._layers.append(name)
 
 
-def trust_kernels(model: nn.Module, spec: RunSpec, *, batch: int) -> nn.Module:
-    """Compute the layers whose kernels are wrong on this CPU in a safer form, in place; returns the model.
+def trust_kernels(model: nn.Module, spec: RunSpec, machine: Machine, *, batch: int) -> None:
+    """Compute the layers whose kernels are wrong on this CPU in a safer form, in place.
+
+    Does nothing for other devices.
 
     Args:
-        model: as it will be called, on the CPU.
+        model: on the CPU, in training mode if it will be trained.
+        spec: of the run that it is the network of.
         batch: images that a step gives it; evaluation gives it `LARGEST_BATCH` or more.
 
     Raises:
         ValueError: a layer is wrong in every form, in words for the user.
     """
+    if machine.device != "cpu":
+        return
+    # A group of batch norm is not cut, so that its rest is not smaller than it will be.
+    batch = min(batch, max(LARGEST_BATCH, spec.arm.recipe.norm_images))
     answers = Answers.of_this_machine()
     signature = _signature(model, spec, batch)
     forms = answers.networks.get(signature)
@@ -131,7 +157,7 @@ def trust_kernels(model: nn.Module, spec: RunSpec, *, batch: int) -> nn.Module:
             if forms is None:
                 forms = _find_forms(model, spec, batch, answers)
                 answers.keep_network(signature, forms)
-    return _apply(model, forms)
+    _apply(model, forms)
 
 
 def safer_layers(model: nn.Module) -> dict[str, str]:
@@ -139,30 +165,38 @@ def safer_layers(model: nn.Module) -> dict[str, str]:
     return {name: module.kernel_form for name, module in model.named_modules() if isinstance(module, _Safer)}
 
 
+def record_of_kernels(models: Sequence[nn.Module]) -> dict[str, Any]:
+    """For env.json: which layers were computed in a safer form, and why layers were not checked, if so."""
+    safer = {name: form for model in models for name, form in safer_layers(model).items()}
+    return {"safer_layers": safer, "unchecked": Answers.of_this_machine().unchecked}
+
+
 def make_safer(module: nn.Module, form: str) -> None:
-    """Compute what a layer computes in a form of `kernel_probe`. Names, parameters, buffers and hooks stay."""
+    """Compute a layer in a form of `kernel_probe`. Names, parameters, buffers and hooks stay."""
     if not isinstance(module, _Safer):
         cls = type(module)
         module.__class__ = type(cls.__name__, (_Safer, cls), {"__module__": cls.__module__})
     module.kernel_form = form  # type: ignore[assignment]
 
 
-def _apply(model: nn.Module, forms: Mapping[str, str]) -> nn.Module:
+def _apply(model: nn.Module, forms: Mapping[str, str]) -> None:
     modules = dict(model.named_modules())
     for name, form in forms.items():
         make_safer(modules[name], form)
-    return model
 
 
 def _find_forms(model: nn.Module, spec: RunSpec, batch: int, answers: Answers) -> dict[str, str]:
     """The layers that need a safer form, by name."""
     safer: dict[str, str] = {}
     trial = copy.deepcopy(model)
-    # A safer layer may hand on its result in another layout than before: look again until nothing new is found.
+    # A safer layer may hand on its result in another layout than before: look again until nothing new is
+    # found.
     while True:
         layers = layer_calls(trial, spec.arm.recipe.data.resolution, batch)
         verdicts = answers.ask(list(dict.fromkeys(call for calls in layers.values() for call in calls)))
-        found = {name: _form_of(name, {call: verdicts[call] for call in calls}) for name, calls in layers.items()}
+        found = {
+            name: _form_of(name, {call: verdicts[call] for call in calls}) for name, calls in layers.items()
+        }
         new = {name: form for name, form in found.items() if form != AS_IT_IS and safer.get(name) != form}
         if not new:
             return safer
@@ -180,20 +214,21 @@ def _form_of(name: str, verdicts: Mapping[LayerCall, Verdict]) -> str:
         if not verdict.form:
             raise ValueError(
                 f"the layer {name or 'of the network itself'} ({call}) is computed wrongly by torch "
-                f"{torch.__version__} on this CPU ({cpu_name()}): {verdict.says()}; use another resolution, width "
-                f"or batch size, another torch or another machine"
+                f"{torch.__version__} on this CPU ({cpu_name()}): {verdict.says()}; use another resolution, "
+                "width or batch size, another torch or another machine"
             )
     return max((verdict.form for verdict in verdicts.values()), key=FORMS.index)
 
 
 def layer_calls(model: nn.Module, resolution: int, batch: int) -> dict[str, list[LayerCall]]:
-    """Every distinct call with a kernel of its own, by the layer that makes it, in training and in evaluation.
+    """Every distinct call with a kernel of its own, by the layer that makes it, in training and in
+    evaluation.
 
     The network is copied, so that batch norm learns nothing from it, and no random number is drawn.
     """
     watch, trial = _Watch(), copy.deepcopy(model)
     generator = torch.get_rng_state()
-    batches = [(min(batch, LARGEST_BATCH), model.training), (LARGEST_BATCH, False)]
+    batches = [(batch, model.training), (max(batch, LARGEST_BATCH), False)]
     with torch.no_grad(), watch.follow(trial):
         for images, training in dict.fromkeys(batches):
             seen = torch.zeros(images, 3, resolution, resolution)
@@ -204,8 +239,8 @@ def layer_calls(model: nn.Module, resolution: int, batch: int) -> dict[str, list
 
 
 def _kind_of(func: Any) -> str:
-    """The name in `PARAMETERS`; nothing for other functions, such as torch.batch_norm, which takes its arguments in
-    another order than the one of torch.nn.functional."""
+    """The name in `PARAMETERS`; nothing for other functions, such as torch.batch_norm, whose arguments have
+    another order."""
     name = getattr(func, "__name__", "")
     return name if name in PARAMETERS and (name != "batch_norm" or func is nn.functional.batch_norm) else ""
 
@@ -230,7 +265,7 @@ def _call_of(kind: str, arguments: Mapping[str, Any]) -> LayerCall | None:
 def _zeros_of_conv2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1, **options: Any
 ) -> Tensor:
-    """Zeros in the shape and the memory format of a convolution's result: channels last where an operand is."""
+    """Zeros like a convolution's result: channels last where an operand is."""
     one = nn.functional.conv2d(input[:1, :1].double(), weight[:1, :1].double(), **options)
     result = input.new_zeros(len(input), len(weight), *one.shape[2:])
     last = is_channels_last(input) or is_channels_last(weight)
@@ -241,13 +276,15 @@ def _zeros_of_conv2d(
 class Answers:
     """What has been found on this machine: one line of JSON each in a file that is only appended to.
 
-    Half a line that a crash left is passed over. Where the file cannot be written, answers are for this process.
+    Half a line that a crash left is passed over. Where the file cannot be written, answers are for this
+    process.
     """
 
     path: Path | None
     machine: Mapping[str, Any]
     verdicts: dict[str, Verdict] = field(default_factory=dict)  # key of a call ->
     networks: dict[str, dict[str, str]] = field(default_factory=dict)  # signature -> layer -> safer form
+    unchecked: str = ""  # why layers could not be examined
     _read_bytes: int = 0
 
     @staticmethod
@@ -256,7 +293,7 @@ class Answers:
         machine = describe_kernels()
         text = json.dumps(machine, sort_keys=True)
         folder = cache_folder()
-        answers = _answers(folder / f"{digest(text)}.jsonl" if folder else None, text)
+        answers = _answers(folder / "kernels" / f"{digest(text)}.jsonl" if folder else None, text)
         answers.read()
         return answers
 
@@ -279,12 +316,15 @@ class Answers:
         for call, verdict in zip(new, examine_all(new), strict=True):
             self.verdicts[call.key] = verdict
             if verdict.is_certain:
-                self._append({"call": asdict(call), **asdict(verdict)})
+                entry = {"call": asdict(call), "form": verdict.form, "faults": dict(verdict.faults)}
+                self._append(entry)
+            else:
+                self.unchecked = verdict.says()
         return {call: self.verdicts[call.key] for call in calls}
 
     def keep_network(self, signature: str, forms: Mapping[str, str]) -> None:
         self.networks[signature] = dict(forms)
-        if all(verdict.is_certain for verdict in self.verdicts.values()):
+        if not self.unchecked:
             self._append({"network": signature, "forms": forms})
 
     def read(self) -> None:
@@ -325,17 +365,8 @@ class Answers:
 
 @functools.cache
 def _answers(path: Path | None, machine: str) -> Answers:
-    """One for each file and process."""
+    """One for each machine's settings and process."""
     return Answers(path=path, machine=json.loads(machine))
-
-
-def cache_folder() -> Path | None:
-    """Where answers are kept; None where the user has no home."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "ablation-harness" / "kernels"
-    except RuntimeError:
-        return None
 
 
 def describe_kernels() -> dict[str, Any]:
@@ -345,7 +376,7 @@ def describe_kernels() -> dict[str, Any]:
         "caps": {name: os.environ[name] for name in CAPS if name in os.environ},
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "mkldnn": torch.backends.mkldnn.enabled,  # type: ignore[attr-defined]
+        "mkldnn": torch.backends.mkldnn.enabled,
         "check": CHECK_VERSION,
     }
 
@@ -372,7 +403,7 @@ def _cpu_flags() -> str:
 
 
 def _signature(model: nn.Module, spec: RunSpec, batch: int) -> str:
-    """Equal for networks that make the same calls: their modules, and everything that their code depends on."""
+    """Equal for networks that make the same calls: their modules, and what their code depends on."""
     recipe = spec.arm.recipe
     modules = [
         (name, type(module).__qualname__, "" if next(module.children(), None) else module.extra_repr())
@@ -381,11 +412,11 @@ def _signature(model: nn.Module, spec: RunSpec, batch: int) -> str:
     tricks = [
         (trick.name, dict(trick.options))
         for trick in spec.arm.tricks
-        if "edit_model" in hooks_of((make_trick(trick.name, trick.options),))
+        if "edit_model" in hooks_of(make_trick(trick.name, trick.options))
     ]
     facts = [
         [recipe.model.name, recipe.model.args, tricks, spec.arm.plugins, recipe.precision, _code()],
-        [recipe.data.resolution, min(batch, LARGEST_BATCH), model.training, modules],
+        [recipe.data.resolution, batch, model.training, modules],
         [(name, tuple(value.shape), value.stride()) for name, value in model.state_dict().items()],
     ]
     return digest(json.dumps(facts, default=str, sort_keys=True))
@@ -395,5 +426,7 @@ def _signature(model: nn.Module, spec: RunSpec, batch: int) -> str:
 def _code() -> str:
     """Which version of the networks' code this is: sizes and times of its files."""
     root = Path(__file__).parents[1]
-    files = sorted(path for folder in ("models", "tricks", "training") for path in (root / folder).glob("*.py"))
+    files = sorted(
+        path for folder in ("models", "tricks", "training") for path in (root / folder).glob("*.py")
+    )
     return digest(repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]))

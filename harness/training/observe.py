@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.data.base import DataSet
 from harness.study.machine import Machine, Stop
@@ -16,6 +16,7 @@ from harness.training.answers import Answerer, Look, make_answers
 from harness.training.environment import device_name
 from harness.training.evaluate import Answers, Evaluation, evaluate
 from harness.training.journal import Journal
+from harness.training.kernels import record_of_kernels
 from harness.training.loop import INTERRUPTED
 from harness.training.metrics import make_metrics
 from harness.training.outcome import Attempt, cost_of, write_diverged, write_finished
@@ -48,13 +49,15 @@ def observe(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, jour
     data = load_data(recipe, machine)
     members = [_find(run_id, machine, data) for run_id in spec.member_run_ids]
     raw = recipe.eval_weights == "raw"
-    answerers = [_answerer(member, device, raw=raw) for member in members]
+    networks = [member.network(raw=raw) for member in members]
+    answerers = [_answerer(*each, device) for each in zip(members, networks, strict=True)]
     answers = make_answers(answerers, data, crops=recipe.eval_crops, device=device)
     progress = Progress.start(device)
     progress.wall.time_s += time.perf_counter() - start
     attempt = Attempt(
-        spec=spec, data=data, progress=progress, folder=folder, machine=machine, journal=journal
-    )
+        spec=spec, data=data, progress=progress, folder=folder, machine=machine, journal=journal,
+        kernels=record_of_kernels(networks),
+    )  # fmt: skip
     with progress.wall:
         progress.energy.start(machine)
         journal.start(machine, device_name=device_name(machine.device), step=0)
@@ -77,9 +80,9 @@ def _find(run_id: str, machine: Machine, data: DataSet) -> TrainedRun:
     return member
 
 
-def _answerer(member: TrainedRun, device: torch.device, *, raw: bool) -> Answerer:
+def _answerer(member: TrainedRun, model: nn.Module, device: torch.device) -> Answerer:
     recipe = member.spec.arm.recipe
-    model, precision = member.network(raw=raw).to(device), Precision(recipe.precision, device)
+    precision = Precision(recipe.precision, device)
 
     def logits(images: Tensor) -> Tensor:
         with precision.forward():

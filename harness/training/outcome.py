@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -42,6 +42,8 @@ class Attempt:
     folder: RunFolder
     machine: Machine
     journal: Journal
+    # `kernels.record` of the run's networks.
+    kernels: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate_result(setup: Setup) -> Evaluation:
@@ -107,7 +109,7 @@ def portable_state(model: nn.Module) -> dict[str, Any]:
 
 def write_end(attempt: Attempt, status: str, cost: Cost, **results: Any) -> None:
     """env.json and, last, the summary: the run has ended."""
-    folder, env = attempt.folder, describe(attempt.machine)
+    folder, env = attempt.folder, {**describe(attempt.machine), "kernels": dict(attempt.kernels)}
     if attempt.data.left_out:
         env["data_left_out"] = "; ".join(attempt.data.left_out)
     attempt.journal.require_folder()

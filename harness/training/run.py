@@ -17,6 +17,7 @@ from harness.training.custom import train_custom
 from harness.training.distributed import World
 from harness.training.environment import configured, device_name
 from harness.training.journal import Journal, Unwritten
+from harness.training.kernels import record_of_kernels
 from harness.training.lock import exclusive
 from harness.training.loop import INTERRUPTED, train
 from harness.training.observe import observe
@@ -127,8 +128,9 @@ def _train(
     setup, progress = _resume(spec, folder, machine, journal, world)
     progress.wall.time_s += time.perf_counter() - start
     attempt = Attempt(
-        spec=spec, data=setup.data, progress=progress, folder=folder, machine=machine, journal=journal
-    )
+        spec=spec, data=setup.data, progress=progress, folder=folder, machine=machine, journal=journal,
+        kernels=record_of_kernels([setup.model]),
+    )  # fmt: skip
     with progress.wall:
         if world.is_main:
             progress.energy.start(machine)

@@ -18,10 +18,10 @@ from harness.study.problems import unknown
 from harness.study.spec import Recipe, RunSpec
 from harness.training.answers import Answerer, Look, make_answers
 from harness.training.clipping import Clip, make_clip
-from harness.training.cpu_bf16 import require_exact_gradients
 from harness.training.distributed import ALONE, World
 from harness.training.evaluate import Answers, Metric
 from harness.training.feed import Feed, count_steps_per_epoch
+from harness.training.kernels import trust_kernels
 from harness.training.losses import soft_cross_entropy, with_auxiliary
 from harness.training.metrics import make_metrics
 from harness.training.network import build_network, make_tricks
@@ -160,16 +160,14 @@ def make_model(spec: RunSpec, tricks: tuple[Trick, ...], machine: Machine, *, cl
     """The network at the start of training, on its device.
 
     Raises:
-        ValueError: its gradients cannot be had in this precision on this device.
+        ValueError: a layer of it is computed wrongly on this CPU, whatever is tried.
         SourceError: the run starts from another one that cannot be used.
     """
     model = build_network(spec, tricks, classes=classes)
     if spec.source_run_id:
         load_source(model, spec, machine)
-    recipe, device = spec.arm.recipe, torch.device(machine.device)
-    if device.type == "cpu" and recipe.precision == "bf16":
-        require_exact_gradients(model, recipe.data.resolution)
-    return model.to(device)
+    trust_kernels(model, spec, machine, batch=spec.arm.recipe.batch_size // machine.processes)
+    return model.to(machine.device)
 
 
 def make_loss(recipe: Recipe, tricks: tuple[Trick, ...], context: Context) -> Loss:

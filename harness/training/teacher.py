@@ -20,7 +20,7 @@ def load_teacher(student: RunSpec, machine: Machine, precision: Precision, *, cl
     """
     teacher = find_trained(student.teacher_run_id, machine, TeacherError)
     teacher.require_classes(classes, student.arm.recipe.data.name)
-    model = teacher.network().to(machine.device)
+    model = teacher.network()
 
     @torch.no_grad()
     def logits(images: Tensor) -> Tensor:

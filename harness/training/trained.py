@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from harness.study.machine import Machine
 from harness.study.records import FINISHED, RunFolder, read_json
 from harness.study.spec import RunSpec
+from harness.training.kernels import LARGEST_BATCH, trust_kernels
 from harness.training.network import build_network, make_tricks
 from harness.training.tensors import TensorFileError, read_torch_file
 from harness.tricks.base import Trick, hooks_of
@@ -48,6 +49,7 @@ class TrainedRun:
     tricks: tuple[Trick, ...]
     classes: int
     data: str
+    machine: Machine  # that uses it
     error: type[NeededRunError]
 
     def require_classes(self, classes: int, data: str) -> None:
@@ -80,10 +82,11 @@ class TrainedRun:
         return state
 
     def network(self, *, raw: bool = False) -> nn.Module:
-        """The trained network in evaluation mode, on the CPU, without gradients.
+        """The trained network in evaluation mode, on its device, without gradients.
 
         Raises:
             NeededRunError: as `weights`, or they are another network's.
+            ValueError: a layer of it is computed wrongly on this CPU, whatever is tried.
         """
         state = self.weights(raw=raw)
         model = build_network(self.spec, self.tricks, classes=self.classes)
@@ -91,7 +94,8 @@ class TrainedRun:
             model.load_state_dict(state)
         except RuntimeError:
             raise self._unusable("has weights that are damaged (they are another network's)") from None
-        return model.eval().requires_grad_(False)
+        trust_kernels(model.eval(), self.spec, self.machine, batch=LARGEST_BATCH)
+        return model.to(self.machine.device).requires_grad_(False)
 
     def _unusable(self, what: str) -> NeededRunError:
         return self.error(
@@ -120,6 +124,7 @@ def find_trained(run_id: str | None, machine: Machine, error: type[NeededRunErro
         tricks=make_tricks(spec),
         classes=summary["classes"],
         data=summary["data"],
+        machine=machine,
         error=error,
     )
 
