@@ -192,6 +192,10 @@ def make_operands(call: LayerCall) -> dict[str, Tensor]:
     for name, (shape, stride) in call.operands.items():
         value = torch.empty_strided(shape, stride, dtype=getattr(torch, call.precision))
         value.copy_(torch.rand(shape, generator=generator).div_(2).add_(0.5))
+        if call.kind == "batch_norm" and name == "input":
+            # Every second image is brighter, so that no channel's deviation, by which is divided, is near 0.
+            value.mul_(0.3).add_(0.35)
+            value[1::2].add_(0.35)
         operands[name] = value
     return operands
 
@@ -248,7 +252,7 @@ def allowed(call: LayerCall, right: Tensor) -> Tensor:
     # Two sums over the batch, of numbers some 16 times as large as their differences to the mean can make the
     # result.
     values = right.new_tensor([call.operands["input"][0][0], *sides]).prod()
-    size = right.abs().max() + (values if right.dim() == 1 else 0)
+    size = right.abs().max().clamp(min=8) + (values if right.dim() == 1 else 0)
     return (16 * (values + 16) * UNIT_ROUNDOFF * size).expand(right.shape)
 
 
