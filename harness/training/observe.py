@@ -48,16 +48,14 @@ def observe(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, jour
     check_names(recipe)
     data = load_data(recipe, machine)
     members = [_find(run_id, machine, data) for run_id in spec.member_run_ids]
-    raw = recipe.eval_weights == "raw"
-    networks = [member.network(raw=raw) for member in members]
+    networks = [member.network(raw=recipe.eval_weights == "raw") for member in members]
     answerers = [_answerer(*each, device) for each in zip(members, networks, strict=True)]
     answers = make_answers(answerers, data, crops=recipe.eval_crops, device=device)
     progress = Progress.start(device)
     progress.wall.time_s += time.perf_counter() - start
     attempt = Attempt(
         spec=spec, data=data, progress=progress, folder=folder, machine=machine, journal=journal,
-        kernels=record_of_kernels(networks),
-    )  # fmt: skip
+        kernels=record_of_kernels(networks))  # fmt: skip
     with progress.wall:
         progress.energy.start(machine)
         journal.start(machine, device_name=device_name(machine.device), step=0)
