@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import __version__
 from harness.data import DATASETS
-from harness.data.contents import cache_folder
+from harness.data.entry import cache_folder
 from harness.scheduling.machines import detect_devices
 from harness.study.plan import Plan, PlannedRun
 from harness.study.records import read_json, write_json

@@ -19,7 +19,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from harness.data.entry import Files, Pixels, Reading
+from harness.data.entry import Files, Pixels, Reading, cache_folder
 from harness.data.pixels import RULES, decode, header
 
 FORMAT = 1  # of the kept file; another one is made anew
@@ -42,16 +42,6 @@ class Fingerprints(NamedTuple):
 
 class BadFile(ValueError):
     """A file that cannot be read; the message names it."""
-
-
-def cache_folder() -> Path | None:
-    """The user's cache of this package; `HARNESS_CACHE` and `XDG_CACHE_HOME` move it. None: no home, none."""
-    if own := os.environ.get("HARNESS_CACHE"):
-        return Path(own)
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
-    except RuntimeError:
-        return None
 
 
 class Contents:

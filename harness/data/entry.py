@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,3 +133,13 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
 
 def no_arguments_to_check(args: Mapping[str, Any]) -> None:
     """For data sets without arguments: their names were checked already."""
+
+
+def cache_folder() -> Path | None:
+    """The user's cache of this package; `HARNESS_CACHE` and `XDG_CACHE_HOME` move it. None: no home, none."""
+    if own := os.environ.get("HARNESS_CACHE"):
+        return Path(own)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
+    except RuntimeError:
+        return None
