@@ -208,4 +208,7 @@ def read_artifact(artifact_uri: str, name: str, store: Store) -> bytes:
             )
             return Path(found).read_bytes()
     except Exception as error:  # of MLflow, the server or the disk
-        raise StoreError(f"{name} is missing in {artifact_uri}; {REBUILD}") from error
+        own = store.artifacts.resolve().as_uri()
+        moved = artifact_uri.startswith("file:///") and not artifact_uri.startswith(f"{own}/")
+        why = f", which is not {own}: the folder was moved" if moved and store.database is not None else ""
+        raise StoreError(f"{name} is missing in {artifact_uri}{why}; {REBUILD}") from error

@@ -116,6 +116,19 @@ def test_a_store_may_lie_in_a_folder_of_any_name(name: str, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_store_whose_folder_was_moved_names_the_mend(tmp_path: Path) -> None:
+    done = finished(tmp_path / "old" / "runs")
+    Mirror(Store.beside(tmp_path / "old" / "runs"), "study", "mini").sync([done])
+    (tmp_path / "old").rename(tmp_path / "new")
+    store = Store.beside(tmp_path / "new" / "runs")
+    says = r"predictions\.bin is missing in file://.*/old/mlartifacts/.*: the folder was moved; delete"
+    with pytest.raises(StoreError, match=says):
+        collect(store, "study", "mini")
+    (tmp_path / "new" / "mlflow.db").unlink()
+    Mirror(store, "study", "mini").sync([RunFolder(tmp_path / "new" / "runs" / done.run_id)])
+    assert len(collect(store, "study", "mini")[0]) == 1
+
+
 def test_options_of_a_sqlite_uri_are_no_part_of_the_file_s_name(tmp_path: Path) -> None:
     assert Store(f"sqlite:///{tmp_path}/my.db?timeout=9", tmp_path).database == tmp_path / "my.db"
 
