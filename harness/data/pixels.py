@@ -34,6 +34,8 @@ OPAQUE = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 SIXTEEN_BITS = (0.0, 65535.0)
 OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}
+TIFF_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # others: 1
+TIFF_PIXEL_TAGS = frozenset({258, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338, 339})
 GREY_BITS = {"L;2": 85, "L;4": 17}  # what one step of a 2- or 4-bit sample is in 8 bits
 
 
@@ -81,10 +83,11 @@ def decode(source: Path | bytes, reading: Reading = PLAIN) -> Image.Image:
             meaning and `reading` gives none; the message names the file.
     """
     with _named(source, "read"), _open(source) as image, _named(source, "decode"):
-        turn = _orientation(image) if image.format != "TIFF" else 1
+        if image.format == "PNG" and not _walk_png(image.fp)[1]:  # what says how it is turned may be lost
+            raise ValueError("the file is cut off: it has no end mark")
         layout = _layout(image)
         image.load()
-        turn = _orientation(image) if image.format in ("PNG", "TIFF") else turn
+        turn = _orientation(image)  # of a PNG it may stand behind the pixels; a TIFF is turned by Pillow
         shown = _to_rgb(image, source, layout, reading)
         return shown.transpose(TURNS[turn]) if turn in TURNS else shown
 
@@ -126,7 +129,35 @@ def _open(source: Path | bytes) -> Iterator[Any]:
     else:
         file = source.open("rb")
     with file, Image.open(file) as image:
+        if image.format == "TIFF":
+            _refuse_cut_tags(file)
         yield image
+
+
+def _refuse_cut_tags(file: Any) -> None:
+    """Pillow reads a TIFF whose tags are cut off as if it had those that are left; a signed number is then
+    an unsigned one. Layout: TIFF 6.0, Sec. 2, and BigTIFF. Leaves the file where it was.
+
+    Raises:
+        ValueError: the table, or a value that says what pixels mean, lies behind the end of the file.
+    """
+    place, end = file.tell(), file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(16)
+    order, big = "<" if head[:2] == b"II" else ">", 43 in head[2:4]
+    start = struct.unpack(f"{order}Q", head[8:16])[0] if big else struct.unpack(f"{order}I", head[4:8])[0]
+    counted, entry, inside = ("Q", "HHQQ", 8) if big else ("H", "HHII", 4)
+    file.seek(start)
+    count = struct.unpack(f"{order}{counted}", file.read(struct.calcsize(f"={counted}")))[0]
+    size = struct.calcsize(f"={entry}")
+    table = file.read(min(count * size, end))
+    file.seek(place)
+    cut = len(table) < count * size
+    for tag, kind, many, where in struct.iter_unpack(order + entry, table[: len(table) // size * size]):
+        length = many * TIFF_BYTES.get(kind, 1)
+        cut = cut or (tag in TIFF_PIXEL_TAGS and length > inside and where + length > end)
+    if cut:
+        raise ValueError("the file is cut off: its tags are not complete")
 
 
 def why_no_file(path: Path) -> str:
@@ -172,7 +203,7 @@ def _orientation(image: Any) -> int:
     try:
         if image.format != "PNG":
             found = image.getexif().get(ORIENTATION, 1)
-        elif "exif" in image.info or not image.tile or not _has_late_notes(image.fp):
+        elif "exif" in image.info or not image.tile or not _walk_png(image.fp)[0]:
             # Pillow's PNG reader would decode the image to look for EXIF behind it.
             found = Image.Image.getexif(image).get(ORIENTATION, 1)
         else:
@@ -183,22 +214,19 @@ def _orientation(image: Any) -> int:
     return found if isinstance(found, int) and found in TURNS else 1
 
 
-def _has_late_notes(file: Any) -> bool:
-    """Whether a PNG has EXIF or text behind its pixels; leaves the file where it was."""
+def _walk_png(file: Any) -> tuple[bool, bool]:
+    """Whether a PNG has EXIF or text behind its pixels, and its end mark; leaves the file where it was."""
     place = file.tell()
     file.seek(8)
-    behind = False
-    while len(head := file.read(8)) == 8:
+    pixels = late = ended = False
+    while not ended and len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
-        if behind and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
-            break
-        behind = behind or kind == b"IDAT"
-        if kind == b"IEND":
-            head = b""
-            break
+        late = late or (pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
+        pixels = pixels or kind == b"IDAT"
+        ended = kind == b"IEND"
         file.seek(length + 4, io.SEEK_CUR)
     file.seek(place)
-    return len(head) == 8
+    return late, ended
 
 
 def _layout(image: Any) -> str:

@@ -131,6 +131,17 @@ def test_a_file_that_is_cut_off_is_refused_or_was_whole(tmp_path: Path) -> None:
                 assert np.abs(shown - right).max() <= 1, (kind.name, kept, len(content))
 
 
+def test_a_tiff_or_png_that_lost_its_last_tags_is_refused(tmp_path: Path) -> None:
+    """Pillow reads what is left: a signed TIFF as an unsigned one, a turned PNG as it lies."""
+    signed = tiff_bytes(np.full((4, 4), -1, np.int16), 1)
+    late = next(kind for kind in KINDS if kind.name == "PNG with EXIF behind its pixels")
+    png, _ = late.make(np.random.default_rng(0), (4, 4), 6)
+    for content, kept in ((signed, -10), (png, -13), (png, png.index(b"eXIf") - 4)):
+        (tmp_path / "cut").write_bytes(content[:kept])
+        with pytest.raises(ValueError, match="cut: the file is cut off"):
+            decode(tmp_path / "cut")
+
+
 def test_too_many_pixels_are_refused_with_both_numbers(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_bytes(np.zeros((1, 1), np.uint8), 8, 0))
     content = bytearray((tmp_path / "a.png").read_bytes())
