@@ -109,11 +109,12 @@ def train_custom(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop,
     recipe = spec.arm.recipe
     if recipe.trainer not in TRAINERS:
         raise ValueError(unknown("trainer", recipe.trainer, ["harness", *TRAINERS]))
-    own = folder.path / OWN_FOLDER
-    own.mkdir(exist_ok=True)
     progress = Progress.start(torch.device(machine.device))
     start = time.perf_counter()
     data = load_data(recipe, machine)
+    journal.see(data)
+    own = folder.path / OWN_FOLDER
+    own.mkdir(exist_ok=True)
     progress.wall.time_s += time.perf_counter() - start
     run = Run(
         folder=own, device=machine.device, threads=machine.threads, seed=spec.seed,

@@ -47,7 +47,10 @@ def observe(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, jour
     recipe, device = spec.arm.recipe, torch.device(machine.device)
     check_names(recipe)
     data = load_data(recipe, machine)
+    journal.see(data)
     members = [_find(run_id, machine, data) for run_id in spec.member_run_ids]
+    for member in members:
+        member.require_same_data(spec, data.fingerprint)
     networks = [member.network(raw=recipe.eval_weights == "raw") for member in members]
     answerers = [_answerer(*each, device) for each in zip(members, networks, strict=True)]
     answers = make_answers(answerers, data, crops=recipe.eval_crops, device=device)

@@ -14,6 +14,7 @@ from torch import nn
 from harness.data.base import DataSet
 from harness.models.costs import lookup
 from harness.study.machine import Machine
+from harness.study.other_data import built_on
 from harness.study.records import DIVERGED, FINISHED, RunFolder, write_bytes, write_json
 from harness.study.spec import SCHEMA_VERSION, Recipe, RunSpec
 from harness.training.environment import describe, device_name
@@ -137,12 +138,23 @@ def _facts(attempt: Attempt) -> dict[str, Any]:
         "model": recipe.model.name,
         "data": data.name,
         "data_fingerprint": data.fingerprint,
+        "train_fingerprint": data.part_fingerprints[0],
+        "test_fingerprint": data.part_fingerprints[1],
+        **_built_on(attempt),
         "classes": data.classes,
         "test_images": len(data.test.labels),
         "device": device_name(attempt.machine.device),
         "threads": attempt.machine.threads,
         "torch": torch.__version__,
     }
+
+
+def _built_on(attempt: Attempt) -> dict[str, str]:
+    """The data that the runs saw whose networks this one uses; nothing where it uses none."""
+    spec = attempt.spec
+    ids = [each for each in (spec.teacher_run_id, spec.source_run_id, *spec.member_run_ids) if each]
+    found = [(each, RunFolder(attempt.machine.runs_dir / each).read_summary() or {}) for each in ids]
+    return {"built_on": built_on(found)} if ids else {}
 
 
 def _work(attempt: Attempt) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from harness.study.machine import Machine
 from harness.training.checkpoint import save_checkpoint
-from harness.training.evaluate import curve_subset, evaluate
+from harness.training.evaluate import Evaluation, curve_subset, evaluate
+from harness.training.journal import UNREADABLE
 from harness.training.outcome import Attempt, evaluate_result
 from harness.training.schedule import lr_at
 from harness.training.setup import READ_OUTS, Setup
@@ -70,12 +73,37 @@ class Recorder:
 
     def boundary(self, epoch_ended: bool) -> None:
         """After a step, with the clock of training stopped."""
+        with self.kept_if_it_fails():
+            self._evaluate(epoch_ended)
+        if self._is_checkpoint_due():
+            self.checkpoint()
+
+    def catch_up(self) -> None:
+        """What an earlier attempt could not evaluate after its last step, e.g. for an image that could not be
+        read. A point that the curve has already is not written twice."""
+        progress, per_epoch = self.attempt.progress, self.setup.context.steps_per_epoch
+        at_end = progress.step % per_epoch == 0 or progress.step == self.setup.schedule.total_steps
+        if progress.loss_steps:  # else the epoch was closed
+            self._evaluate(at_end)
+
+    @contextmanager
+    def kept_if_it_fails(self) -> Iterator[None]:
+        """Save the trained state where an evaluation fails: after the mend the run goes on from here. What is
+        evaluated changes nothing of it before all of it has succeeded."""
+        try:
+            yield
+        except Exception as error:
+            if self.setup.world.is_main:
+                with suppress(Exception):  # the first error is the one to tell
+                    self.checkpoint()
+                    self.attempt.journal.note(UNREADABLE, message=str(error))
+            raise
+
+    def _evaluate(self, epoch_ended: bool) -> None:
         if epoch_ended:
             self._end_epoch()
         elif self._is_curve_step():
-            self._point(train_loss=None, images_per_s=None)
-        if self._is_checkpoint_due():
-            self.checkpoint()
+            self._point(self._curve_top1(), train_loss=None, images_per_s=None)
 
     def checkpoint(self) -> None:
         """Save the complete state of the run."""
@@ -98,21 +126,28 @@ class Recorder:
 
     def _end_epoch(self) -> None:
         setup, progress = self.setup, self.attempt.progress
-        train_loss = progress.end_epoch()
+        top1, kept = self._curve_top1(), self._kept()
         step, time_s = self._epoch_start
         images = (progress.step - step) * min(setup.recipe.batch_size, len(setup.data.train.labels))
         self._epoch_start = (progress.step, progress.train.time_s)
-        self._point(train_loss=train_loss, images_per_s=images / (progress.train.time_s - time_s))
-        if is_kept(
+        images_per_s = images / (progress.train.time_s - time_s) if images else None
+        self._point(top1, train_loss=progress.end_epoch(), images_per_s=images_per_s)
+        progress.kept += kept
+
+    def _kept(self) -> list[Evaluation]:
+        """The evaluation of this epoch, where the read-out needs it."""
+        setup, progress = self.setup, self.attempt.progress
+        if not is_kept(
             progress.step,
             read_out=setup.recipe.read_out,
             total_steps=setup.schedule.total_steps,
             steps_per_epoch=setup.context.steps_per_epoch,
         ):
-            with progress.evaluation:
-                progress.kept.append(evaluate_result(setup))
+            return []
+        with progress.evaluation:
+            return [evaluate_result(setup)]
 
-    def _point(self, *, train_loss: float | None, images_per_s: float | None) -> None:
+    def _point(self, top1: float, *, train_loss: float | None, images_per_s: float | None) -> None:
         """A line of the learning curve; the training loss is that of an epoch, and so at epoch ends only."""
         progress = self.attempt.progress
         self.attempt.journal.epoch(
@@ -120,7 +155,7 @@ class Recorder:
             train_loss=train_loss,
             epoch=progress.step / self.setup.context.steps_per_epoch,
             lr=lr_at(progress.step - 1, self.setup.schedule),
-            val_top1=self._curve_top1(),
+            val_top1=top1,
             images_per_s=images_per_s,
         )
 

@@ -136,9 +136,12 @@ def _train(
             progress.energy.start(machine)
         journal.start(machine, device_name=device_name(machine.device), step=progress.step)
         recorder = Recorder(attempt, setup)
+        with recorder.kept_if_it_fails():
+            recorder.catch_up()
         outcome = train(setup, progress, stop, recorder.boundary, recorder.is_due)
         if outcome == FINISHED:
-            return read_out(attempt, setup)
+            with recorder.kept_if_it_fails():
+                return read_out(attempt, setup)
         if not world.is_main:
             return outcome
         if outcome == DIVERGED:
@@ -153,9 +156,12 @@ def _resume(
 ) -> tuple[Setup, Progress]:
     """Everything built, at the state of the checkpoint where there is a usable one, else at step 0."""
     setup = build(spec, machine, world)
+    mended = journal.see(setup.data)
     progress = Progress.start(setup.device)
     try:
         load_checkpoint(folder.checkpoint, setup, progress)
+        if mended and progress.kept:
+            raise CheckpointError("it holds evaluations on other test images")
     except CheckpointError as error:
         journal.note("checkpoint_refused", message=f"{error}; starting again from step 0")
         if world.is_main:

@@ -124,9 +124,9 @@ def _build(spec: RunSpec, machine: Machine, world: World) -> Setup:
     check_parts(recipe, images=len(data.train.labels), processes=world.size)
     tricks = make_tricks(spec)
     precision = Precision(recipe.precision, device)
-    teacher = load_teacher(spec, machine, precision, classes=data.classes) if spec.teacher_run_id else None
+    teacher = load_teacher(spec, machine, precision, data) if spec.teacher_run_id else None
     context = make_context(recipe, data, teacher)
-    model = make_model(spec, tricks, machine, classes=data.classes)
+    model = make_model(spec, tricks, machine, data)
     share_norms(model, recipe, images=len(data.train.labels), world=world)
     states = {trick.name: state for trick in tricks if (state := trick.new_state(model)) is not None}
     optimizer = make_optimizer(recipe, parameter_groups(model, tricks, weight_decay=recipe.weight_decay))
@@ -156,16 +156,16 @@ def _build(spec: RunSpec, machine: Machine, world: World) -> Setup:
     )
 
 
-def make_model(spec: RunSpec, tricks: tuple[Trick, ...], machine: Machine, *, classes: int) -> nn.Module:
+def make_model(spec: RunSpec, tricks: tuple[Trick, ...], machine: Machine, data: DataSet) -> nn.Module:
     """The network at the start of training, on its device.
 
     Raises:
         ValueError: a layer of it is computed wrongly on this CPU, whatever is tried.
         SourceError: the run starts from another one that cannot be used.
     """
-    model = build_network(spec, tricks, classes=classes)
+    model = build_network(spec, tricks, classes=data.classes)
     if spec.source_run_id:
-        load_source(model, spec, machine)
+        load_source(model, spec, machine, data)
     trust_kernels(model, spec, machine, batch=spec.arm.recipe.batch_size // machine.processes)
     return model.to(machine.device)
 

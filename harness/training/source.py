@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from harness.data.base import DataSet
 from harness.study.machine import Machine
 from harness.study.spec import RunSpec
 from harness.training.trained import SourceError, find_trained
@@ -13,7 +14,7 @@ from harness.training.trained import SourceError, find_trained
 NAMES_SHOWN = 3
 
 
-def load_source(model: nn.Module, spec: RunSpec, machine: Machine) -> None:
+def load_source(model: nn.Module, spec: RunSpec, machine: Machine, data: DataSet) -> None:
     """Give the built network the weights of the network that its source run evaluated.
 
     Parameters with one row for each class (the last layer, and the auxiliary heads') keep their initial
@@ -23,6 +24,7 @@ def load_source(model: nn.Module, spec: RunSpec, machine: Machine) -> None:
         SourceError: the source has not finished, its files are missing, or it is another network.
     """
     source = find_trained(spec.source_run_id, machine, SourceError)
+    source.require_same_data(spec, data.fingerprint)
     theirs, ours = source.weights(), model.state_dict()
     missing, extra = set(ours) - set(theirs), set(theirs) - set(ours)
     if missing or extra:

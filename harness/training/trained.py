@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from harness.study.machine import Machine
+from harness.study.other_data import data_key, data_name
 from harness.study.records import FINISHED, RunFolder, read_json
 from harness.study.spec import RunSpec
 from harness.training.kernels import LARGEST_BATCH, trust_kernels
@@ -50,6 +51,7 @@ class TrainedRun:
     classes: int
     data: str
     machine: Machine  # that uses it
+    fingerprint: str  # of the data that it saw
     error: type[NeededRunError]
 
     def require_classes(self, classes: int, data: str) -> None:
@@ -61,6 +63,18 @@ class TrainedRun:
             raise self.error(
                 f"{self.error.role} run {self.folder.run_id} knows {self.classes} classes ({self.data}), "
                 f"this run has {classes} ({data})"
+            )
+
+    def require_same_data(self, spec: RunSpec, fingerprint: str) -> None:
+        """
+        Raises:
+            NeededRunError: this run has the same data set as that of `spec`, and it has changed since.
+        """
+        same = data_key(self.spec.arm.recipe.data) == data_key(spec.arm.recipe.data)
+        if same and self.fingerprint != fingerprint:
+            raise self.error(
+                f"{self.error.role} run {self.folder.run_id} saw other data than are there now: "
+                f"{data_name(spec.arm.recipe.data)} has changed since; `harness run` trains it again"
             )
 
     def weights(self, *, raw: bool = False) -> dict[str, Any]:
@@ -125,6 +139,7 @@ def find_trained(run_id: str | None, machine: Machine, error: type[NeededRunErro
         classes=summary["classes"],
         data=summary["data"],
         machine=machine,
+        fingerprint=str(summary.get("data_fingerprint")),
         error=error,
     )
 

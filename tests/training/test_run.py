@@ -30,7 +30,7 @@ SUMMARY_KEYS = {
     "images_seen", "train_time_s", "eval_time_s", "wall_time_s", "images_per_s", "params", "macs",
     "model", "precision", "batch_size", "data", "data_fingerprint", "train_loss", "attempts",
     "started_s", "ended_s", "device", "threads", "torch", "test_images", "classes",
-    "predictions_sha256", "energy_j", "energy_source"
+    "predictions_sha256", "energy_j", "energy_source", "train_fingerprint", "test_fingerprint"
 }  # fmt: skip
 
 
