@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from harness.commands.data_now import look_at_records
 from harness.commands.report import settings_of
 from harness.commands.states import look
 from harness.commands.workspace import Workspace
 from harness.scheduling.base import INTERRUPTED
 from harness.study.blocks import Look, write_blocks
-from harness.study.estimate import reconcile
 from harness.study.grow import grow, runs_at_most
 from harness.study.plan import Plan
 from harness.study.records import ENDED
@@ -97,7 +97,7 @@ def _look_and_grow(progress: Progress, place: Workspace, say: Callable[[str], No
     if grown is None:
         progress.says = saved(plan)
         return None
-    reconcile(grown, place.runs_dir)
+    look_at_records(grown, place.runs_dir, place.data_dir)
     return grown if len(grown.runs) > len(plan.runs) else None
 
 
@@ -108,7 +108,7 @@ def records_of(plan: Plan, place: Workspace) -> DataFrame:
     """One row per run of the plan, from the run folders: arm_id, seed, status, and the metrics of its end."""
     import pandas as pd
 
-    summaries = reconcile(plan, place.runs_dir)
+    summaries = look_at_records(plan, place.runs_dir, place.data_dir).summaries
     views = look(plan, place.runs_dir, summaries)
     rows: list[dict[str, Any]] = []
     for run in plan.runs:

@@ -15,10 +15,10 @@ from typing import Any
 from harness import __version__
 from harness.cli import DONE, INTERRUPTED
 from harness.commands.calibrated import FOLDER, SCHEMA
+from harness.commands.data_now import THOROUGH, look_at_records, renew, to_stderr
 from harness.commands.workspace import Workspace, first_plan, require_data, workspace
 from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.scheduling.base import Job
-from harness.study.estimate import reconcile
 from harness.study.plan import Plan, PlannedRun
 from harness.study.problems import Problem, StudyError, unknown
 from harness.study.records import FINISHED, write_json
@@ -112,7 +112,8 @@ def _recipe(args: argparse.Namespace, place: Workspace) -> Recipe:
     runs = tuple(run for run in plan.runs if run.arm_id == arm_id)[: args.trainings]
     needed = set(_with_needs(runs, {run.run_id: run for run in plan.runs}))
     plan.runs[:] = [run for run in plan.runs if run.run_id in needed]
-    reconcile(plan, place.runs_dir)
+    renew(plan, place.runs_dir, look_at_records(plan, place.runs_dir, place.data_dir, THOROUGH), to_stderr)
+    look_at_records(plan, place.runs_dir, place.data_dir, THOROUGH)
     return Recipe(plan=plan, arm_id=arm_id, label=wanted, runs=runs, first=tuple(plan.runs))
 
 

@@ -8,18 +8,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from harness.commands.data_now import QUICK, again, look_at_records
 from harness.commands.queue_state import QueueView, look_at_queue
 from harness.commands.states import QUEUED, RunView, look
 from harness.commands.workspace import expand_plan, workspace
 from harness.study.blocks import Look, read_blocks
-from harness.study.estimate import reconcile
 from harness.study.holders import Holder
 from harness.study.memory import without_garbage_collection
 from harness.study.plan import Plan, PlannedRun
-from harness.study.records import CANCELLED, DIVERGED, FAILED, FINISHED, MISSING, RUNNING, STOPPED
+from harness.study.records import (
+    CANCELLED,
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    MISSING,
+    OTHER_DATA,
+    RUNNING,
+    STOPPED,
+)
 
-ORDER = (FINISHED, DIVERGED, RUNNING, QUEUED, STOPPED, MISSING, FAILED, CANCELLED)
-TO_DO = frozenset({RUNNING, QUEUED, STOPPED, MISSING})
+ORDER = (FINISHED, DIVERGED, RUNNING, QUEUED, STOPPED, MISSING, OTHER_DATA, FAILED, CANCELLED)
+TO_DO = frozenset({RUNNING, QUEUED, STOPPED, MISSING, OTHER_DATA})
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class Overview:
     plan: Plan
     views: Mapping[str, RunView]
     queue: QueueView
+    data: tuple[str, ...] = ()  # which data changed since runs ended
     looks: tuple[Look, ...] = ()  # at the results of an adaptive study, so far
 
     @property
@@ -107,7 +117,11 @@ def look_at_study(args: argparse.Namespace) -> Overview:
     place = workspace(args)
     plan = expand_plan(args, place)
     with without_garbage_collection():  # thousands of records that all stay
-        views = look(plan, place.runs_dir, reconcile(plan, place.runs_dir))
+        found = look_at_records(plan, place.runs_dir, place.data_dir, QUICK)
+        views = look(plan, place.runs_dir, {**found.summaries, **found.others})
+        for run_id in found.why:
+            views[run_id].state = OTHER_DATA
         blocks = read_blocks(place.runs_dir, plan) if plan.is_adaptive else None
         looks = blocks.looks if blocks else ()
-        return Overview(plan, views, look_at_queue(place.runs_dir, views), looks)
+        queue = look_at_queue(place.runs_dir, views)
+        return Overview(plan, views, queue, tuple(again(text) for text in found.says), looks)

@@ -7,9 +7,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.commands.counts import counts_of
+from harness.commands.data_now import DataNow, again
 from harness.commands.declare import declared_line
 from harness.commands.step_times import estimate
-from harness.commands.workspace import Workspace, load_plan, look_at_data, workspace
+from harness.commands.workspace import Workspace, load_with_data, look_at_data, workspace
 from harness.data.entry import Look
 from harness.study.plan import Plan
 from harness.study.plan_json import PLAN_SCHEMA, plan_to_json
@@ -27,8 +29,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _one(args: argparse.Namespace, place: Workspace) -> None:
-    plan = load_plan(args, place, args.study[0])
-    found = look_at_data(plan, place)
+    plan, now = load_with_data(args, place, args.study[0])
+    found = _look(plan, place, now)
     estimate(plan, place, measure=not found.problems)
     if args.json:
         print(json.dumps({**plan_to_json(plan), **_said(found)}, indent=1))
@@ -45,12 +47,12 @@ def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) 
     problems: list[Problem] = []
     for file in files:
         try:
-            plan = load_plan(args, place, file)
+            plan, now = load_with_data(args, place, file)
         except StudyError as error:
             problems += error.problems
             continue
         plans.append(plan)
-        looks.append(look_at_data(plan, place))  # before the next study's plugins take this one's place
+        looks.append(_look(plan, place, now))  # before the next study's plugins take this one's place
         estimate(plan, place, measure=not looks[-1].problems)
     if problems:
         raise StudyError(problems)
@@ -65,6 +67,13 @@ def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) 
         problems_of_data = tuple(dict.fromkeys(text for found in looks for text in found.problems))
         notes = tuple(dict.fromkeys(text for found in looks for text in found.notes))
         show_plans(plans, together, Look(problems=problems_of_data, notes=notes))
+
+
+def _look(plan: Plan, place: Workspace, now: DataNow) -> Look:
+    """What is missing, and everything else that is worth knowing of the data and of the images in a step."""
+    found, counts = look_at_data(plan, place), counts_of(plan, place.data_dir)
+    notes = (*found.notes, *counts.notes, *counts.problems, *(again(text) for text in now.says))
+    return Look(problems=found.problems, notes=notes)
 
 
 def _said(found: Look) -> dict[str, list[str]]:

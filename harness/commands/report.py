@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness import __version__
 from harness.cli import DONE, SOME_FAILED
 from harness.commands.calibrated import newest
+from harness.commands.data_now import DataNow, look_at_records, with_records
 from harness.commands.declare import history_of
 from harness.commands.workspace import Workspace, load_plan, mirror, report_folder, workspace
 from harness.display import show_shortfalls
@@ -22,6 +23,7 @@ from harness.study.declaration import ALPHA, exploratory
 from harness.study.plan import Plan
 from harness.study.plan_json import plan_to_json
 from harness.study.provenance import kept_changes
+from harness.study.records import ENDED
 from harness.study.spec import canonical_json
 
 if TYPE_CHECKING:
@@ -81,10 +83,54 @@ def collected_input(plan: Plan, place: Workspace) -> ReportInput:
     wanted = {run.run_id for run in plan.runs}
     records = records[records["run_id"].isin(wanted)].reset_index(drop=True)
     curves = curves[curves["run_id"].isin(wanted)].reset_index(drop=True)
+    out = _left_out(plan, place, records)
+    if out is not None:
+        others = [run["run_id"] for run in out["runs"]]
+        records = records[~records["run_id"].isin(others)].reset_index(drop=True)
+        curves = curves[~curves["run_id"].isin(others)].reset_index(drop=True)
     records["reason"] = records["error"]  # why a run failed, in the words of the analysis
     software = {"harness": __version__, "drawn_with": drawn_with(plan), "inputs": inputs_digest(plan, place)}
-    extra = {**extra_inputs(plan, place), "changes": _changes(records, place)}
+    extra = {**extra_inputs(plan, place), "left_out": out, "changes": _changes(records, place)}
     return report_input(plan, records, curves, software, extra)
+
+
+def _left_out(plan: Plan, place: Workspace, records: DataFrame) -> dict[str, Any] | None:
+    """Of the mirrored runs those that saw other data than are there now, or than the run that ended last."""
+    ended = [row for row in records.to_dict("records") if row["status"] in ENDED]
+    if not ended:
+        return None
+    here = look_at_records(plan, place.runs_dir, place.data_dir)
+    summaries = {**here.summaries, **here.others}
+    seen = {row["run_id"]: {**summaries.get(row["run_id"], {}), **_about_data(row)} for row in ended}
+    return left_out(plan, place, with_records(plan, seen, place.data_dir, here))
+
+
+def _about_data(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """What the mirror says; a run whose folder is not here has nothing else."""
+    return {name: row.get(name) for name in ("data_fingerprint", "ended_s")}
+
+
+def left_out(plan: Plan, place: Workspace, found: DataNow) -> dict[str, Any] | None:
+    """What a report keeps of the runs that it leaves out, and what its first line says; None: none."""
+    if not found.why:
+        return None
+    runs = {run.run_id: run for run in plan.runs}
+    size = "" if plan.size == "mini" else f" --size {plan.size}"
+    command = f"`harness run {plan.study}.yaml{size}` trains the rest."
+    says = [f"Left out, because they saw other data: {text}." for text in found.says]
+    return {
+        "schema": 1,
+        "says": [*says, command],
+        "runs": [
+            {
+                "run_id": run_id,
+                "arm": plan.arm_labels[runs[run_id].arm_id],
+                "seed": runs[run_id].seed,
+                "data_fingerprint": found.others[run_id].get("data_fingerprint"),
+            }
+            for run_id in sorted(found.why)
+        ],
+    }
 
 
 def _changes(records: DataFrame, place: Workspace) -> dict[str, str] | None:
@@ -154,7 +200,8 @@ def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path) -> bool:
         return False
     if not all((out_dir / name).is_file() for name in FORMATS):
         return False
-    wanted = extra_inputs(plan, place)
+    here = look_at_records(plan, place.runs_dir, place.data_dir)
+    wanted = {**extra_inputs(plan, place), "left_out": left_out(plan, place, here)}
     return all(read_map(out_dir / "data" / f"{name}.json") == (wanted[name] or {}) for name in wanted)
 
 

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 
 from harness.cli import DONE, INTERRUPTED, SOME_FAILED
 from harness.commands.adaptive import run_blocks
+from harness.commands.counts import counts_of
+from harness.commands.data_now import THOROUGH, DataNow, Watch, again, renew
 from harness.commands.declare import declare
 from harness.commands.plugins import store_plugins
 from harness.commands.report import is_up_to_date, write_report
 from harness.commands.step_times import estimate
 from harness.commands.workspace import (
     Workspace,
-    load_plan,
+    load_with_data,
     mirror,
     report_folder,
     require_data,
+    require_none,
     workspace,
 )
 from harness.display import plan_line
@@ -37,15 +40,13 @@ if TYPE_CHECKING:
 def main(args: argparse.Namespace) -> int:
     _check_options(args)
     place = workspace(args)
-    plan = load_plan(args, place)
-    for note in require_data(args, plan, place):
-        print(f"data: {note}", file=sys.stderr)
+    plan, found = _checked(args, place)
     if args.dry_run:
-        print(plan_line(plan), file=sys.stderr)
-        if plan.is_adaptive and all(run.done for run in plan.runs):
-            print("a look at the results is due, which decides on the next block", file=sys.stderr)
-        print(_slurm(args, plan, place).scripts(_jobs(plan)), end="")
-        return DONE
+        return _dry_run(args, plan, place)
+    if renew(plan, place.runs_dir, found, _say):
+        plan, _ = load_with_data(args, place, how=THOROUGH)
+    watch = Watch(plan, place.data_dir)
+    require_none(args, plan, watch.look_through())
     if args.on != "slurm":
         estimate(plan, place, measure=True)
     print(plan_line(plan, hint=args.on != "slurm") + _elsewhere(args, plan), flush=True)
@@ -53,7 +54,8 @@ def main(args: argparse.Namespace) -> int:
     if any(not run.done for run in plan.runs):
         train.get_ready(plan)
     print(declare(plan, place), flush=True)
-    progress = run_blocks(plan, place, train, _say, submits_only=args.detach)
+    with watch:
+        progress = run_blocks(plan, place, train, _say, submits_only=args.detach)
     plan, statuses = progress.plan, progress.statuses
     if args.detach and statuses:
         print(f"submitted and left alone; {_again(args)}{_next_block(plan)}")
@@ -76,6 +78,30 @@ def _elsewhere(args: argparse.Namespace, plan: Plan) -> str:
     return (
         " (seconds are not known: this machine is not the cluster)" if args.on == "slurm" and unknown else ""
     )
+
+
+def _checked(args: argparse.Namespace, place: Workspace) -> tuple[Plan, DataNow]:
+    """The plan, and which records saw other data than are there now.
+
+    Raises:
+        StudyError: a mistake in the study, data that are missing, or rows that cannot be trained.
+    """
+    plan, found = load_with_data(args, place, how=THOROUGH)
+    notes = require_data(args, plan, place)
+    counts = counts_of(plan, place.data_dir)
+    require_none(args, plan, counts.problems)
+    changed = [again(text) for text in found.says] if args.dry_run else []
+    for text in (*notes, *counts.notes, *changed):
+        print(f"data: {text}", file=sys.stderr)
+    return plan, found
+
+
+def _dry_run(args: argparse.Namespace, plan: Plan, place: Workspace) -> int:
+    print(plan_line(plan), file=sys.stderr)
+    if plan.is_adaptive and all(run.done for run in plan.runs):
+        print("a look at the results is due, which decides on the next block", file=sys.stderr)
+    print(_slurm(args, plan, place).scripts(_jobs(plan)), end="")
+    return DONE
 
 
 def _check_options(args: argparse.Namespace) -> None:

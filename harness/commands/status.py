@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
         from harness.status_display import show_status
 
         declared = declared_line(overview.plan, workspace(args))
-        show_status(overview, [declared, *waits(overview)])
+        show_status(overview, [declared, *overview.data, *waits(overview)])
     return DONE
 
 
@@ -48,6 +48,7 @@ def to_json(overview: Overview) -> dict[str, Any]:
         "eta_s": overview.eta_s,
         "used_worker_s": overview.used_s,
         "used_gpu_s": overview.gpu_s,
+        "data": list(overview.data),
         "waits": list(waits(overview)),
         "queue": {
             "asked_s": queue.asked_s,

@@ -24,6 +24,7 @@ from harness.study.checked import parsed, reason
 from harness.study.declared import wrong_with
 from harness.study.estimate import reconcile
 from harness.study.grow import grow
+from harness.study.other_data import data_key, data_name
 from harness.study.plan import Plan
 from harness.study.problems import Problem, StudyError
 from harness.study.records import ENDED, RunFolder
@@ -86,6 +87,7 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
     records, curves = read_raw(folder)
     extra = checked_extra(folder, read_extra(folder))
     result = Verification(runs=len(records))
+    result.wrong += mixed_data(plan, records)
     _compare_runs(records, curves, place, result)
     software = {key: report["provenance"].get(key) for key in ("harness", "drawn_with", "inputs")}
     same_software = software["drawn_with"] == drawn_with(plan)
@@ -136,6 +138,21 @@ def _were_changed(
     from harness.reporting.raw import extra_files, raw_digest
 
     return bool(report["provenance"].get("records") != raw_digest(records, curves, extra_files(extra)))
+
+
+def mixed_data(plan: Plan, records: DataFrame) -> list[str]:
+    """Data of which the report's own records saw several versions: their runs must not be in one mean."""
+    seen: dict[str, set[str]] = {}
+    for row in records.to_dict("records"):
+        arm = plan.arms.get(row["arm_id"])
+        if arm is not None and row["status"] in ENDED and isinstance(row.get("data_fingerprint"), str):
+            seen.setdefault(data_key(arm.recipe.data), set()).add(row["data_fingerprint"])
+    names = {data_key(arm.recipe.data): data_name(arm.recipe.data) for arm in plan.arms.values()}
+    return [
+        f"data/runs.jsonl: its runs saw {len(found)} different versions of {names[key]}"
+        for key, found in sorted(seen.items())
+        if len(found) > 1
+    ]
 
 
 def checked_extra(folder: Path, extra: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

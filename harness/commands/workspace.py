@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands.catalogue import build_catalogue
+from harness.commands.data_now import LOOK, QUICK, DataNow, look_at_records
 from harness.commands.plugins import load_plugins
 from harness.commands.step_times import estimate
 from harness.data import look_at_data as look_at_one
 from harness.data import missing_data as missing_of_one
 from harness.data.entry import Look
 from harness.study.blocks import as_it_stands
-from harness.study.estimate import reconcile
 from harness.study.expand import ExpandOptions, expand
 from harness.study.loader import load_study
 from harness.study.plan import Plan
@@ -25,6 +26,8 @@ from harness.study.records import RunFolder
 if TYPE_CHECKING:
     from harness.tracking.mirror import Mirror
     from harness.tracking.store import Store
+
+MOST_NAMED = 10  # files that cannot be read, rows that cannot be trained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +70,17 @@ def load_plan(args: argparse.Namespace, place: Workspace, file: Path | None = No
     Raises:
         StudyError: every mistake in the study.
     """
+    return load_with_data(args, place, file, how=QUICK)[0]
+
+
+def load_with_data(
+    args: argparse.Namespace, place: Workspace, file: Path | None = None, *, how: str = LOOK
+) -> tuple[Plan, DataNow]:
+    """As `load_plan`, and which records saw other data than are there now; `how` to look at these."""
     plan = expand_plan(args, place, file)
-    reconcile(plan, place.runs_dir)
+    found = look_at_records(plan, place.runs_dir, place.data_dir, how)
     estimate(plan, place, measure=False)
-    return plan
+    return plan, found
 
 
 def expand_plan(args: argparse.Namespace, place: Workspace, file: Path | None = None) -> Plan:
@@ -117,6 +127,20 @@ def require_data(args: argparse.Namespace, plan: Plan, place: Workspace) -> tupl
             [Problem(str(args.study), plan.header.get("size_line", 0), text) for text in found.problems]
         )
     return found.notes
+
+
+def require_none(args: argparse.Namespace, plan: Plan, wrong: Sequence[str]) -> None:
+    """Refuse to start when something is wrong with what the runs would read or do.
+
+    Raises:
+        StudyError: the first sentences, at the line of the size's data.
+    """
+    if wrong:
+        texts = list(wrong[:MOST_NAMED])
+        if len(wrong) > MOST_NAMED:
+            texts.append(f"and {len(wrong) - MOST_NAMED} more of this kind")
+        line = plan.header.get("size_line", 0)
+        raise StudyError([Problem(str(args.study), line, text) for text in texts])
 
 
 def mirror(plan: Plan, store: Store) -> Mirror:

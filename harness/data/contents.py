@@ -22,7 +22,7 @@ import numpy as np
 from harness.data.entry import Files, Pixels, Reading, cache_folder
 from harness.data.pixels import RULES, decode, header
 
-FORMAT = 1  # of the kept file; another one is made anew
+FORMAT = 2  # of the kept file; another one is made anew
 DIGEST_BYTES = 32  # sha256
 RACY_NS = 2_000_000_000  # a file that changed so shortly before it was hashed may change again unseen
 THREADS = min(16, 2 * (os.cpu_count() or 1))
@@ -56,6 +56,7 @@ class Contents:
         self._stats = np.zeros((0, 4), np.int64)
         self._looked = np.zeros(0, np.int64)  # when a file was hashed, ns
         self._digests = np.zeros((0, DIGEST_BYTES), np.uint8)
+        self._opened = np.zeros(0, np.uint32)  # `RULES` by which its header was read; 0: not yet
         self._decoded = np.zeros(0, np.uint32)  # `_mark` of the reading with which it was decoded; 0: not yet
         self._load()
 
@@ -100,6 +101,19 @@ class Contents:
             path for path, row in zip(files.paths, rows, strict=True) if row < 0 or self._decoded[row] != mark
         ]
 
+    def not_opened(self, files: Files) -> list[Path]:
+        """Those whose headers were never read, as they are now."""
+        rows = self._current(files.paths)
+        return [
+            path for path, row in zip(files.paths, rows, strict=True) if row < 0 or self._opened[row] != RULES
+        ]
+
+    def was_opened(self, path: Path) -> None:
+        """Remember that its header could be read; kept by `save`."""
+        row = self._rows.get(os.fsencode(path), -1)
+        if row >= 0:
+            self._opened[row] = RULES
+
     def was_decoded(self, path: Path, reading: Reading) -> None:
         """Remember that it was decoded without fault; kept by `save`."""
         row = self._rows.get(os.fsencode(path), -1)
@@ -118,7 +132,7 @@ class Contents:
             with draft.open("wb") as file:
                 np.savez(
                     file, format=np.array(FORMAT), names=names, stats=self._stats, looked=self._looked,
-                    digests=self._digests, decoded=self._decoded,
+                    digests=self._digests, opened=self._opened, decoded=self._decoded,
                 )  # fmt: skip
             draft.replace(self._file)
         except OSError:
@@ -133,14 +147,15 @@ class Contents:
                 if int(kept["format"]) != FORMAT:
                     return
                 names = kept["names"].tobytes().split(b"\0") if len(kept["names"]) else []
-                arrays = [kept[name] for name in ("stats", "looked", "digests", "decoded")]
+                arrays = [kept[name] for name in ("stats", "looked", "digests", "opened", "decoded")]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return  # not there, or damaged: everything is read again
-        wanted = [(len(names), 4), (len(names),), (len(names), DIGEST_BYTES), (len(names),)]
+        count = len(names)
+        wanted = [(count, 4), (count,), (count, DIGEST_BYTES), (count,), (count,)]
         if [array.shape for array in arrays] != wanted:
             return
         self._rows = {name: row for row, name in enumerate(names)}
-        self._stats, self._looked, self._digests, self._decoded = (array.copy() for array in arrays)
+        self._stats, self._looked, self._digests, self._opened, self._decoded = arrays
 
     def _current(self, paths: Sequence[Path]) -> np.ndarray:
         """(N,) int64: the row of what is known of a file as it is now; -1: nothing is."""
@@ -160,10 +175,12 @@ class Contents:
             self._stats = np.concatenate([self._stats, np.zeros((more, 4), np.int64)])
             self._looked = np.concatenate([self._looked, np.zeros(more, np.int64)])
             self._digests = np.concatenate([self._digests, np.zeros((more, DIGEST_BYTES), np.uint8)])
+            self._opened = np.concatenate([self._opened, np.zeros(more, np.uint32)])
             self._decoded = np.concatenate([self._decoded, np.zeros(more, np.uint32)])
         rows = [self._rows[name] for name in names]
         digests = np.frombuffer(b"".join(digest for _, _, digest in found), np.uint8).reshape(-1, 32)
         changed = (self._digests[rows] != digests).any(1)
+        self._opened[rows] = np.where(changed, 0, self._opened[rows])
         self._decoded[rows] = np.where(changed, 0, self._decoded[rows])
         self._stats[rows] = [stat for stat, _, _ in found]
         self._looked[rows] = [looked for _, looked, _ in found]
@@ -228,19 +245,21 @@ def by_names_and_sizes(train: Pixels | Files, test: Pixels | Files) -> str:
 
 
 def open_all(files: Files) -> list[str]:
-    """What is wrong with files whose headers cannot be read: sentences that name them.
-
-    Only those are opened that were not decoded before.
-    """
-    wrong = []
-    left = Contents(files.root).not_decoded(files)
+    """Read every header that was not read before; what is wrong, in sentences that name the file."""
+    contents, wrong = Contents(files.root), []
+    left = contents.not_opened(files)
     with ThreadPoolExecutor(THREADS) as pool:
-        for problem in pool.map(_header_problem, left, chunksize=SLICE):
-            wrong += [problem] if problem else []
+        for path, problem in zip(left, pool.map(_header_problem, left), strict=True):
+            if problem:
+                wrong.append(problem)
+            else:
+                contents.was_opened(path)
+    if left:
+        contents.save()
     return wrong
 
 
-def decode_all(files: Files, until: Callable[[], bool]) -> list[str]:
+def decode_all(files: Files, until: Callable[[], bool], threads: int = THREADS) -> list[str]:
     """Decode every file that was not decoded before, until `until()`; what is wrong, in sentences."""
     contents, wrong = Contents(files.root), []
     left = contents.not_decoded(files)
@@ -248,8 +267,7 @@ def decode_all(files: Files, until: Callable[[], bool]) -> list[str]:
         if until():
             break
         some = left[start : start + SLICE // 10]
-        with ThreadPoolExecutor(THREADS) as pool:
-            problems = list(pool.map(lambda path: _decode_problem(path, files.reading), some))
+        problems = _decode_some(some, files.reading, threads)
         for path, problem in zip(some, problems, strict=True):
             if problem:
                 wrong.append(problem)
@@ -265,6 +283,13 @@ def _header_problem(path: Path) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _decode_some(paths: Sequence[Path], reading: Reading, threads: int) -> list[str]:
+    if threads == 1:  # of the caller, with its priority
+        return [_decode_problem(path, reading) for path in paths]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda path: _decode_problem(path, reading), paths))
 
 
 def _decode_problem(path: Path, reading: Reading) -> str:

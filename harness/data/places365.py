@@ -47,6 +47,7 @@ ENTRY = Entry(
     std=IMAGENET_STD,
     missing=_missing,
     load=_load,
+    listed=_load,
     validate=no_arguments_to_check,
     count_classes=lambda args, data_dir: CLASSES,
     classes=CLASSES,

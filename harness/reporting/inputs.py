@@ -23,8 +23,9 @@ class ReportInput:
     provenance: versions, device, commit, data fingerprint; one level of nesting at most.
     declaration: what was declared and when, as `study.declared.read_history` gives it; None: not recorded.
     calibration: what `harness calibrate` measured on this machine's noise; None: not calibrated.
+    left_out: the runs that are not in it because they saw other data, and what to say of them; None: none.
     changes: sha256 -> what the code of runs had changed since its commit, as a patch; None: none was kept.
-    A report keeps these three under data/, so that `harness verify` can read them back.
+    A report keeps these four under data/, so that `harness verify` can read them back.
     """
 
     title: str
@@ -35,6 +36,7 @@ class ReportInput:
     provenance: Mapping[str, Any]
     declaration: Mapping[str, Any] | None = None
     calibration: Mapping[str, Any] | None = None
+    left_out: Mapping[str, Any] | None = None
     changes: Mapping[str, str] | None = None
 
     @property
@@ -43,5 +45,6 @@ class ReportInput:
         return {
             "declaration": self.declaration,
             "calibration": self.calibration,
+            "left_out": self.left_out,
             "changes": self.changes,
         }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 RUNS, CURVES = "data/runs.jsonl", "data/curves.csv"
-EXTRA = ("calibration", "declaration")  # fields of `ReportInput`, each kept as data/<name>.json
+EXTRA = ("calibration", "declaration", "left_out")  # fields of `ReportInput`, each kept as data/<name>.json
 BITS = "predictions"  # the only column of bytes: one bit per test image
 KINDS = {"i": "int64", "u": "int64", "f": "float64", "b": "bool"}  # of numpy; everything else is text
 

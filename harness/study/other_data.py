@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.study.holders import PREFIX
 from harness.study.plan import Plan
-from harness.study.records import RunFolder
+from harness.study.records import RunFolder, read_json
 from harness.study.spec import DataSpec, canonical_json
 
 FOLDER = "other_data"
@@ -57,6 +57,15 @@ def set_aside(folder: RunFolder, fingerprint: str) -> None:
             _move(path, aside / path.name)
     if folder.summary.exists():
         _move(folder.summary, aside / "summary.json")
+
+
+def kept_on(folder: RunFolder, fingerprint: str) -> dict[str, Any] | None:
+    """The summary of the record on these data that was set aside; None: there is none that can be read."""
+    try:
+        found = read_json(folder.path / FOLDER / fingerprint[:SHOWN] / "summary.json")
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("data_fingerprint") == fingerprint else None
 
 
 def put_back(folder: RunFolder, fingerprint: str) -> bool:
@@ -104,20 +113,32 @@ def outdated(plan: Plan, records: Mapping[str, Mapping[str, Any]], now: Known) -
     have ended.
     now: where it does not know the data, the ones count that the run saw which ended last.
     """
-    keys = {run.run_id: data_key(plan.arms[run.arm_id].recipe.data) for run in plan.runs}
+    keys = keys_of(plan)
     current = {**newest(keys, records), **{key: found for key, found in now.items() if found}}
     wrong: dict[str, str] = {}
     for run_id, record in records.items():
         key = keys.get(run_id)
-        if key is None:
-            continue
-        if record.get("data_fingerprint") != current[key]:
-            wrong[run_id] = key
-            continue
-        for other, fingerprint in _pairs(record.get("built_on")).items():
-            if other in keys and fingerprint != current.get(keys[other], fingerprint):
-                wrong[run_id] = keys[other]
+        if key is None or not record.get("data_fingerprint"):
+            continue  # a record of no data, from a test or a very old version, is told from nothing
+        changed = key if record["data_fingerprint"] != current[key] else changed_below(record, keys, current)
+        if changed is not None:
+            wrong[run_id] = changed
     return wrong
+
+
+def changed_below(record: Mapping[str, Any], keys: Mapping[str, str], now: Known) -> str | None:
+    """The key of data that changed since a run saw them on which this one builds; None: none did."""
+    for run_id, fingerprint in _pairs(record.get("built_on")).items():
+        key = keys.get(run_id, "")
+        if fingerprint != (now.get(key) or fingerprint):
+            return key
+    return None
+
+
+def keys_of(plan: Plan) -> dict[str, str]:
+    """run_id -> key of the data that it sees."""
+    by_arm = {arm_id: data_key(arm.recipe.data) for arm_id, arm in plan.arms.items()}
+    return {run.run_id: by_arm[run.arm_id] for run in plan.runs}
 
 
 def newest(keys: Mapping[str, str], records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -125,4 +146,5 @@ def newest(keys: Mapping[str, str], records: Mapping[str, Mapping[str, Any]]) ->
     ended = sorted(
         (record.get("ended_s") or 0.0, run_id) for run_id, record in records.items() if run_id in keys
     )
-    return {keys[run_id]: str(records[run_id].get("data_fingerprint")) for _, run_id in ended}
+    seen = ((keys[run_id], records[run_id].get("data_fingerprint")) for _, run_id in ended)
+    return {key: str(fingerprint) for key, fingerprint in seen if fingerprint}

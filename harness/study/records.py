@@ -11,6 +11,7 @@ runs/<run_id>/spec.json          the resolved spec, written first
               lock               held (flock) by the process that trains the run, as far as one machine sees
               claim.<n>          who trains the run, as all machines see it (`holders`, `run_claims`)
               cancel             somebody asked for the run to be stopped
+              other_data/        what the run left behind on data that have changed since
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from harness.study.checked import FINISHED as FINISHED
 from harness.study.holders import holder_of, is_cancelled
 
 RUNNING, CANCELLED, STOPPED, MISSING = "running", "cancelled", "stopped", "missing"
+OTHER_DATA = "other_data"  # it has ended, on data that have changed since (`other_data`)
 NO_FLOCK = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})  # of file systems that have no flock
 
 

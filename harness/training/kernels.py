@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from harness.data.contents import cache_folder
+from harness.data.entry import cache_folder
 from harness.study.machine import Machine
 from harness.study.spec import RunSpec, digest
 from harness.training.hardware import cpu_name

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch._dynamo  # noqa: F401  # torch.optim loads it (1 s) when first used: here, before workers are forked
 
 from harness.plugins import load_stored, only
 from harness.study.checked import Specs, event_of, read_quickly, summary_of
 from harness.study.machine import Machine, Stop
+from harness.study.norm_images import TOO_FEW, in_words
 from harness.study.records import DIVERGED, FINISHED, RunFolder, write_json
-from harness.study.spec import RunSpec
+from harness.study.spec import Recipe, RunSpec
 from harness.training.checkpoint import CheckpointError, load_checkpoint
 from harness.training.custom import train_custom
 from harness.training.distributed import World
@@ -138,7 +141,8 @@ def _train(
         recorder = Recorder(attempt, setup)
         with recorder.kept_if_it_fails():
             recorder.catch_up()
-        outcome = train(setup, progress, stop, recorder.boundary, recorder.is_due)
+        with _batch_norm_in_words(setup.recipe):
+            outcome = train(setup, progress, stop, recorder.boundary, recorder.is_due)
         if outcome == FINISHED:
             with recorder.kept_if_it_fails():
                 return read_out(attempt, setup)
@@ -149,6 +153,17 @@ def _train(
         recorder.checkpoint()
         journal.note("stop", step=progress.step)
         return INTERRUPTED
+
+
+@contextmanager
+def _batch_norm_in_words(recipe: Recipe) -> Iterator[None]:
+    """Torch's error for a batch norm that sees one image, as the plan says it."""
+    try:
+        yield
+    except ValueError as error:
+        if TOO_FEW in str(error):
+            raise ValueError(in_words(recipe)) from error
+        raise
 
 
 def _resume(

@@ -27,15 +27,21 @@ _NEGATIVE = re.compile(r"(?<=[\s\[(])-(?=\d)")  # the hyphen of a negative numbe
 
 
 def banner(report: ReportInput) -> str:
-    """The first line: that this is not the paper's experiment. Empty where data and size are the paper's."""
+    """The first line: which runs are left out, and that this is not the paper's experiment. Empty where none
+    is and data and size are the paper's."""
+    says = [str(text) for text in (report.left_out or {}).get("says", ())]
+    return " ".join([*says, *_setting(report)])
+
+
+def _setting(report: ReportInput) -> list[str]:
     findings = report.findings
     if findings.settings.comparable_to_paper:
-        return ""
+        return []
     where = f"This is a `{findings.size}` run on {', '.join(data_names(report))}"
     if not report.plan.header.get("paper"):
-        return f"{where}."
+        return [f"{where}."]
     data = report.plan.header.get("paper_data", "ImageNet")
-    return f"{where}: it is not a reproduction of the paper's {data} numbers."
+    return [f"{where}: it is not a reproduction of the paper's {data} numbers."]
 
 
 def question(report: ReportInput) -> str:
