@@ -26,6 +26,7 @@ IMPORTS_S, FILES_S = 100.0, 30.0
 CHECKS: tuple[tuple[str, Check, float], ...] = (  # its name, the check, its limit in seconds
     ("python", software.python, FILES_S),
     ("torch", software.torch, IMPORTS_S),
+    ("kernels", software.kernels, IMPORTS_S),
     ("machine", software.cores_and_memory, FILES_S),
     ("speed", software.speed, FILES_S),
     ("disk", folders.space, FILES_S),

@@ -78,6 +78,11 @@ class LayerCall:
     def __hash__(self) -> int:
         return hash(self.key)
 
+    @staticmethod
+    def of_key(key: str) -> LayerCall:
+        """The call that has this key."""
+        return LayerCall.from_json(json.loads(key))
+
     def forms(self) -> tuple[str, ...]:
         """From the fastest to the safest."""
         safest = (UNFOLDED,) if can_unfold(self.kind, self.options) else ()

@@ -525,3 +525,24 @@ def test_what_makes_this_machine_slow_is_a_warning_that_says_what(environment, c
 def test_a_machine_without_anything_slow_has_no_such_warning():
     assert list(software._slow({}, "flags\t: sse2 avx2 fma\n", 2)) == []
     assert list(software._slow({}, "", 2)) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "says"),
+    [
+        (
+            {"known": 9, "wrong": {}, "unchecked": []},
+            OK,
+            "9 kinds of layers examined on this CPU, none computed",
+        ),
+        ({"known": 9, "wrong": {"conv2d 1x1": "contiguous"}, "unchecked": []}, OK, "conv2d 1x1: contiguous"),
+        ({"known": 9, "wrong": {"conv2d 1x1": ""}, "unchecked": []}, WARN, "conv2d 1x1: no form is exact"),
+        ({"known": 9, "wrong": {}, "unchecked": ["no child"]}, WARN, "not checked: no child"),
+    ],
+    ids=["right", "wrong", "refused", "unchecked"],
+)
+def test_kernels_that_are_wrong_are_listed_with_what_is_done(place, monkeypatch, facts, level, says):
+    monkeypatch.setattr(software, "probe", lambda _name: facts)
+    (finding,) = software.kernels(place)
+    assert finding.level == level
+    assert says in finding.says

@@ -90,7 +90,38 @@ def typst() -> dict[str, Any]:
     return {"typst": version("typst"), "pdf": pdf.startswith(b"%PDF"), "font": FONT.encode() in pdf}
 
 
-PROBES = {"torch": torch, "mlflow": mlflow, "database": database, "typst": typst}
+def kernels() -> dict[str, Any]:
+    """How many layers have been examined here for a worker of one thread, and which are computed wrongly.
+
+    The family of which faults are known (1x1, stride 2, few channels) is examined now. Keeps nothing."""
+    import torch
+
+    from harness.training.kernel_children import examine_all
+    from harness.training.kernel_probe import AS_IT_IS, LayerCall
+    from harness.training.kernels import Answers
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    answers = Answers.of_this_machine()
+    known = {LayerCall.of_key(key): verdict for key, verdict in answers.verdicts.items()}
+    family = [narrow_convolution(channels) for channels in range(2, 7)]
+    known |= dict(zip(family, examine_all(family), strict=True))
+    wrong = {str(call): verdict.form for call, verdict in known.items() if verdict.form != AS_IT_IS}
+    unchecked = {verdict.says() for verdict in known.values() if not verdict.is_certain}
+    return {"known": len(known), "wrong": wrong, "unchecked": sorted(unchecked)}
+
+
+def narrow_convolution(channels: int) -> Any:
+    """1x1, stride 2, on 8x8 in channels last: what torch 2.13 computes wrongly with AVX2."""
+    from harness.training.kernel_probe import LayerCall
+
+    image = ((16, channels, 8, 8), (64 * channels, 1, 8 * channels, channels))
+    weight = ((16, channels, 1, 1), (channels, 1, channels, channels))
+    options = {"stride": [2, 2], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
+    return LayerCall("conv2d", {"input": image, "weight": weight}, options)
+
+
+PROBES = {"kernels": kernels, "torch": torch, "mlflow": mlflow, "database": database, "typst": typst}
 
 
 def main(name: str) -> int:

@@ -97,6 +97,34 @@ def gpus(facts: Mapping[str, Any], driver: str | None) -> Iterator[Finding]:
             yield Finding("gpu", OK, about)
 
 
+def kernels(_place: Workspace) -> Iterator[Finding]:
+    """Which of this CPU's kernels are wrong, as far as layers were examined, and what is done about it."""
+    try:
+        facts = probe("kernels")
+    except ProgramError as error:
+        yield Finding("kernels", WARN, f"not checked: {error}", "runs say in env.json whether theirs were")
+        return
+    if facts["unchecked"]:
+        yield Finding("kernels", WARN, f"not checked: {facts['unchecked'][0]}")
+        return
+    wrong: Mapping[str, str] = facts["wrong"]
+    many = len(wrong) or "none"
+    says = f"{facts['known']} kinds of layers examined on this CPU, {many} computed wrongly by torch"
+    refused = [layer for layer, form in wrong.items() if not form]
+    listed = "; ".join(f"{layer}: {form or 'no form is exact'}" for layer, form in wrong.items())
+    if refused:
+        yield Finding(
+            "kernels",
+            WARN,
+            f"{says} ({listed})",
+            "networks with a layer of which no form is exact are refused",
+        )
+    elif wrong:
+        yield Finding("kernels", OK, f"{says}; a safer form is used ({listed})")
+    else:
+        yield Finding("kernels", OK, says)
+
+
 def cores_and_memory(_place: Workspace) -> Iterator[Finding]:
     """What this process may use, which in a container or a Slurm job is less than the machine has."""
     cores, memory_gb = available_cores(), _memory_gb()
