@@ -320,7 +320,9 @@ def work(request: Mapping[str, Any], say: Callable[[dict[str, Any]], None]) -> N
     Says `{"layer": i, "form": name}` before and `{"layer": i, "form": name, "fault": text}` after a form.
     """
     torch.set_num_threads(request["threads"])
-    torch.use_deterministic_algorithms(request["deterministic"])
+    # It imports a second of modules; a forked child is as its parent already.
+    if torch.are_deterministic_algorithms_enabled() != request["deterministic"]:
+        torch.use_deterministic_algorithms(request["deterministic"])
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     guarded = guard_memory()
     for index, (data, forms) in enumerate(request["layers"]):
