@@ -128,7 +128,8 @@ def _train(
     spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journal: Journal, world: World
 ) -> str:
     start = time.perf_counter()
-    setup, progress = _resume(spec, folder, machine, journal, world)
+    with _batch_norm_in_words(spec.arm.recipe):  # kernels are tried on the network while it is built
+        setup, progress = _resume(spec, folder, machine, journal, world)
     progress.wall.time_s += time.perf_counter() - start
     attempt = Attempt(
         spec=spec, data=setup.data, progress=progress, folder=folder, machine=machine, journal=journal,
