@@ -82,9 +82,8 @@ def _sample(plan: Plan, questions: dict[str, step_times.Question], count: int) -
     first = {run.arm_id: run for run in reversed(plan.runs)}
     alone = [run for arm_id, run in first.items() if arm_id in questions and not run.needs and run.time_s]
     ranked = sorted(alone, key=lambda run: -(run.time_s or 0.0))
-    return [
-        ranked[index * (len(ranked) - 1) // max(1, count - 1)] for index in range(min(count, len(ranked)))
-    ]
+    places = {index * (len(ranked) - 1) // max(1, count - 1) for index in range(count)}
+    return [ranked[place] for place in sorted(places)]
 
 
 def _cut(plan: Plan, run: PlannedRun, at_most_s: float) -> tuple[PlannedRun, Arm]:
