@@ -82,14 +82,14 @@ def _outcome(row: Mapping[str, Any], names: tuple[str, ...]) -> Outcome:
     reason = row.get("reason")
     return Outcome(
         status=str(row["status"]),
-        metrics={name: float(row[name]) for name in names if _can_be(name, row.get(name))},
+        metrics={name: float(row[name]) for name in names if can_be(name, row.get(name))},
         predictions=predictions if isinstance(predictions, bytes) else None,
         test_images=int(test_images) if test_images is not None and _is_finite(test_images) else 0,
         reason=reason if isinstance(reason, str) and reason else None,
     )
 
 
-def _can_be(metric: str, value: Any) -> bool:
+def can_be(metric: str, value: Any) -> bool:
     """Whether a run can have this value: finite, small enough to be squared, and an accuracy a percentage."""
     if not _is_finite(value) or abs(value) > LARGEST:
         return False

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from math import isfinite
 
 from harness.analysis.levels import no_value
+from harness.analysis.outcomes import can_be
 from harness.reporting.cells import NUMBER, TEXT, Table, plain_table
 from harness.reporting.document import Block, Bullets, Paragraph, Section
 from harness.reporting.inputs import ReportInput
@@ -76,11 +76,13 @@ def _unfinished(report: ReportInput) -> Table | None:
 
 
 def _lacking(report: ReportInput, metric: str) -> frozenset[str]:
-    """The finished runs whose value of the metric is NaN or infinite."""
+    """The finished runs without a value of the metric that the analysis takes for one."""
     if metric not in report.records:
         return frozenset()
     rows = report.records[["run_id", "status", metric]].itertuples(index=False)
-    return frozenset(str(run) for run, status, value in rows if status == FINISHED and not isfinite(value))
+    return frozenset(
+        str(run) for run, status, value in rows if status == FINISHED and not can_be(metric, value)
+    )
 
 
 def _column(report: ReportInput, name: str) -> dict[str, str]:
