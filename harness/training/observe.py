@@ -48,9 +48,7 @@ def observe(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, jour
     check_names(recipe)
     data = load_data(recipe, machine)
     journal.see(data)
-    members = [_find(run_id, machine, data) for run_id in spec.member_run_ids]
-    for member in members:
-        member.require_same_data(spec, data.fingerprint)
+    members = [_find(run_id, spec, machine, data) for run_id in spec.member_run_ids]
     networks = [member.network(raw=recipe.eval_weights == "raw") for member in members]
     answerers = [_answerer(*each, device) for each in zip(members, networks, strict=True)]
     answers = make_answers(answerers, data, crops=recipe.eval_crops, device=device)
@@ -70,14 +68,14 @@ def observe(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, jour
         if not result.is_finite:
             return write_diverged(attempt)
         recipes = [member.spec.arm.recipe for member in members]
-        return write_finished(
-            attempt, result, cost_of(recipes, classes=data.classes, crops=recipe.eval_crops)
-        )
+        cost = cost_of(recipes, classes=data.classes, crops=recipe.eval_crops)
+        return write_finished(attempt, result, cost)
 
 
-def _find(run_id: str, machine: Machine, data: DataSet) -> TrainedRun:
+def _find(run_id: str, spec: RunSpec, machine: Machine, data: DataSet) -> TrainedRun:
     member = find_trained(run_id, machine, MemberError)
     member.require_classes(data.classes, data.name)
+    member.require_same_data(spec, data.fingerprint)
     return member
 
 

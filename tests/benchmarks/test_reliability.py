@@ -17,6 +17,8 @@ import bench_many_runs
 import bench_processes
 import figures
 
+from tests.training.runs import tiny_spec
+
 SMALL_STUDY = Path(__file__).parents[2] / "studies" / "batch_norm_mnist.yaml"
 
 
@@ -80,9 +82,9 @@ def test_the_files_do_not_grow_with_the_runs(tmp_path: Path, monkeypatch: pytest
 def test_the_folders_it_reads_are_in_every_state(tmp_path: Path) -> None:
     from harness.study.records import RunFolder, run_state
 
-    runs = [{"run_id": f"{index:032x}", "arm_id": "a" * 32, "seed": index} for index in range(100)]
+    runs = [tiny_spec(seed=seed) for seed in range(100)]
     bench_many_runs.write_folders(tmp_path, runs)
-    states = [run_state(RunFolder(tmp_path / run["run_id"])) for run in runs]
+    states = [run_state(RunFolder(tmp_path / run.run_id)) for run in runs]
     assert {state: states.count(state) for state in set(states)} == {
         "finished": 85,
         "stopped": 5,

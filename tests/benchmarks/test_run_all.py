@@ -35,13 +35,14 @@ def test_all_run_under_headings(tmp_path: Path, capfd: pytest.CaptureFixture[str
         "## bench_journal.py",
         "## bench_claims.py",
         "## bench_checkpoint.py",
+        "## bench_half.py --rounds 1",
         "## bench_processes.py --repeats 1",
         "## bench_many_runs.py --repeats 1",
         "## bench_analysis.py --repeats 1",
         "## bench_collect.py --repeats 1",
         "## validate_statistics.py --quick",
     ]
-    assert out.count("ran") == 11
+    assert out.count("ran") == 12
     assert "ran --quick" in out
 
 
@@ -51,7 +52,7 @@ def test_one_failure_fails_the_whole_after_the_others_have_run(
     write_scripts(tmp_path, failing="bench_expand")
     assert run_all.main([], tmp_path) == 1
     out = capfd.readouterr().out
-    assert out.count("ran") == 11
+    assert out.count("ran") == 12
     assert "failed: bench_expand" in out
 
 

@@ -248,7 +248,11 @@ def test_a_damaged_or_edited_record_is_said_in_words(tmp_path: Path, damage: Any
 def test_a_file_with_an_absurd_number_does_not_make_the_reader_count_to_it(tmp_path: Path):
     folder = tmp_path / "s"
     write_declaration(folder, 1, entry(declared(tmp_path)))
-    (folder / "declaration.999999999999.json").write_text("{}")
+    (folder / "declaration.999999999999.json").write_text("{}")  # nobody's number, nobody's file
+    history = read_history(folder)
+    assert history is not None
+    assert history["problem"] is None
+    (folder / "declaration.999999999.json").write_text("{}")
     history = read_history(folder)
     assert history is not None
     assert history["problem"] == "declaration.2.json is missing"

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.study.reserved import CURVE_COLUMNS, RECORD_COLUMNS
 from harness.tracking import read
-from harness.tracking.collect import CURVE_COLUMNS, RECORD_COLUMNS, collect
+from harness.tracking.collect import collect
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store, StoreError
 from tests.tracking.folders import TEST_IMAGES, epoch, finish, finished, observer_spec, run_spec, start

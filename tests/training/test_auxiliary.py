@@ -92,8 +92,9 @@ def bf16_at(pixels: int) -> RunSpec:
     return tiny_spec(epochs=0.2, precision="bf16", data=data)
 
 
-def test_the_guard_of_bf16_sees_the_heads_too(headed: None, tmp_path: Path) -> None:
-    """At 4 pixels the map is 1 x 1, over which only the head's convolution has a stride."""
-    with pytest.raises(ValueError, match="at 4 pixels the convolution aux_conv has a stride"):
-        train(bf16_at(4), tmp_path)
-    assert train(bf16_at(8), tmp_path) == "finished"
+@pytest.mark.parametrize("pixels", [4, 8])
+def test_a_head_with_a_stride_over_one_pixel_trains_in_bf16(
+    headed: None, pixels: int, tmp_path: Path
+) -> None:
+    """At 4 pixels its map is 1 x 1, where torch's own bf16 kernel leaves a gradient unwritten."""
+    assert train(bf16_at(pixels), tmp_path) == "finished"

@@ -148,7 +148,7 @@ def test_the_record_is_that_of_a_run_of_no_steps(tmp_path: Path) -> None:
     folder = folder_of(both, tmp_path)
     summary = folder.read_summary()
     assert summary is not None
-    assert set(summary) == SUMMARY_KEYS
+    assert set(summary) == {*SUMMARY_KEYS, "built_on"}
     assert {path.name for path in folder.path.iterdir()} == {
         "spec.json", "events.jsonl", "env.json", "predictions.bin", "summary.json", "lock"
     }  # fmt: skip
