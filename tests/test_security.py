@@ -354,8 +354,11 @@ def test_what_a_submission_holds_is_for_its_user_alone(tmp_path: Path):
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202egnp\u2066\x9b31m"
 
 
-def test_nothing_of_others_commands_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_nothing_of_others_commands_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     """A claim's host, a status, a file's name: whatever is printed goes through one stream."""
+    monkeypatch.chdir(tmp_path)
     place = workplace.finished_study(tmp_path)
     first, second, *_ = sorted(place.runs_dir.glob("[!.]*"))
     (first / "summary.json").unlink()
