@@ -7,6 +7,8 @@ the first "job N" of whatever a site's banner says.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import math
 import os
 import re
@@ -123,6 +125,16 @@ def answer_file(file: Path) -> Path:
     return file.with_suffix(".answer")
 
 
+def is_under_way(answer: Path) -> bool:
+    """Whether an sbatch that was begun may still be running; True where that cannot be told."""
+    try:
+        with answer.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
 def submit(file: Path, cluster: str = "") -> Accepted:
     """Hand a script to sbatch, whose answer goes to `answer_file` even where this process is killed.
 
@@ -142,6 +154,9 @@ def submit(file: Path, cluster: str = "") -> Accepted:
     }
     try:
         with answer.open("wb") as output, tempfile.TemporaryFile() as errors:
+            # sbatch inherits the lock: it holds as long as one of the two is alive.
+            with contextlib.suppress(OSError):
+                fcntl.flock(output, fcntl.LOCK_EX)
             code = _call(["sbatch", "--parsable", *on_cluster(cluster), str(file)], output, errors, inherited)
             errors.seek(0)
             said = errors.read().decode(errors="replace")

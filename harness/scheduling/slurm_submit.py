@@ -18,6 +18,7 @@ from harness.scheduling.sbatch import (
     Refused,
     accepted,
     answer_file,
+    is_under_way,
     max_array_size,
     script,
     submit,
@@ -195,18 +196,22 @@ def _answered(script: Path) -> Accepted | None:
 
 def _give_up(submission: Submission, path: Path, queue: Queue, *, alone: bool) -> None:
     """Nothing shows that a script was submitted: forget it, as soon as it cannot be under way any more. Where
-    sbatch was begun and its end is not known, it may have been submitted, and that is written down."""
+    sbatch was begun and its end is not known, it may have been submitted, and that is written down.
+
+    Alone, with the controller that began it gone, sbatch was not started, or is still running, or was killed
+    too (nobody holds its answer's lock) before it said anything.
+    """
     answer = answer_file(path)
     begun = answer.exists()
-    # Alone, and without the file that is there before sbatch is started, it was not started.
-    wait_s = SBATCH_TIMEOUT_S + UNKNOWN_LAG_S if begun or not alone else 0.0
+    may_run = not alone or (begun and is_under_way(answer))
+    wait_s = SBATCH_TIMEOUT_S + UNKNOWN_LAG_S if may_run else 0.0
     if queue.asked_s <= (answer if begun else path).stat().st_mtime + wait_s:
         return
-    if begun:
+    if begun and may_run:
         note_job(submission, path.stem, Accepted(""), 0)
-        answer.unlink(missing_ok=True)
     else:
         path.unlink()
+    answer.unlink(missing_ok=True)
 
 
 def scripts(submission: Submission, runs: Mapping[str, int]) -> str:

@@ -5,6 +5,7 @@ tests/slurm does the same with a real cluster and real agents.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -617,7 +618,8 @@ def test_while_an_sbatch_may_be_under_way_nothing_is_submitted_in_its_place(plac
     place.execute([run], detach=True)
     folder = place.submission().folder
     (folder / "jobs.json").unlink()
-    (folder / "g1.0.answer").write_text("")
+    sbatch = (folder / "g1.0.answer").open("wb")
+    fcntl.flock(sbatch, fcntl.LOCK_EX)  # as long as it runs
     rows = (place.slurm.path / "queue").read_text()
     place.slurm.says("queue")
     statuses = place.execute(
@@ -627,8 +629,21 @@ def test_while_an_sbatch_may_be_under_way_nothing_is_submitted_in_its_place(plac
         lambda: place.submission().job_ids() == {"g1.0": "101"},
         lambda: place.finish(run),
     )
+    sbatch.close()
     assert statuses == {run.run_id: FINISHED}
     assert len(place.slurm.calls("sbatch")) == 1
+
+
+def test_what_an_sbatch_that_was_killed_too_did_not_submit_is_submitted(place: Place):
+    """Controller and sbatch were killed at once: nobody holds the answer's lock, no queue shows the job."""
+    run = job(1)
+    place.execute([run], detach=True)
+    folder = place.submission().folder
+    (folder / "jobs.json").unlink()
+    (folder / "g1.0.answer").write_text("")
+    place.slurm.says("queue")
+    statuses = place.execute([run], lambda: len(place.slurm.calls("sbatch")) == 2, lambda: place.finish(run))
+    assert statuses == {run.run_id: FINISHED}
 
 
 def test_a_users_own_settings_of_slurms_commands_hide_nothing(place: Place, monkeypatch: pytest.MonkeyPatch):
