@@ -257,7 +257,9 @@ def test_of_two_processes_at_once_one_examines(tmp_path: Path) -> None:
     for process in both:
         assert process.stdout.readline() == "ready\n"  # type: ignore[union-attr]
     said = [process.communicate("go\n", timeout=100)[0].splitlines() for process in both]
-    assert sorted(len(lines) for lines in said) == [1, 2]
+    # Where a kernel is wrong, the one that examines does so again with the layer in its safer form.
+    idle, busy = sorted(len(lines) for lines in said)
+    assert idle == 1 < busy
     assert said[0][-1] == said[1][-1]
 
 
