@@ -15,7 +15,7 @@ from harness.scheduling.slurm_asking import Asker
 from harness.scheduling.slurm_policy import MOST_IN_VAIN, Decision, decide
 from harness.scheduling.slurm_queue import Accounting, Ended
 from harness.scheduling.slurm_stand import Stand
-from harness.scheduling.slurm_submit import Submitter, unanswered
+from harness.scheduling.slurm_submit import Submitter, nameless, unanswered
 from harness.study.records import CANCELLED, ENDED, FAILED, RUNNING, run_state
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Recovery:
             asker.ask(lambda: accounting.ask(arrays))
 
     def close_what_has_gone(self) -> None:
-        """Close submissions of which nothing is left: no agent, no run."""
+        """Close submissions of which nothing is left: no agent, no run. What no queue showed stays open: the
+        next command asks for it once more before it submits."""
         queue = self._session.queue
         by_token: dict[str, list[Stand]] = {}
         for stand in self._session.stands:
@@ -52,7 +53,8 @@ class Recovery:
             idle = not any(stand.run_ids or stand.has_agents(queue) for stand in stands)
             names = {submission.job_name(name) for name in submission.groups}
             in_queue = queue is None or any(task.name in names for task in queue.tasks)
-            if idle and not in_queue and not unanswered(submission) and not submission.is_closed:
+            unknown = unanswered(submission) or nameless(submission)
+            if idle and not in_queue and not unknown and not submission.is_closed:
                 submission.close()
 
     def _gone(self) -> list[Stand]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from harness.scheduling.sbatch import NoAnswer, Refused
 from harness.scheduling.slurm_queue import ask_queue
 from harness.scheduling.slurm_stand import Stand
-from harness.scheduling.slurm_submit import Submitter, adopt
+from harness.scheduling.slurm_submit import Submitter, adopt, nameless, unanswered
 from harness.scheduling.submission import Submission, submissions
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ class Start:
         if not found:
             return
         clusters = {cluster for each in found for cluster in each.clusters()}
-        session.queue = ask_queue(session.runs_dir, session.settings.queue_every_s, clusters)
+        # An answer from before is not enough to give up what may have been submitted.
+        unknown = any(nameless(each) or unanswered(each) for each in found)
+        every_s = 0.0 if unknown else session.settings.queue_every_s
+        session.queue = ask_queue(session.runs_dir, every_s, clusters)
         if session.queue is None:
             session.on_silence()
         for submission in reversed(found):  # the newest has the newest code
