@@ -14,7 +14,7 @@ from harness.reporting.figures.forest import draw_forest, lines_of
 from harness.reporting.figures.gallery import draw_all
 from harness.reporting.figures.matrix import matrix_alt, matrix_caption
 from harness.reporting.figures.paper import draw_effects, draw_values, sign_agreement
-from harness.reporting.figures.style import house_style
+from harness.reporting.figures.style import house_style, new_figure, settle, to_svg
 from tests.reporting.edits import comparable, edit_tables, only_table
 from tests.reporting.sample import SETTINGS
 
@@ -153,3 +153,24 @@ def test_the_glyph_of_every_verdict_is_in_the_font(report, recwarn):
         texts = " ".join(text for text, _ in texts_of(figure))
     assert all(f"{glyph} " in texts for glyph in GLYPHS.values())
     assert [str(w.message) for w in recwarn if "missing from" in str(w.message)] == []
+
+
+def svg_of_a_line(scale: float) -> str:
+    """A line with markers on logarithmic axes, whose limits matplotlib finds from the data."""
+    with house_style():
+        figure = new_figure(2.0)
+        ax = figure.add_subplot()
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.plot([1.0, 2.0, 5.0 * scale], [0.3 * scale, 1.7, 2.9], "o-")
+        ax.scatter([2.0 * scale], [1.0])
+        settle(figure)
+        return to_svg(figure).decode()
+
+
+def test_a_drawing_does_not_show_the_last_digits_of_another_cpu():
+    """matplotlib hashes all digits of clip rectangles into their names."""
+    drawn = svg_of_a_line(1.0)
+    assert svg_of_a_line(1 + 4e-16) == drawn
+    assert 'clip-path="url(#p' in drawn
+    assert svg_of_a_line(1.01) != drawn

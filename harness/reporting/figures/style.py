@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ _RC: dict[Any, Any] = {
     "path.simplify": True,
     "text.parse_math": False,  # a dollar sign in a label is a dollar sign
 }
+_HASHED = re.compile(r'(?<=[#"])([A-Za-z](?:[0-9a-f]+_[0-9a-f]+_[a-z]?)?)[0-9a-f]{10}(?=[")])')
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
@@ -105,7 +107,18 @@ def to_svg(figure: Figure) -> bytes:
     dpi = figure.get_dpi()
     FigureCanvasSVG(figure).print_svg(buffer, metadata=_NO_METADATA)
     figure.set_dpi(dpi)
-    return buffer.getvalue()
+    return numbered_ids(buffer.getvalue().decode()).encode()
+
+
+def numbered_ids(svg: str) -> str:
+    """matplotlib names clip paths, markers and collections after a hash of their full coordinates, whose last
+    digits another CPU computes otherwise. They are numbered instead, in the order in which they are drawn.
+
+    >>> numbered_ids('<path id="mab12ab12ab"/><use xlink:href="#mab12ab12ab"/><g clip-path="url(#p0123456789)"/>')
+    '<path id="m1"/><use xlink:href="#m1"/><g clip-path="url(#p2)"/>'
+    """
+    numbers: dict[str, int] = {}
+    return _HASHED.sub(lambda found: f"{found[1]}{numbers.setdefault(found[0], len(numbers) + 1)}", svg)
 
 
 def to_png(figure: Figure) -> bytes:
