@@ -63,7 +63,7 @@ def _line(name: str, args: argparse.Namespace) -> str:
         place = workspace(Namespace(runs=Path(folder), data=None, tracking_uri=None))
         how = Namespace(study=STUDIES / f"{name}.yaml", size="mini", seeds=None, smoke=False)
         plan = first_plan(how, place)
-        step_times.estimate(plan, place, measure=True)
+        step_times.estimate(plan, place.data_dir, measure=True)
         questions = step_times._questions(plan, plan.runs)
         known = step_times._read(step_times.cache_file())
         asked = {each.key for each in questions.values()}

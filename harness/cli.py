@@ -24,9 +24,7 @@ from typing import Any, TextIO, cast
 from harness import __version__
 from harness.commands.calibrate_options import CALIBRATE, add_options
 from harness.study import checked
-from harness.study.problems import StudyError, printable, visible
-
-DONE, SOME_FAILED, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 3
+from harness.study.problems import DONE, INTERRUPTED, USAGE_ERROR, StudyError, printable, visible
 
 
 class Visible:

@@ -60,7 +60,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, child: Any) -> Any:
 def test_a_run_costs_steps_evaluated_images_and_its_start(here: Workspace, monkeypatch: pytest.MonkeyPatch):
     plant(monkeypatch, Child())
     plan = plan_of(here)
-    estimate(plan, here, measure=True)
+    estimate(plan, here.data_dir, measure=True)
     assert all(run.time_s is not None for run in plan.runs)
     run = next(run for run in plan.runs if not plan.arms[run.arm_id].observes)
     recipe = plan.arms[run.arm_id].recipe
@@ -77,7 +77,7 @@ def test_it_is_measured_once_and_said_on_stderr(here: Workspace, monkeypatch, ca
     child = plant(monkeypatch, Child())
     for _ in range(2):
         plan = plan_of(here)
-        estimate(plan, here, measure=True)
+        estimate(plan, here.data_dir, measure=True)
         assert all(run.time_s for run in plan.runs)
     assert len(child.asked) == 1
     captured = capsys.readouterr()
@@ -89,7 +89,7 @@ def test_what_the_budget_left_out_follows_its_relatives_and_is_not_asked_again(h
     child = plant(monkeypatch, Child(answered=1))
     for _ in range(2):
         plan = plan_of(here)
-        estimate(plan, here, measure=True)
+        estimate(plan, here.data_dir, measure=True)
         assert all(run.time_s for run in plan.runs)
     assert len(child.asked) == 1 < len(child.asked[0])
 
@@ -108,10 +108,10 @@ def test_another_instruction_set_or_torch_is_another_machine(here: Workspace, mo
 
 def test_without_leave_to_measure_nothing_is_started_and_nothing_said(here: Workspace, monkeypatch, capsys):
     child = plant(monkeypatch, Child())
-    estimate(plan_of(here), here, measure=False)
+    estimate(plan_of(here), here.data_dir, measure=False)
     monkeypatch.setenv("HARNESS_MEASURE", "0")
     plan = plan_of(here)
-    estimate(plan, here, measure=True)
+    estimate(plan, here.data_dir, measure=True)
     assert child.asked == []
     assert {run.time_s for run in plan.runs} == {None}
     assert capsys.readouterr().err == ""
@@ -121,7 +121,7 @@ def test_a_gpu_is_not_spoken_for_by_this_cpu(here: Workspace, monkeypatch):
     child = plant(monkeypatch, Child())
     monkeypatch.setattr(step_times, "detect_devices", lambda: ("cuda:0",))
     plan = plan_of(here)
-    estimate(plan, here, measure=True)
+    estimate(plan, here.data_dir, measure=True)
     assert child.asked == []
     assert {run.time_s for run in plan.runs} == {None}
 
@@ -146,7 +146,7 @@ def _raises(error: Exception) -> Any:
 def test_a_measurement_that_fails_is_one_sentence_and_no_seconds(here, monkeypatch, capsys, child, says):
     plant(monkeypatch, child)
     plan = plan_of(here)
-    estimate(plan, here, measure=True)
+    estimate(plan, here.data_dir, measure=True)
     assert {run.time_s for run in plan.runs} == {None}
     errors = capsys.readouterr().err
     assert "this machine's speed could not be measured: " in errors
@@ -163,7 +163,7 @@ def test_what_was_measured_before_the_time_was_up_counts(here: Workspace, monkey
 
     plant(monkeypatch, child)
     plan = plan_of(here)
-    estimate(plan, here, measure=True)
+    estimate(plan, here.data_dir, measure=True)
     assert all(run.time_s for run in plan.runs)
 
 
@@ -175,7 +175,7 @@ def test_a_damaged_cache_is_measured_again(here: Workspace, monkeypatch, damage:
     path.parent.mkdir(parents=True)
     path.write_text(damage)
     plan = plan_of(here)
-    estimate(plan, here, measure=True)
+    estimate(plan, here.data_dir, measure=True)
     assert all(run.time_s for run in plan.runs)
     assert len(child.asked) == 1
 
@@ -186,7 +186,7 @@ def test_a_cache_that_cannot_be_written_costs_one_sentence(here: Workspace, monk
     assert path is not None
     path.parent.parent.write_text("a file in place of the folder")
     plan = plan_of(here)
-    estimate(plan, here, measure=True)
+    estimate(plan, here.data_dir, measure=True)
     assert all(run.time_s for run in plan.runs)
     assert "the next plan measures again" in capsys.readouterr().err
 
@@ -198,14 +198,14 @@ def test_two_plans_at_once_keep_what_both_measured(here: Workspace, monkeypatch)
 
     def meanwhile(path: Path, known: dict[str, Any]) -> None:
         monkeypatch.setattr(step_times, "_keep", kept)
-        estimate(first, here, measure=True)
+        estimate(first, here.data_dir, measure=True)
         kept(path, known)
 
     monkeypatch.setattr(step_times, "_keep", meanwhile)
-    estimate(plan_of(here), here, measure=True)
+    estimate(plan_of(here), here.data_dir, measure=True)
     child = plant(monkeypatch, Child())
     for study in ("mixup", "googlenet"):
-        estimate(plan_of(here, study), here, measure=True)
+        estimate(plan_of(here, study), here.data_dir, measure=True)
     assert child.asked == []
 
 
@@ -233,7 +233,7 @@ def test_finished_runs_of_the_arm_win_and_other_networks_do_not(here: Workspace,
     assert from_records == pytest.approx(same.macs / (3 * 1000 * 1000) * 77.0)
     others = [run for run in trained if run.arm_id != same.arm_id]
     assert all(run.rough for run in others)
-    estimate(plan, here, measure=True)
+    estimate(plan, here.data_dir, measure=True)
     assert same.time_s == from_records
     assert not any(run.rough for run in plan.runs)
 

@@ -14,7 +14,7 @@ from harness.commands.data_now import look_at_records
 from harness.commands.report import settings_of
 from harness.commands.states import look
 from harness.commands.workspace import Workspace
-from harness.scheduling.base import INTERRUPTED
+from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.study.blocks import Look, write_blocks
 from harness.study.grow import grow, runs_at_most
 from harness.study.plan import Plan
@@ -56,7 +56,7 @@ def run_blocks(
         block = _to_train(progress)
         if block is not None:
             progress.statuses.update(train(block))
-            if submits_only or INTERRUPTED in progress.statuses.values():
+            if submits_only or RUN_INTERRUPTED in progress.statuses.values():
                 return progress
         grown = _look_and_grow(progress, place, say) if plan.is_adaptive else None
         if grown is None:

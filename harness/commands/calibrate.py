@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
-from harness.cli import DONE, INTERRUPTED
 from harness.commands.calibrated import FOLDER, SCHEMA
 from harness.commands.data_now import THOROUGH, look_at_records, renew, to_stderr
 from harness.commands.workspace import Workspace, first_plan, require_data, workspace
 from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.scheduling.base import Job
 from harness.study.plan import Plan, PlannedRun
-from harness.study.problems import Problem, StudyError, unknown
+from harness.study.problems import DONE, INTERRUPTED, Problem, StudyError, unknown
 from harness.study.records import FINISHED, write_json
 
 OWN_STUDY = Path(__file__).parents[1] / "calibration.yaml"

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.cli import DONE, SOME_FAILED
 from harness.commands.checks.base import ProgramError, answer_of
 from harness.commands.overview import Overview, look_at_study
 from harness.commands.states import QUEUED
@@ -26,6 +25,7 @@ from harness.commands.status import print_json
 from harness.commands.which_runs import runs_of
 from harness.commands.workspace import Workspace, workspace
 from harness.study.plan import PlannedRun
+from harness.study.problems import DONE, SOME_FAILED
 from harness.study.records import CANCELLED, ENDED, FAILED, MISSING, RUNNING, STOPPED
 from harness.study.run_claims import request_cancel
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterable
 from itertools import groupby
 
-from harness.cli import DONE, SOME_FAILED
 from harness.commands.workspace import workspace
 from harness.plugins import PluginError, load, only
+from harness.study.problems import DONE, SOME_FAILED
 
 WORDS = {"kept": "kept       ", "broken": "BROKEN     ", "skipped": "not checked"}
 

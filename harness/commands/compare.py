@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.cli import DONE, SOME_FAILED
 from harness.display import show_shortfalls
 from harness.study.checked import parsed, reason
-from harness.study.problems import Problem, StudyError
+from harness.study.problems import DONE, SOME_FAILED, Problem, StudyError
 
 KINDS: Mapping[str, type | tuple[type, ...]] = {
     "study": str,

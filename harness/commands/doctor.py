@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from harness.cli import DONE, SOME_FAILED
 from harness.commands.checks import data, folders, slurm, software, store
 from harness.commands.checks.base import FAIL, OK, WARN, Finding
 from harness.commands.workspace import Workspace, workspace
+from harness.study.problems import DONE, SOME_FAILED
 
 Check = Callable[[Workspace], Iterator[Finding]]
 

@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.cli import DONE, SOME_FAILED
 from harness.commands.catalogue import build_catalogue
 from harness.commands.plugins import load_plugins
 from harness.commands.workspace import workspace
 from harness.data.entry import Reading
 from harness.study.expand import ExpandOptions, expand
 from harness.study.loader import load_study
-from harness.study.problems import Problem, StudyError
+from harness.study.problems import DONE, SOME_FAILED, Problem, StudyError
 
 
 def main(args: argparse.Namespace) -> int:

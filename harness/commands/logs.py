@@ -10,13 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.cli import DONE
 from harness.commands.story import claims_of, last_failure, story, tail
 from harness.commands.which_runs import by_prefix, by_row, problem
 from harness.commands.workspace import Workspace, load_plan, workspace
 from harness.scheduling.submission import Submission, submissions
 from harness.study.checked import is_count, is_time
-from harness.study.problems import printable
+from harness.study.problems import DONE, printable
 from harness.study.records import RunFolder, read_json, run_state
 from harness.study.spec import RunSpec
 

@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> int:
 def _one(args: argparse.Namespace, place: Workspace) -> None:
     plan, now = load_with_data(args, place, args.study[0])
     found = _look(plan, place, now)
-    estimate(plan, place, measure=not found.problems)
+    estimate(plan, place.data_dir, measure=not found.problems)
     if args.json:
         print(json.dumps({**plan_to_json(plan), **_said(found)}, indent=1))
     else:
@@ -53,7 +53,7 @@ def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) 
             continue
         plans.append(plan)
         looks.append(_look(plan, place, now))  # before the next study's plugins take this one's place
-        estimate(plan, place, measure=not looks[-1].problems)
+        estimate(plan, place.data_dir, measure=not looks[-1].problems)
     if problems:
         raise StudyError(problems)
     together = union(plans)

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__
-from harness.cli import DONE, SOME_FAILED
 from harness.commands.calibrated import newest
 from harness.commands.data_now import DataNow, look_at_records, with_records
 from harness.commands.declare import history_of
@@ -22,6 +21,7 @@ from harness.study.checked import read_map
 from harness.study.declaration import ALPHA, exploratory
 from harness.study.plan import Plan
 from harness.study.plan_json import plan_to_json
+from harness.study.problems import DONE, SOME_FAILED
 from harness.study.provenance import kept_changes
 from harness.study.records import ENDED
 from harness.study.spec import canonical_json

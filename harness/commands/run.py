@@ -6,7 +6,6 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from harness.cli import DONE, INTERRUPTED, SOME_FAILED
 from harness.commands.adaptive import run_blocks
 from harness.commands.counts import counts_of
 from harness.commands.data_now import THOROUGH, DataNow, Watch, again, renew
@@ -29,7 +28,7 @@ from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.scheduling.base import Job, Scheduler
 from harness.study.machine import Machine
 from harness.study.plan import Plan
-from harness.study.problems import Problem, StudyError
+from harness.study.problems import DONE, INTERRUPTED, SOME_FAILED, Problem, StudyError
 from harness.study.records import FAILED
 from harness.training.entry import run_one
 
@@ -48,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     watch = Watch(plan, place.data_dir)
     require_none(args, plan, watch.look_through())
     if args.on != "slurm":
-        estimate(plan, place, measure=True)
+        estimate(plan, place.data_dir, measure=True)
     print(plan_line(plan, hint=args.on != "slurm") + _elsewhere(args, plan), flush=True)
     train = _Trainer(args, place)
     if any(not run.done for run in plan.runs):

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from harness.cli import DONE
 from harness.commands.declare import declared_line
 from harness.commands.overview import Overview, look_at_study
 from harness.commands.queue_state import SubmissionView, age_s
@@ -19,6 +18,7 @@ from harness.commands.states import RunView
 from harness.commands.waits import waits
 from harness.commands.workspace import workspace
 from harness.study.plan import PlannedRun
+from harness.study.problems import DONE
 
 
 def main(args: argparse.Namespace) -> int:

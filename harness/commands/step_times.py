@@ -20,9 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness import __version__
 from harness.data import DATASETS
 from harness.data.entry import cache_folder
 from harness.scheduling.machines import detect_devices
@@ -30,9 +29,6 @@ from harness.study.plan import Plan, PlannedRun
 from harness.study.records import read_json, write_json
 from harness.study.spec import Arm, Recipe, RunSpec, TrickSpec, canonical_json, digest
 from harness.training.hardware import cpu_name
-
-if TYPE_CHECKING:
-    from harness.commands.workspace import Workspace
 
 BUDGET_S = 3.0  # of measuring; the process imports torch before that
 MEASURING_S = 15.0  # of wall time, on a machine that does other things beside
@@ -77,7 +73,7 @@ class Question:
     share: float  # multiply-adds of all runs that it stands for
 
 
-def estimate(plan: Plan, place: Workspace, *, measure: bool) -> None:
+def estimate(plan: Plan, data_dir: Path, *, measure: bool) -> None:
     """Set `time_s` of the runs that have none or a rough one, in place. Nothing where a GPU will train, or
     nothing is known.
 
@@ -91,7 +87,7 @@ def estimate(plan: Plan, place: Workspace, *, measure: bool) -> None:
     known = _read(path)
     wanted = {each.key: each for each in questions.values()}
     if measure and any(key not in known for key in wanted) and os.environ.get(SWITCH) != "0":
-        known |= _measure([each for key, each in wanted.items() if key not in known], place)
+        known |= _measure([each for key, each in wanted.items() if key not in known], data_dir)
         _keep(path, known)
     times = _times(questions, known)
     for run in todo:
@@ -144,14 +140,14 @@ def _words(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if isinstance(value, str | bool)}
 
 
-def _measure(questions: Sequence[Question], place: Workspace) -> dict[str, Any]:
+def _measure(questions: Sequence[Question], data_dir: Path) -> dict[str, Any]:
     """key -> its times, or None where it was left out or cannot be measured; {} where nothing was."""
     print(f"measuring this machine's speed, once (some {BUDGET_S + 2:.0f} s)", file=sys.stderr, flush=True)
     ordered = _in_order(questions)
     asked = {
         "budget_s": BUDGET_S,
         "limit_s": MEASURING_S,
-        "data_dir": str(place.data_dir),
+        "data_dir": str(data_dir),
         "questions": [{"key": each.key, "spec": each.spec.to_json()} for each in ordered],
     }
     command = [sys.executable, "-m", "harness.training.step_times"]
@@ -283,6 +279,9 @@ def _facts(recipe: Recipe) -> tuple[int | None, int | None, int | None]:
 
 def machine_key() -> dict[str, str]:
     """What the measured times depend on."""
+    # `harness` names its Python API, which needs this file: imported at the top it would be a circle.
+    from harness import __version__
+
     try:
         torch = version("torch")
     except PackageNotFoundError:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import DONE, SOME_FAILED
 from harness.commands.differences import PERCENT, RELATIVE, differences, numbers_in, with_own_numbers
 from harness.commands.report import drawn_with, inputs_digest, report_input
 from harness.commands.workspace import Workspace, first_plan, workspace
@@ -26,7 +25,7 @@ from harness.study.estimate import reconcile
 from harness.study.grow import grow
 from harness.study.other_data import data_key, data_name
 from harness.study.plan import Plan
-from harness.study.problems import Problem, StudyError
+from harness.study.problems import DONE, SOME_FAILED, Problem, StudyError
 from harness.study.records import ENDED, RunFolder
 from harness.tracking.change import env_text
 

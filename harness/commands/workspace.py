@@ -79,7 +79,7 @@ def load_with_data(
     """As `load_plan`, and which records saw other data than are there now; `how` to look at these."""
     plan = expand_plan(args, place, file)
     found = look_at_records(plan, place.runs_dir, place.data_dir, how)
-    estimate(plan, place, measure=False)
+    estimate(plan, place.data_dir, measure=False)
     return plan, found
 
 

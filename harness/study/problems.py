@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+# Exit codes of the command line.
+DONE, SOME_FAILED, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 3
+
 Location = tuple[
     str | int, ...
 ]  # keys and list indices from the top of the file, e.g. ("tables", "t1", "rows", 0)

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from harness.cli import DONE, USAGE_ERROR, main
+from harness.cli import main
 from harness.commands.adaptive import Progress, records_of, run_blocks, saved
 from harness.commands.workspace import Workspace, expand_plan, workspace
 from harness.scheduling.base import INTERRUPTED
 from harness.study.plan import Plan
+from harness.study.problems import DONE, USAGE_ERROR
 from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder
 from harness.study.spec import RunSpec
 from tests.end_to_end import scripted
