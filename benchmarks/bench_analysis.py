@@ -34,8 +34,8 @@ import pandas as pd
 from harness.analysis import analyse
 from harness.analysis.findings import Findings, Settings
 from harness.reporting import ReportInput, render
+from harness.spec import Arm, DataSpec, ModelSpec, Recipe, run_id
 from harness.study.plan import Cell, PaperValue, Plan, PlannedRun, PlanTable
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, run_id
 
 EPOCHS, STEPS_PER_EPOCH = 8, 400
 SETTINGS = Settings(smallest_effect_pp=0.2)

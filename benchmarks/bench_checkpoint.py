@@ -20,12 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import figures
 import torch
 
-from harness.study.machine import Machine
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
-from harness.training.checkpoint import save_checkpoint
+from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec
+from harness.training.checkpoint import Progress, save_checkpoint
 from harness.training.loop import train
-from harness.training.progress import Progress
-from harness.training.recorder import checkpoint_interval_s
+from harness.training.record import checkpoint_interval_s
 from harness.training.setup import build
 
 GOAL_PERCENT = 1.0

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import figures
 
-from harness.study.run_claims import Claims, Taken
+from harness.runs.claims import Claims, Taken
 
 
 def main() -> None:

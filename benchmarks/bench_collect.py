@@ -30,10 +30,10 @@ import numpy as np
 
 from harness.analysis import analyse
 from harness.analysis.findings import Settings
+from harness.spec import Arm
 from harness.study.plan import Plan
-from harness.study.spec import Arm
-from harness.tracking.collect import CURVES, collect
-from harness.tracking.read import from_client
+from harness.study.reserved import CURVES
+from harness.tracking.collect import collect, from_client
 
 COLLECT_S = 2.0  # the goal
 ARMS_PER_TABLE = 20

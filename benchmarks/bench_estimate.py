@@ -21,16 +21,16 @@ from pathlib import Path
 
 from harness.commands import step_times
 from harness.commands.workspace import Workspace, first_plan, workspace
+from harness.spec import Arm, RunSpec
 from harness.study.plan import Plan, PlannedRun
-from harness.study.spec import Arm, RunSpec
 
 STUDIES = Path(__file__).parents[1] / "studies"
 TRAIN = """
 import json, sys, time, torch
 from pathlib import Path
-from harness.study.machine import Machine
-from harness.study.records import RunFolder
-from harness.study.spec import RunSpec
+from harness.spec import Machine
+from harness.runs.folder import RunFolder
+from harness.spec import RunSpec
 from harness.training.run import run_one
 from harness.training.setup import load_data
 asked = json.load(sys.stdin)

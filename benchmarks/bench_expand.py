@@ -56,9 +56,8 @@ def study_text(arms: int) -> str:
 
 def measure(path: Path, seeds: int) -> None:
     """In a process of its own: print seconds, peak MB and the number of runs."""
-    from harness.commands.catalogue import build_catalogue
-    from harness.study.expand import ExpandOptions, expand
-    from harness.study.loader import load_study
+    from harness.commands.workspace import build_catalogue
+    from harness.study.expand import ExpandOptions, expand, load_study
 
     catalogue = build_catalogue(path.parent)
     start = time.perf_counter()

@@ -23,9 +23,8 @@ import figures
 import torch
 
 import harness
-from harness.study.machine import Machine
-from harness.study.records import RunFolder
-from harness.study.spec import RunSpec
+from harness.runs.folder import RunFolder
+from harness.spec import Machine, RunSpec
 from harness.training.run import run_one
 
 REPOSITORY = Path(__file__).parents[1]

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_journal.py [--lines 2000] [--runs 40] [--repeats 3]
 
-- Appending an epoch line through `harness.training.journal`, as the training loop does: the median line.
+- Appending an epoch line through `harness.training.record`, as the training loop does: the median line.
   Goal: 0.2 ms.
 - Mirroring finished runs that lie in their folders into a fresh MLflow store (SQLite): wall time per run, the
   median of `--repeats` stores. Creating the store is timed by itself. Goal: 60 ms.
@@ -22,12 +22,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from harness.study.records import FINISHED, RunFolder, write_bytes, write_json
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
+from harness.runs.folder import RunFolder, write_bytes, write_json
+from harness.runs.records import FINISHED
+from harness.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store
-from harness.training.journal import Journal
-from harness.training.progress import Progress
+from harness.training.checkpoint import Progress
+from harness.training.record import Journal
 
 EPOCHS = 4  # of a finished run
 TEST_IMAGES = 10_000

@@ -32,9 +32,9 @@ from pathlib import Path
 
 import figures
 
-from harness.scheduling.submission import submissions
-from harness.study.records import write_json
-from harness.study.spec import RunSpec
+from harness.runs.folder import write_json
+from harness.slurm.submission import submissions
+from harness.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "studies" / "bag_of_tricks.yaml"
@@ -180,7 +180,7 @@ def read_rows(table: figures.Figures, place: Path, seeds: int, repeats: int) -> 
     slurm = slurm_environment(commands, cwd / "calls")
     code = (
         "import argparse, time; from pathlib import Path; from harness.commands.workspace import *;"
-        "from harness.study.estimate import reconcile; from harness.cli import build_parser;"
+        "from harness.runs.state import reconcile; from harness.cli import build_parser;"
         "import sys; args = build_parser().parse_args(sys.argv[1:]); place = workspace(args);"
         "plan = expand_plan(args, place); start = time.perf_counter();"
         "reconcile(plan, place.runs_dir); print(time.perf_counter() - start)"

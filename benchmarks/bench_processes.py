@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import figures
 
+from harness.runs.folder import RunFolder
+from harness.runs.records import FINISHED
 from harness.scheduling.base import Job
 from harness.scheduling.local import Local, LocalSettings
-from harness.study.machine import Machine
-from harness.study.records import FINISHED, RunFolder
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
-from harness.training.entry import run_one
+from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec
+from harness.training import run_one
 
 
 def main() -> None:

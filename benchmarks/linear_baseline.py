@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.commands.catalogue import build_catalogue
+from harness.commands.workspace import build_catalogue
 from harness.data import DATASETS, load
-from harness.study.loader import load_study
+from harness.study.expand import load_study
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "bag_of_tricks.yaml"
 STRENGTHS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)  # weight of ||W||^2 / 2 beside the mean cross entropy

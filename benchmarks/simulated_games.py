@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.analysis.blockfit import BlockDesign, fit
-from harness.analysis.combinations import Arms
-from harness.analysis.credit_weights import Coalition, Weights, weights_for
-from harness.analysis.guard import combination
+from harness.analysis.contrasts import Arms, Coalition, Weights, weights_for
+from harness.analysis.fit import BlockDesign, combination, fit
 from harness.analysis.intervals import Floats, half_width, holm, p_value
-from harness.study.fractions_of_tricks import fraction
+from harness.study.designs import fraction
 
 SMALLEST_FRACTION = 5  # tricks, at resolution 5; below, every subset
 

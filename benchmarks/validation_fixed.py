@@ -7,7 +7,7 @@ from scipy import special
 from simulated_tables import Setting, null_settings, one_noisy
 from targets import Measured
 
-from harness.analysis import better, calibration, equivalence
+from harness.analysis import calibration, intervals, verdicts
 from harness.analysis.intervals import Estimate
 
 ALPHA = 0.05
@@ -120,7 +120,7 @@ def equivalent(tables: int) -> list[Measured]:
                     Measured(
                         quantity="exact smallest effect called no difference",
                         setting=f"{seeds} seeds, {margin:g} sigma, {name}",
-                        value=max(float(equivalence.is_equivalent(each, margin).mean()) for each in called),
+                        value=max(float(intervals.is_equivalent(each, margin).mean()) for each in called),
                         repetitions=tables,
                         high=ALPHA,
                         group="equal noise" if name == "equal noise" else f"unequal noise, {seeds} seeds",
@@ -148,7 +148,7 @@ def _better_coverage(setting: Setting, effect: float, tables: int) -> Measured:
     hits = 0
     for k in range(tables):
         one = Estimate(value=first.value[k], se=first.se[k], df=first.df[k])
-        interval = better.better_interval(one, float(spread[k]))
+        interval = verdicts.better_interval(one, float(spread[k]))
         hits += interval is not None and interval[0] <= true_p <= interval[1]
     return Measured(
         quantity="coverage of P(A > B)",

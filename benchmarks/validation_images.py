@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from targets import Measured
 
-from harness.analysis import images
+from harness.analysis import intervals
 from harness.analysis.calibration import judge_tables
 
 SETTINGS = ((3, 3000), (5, 3000), (10, 3000), (3, 10_000), (5, 50_000))  # seeds, images
@@ -38,8 +38,8 @@ def _covered(rng: np.random.Generator, seeds: int, count: int, arms: int = 5) ->
     right = rng.random((arms, seeds, count), dtype=np.float32) < chance
     table = 100.0 * right.mean(axis=2)[None]
     found = judge_tables(table, [(arm, 0) for arm in range(1, arms)], 0.05)
-    estimate = images.Estimate(**{k: getattr(found.estimates[0], k)[0] for k in ("value", "se", "df")})
-    ms = images.mean_squares(right[1].astype(np.int8) - right[0].astype(np.int8))
-    width = images.new_images_half_width(estimate, ms, 0.05)
-    seeds_only = float(images.half_width(estimate, 0.05))
+    estimate = intervals.Estimate(**{k: getattr(found.estimates[0], k)[0] for k in ("value", "se", "df")})
+    ms = intervals.mean_squares(right[1].astype(np.int8) - right[0].astype(np.int8))
+    width = intervals.new_images_half_width(estimate, ms, 0.05)
+    seeds_only = float(intervals.half_width(estimate, 0.05))
     return bool(abs(estimate.value) <= width), bool(abs(estimate.value) <= seeds_only)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.api import load as load
     from harness.api import open_report as open_report
-    from harness.study.problems import StudyError as StudyError
+    from harness.errors import StudyError as StudyError
 
 __version__ = "0.1.0"
-_WHERE = {"load": "api", "open_report": "api", "StudyError": "study.problems"}  # imported when first used
+_WHERE = {"load": "api", "open_report": "api", "StudyError": "errors"}  # imported when first used
 
 
 def __getattr__(name: str) -> Any:

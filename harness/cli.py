@@ -6,15 +6,9 @@ Exit codes: 0 done, 1 some runs failed (the report is written and says which), 2
 
 from __future__ import annotations
 
-import sys
-
-if __name__ == "__main__":  # `python -m harness.cli` is `python -m harness`
-    from runpy import run_module
-
-    run_module("harness", run_name="__main__")
-
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
@@ -22,9 +16,45 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from harness import __version__
-from harness.commands.calibrate_options import CALIBRATE, add_options
-from harness.study import checked
-from harness.study.problems import DONE, INTERRUPTED, USAGE_ERROR, StudyError, printable, visible
+from harness.errors import DONE, INTERRUPTED, USAGE_ERROR, StudyError, printable, visible
+from harness.runs import records
+
+# What `harness calibrate` may be told. Imports nothing of the harness: the command line starts with it.
+
+
+CALIBRATE = "train one recipe many times, count how often the verdicts see an effect where there is none"
+NUMBERS = (
+    ("trainings", 400, "runs of the recipe"),
+    ("arms", 9, "of each table"),
+    ("seeds", 3, "of each arm"),
+    ("tables", 10_000, "that are drawn from the runs"),
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that no other command has."""
+    parser.add_argument(
+        "study", type=Path, nargs="?", metavar="STUDY", help="default: a small network, a second a run"
+    )
+    parser.add_argument("--row", metavar="LABEL", help="the row that is trained (default: the first)")
+    parser.add_argument("--size", default="mini", help="mini (default), gpu, paper")
+    for name, value, text in NUMBERS:
+        what = f"{text} (default: {value})"
+        parser.add_argument(f"--{name}", type=_count, default=value, metavar="N", help=what)
+    parser.add_argument("--workers", type=_count, metavar="K", help="workers (default: one per core)")
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+if __name__ == "__main__":  # `python -m harness.cli` is `python -m harness`
+    from runpy import run_module
+
+    run_module("harness", run_name="__main__")
 
 
 class Visible:
@@ -61,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for some takes 20 ms a command
-    checked.begin()
+    records.begin()
     try:
         args = build_parser().parse_args(argv)
         return import_module(f"harness.commands.{args.command}").main(args)

@@ -21,12 +21,11 @@ import fidelity
 from readme_table import claims_section, readme_section, studies_section
 
 from harness.cli import build_parser
-from harness.commands.catalogue import CLASSES_IF_UNKNOWN, build_catalogue
+from harness.commands.workspace import CLASSES_IF_UNKNOWN, build_catalogue
 from harness.models.costs import COSTS_FILE, answers, costs_text
+from harness.spec import DataSpec, ModelSpec
 from harness.study.catalogue import Cost
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
-from harness.study.spec import DataSpec, ModelSpec
+from harness.study.expand import ExpandOptions, expand, load_study
 from harness.tricks import TRICKS
 from harness.tricks.build import describe
 from harness.tricks.cards import card

@@ -18,13 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.fashion_mnist import (
-    EMBEDDED,
-    EMBEDDED_SHA256,
-    balanced_subset,
-    content_sha256,
-)
-from harness.data.idx import read_idx_files
+from harness.data.fashion_mnist import EMBEDDED, EMBEDDED_SHA256, balanced_subset, content_sha256
+from harness.data.sets import read_idx_files
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

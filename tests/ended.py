@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.study.records import FINISHED, RunFolder, write_json
-from harness.study.spec import RunSpec
+from harness.runs.folder import RunFolder, write_json
+from harness.runs.records import FINISHED
+from harness.spec import RunSpec
 
 
 def end(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import harness
-from harness.results import Results
+from harness.api import Results
 from tests.fuzz.workplace import Workplace, finished_study
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))

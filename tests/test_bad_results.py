@@ -25,14 +25,13 @@ from harness import cli
 from harness.analysis import analyse
 from harness.analysis.findings import NOT_EVALUABLE, UNDECIDED, Settings
 from harness.reporting import ReportInput
-from harness.reporting.csv_tables import to_csv
 from harness.reporting.figures.gallery import draw_all
-from harness.reporting.json_report import to_json
+from harness.reporting.frames import to_csv, to_json
 from harness.reporting.markdown import to_markdown
-from harness.reporting.outline import outline
 from harness.reporting.raw import raw_files, read_raw
+from harness.reporting.render import outline
+from harness.spec import Member
 from harness.study.plan import Claim, Plan
-from harness.study.spec import Member
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
 from tests.fuzz.workplace import Workplace, finished_study
 from tests.tracking.servers import free_port

@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.commands.overview import Overview
-from harness.commands.queue_state import QueueView
-from harness.commands.states import RunView
+from harness.commands.display import ProgressDisplay, plan_line, show_listing, show_plan
+from harness.commands.overview import Overview, QueueView
+from harness.commands.status import show_status
 from harness.data.entry import Look
-from harness.display import plan_line, show_listing, show_plan
-from harness.progress_display import ProgressDisplay
+from harness.runs.folder import RunFolder
+from harness.runs.records import FAILED, FINISHED
+from harness.runs.state import RunView
 from harness.scheduling.base import INTERRUPTED, Progress
-from harness.status_display import show_status
 from harness.study.plan import Plan
-from harness.study.records import FAILED, FINISHED, RunFolder
 from tests.ended import end
 from tests.study.fakes import HEAD, plan_of
 

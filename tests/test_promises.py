@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 
-from harness.commands.catalogue import build_catalogue
-from harness.commands.plugins import load_plugins
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
+from harness.commands.workspace import build_catalogue, load_plugins
+from harness.study.expand import ExpandOptions, expand, load_study
 
 REPOSITORY = Path(__file__).parents[1]
 GOLDEN = REPOSITORY / "tests" / "golden" / "promises.json"

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.catalogue import build_catalogue
 from harness.commands.report import settings_of
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
+from harness.commands.workspace import build_catalogue
+from harness.study.expand import ExpandOptions, expand, load_study
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "bag_of_tricks.yaml"
 

@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness.commands.catalogue import build_catalogue
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
-from harness.study.plan import Plan
-from harness.study.plan_json import plan_to_json
+from harness.commands.workspace import build_catalogue
+from harness.study.expand import ExpandOptions, expand, load_study
+from harness.study.plan import Plan, plan_to_json
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))

@@ -26,22 +26,22 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import cli
-from harness.commands.catalogue import build_catalogue
+from harness.commands.display import HouseConsole
+from harness.commands.workspace import build_catalogue
 from harness.data import DATASETS
-from harness.data.arrays import decoded_once
-from harness.data.files import decode
-from harness.data.idx import read_idx
-from harness.display import HouseConsole
+from harness.data.loading import decoded_once
+from harness.data.pixels import decode
+from harness.data.sets import read_idx
+from harness.errors import UNPRINTABLE, StudyError
 from harness.plugins import PluginError
-from harness.plugins.store import load_stored
-from harness.reporting.csv_tables import csv_text
-from harness.reporting.figures.picture import twin
+from harness.plugins.install import load_stored
+from harness.reporting.figures.style import twin
+from harness.reporting.frames import csv_text
 from harness.reporting.html import TEMPLATES
-from harness.scheduling.cluster import Cluster
-from harness.scheduling.slurm import Slurm, SlurmSettings
-from harness.study.loader import load_study
-from harness.study.problems import UNPRINTABLE, StudyError
-from harness.training.tensors import read_torch_file
+from harness.slurm.cluster import Cluster
+from harness.slurm.controller import Slurm, SlurmSettings
+from harness.study.expand import load_study
+from harness.training.setup import read_torch_file
 from tests.fuzz import workplace
 from tests.fuzz.corpus import TINY, plain
 from tests.scheduling.fakes import job
@@ -297,7 +297,7 @@ def test_cifar_s_own_pickles_are_read_only_if_their_digest_is_the_published_one(
 
 
 def test_a_gzip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("harness.data.idx.LARGEST", 2**20)
+    monkeypatch.setattr("harness.data.sets.LARGEST", 2**20)
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(bytes(2**24)))
     assert path.stat().st_size < 2**16
@@ -343,7 +343,7 @@ def test_records_cannot_write_escape_sequences_to_a_terminal(
 
 
 def test_what_a_submission_holds_is_for_its_user_alone(tmp_path: Path):
-    from harness.scheduling.submission import FOLDER
+    from harness.slurm.submission import FOLDER
     from tests.scheduling.test_submission import write
 
     folder = write(tmp_path, [job(1)]).folder

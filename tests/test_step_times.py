@@ -16,7 +16,7 @@ import pytest
 from harness.commands import step_times
 from harness.commands.step_times import Times, cache_file, estimate, machine_key
 from harness.commands.workspace import Workspace, first_plan, workspace
-from harness.study.estimate import reconcile
+from harness.runs.state import reconcile
 from harness.study.plan import Plan
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from gpu_parts.contenders import compiled, ours
 from gpu_parts.rounds import Contender, Length, race
 from gpu_parts.rows import Add, Row, guarded, measured
 from gpu_parts.settings import Settings
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
+from harness.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
 from harness.training.setup import Setup, build
 
 

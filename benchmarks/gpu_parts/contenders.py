@@ -15,11 +15,10 @@ from torch.nn import functional
 
 from gpu_parts.rounds import Contender
 from gpu_parts.settings import Settings, stop_after
-from harness.study.machine import Machine
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
+from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec
+from harness.training.checkpoint import Progress
 from harness.training.environment import configured
 from harness.training.loop import INTERRUPTED, train
-from harness.training.progress import Progress
 from harness.training.setup import Setup, build
 from harness.tricks.base import Batch
 

@@ -13,10 +13,10 @@ import torch
 
 from gpu_parts.rows import Add, Row, guarded
 from gpu_parts.settings import Settings, stop_after
-from harness.study.records import RunFolder
-from harness.study.spec import Arm, AugmentSpec, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
+from harness.runs.folder import RunFolder
+from harness.spec import Arm, AugmentSpec, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
 from harness.training.run import run_one
-from harness.training.tensors import read_torch_file
+from harness.training.setup import read_torch_file
 
 COMPARED = ("status", "metrics", "train_loss", "steps", "predictions_sha256")
 

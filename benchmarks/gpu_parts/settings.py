@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.study.machine import Machine
+from harness.spec import Machine
 
 BEFORE_THE_END_S = 15.0  # a section that watches its bound stops this long before it would be killed
 

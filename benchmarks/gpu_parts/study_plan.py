@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.study.records import write_bytes
-from harness.study.spec import Arm, DataSpec, Recipe, RunSpec
+from harness.runs.folder import write_bytes
+from harness.spec import Arm, DataSpec, Recipe, RunSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY, SIZE = ROOT / "studies" / "bag_of_tricks.yaml", "gpu"
@@ -60,9 +60,8 @@ def plan_study() -> StudyPlan:
         ImportError: what planning needs is not installed.
         PlanError: the baseline's data is no longer CIFAR-10, whose shape the generated set has.
     """
-    from harness.commands.catalogue import build_catalogue
-    from harness.study.expand import ExpandOptions, expand
-    from harness.study.loader import load_study
+    from harness.commands.workspace import build_catalogue
+    from harness.study.expand import ExpandOptions, expand, load_study
 
     catalogue = build_catalogue(ROOT / "data")
     plan = expand(load_study(STUDY, catalogue), catalogue, ExpandOptions(size=SIZE))

@@ -1,23 +1,192 @@
-"""A whole study: its tables, the paper's claims and the steps to a target accuracy."""
+"""A whole study: records in, findings out."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from harness.analysis.budget import budget_of
-from harness.analysis.claims import answer_claims
+from harness.analysis.claims import Records, answer_claims, read_curves, speed_of
+from harness.analysis.contrasts import by_column, contrasts_of, noise, reference_of
 from harness.analysis.credit import with_credit
-from harness.analysis.decide import check, decide_table
-from harness.analysis.findings import Findings, Settings
-from harness.analysis.flips import flips_of
-from harness.analysis.looks import with_looks
-from harness.analysis.outcomes import read_outcomes
-from harness.analysis.sharing import roots_of
-from harness.analysis.speed import Records, read_curves, speed_of
-from harness.study.plan import Plan
+from harness.analysis.effects import Side, empty_effect, measured, same_run
+from harness.analysis.findings import (
+    ACCURACIES,
+    NOT_EVALUABLE,
+    UNDECIDED,
+    CellFinding,
+    Effect,
+    Findings,
+    Settings,
+    TableFinding,
+)
+from harness.analysis.looks import Name, Tested, tests_of, with_looks
+from harness.analysis.outcomes import Outcomes, read_outcomes, roots_of
+from harness.analysis.precision import budget_of, flips_of, resolvable
+from harness.analysis.verdicts import level_of, not_evaluable, paper_effect, sentence_for
+from harness.study.plan import Cell, Plan, PlanTable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+# Records in, findings out: the only function of this package that a report needs.
+
+
+LESS_IS_BETTER = ("loss", "train_loss")
+
+
+def decide(
+    tables: Sequence[PlanTable],
+    records: pd.DataFrame,
+    settings: Settings,
+    *,
+    study: str,
+    size: str,
+    seeds: tuple[int, ...],
+) -> Findings:
+    """What the runs of a study show: levels, effects, intervals, verdicts, one sentence per cell.
+
+    Each column of a table is one fit over its distinct arms; the table is one Holm family: its distinct
+    declared contrasts on the primary metric, whether or not their runs are there yet.
+
+    Args:
+        records: one row per run: arm_id, seed, status, top1 and top5 in percent, loss, predictions (packed
+            bits or None), test_images; `reason` of a failure where known; the metric where it is a plugin's.
+            Rows of unplanned seeds are not read.
+        seeds: the planned seeds, the same for every arm.
+    Raises:
+        ValueError: less of the metric is better, or alpha or the smallest effect is out of range.
+    """
+    check(settings)
+    outcomes = read_outcomes(records, [settings.metric])
+    found = tuple(decide_table(table, outcomes, settings, tuple(sorted(seeds))) for table in tables)
+    return Findings(
+        study=study, size=size, settings=settings, seeds=tuple(seeds),
+        tables=with_credit(tables, found, settings),
+    )  # fmt: skip
+
+
+def decide_table(
+    table: PlanTable,
+    outcomes: Outcomes,
+    settings: Settings,
+    seeds: tuple[int, ...],
+    roots: Mapping[str, frozenset[str]] = MappingProxyType({}),
+    planned: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+) -> TableFinding:
+    """One table.
+
+    Args:
+        roots: arm_id -> the trained arms whose networks it evaluates (by default, its own).
+        planned: arm_id -> its own planned seeds, where they are fewer than `seeds`: it was stopped early.
+    """
+    columns = by_column(table)
+    contrasts = contrasts_of(table, roots)
+    tests = tests_of(contrasts, outcomes, seeds, settings)
+    sides = {
+        arm: Side(
+            level=level_of(outcomes.get(arm, {}), planned.get(arm, seeds), settings.metric),
+            runs=outcomes.get(arm, {}),
+        )
+        for arm in contrasts.arms
+    }
+    spread = noise(tests.values, contrasts.relations)
+    measured_at = [(each.comparison.estimate, each.comparison.seeds) for each in tests.rows.values()]
+    return TableFinding(
+        key=table.key,
+        title=table.title,
+        design=table.design,
+        columns=table.columns,
+        cells=tuple(_cell(cell, columns, tests.rows, sides, settings) for cell in table.cells),
+        note=table.note,
+        contrasts=len(contrasts.names),
+        pooled_sd=spread.pooled_sd,
+        seed_correlation=spread.seed_correlation,
+        paired_df_cost=spread.paired_df_cost,
+        resolvable=resolvable(measured_at, len(contrasts.names), settings),
+    )
+
+
+def _cell(
+    cell: Cell,
+    columns: Mapping[str | None, Mapping[str, Cell]],
+    tests: Mapping[Name, Tested],
+    sides: Mapping[str, Side],
+    settings: Settings,
+) -> CellFinding:
+    level = None if cell.arm_id is None else sides[cell.arm_id].level
+    effect = _effect(cell, columns, tests, sides, settings)
+    return CellFinding(
+        row=cell.row,
+        column=cell.column,
+        arm_id=cell.arm_id,
+        tricks=cell.tricks,
+        paper=cell.paper,
+        note=cell.note,
+        level=level,
+        effect=effect,
+        sentence=sentence_for(cell, level, effect, settings),
+    )
+
+
+def _effect(
+    cell: Cell,
+    columns: Mapping[str | None, Mapping[str, Cell]],
+    tests: Mapping[Name, Tested],
+    sides: Mapping[str, Side],
+    settings: Settings,
+) -> Effect | None:
+    if cell.arm_id is None or cell.versus is None:
+        return None
+    paper = paper_effect(cell, columns[cell.column], settings.metric)
+    reference = reference_of(cell, columns)
+    if reference is None or reference.arm_id is None:
+        why = "is not in this column" if reference is None else "is a quoted number, not trained here"
+        return empty_effect(cell.versus, not_evaluable(f"{cell.versus} {why}"), paper)
+    if reference.arm_id == cell.arm_id:
+        return same_run(cell.versus, sides[cell.arm_id], paper)
+    tested = tests[cell.arm_id, reference.arm_id]
+    both = [_read(sides[arm], tested, settings) for arm in (cell.arm_id, reference.arm_id)]
+    effect = measured(tested.comparison, (both[0], both[1]), paper, settings, cell.versus)
+    if tested.waiting and effect.verdict != NOT_EVALUABLE:
+        effect = dataclasses.replace(
+            effect, verdict=UNDECIDED, qualifier=tested.waiting, p=None, p_holm=None, more_seeds=None
+        )
+    return dataclasses.replace(
+        effect,
+        fragile=tested.fragile and effect.verdict != NOT_EVALUABLE,
+        settled_at=tested.settled_at,
+        trace=tested.trace,
+    )
+
+
+def _read(side: Side, tested: Tested, settings: Settings) -> Side:
+    """An arm with the seeds that its contrast was tested on."""
+    if tested.comparison.stage.is_fixed:
+        return side
+    return Side(level=level_of(side.runs, tested.seeds, settings.metric), runs=side.runs)
+
+
+def check(settings: Settings) -> None:
+    """Refuse settings that no verdict could follow from.
+
+    Raises:
+        ValueError: as for `decide`.
+    """
+    if settings.metric in LESS_IS_BETTER:
+        valid = ", ".join(ACCURACIES)
+        raise ValueError(
+            f"less {settings.metric} is better; the metric of a study must grow. Valid: {valid}, a plugin's"
+        )
+    if not 0.0 < settings.alpha < 1.0:
+        raise ValueError(f"alpha is {settings.alpha}; it must lie between 0 and 1")
+    if not settings.smallest_effect_pp > 0.0:
+        raise ValueError(f"smallest_effect is {settings.smallest_effect_pp}; it must be above 0 pp")
+
+
+# A whole study: its tables, the paper's claims and the steps to a target accuracy.
 
 
 def analyse(plan: Plan, records: pd.DataFrame, curves: pd.DataFrame, settings: Settings) -> Findings:

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from harness.analysis.blockfit import BlockDesign, fit
-from harness.analysis.comparisons import Pair
-from harness.analysis.guard import contrast, guard, thresholds
+from harness.analysis.contrasts import Pair
+from harness.analysis.fit import BlockDesign, contrast, fit, guard, thresholds
 from harness.analysis.intervals import Estimate, Floats, Holm, half_width, holm, p_value
 from harness.analysis.verdicts import FEWEST_SEEDS
 

@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.better import better_interval, probability_better
-from harness.analysis.comparisons import Comparison
-from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, UNDECIDED, Effect, Level, Settings
-from harness.analysis.images import MeanSquares, mean_squares, new_images_half_width, unpack
-from harness.analysis.intervals import Estimate, half_width
-from harness.analysis.levels import why_no_value, why_too_few
+from harness.analysis.contrasts import Comparison, Family, compare_family, words_without_seed
+from harness.analysis.findings import (
+    HELPS,
+    HURTS,
+    NO_DIFFERENCE,
+    NOT_EVALUABLE,
+    UNDECIDED,
+    CellFinding,
+    Effect,
+    Findings,
+    Level,
+    Settings,
+    TableFinding,
+)
+from harness.analysis.intervals import (
+    Estimate,
+    Floats,
+    MeanSquares,
+    detectable_effect,
+    half_width,
+    mean_squares,
+    new_images_half_width,
+    unpack,
+)
 from harness.analysis.outcomes import Outcome
-from harness.analysis.paper import PaperEffect, gap_to_paper
-from harness.analysis.power import detectable_effect
-from harness.analysis.sentences import SAME_RUN
-from harness.analysis.verdicts import Verdict, judge, not_evaluable
+from harness.analysis.verdicts import (
+    FEWEST_SEEDS,
+    SAME_RUN,
+    PaperEffect,
+    Verdict,
+    better_interval,
+    gap_to_paper,
+    judge,
+    not_evaluable,
+    probability_better,
+    why_no_value,
+    why_too_few,
+)
 
 ON_THIS_TEST_SET = "on this test set"
 
@@ -191,3 +218,84 @@ def _interval(estimate: Estimate, alpha: float) -> tuple[float, float]:
 def _includes_zero(estimate: Estimate, alpha: float) -> bool:
     low, high = _interval(estimate, alpha)
     return low <= 0.0 <= high
+
+
+# Verdicts from contrasts that were not declared before results were there are marked as exploratory.
+
+
+EXPLORATORY = " Exploratory: not declared before results were there."
+
+
+def mark_exploratory(findings: Findings, keys: Collection[tuple[str, str | None, str]]) -> Findings:
+    """The findings with `Effect.exploratory` set for these (table, column, row); no number changes.
+
+    They stay in the Holm family, which is that of the plan as it is now: taking them out would make the
+    tests of the other rows easier after results were seen.
+    """
+    if not keys:
+        return findings
+    tables = tuple(_marked(table, keys) for table in findings.tables)
+    return dataclasses.replace(findings, tables=tables)
+
+
+def _marked(table: TableFinding, keys: Collection[tuple[str, str | None, str]]) -> TableFinding:
+    cells = tuple(
+        _marked_cell(cell) if (table.key, cell.column, cell.row) in keys else cell for cell in table.cells
+    )
+    return dataclasses.replace(table, cells=cells)
+
+
+def _marked_cell(cell: CellFinding) -> CellFinding:
+    if cell.effect is None:
+        return cell
+    effect = dataclasses.replace(cell.effect, exploratory=True)
+    return dataclasses.replace(cell, effect=effect, sentence=cell.sentence + EXPLORATORY)
+
+
+# Would the verdict be another without one seed, or if diverged runs counted?
+
+
+NOTHING_LEARNT_PCT = 0.0  # what a diverged run without a value counts as; chance is above it
+
+
+def fragile_pairs(values: Floats, failures: Floats, family: Family, words: Sequence[str]) -> list[bool]:
+    """For each open pair, whether its word changes when a seed of either arm is left out, or failures count.
+
+    The word before the rules about the number of seeds is compared, so that 3 seeds can be tested against
+    2. Pairs with fewer than 3 seeds, or without a word, are not called fragile. At a look, it is the word of
+    that look that may change: what was settled before it stays.
+
+    Args:
+        values: (A, S) the metric in percent of converged runs; NaN elsewhere.
+        failures: (A, S) what diverged runs count as, in percent; NaN elsewhere.
+        words: the word of each open pair on `values`.
+    """
+    present = np.isfinite(values)
+    without = [
+        words_without_seed(values, family, s) if present[:, s].any() else None for s in range(values.shape[1])
+    ]
+    counted: dict[tuple[int, ...], list[str]] = {}  # arms whose failures count -> the words then
+    out = []
+    tested = family.pairs if family.stage.open is None else [family.pairs[k] for k in family.stage.open]
+    for k, (arm, versus) in enumerate(tested):
+        if words[k] == NOT_EVALUABLE or present[[arm, versus]].sum(axis=1).min() < FEWEST_SEEDS:
+            out.append(False)
+            continue
+        used = present[arm] | present[versus]
+        left_out = [rest[k] for s, rest in enumerate(without) if rest is not None and used[s]]
+        lossy = tuple(each for each in (arm, versus) if np.isfinite(failures[each]).any())
+        if lossy:
+            if lossy not in counted:
+                filled = _with_failures(values, failures, lossy)
+                counted[lossy] = [each.word for each in compare_family(filled, family)]
+            left_out.append(counted[lossy][k])
+        out.append(any(word != words[k] for word in left_out))
+    return out
+
+
+def _with_failures(values: Floats, failures: Floats, arms: Sequence[int]) -> Floats:
+    """The table when the diverged runs of these arms count (those of other arms do not)."""
+    filled = values.copy()
+    for arm in arms:
+        filled[arm] = np.where(np.isfinite(failures[arm]), failures[arm], values[arm])
+    return filled

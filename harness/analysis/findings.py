@@ -9,9 +9,133 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.analysis.credit_findings import CreditFinding
-from harness.analysis.further_findings import BudgetPoint, Resolvable, RowFlips
 from harness.study.plan import Claim, PaperValue
+
+# How the total of a table splits over its tricks: plain data, in percentage points (or the metric's units).
+#
+# All intervals are two-sided 95 % intervals over re-training, before Holm's correction, unless named
+# adjusted.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amount:
+    """A contrast of arm means; None where there is no value, or no standard error above 0."""
+
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrickCredit:
+    """One trick in one column of the table."""
+
+    trick: str
+    column: str | None
+    n: int  # seeds of the arm with fewest, of those that the credit needs
+    first: Amount  # in the first place (alone), or in the given order: `CreditFinding.places`
+    last: Amount  # in the last place (given all others), or in the reverse order
+    credit: Amount  # Shapley value: the mean over all orders
+    half_gap: Amount  # (last - first) / 2; below 0: overlaps with other tricks, above 0: needs them
+    forward: Amount | None  # given the tricks before it in the file; None: these arms do not exist
+    adjusted_low: float | None  # of the credit, Holm-adjusted
+    adjusted_high: float | None
+    p: float | None
+    p_holm: float | None  # over all credits of the table
+    df: float | None
+    flagged: bool  # the variance guard gave an arm its own variance
+    verdict: str  # a word of `findings`
+    qualifier: str
+    more_seeds: int | None
+    path_dependent: bool  # the interval of `half_gap` excludes 0
+    contradiction: (
+        bool  # helps as the first and hurts as the last, or the other way round, by the rows' verdicts
+    )
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditTotal:
+    """One column: what is split, and whether the arms show more than pairwise interactions."""
+
+    column: str | None
+    n: int
+    none: float | None  # mean of the row without any of the tricks, percent; None: no such row, or no value
+    every: float | None  # mean of the row with all of them
+    total: Amount  # every minus none: the sum of the credits
+    check: (
+        Amount | None
+    )  # the contrast that strays farthest from 0 among those that are 0 without interactions
+    check_p: float | None  # of three and more tricks; its p, Holm-adjusted over them. None: cannot be told
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditFinding:
+    """The credits of one table, or of an `add_one_in` and a `leave_one_out` table together."""
+
+    design: str  # both_ends | both_ways | factorial | fractional: how the credits are computed
+    tables: tuple[str, ...]  # keys of the tables whose rows were used
+    places: tuple[str, str]  # what `TrickCredit.first` and `last` are
+    credits: tuple[TrickCredit, ...]  # column by column, in the order of the file
+    totals: tuple[CreditTotal, ...]  # one per column
+    why_not: str = ""  # why there are no credits, where there are none
+
+
+# Findings beside the verdicts: what the seeds could have seen, what accuracy costs, which images changed.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolvable:
+    """The true effect that one comparison of a table would find with 80 % power, by seeds per arm."""
+
+    level: float  # two-sided: alpha over the number of comparisons, the strictest that Holm's rule may ask
+    sd: float  # of one run, as the median comparison sees it: standard error x sqrt(n / 2)
+    df_per_seed: float  # degrees of freedom of the median comparison over n - 1
+    seeds_now: int  # of the comparison with most
+    effect_now: float
+    seeds_needed: int | None  # fewest that resolve the smallest effect of interest; None: above 10,000
+    seeds: tuple[int, ...]  # ascending, from 2
+    effects: tuple[float, ...]  # one for each of `seeds`, in the units of the metric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetPoint:
+    """What one trained arm of the tables reaches, and what a run of it costs.
+
+    A teacher's run, and the run that a training starts from, are part of the cost.
+    """
+
+    arm_id: str
+    group: str  # data set (with its part) and device: only inside one can times and accuracies be compared
+    n: int  # runs of the arm with a measured time
+    value: float  # mean metric
+    low: float | None  # its 95 % interval
+    high: float | None
+    time_s: float  # mean training time per run
+    time_low_s: float | None
+    time_high_s: float | None
+    energy_j: float | None  # mean per run; None where not measured
+    on_front: bool  # no other arm of its group is at least as good in both means, and better in one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowFlips:
+    """Test images that a row answers otherwise than its reference: means over all pairs of their runs."""
+
+    table: str
+    row: str
+    column: str | None
+    versus: str
+    images: int
+    runs: int  # of the row with per-image bits
+    versus_runs: int
+    gained: float  # images correct in a run of the row and wrong in one of the reference
+    lost: float  # the reverse; gained - lost = the difference of the mean top-1, times images / 100
+    churn: (
+        float | None
+    )  # images that one run of the reference has over another: the flips of mere re-training
+
 
 HELPS, HURTS = "helps", "hurts"
 NO_DIFFERENCE = "no detectable difference"

@@ -1,21 +1,88 @@
-"""From numbers to a verdict word. The words and their rules are fixed (delta: smallest effect of interest).
-
-helps                      the Holm-adjusted interval lies above 0
-hurts                      it lies below 0
-no detectable difference   neither, and the unadjusted 90 % interval lies inside (-delta, +delta) (TOST, 5 %)
-undecided                  none of these, or fewer than 3 seeds
-not evaluable              a single seed, no spread between seeds, too many diverged runs, nothing there
-"""
+"""From numbers to a verdict word and a sentence. The words and their rules are fixed."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.equivalence import is_equivalent
-from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, NOT_EVALUABLE, UNDECIDED, Settings
-from harness.analysis.intervals import Estimate, half_width
-from harness.analysis.power import MOST_SEEDS, detectable_effect, seeds_to_resolve
-from harness.analysis.units import size_text
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from harness.analysis.findings import (
+    COMPATIBLE,
+    DIFFERS,
+    HELPS,
+    HURTS,
+    NO_DIFFERENCE,
+    NOT_EVALUABLE,
+    REPRODUCED,
+    UNDECIDED,
+    Effect,
+    Level,
+    Settings,
+)
+from harness.analysis.intervals import (
+    MOST_SEEDS,
+    Estimate,
+    detectable_effect,
+    half_width,
+    is_equivalent,
+    mean,
+    seeds_to_resolve,
+)
+from harness.analysis.outcomes import DIVERGED, FINISHED, Outcome, is_lost, lacks_value
+from harness.study.plan import Cell, PaperValue
+
+# How an amount is written: accuracies in percent and percentage points, any other metric as it is.
+
+
+METRIC_NAMES = {"top1": "top-1", "top5": "top-5"}
+
+
+def metric_name(metric: str) -> str:
+    """`top1` -> `top-1`; other metrics keep their name.
+
+    >>> metric_name("top5"), metric_name("macro_f1")
+    ('top-5', 'macro f1')
+    """
+    return METRIC_NAMES.get(metric, metric.replace("_", " "))
+
+
+def level_text(value: float, settings: Settings) -> str:
+    """A mean with its metric, for example "70.10 % top-1" or "macro f1 0.7123"."""
+    name = metric_name(settings.metric)
+    return f"{plain_text(value, settings)} % {name}" if settings.in_percent else f"{name} {value:.4g}"
+
+
+def effect_text(value: float, settings: Settings) -> str:
+    """A difference with its sign and unit, for example "+0.31 pp" or "+0.0123"."""
+    return f"{value:+.2f} pp" if settings.in_percent else f"{value:+.4g}"
+
+
+def size_text(value: float, settings: Settings) -> str:
+    """A declared size without a sign, for example "0.2 pp"."""
+    return f"{value:g} pp" if settings.in_percent else f"{value:g}"
+
+
+def plain_text(value: float, settings: Settings) -> str:
+    """A number without a unit: two decimals of a percentage, else four significant digits."""
+    return f"{value:.2f}" if settings.in_percent else f"{value:.4g}"
+
+
+def interval_text(low: float, high: float, settings: Settings) -> str:
+    """For example "[0.12, 0.50]"."""
+    return f"[{plain_text(low, settings)}, {plain_text(high, settings)}]"
+
+
+# From numbers to a verdict word. The words and their rules are fixed (delta: smallest effect of interest).
+#
+# helps                      the Holm-adjusted interval lies above 0 hurts                      it lies
+# below 0 no detectable difference   neither, and the unadjusted 90 % interval lies inside (-delta, +delta)
+# (TOST, 5 %) undecided                  none of these, or fewer than 3 seeds not evaluable              a
+# single seed, no spread between seeds, too many diverged runs, nothing there
+
 
 EQUIVALENCE_ALPHA = 0.05  # of each one-sided test
 FEWEST_SEEDS = 3  # for any word but undecided: two seeds give a variance with 1 or 2 degrees of freedom
@@ -97,3 +164,278 @@ def _undecided(estimate: Estimate, level: float, seeds: int, settings: Settings)
     more = max(wanted - seeds, 1)
     text = f"about {more} more {'seed' if more == 1 else 'seeds'} would settle it"
     return Verdict(UNDECIDED, text, more)
+
+
+# The accuracy of one arm over its seeds, and what is missing.
+
+
+def level_of(runs: Mapping[int, Outcome], seeds: Sequence[int], metric: str) -> Level:
+    """Mean, sd and 95 % t interval from the arm's own runs; counts of what is not there, with the reason."""
+    values = {
+        seed: runs[seed].metrics[metric]
+        for seed in seeds
+        if seed in runs and runs[seed].status == FINISHED and metric in runs[seed].metrics
+    }
+    diverged = sum(seed in runs and runs[seed].status == DIVERGED for seed in seeds)
+    n = len(values)
+    average = float(np.mean(list(values.values()))) if n else None
+    sd = low = high = None
+    if n > 1:
+        estimate = mean(list(values.values()))
+        width = float(half_width(estimate, 0.05))
+        sd = float(np.std(list(values.values()), ddof=1))
+        low, high = float(estimate.value) - width, float(estimate.value) + width
+    return Level(
+        n=n,
+        diverged=diverged,
+        missing=len(seeds) - n - diverged,
+        missing_reason=_missing_reason(runs, seeds, metric),
+        mean=average,
+        sd=sd,
+        low=low,
+        high=high,
+        secondary=_secondary(runs, values, metric),
+        values=values,
+        without_value=sum(lacks_value(runs.get(seed), metric) for seed in seeds),
+    )
+
+
+def why_no_value(level: Level) -> str:
+    """Why an arm has no value at all, in a few words."""
+    parts = [f"{level.diverged} diverged"] if level.diverged else []
+    return "; ".join(parts + ([level.missing_reason] if level.missing_reason else [])) or "no runs planned"
+
+
+def why_too_few(level: Level, metric: str) -> str:
+    """Why so many runs of an arm gave no number that nothing can be said of it; "" where they are few."""
+    ended = level.n + level.lost
+    if not too_many_diverged(level.lost, ended):
+        return ""
+    parts = [f"{level.diverged} of {ended} runs diverged"] if level.diverged else []
+    if level.without_value:
+        parts.append(f"{level.without_value} of {ended} runs have {no_value(metric)}")
+    return ", ".join(parts)
+
+
+def no_value(metric: str) -> str:
+    """What is wrong with a run that finished without one."""
+    return f"no finite value of {metric}"
+
+
+def _secondary(runs: Mapping[int, Outcome], values: Mapping[int, float], metric: str) -> dict[str, float]:
+    """Means of the other metrics over the same seeds; left out where a seed lacks one."""
+    names = dict.fromkeys(name for seed in values for name in runs[seed].metrics)
+    return {
+        name: float(np.mean([runs[seed].metrics[name] for seed in values]))
+        for name in names
+        if name != metric and all(name in runs[seed].metrics for seed in values)
+    }
+
+
+def _missing_reason(runs: Mapping[int, Outcome], seeds: Sequence[int], metric: str) -> str | None:
+    """For example "1 failed: out of memory; 2 not run yet"."""
+    counts: Counter[str] = Counter()
+    for seed in seeds:
+        run = runs.get(seed)
+        if run is None:
+            counts["not run yet"] += 1
+        elif lacks_value(run, metric):
+            counts[f"with {no_value(metric)}"] += 1
+        elif not is_lost(run, metric) and run.status != FINISHED:
+            counts[f"{run.status}: {run.reason}" if run.reason else run.status] += 1
+    return "; ".join(f"{count} {what}" for what, count in sorted(counts.items())) or None
+
+
+# The claim of one cell in one plain sentence, with n wherever there is a number.
+
+
+SAME_RUN = "the same run"
+FRAGILE = " Fragile."  # the method box says what that means
+
+
+def sentence_for(cell: Cell, level: Level | None, effect: Effect | None, settings: Settings) -> str:
+    """What this cell shows, for a reader who sees nothing else."""
+    name = cell.row if cell.column is None else f"{cell.row} ({cell.column})"
+    if level is None:
+        return f"{name}: quoted, not trained here."
+    if effect is None:
+        return _reference(name, level, settings)
+    if effect.verdict == NOT_EVALUABLE:
+        return _not_evaluable(name, effect, settings)
+    if effect.qualifier == SAME_RUN:
+        why = f"{name} is the same run as {effect.versus} at this size"
+        return (
+            f"{why}: no detectable difference by construction, {seeds(effect.n)}{_paper(effect, settings)}."
+        )
+    lost = _lost(level, settings)
+    claim = f"{_verb(name, effect)}: {_numbers(effect, settings)}{lost}{_paper(effect, settings)}"
+    if effect.verdict not in (HELPS, HURTS) and effect.qualifier:
+        claim += f"; {effect.qualifier}"
+    return f"{claim}.{FRAGILE if effect.fragile else ''}"
+
+
+def _lost(level: Level, settings: Settings) -> str:
+    parts = [f", {level.diverged} diverged"] * bool(level.diverged)
+    parts += [f", {level.without_value} with {no_value(settings.metric)}"] * bool(level.without_value)
+    return "".join(parts)
+
+
+def _reference(name: str, level: Level, settings: Settings) -> str:
+    if level.mean is None:
+        return f"{name}: no value ({why_no_value(level)})."
+    interval = (
+        "" if level.low is None or level.high is None else interval_text(level.low, level.high, settings)
+    )
+    lost = _lost(level, settings)
+    value = " ".join(filter(None, (level_text(level.mean, settings), interval)))
+    return f"{name}: {value}, {seeds(level.n)}{lost}."
+
+
+def _not_evaluable(name: str, effect: Effect, settings: Settings) -> str:
+    seen = ""
+    if effect.estimate is not None:
+        seen = f"; observed {effect_text(effect.estimate, settings)}, {seeds(effect.n)}"
+    why = f"{effect.qualifier}{seen}{_paper(effect, settings)}"
+    return f"{name} is not evaluable against {effect.versus}: {why}."
+
+
+def _verb(name: str, effect: Effect) -> str:
+    if effect.verdict in (HELPS, HURTS):
+        return " ".join(filter(None, (name, effect.verdict, effect.qualifier)))
+    return f"{name} {'is' if effect.verdict == UNDECIDED else 'makes'} {effect.verdict}"
+
+
+def _numbers(effect: Effect, settings: Settings) -> str:
+    assert effect.estimate is not None
+    parts = [effect_text(effect.estimate, settings)]
+    if effect.low is not None and effect.high is not None and effect.p is not None:
+        parts.append(interval_text(effect.low, effect.high, settings))
+    relation = "over" if effect.verdict == HELPS else "against"
+    return f"{' '.join(parts)} {relation} {effect.versus}, {seeds(effect.n)}"
+
+
+def _paper(effect: Effect, settings: Settings) -> str:
+    if effect.paper is None:
+        return ""
+    source = "the paper, from memory" if effect.paper_status == "memory" else "the paper"
+    number = f"{effect.paper:+.2f}" if settings.in_percent else f"{effect.paper:+.4g}"
+    return f" ({source}: {number})"
+
+
+def seeds(n: int) -> str:
+    """For example "1 seed", "3 seeds"."""
+    return f"{n} seed" if n == 1 else f"{n} seeds"
+
+
+# The paper's own effect of a row, and how ours compares with it.
+
+
+MEMORY, VERIFIED = "memory", "verified"
+PAPER_RUNS = 1  # runs behind a printed number; papers that average more than one say so rarely
+
+
+@dataclass(frozen=True, slots=True)
+class PaperEffect:
+    """A difference of two printed numbers, in percentage points."""
+
+    value: float
+    status: str  # memory if either number is
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Ours minus the paper's, with a 95 % interval, in percentage points."""
+
+    value: float
+    low: float
+    high: float
+    agreement: str
+
+
+def paper_effect(cell: Cell, column: Mapping[str, Cell], metric: str) -> PaperEffect | None:
+    """The cell's printed value minus that of the row it is measured from; `column` maps labels to cells."""
+    reference = column.get(cell.paper_versus or cell.versus or "")
+    ours: PaperValue | None = cell.paper.get(metric)
+    other = reference.paper.get(metric) if reference else None
+    if ours is None or other is None:
+        return None
+    status = MEMORY if MEMORY in (ours.status, other.status) else VERIFIED
+    return PaperEffect(ours.value - other.value, status)
+
+
+def gap_to_paper(
+    estimate: Estimate, seeds: int, paper: PaperEffect, settings: Settings, alpha: float = 0.05
+) -> Gap:
+    """D - D_p with half-width t sqrt(v (2 / S + 2 / n_p)): the paper's runs are taken to vary as ours do.
+
+    reproduced where the interval lies inside plus or minus twice the smallest effect, differs where it
+    excludes 0, otherwise compatible but imprecise. `seeds` is the number per arm behind the estimate; a
+    printed number is taken to be one run. The interval has level 1 - `alpha`.
+    """
+    wider = np.sqrt(1.0 + seeds / PAPER_RUNS)  # se^2 is 2 v / S
+    width = float(half_width(estimate, alpha) * wider)
+    value = float(estimate.value) - paper.value
+    low, high = value - width, value + width
+    margin = 2.0 * settings.smallest_effect_pp
+    if -margin < low and high < margin:
+        agreement = REPRODUCED
+    else:
+        agreement = DIFFERS if low > 0 or high < 0 else COMPATIBLE
+    return Gap(value, low, high, agreement)
+
+
+# How often one run of this row beats one run of the other.
+
+
+DEPENDABLE = 0.75  # Bouthillier et al. 2021, sec. 4: the least P(A > B) that is worth a recommendation
+ROUNDING = 1e-9  # a t below this is a difference of 0
+
+
+def probability_better(values: ArrayLike, versus: ArrayLike) -> float:
+    """P(A > B) = U / (n_A n_B), the Mann-Whitney statistic over all pairs of runs; ties count one half.
+
+    The comparison that Bouthillier et al. 2021 (arXiv:2103.03098) recommend. Both arguments need at least
+    one value.
+    """
+    one = np.asarray(values, dtype=float)[:, None]
+    other = np.asarray(versus, dtype=float)[None, :]
+    return float(np.mean((one > other) + 0.5 * (one == other)))
+
+
+def better_interval(
+    estimate: Estimate | None, one_run_sd: float | None, alpha: float = 0.05
+) -> tuple[float, float] | None:
+    """The 1 - alpha interval of P(A > B) for one normal run of each, from the same seed.
+
+    P = Phi(theta), theta = effect / sd of the difference of two runs (McGraw and Wong, Psychological Bulletin
+    111, 1992). D / se is noncentral t with noncentrality theta one_run_sd / se (theta sqrt(S) in a complete
+    table); its interval is found by turning the distribution function round (Steiger and Fouladi, in Harlow
+    et al., What if there were no significance tests?, 1997).
+
+    Args:
+        estimate: the contrast with its standard error and degrees of freedom.
+        one_run_sd: sqrt(v_arm + v_versus); None where the two arms evaluate the same networks.
+    Returns:
+        Both ends in [0, 1]; None without a standard error.
+    """
+    if estimate is None or one_run_sd is None or not estimate.se > 0.0:
+        return None
+    t, df, scale = float(estimate.value / estimate.se), float(estimate.df), float(estimate.se) / one_run_sd
+    low, high = (_noncentrality(t, df, p) for p in (1.0 - alpha / 2.0, alpha / 2.0))
+    return float(special.ndtr(low * scale)), float(special.ndtr(high * scale))
+
+
+def dependably_better(effect: Effect) -> bool:
+    """At least 3 of 4 runs win, and chance is excluded (Bouthillier et al. 2021)."""
+    if effect.prob_better is None or effect.prob_better_low is None:
+        return False
+    return effect.prob_better >= DEPENDABLE and effect.prob_better_low > 0.5
+
+
+def _noncentrality(t: float, df: float, p: float) -> float:
+    """The noncentrality at which P(T <= t) = p, which falls as the noncentrality grows."""
+    # T with -nc is -T with nc. The two ways agree to nine digits only, so a difference of 0, whose sign is
+    # rounding and another one on another CPU, always goes the same way.
+    if t < -ROUNDING:
+        return -_noncentrality(-t, df, 1.0 - p)
+    return float(special.nctdtrinc(df, p, t))

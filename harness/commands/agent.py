@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from harness.scheduling.agent import run_agent
-from harness.scheduling.submission import read_submission
-from harness.study.problems import unknown
-from harness.training.entry import run_one
+from harness.errors import unknown
+from harness.slurm.agent import run_agent
+from harness.slurm.submission import read_submission
+from harness.training import run_one
 
 PRELOAD = ("harness.training.run",)
 NOT_STARTED = 2  # an exit code: Slurm says FAILED, and the log says why

@@ -7,17 +7,17 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from harness.study.printed_table import read_printed_table
+from harness.study.printed import read_printed_table
 
 if TYPE_CHECKING:
-    from harness.analysis.audit import Audit, AuditedRow
+    from harness.analysis.precision import Audit, AuditedRow
 
 MINUS = "−"
 MEMORY_MARK = "†"
 
 
 def main(args: argparse.Namespace) -> int:
-    from harness.analysis.audit import audit
+    from harness.analysis.precision import audit
 
     tables = [read_printed_table(path) for path in args.tables]
     audits = [audit(table) for table in tables]

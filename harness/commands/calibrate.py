@@ -13,14 +13,62 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
-from harness.commands.calibrated import FOLDER, SCHEMA
-from harness.commands.data_now import THOROUGH, look_at_records, renew, to_stderr
+from harness.commands.data import THOROUGH, look_at_records, renew, to_stderr
 from harness.commands.workspace import Workspace, first_plan, require_data, workspace
+from harness.errors import DONE, INTERRUPTED, Problem, StudyError, unknown
+from harness.runs.folder import write_json
+from harness.runs.records import FINISHED, read_map, reason
 from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.scheduling.base import Job
 from harness.study.plan import Plan, PlannedRun
-from harness.study.problems import DONE, INTERRUPTED, Problem, StudyError, unknown
-from harness.study.records import FINISHED, write_json
+
+# What `harness calibrate` has measured on this machine: stored beside the runs, shown in reports.
+
+
+FOLDER = ".calibration"  # in the folder of runs
+SCHEMA = 1
+
+
+def newest(plan: Plan, place: Workspace) -> Mapping[str, Any] | None:
+    """The last calibration on a device that trained a run of this plan; None where there is none.
+
+    What was stored is read; nothing is computed again.
+    """
+    stored = [each for each in map(_read, (place.runs_dir / FOLDER).glob("*.json")) if each is not None]
+    for found in sorted(stored, key=lambda each: str(each["measured"]), reverse=True):
+        if any(found["device"] == device for device in _devices(plan, place)):
+            return found
+    return None
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    """A stored calibration; None where it is damaged, which is named, or of another version."""
+    return read_map(path, _wrong) or None
+
+
+def _wrong(found: Mapping[str, Any]) -> str:
+    from harness.analysis.calibration import badge  # SciPy
+
+    if found.get("schema") != SCHEMA:
+        return f"it is of schema {found.get('schema')}, this version reads {SCHEMA}"
+    try:
+        badge(found)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        return reason(error) if isinstance(error, KeyError) else "a value is not what was measured"
+    return (
+        "" if isinstance(found.get("measured"), str) and isinstance(found.get("device"), str) else "no device"
+    )
+
+
+def _devices(plan: Plan, place: Workspace) -> Iterator[str]:
+    for run in plan.runs:
+        summary = place.folder(run.run_id).read_summary()
+        if summary is not None:
+            yield str(summary.get("device"))
+
+
+# `harness calibrate`: train one recipe many times, and count how often effects are seen among them.
+
 
 OWN_STUDY = Path(__file__).parents[1] / "calibration.yaml"
 MOST_RUNS = 1000  # seeds of one arm that a study may have
@@ -127,11 +175,11 @@ def _train(args: argparse.Namespace, recipe: Recipe, place: Workspace) -> set[st
     todo = [run for run in recipe.first if not run.done]
     if not todo:
         return set()
-    from harness.progress_display import ProgressDisplay
+    from harness.commands.display import ProgressDisplay
+    from harness.scheduling.base import default_workers, detect_devices
     from harness.scheduling.local import Local, LocalSettings
-    from harness.scheduling.machines import default_workers, detect_devices
-    from harness.study.machine import Machine
-    from harness.training.entry import run_one
+    from harness.spec import Machine
+    from harness.training import run_one
 
     devices = detect_devices()
     machine = Machine(runs_dir=place.runs_dir, data_dir=place.data_dir, device=devices[0])

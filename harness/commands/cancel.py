@@ -18,20 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.commands.checks.base import ProgramError, answer_of
+from harness.commands.machine import ProgramError, answer_of
 from harness.commands.overview import Overview, look_at_study
-from harness.commands.states import QUEUED
 from harness.commands.status import print_json
-from harness.commands.which_runs import runs_of
-from harness.commands.workspace import Workspace, workspace
+from harness.commands.workspace import Workspace, runs_of, workspace
+from harness.errors import DONE, SOME_FAILED
+from harness.runs.claims import request_cancel
+from harness.runs.folder import CANCELLED, MISSING, RUNNING, STOPPED
+from harness.runs.records import ENDED, FAILED
+from harness.runs.state import QUEUED
 from harness.study.plan import PlannedRun
-from harness.study.problems import DONE, SOME_FAILED
-from harness.study.records import CANCELLED, ENDED, FAILED, MISSING, RUNNING, STOPPED
-from harness.study.run_claims import request_cancel
 
 if TYPE_CHECKING:
-    from harness.commands.queue_state import GroupView
-    from harness.scheduling.submission import Submission
+    from harness.commands.overview import GroupView
+    from harness.slurm.submission import Submission
 
 WRITERS = 16  # requests that are written at a time: each waits for the disk
 SCANCEL_S = 10.0
@@ -162,7 +162,7 @@ def _scancel(command: list[str], ids: list[str], done: Cancelled, *, can_ask: bo
         done.left_in_queue += ids
         done.by_hand.append(" ".join(command))
         return
-    from harness.scheduling.slurm_queue import CHANGES_ANSWERS
+    from harness.slurm.queue import CHANGES_ANSWERS
 
     try:
         answer_of(command, SCANCEL_S, {name: None for name in os.environ if CHANGES_ANSWERS.match(name)})

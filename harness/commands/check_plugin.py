@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from harness.commands.workspace import workspace
+from harness.errors import DONE, SOME_FAILED
 from harness.plugins import PluginError, load, only
-from harness.study.problems import DONE, SOME_FAILED
 
 WORDS = {"kept": "kept       ", "broken": "BROKEN     ", "skipped": "not checked"}
 

@@ -14,29 +14,29 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from harness.commands.checks import data, folders, slurm, software, store
-from harness.commands.checks.base import FAIL, OK, WARN, Finding
+from harness.commands import machine, services
+from harness.commands.machine import FAIL, OK, WARN, Finding
 from harness.commands.workspace import Workspace, workspace
-from harness.study.problems import DONE, SOME_FAILED
+from harness.errors import DONE, SOME_FAILED
 
 Check = Callable[[Workspace], Iterator[Finding]]
 
 STYLES = {OK: "green", WARN: "bold yellow", FAIL: "bold red"}
 IMPORTS_S, FILES_S = 100.0, 30.0
 CHECKS: tuple[tuple[str, Check, float], ...] = (  # its name, the check, its limit in seconds
-    ("python", software.python, FILES_S),
-    ("torch", software.torch, IMPORTS_S),
-    ("kernels", software.kernels, IMPORTS_S),
-    ("machine", software.cores_and_memory, FILES_S),
-    ("speed", software.speed, FILES_S),
-    ("disk", folders.space, FILES_S),
-    ("file system", folders.file_system, FILES_S),
-    ("submissions", folders.privacy, FILES_S),
-    ("slurm", slurm.slurm, 5 * slurm.LIMIT_S),
-    ("mlflow", store.store, IMPORTS_S),
-    ("data", data.data, FILES_S),
-    ("pdf", software.typesetting, IMPORTS_S),
-    ("environment", software.environment, FILES_S),
+    ("python", machine.python, FILES_S),
+    ("torch", machine.torch, IMPORTS_S),
+    ("kernels", machine.kernels, IMPORTS_S),
+    ("machine", machine.cores_and_memory, FILES_S),
+    ("speed", machine.speed, FILES_S),
+    ("disk", machine.space, FILES_S),
+    ("file system", machine.file_system, FILES_S),
+    ("submissions", machine.privacy, FILES_S),
+    ("slurm", services.slurm, 5 * services.LIMIT_S),
+    ("mlflow", services.store, IMPORTS_S),
+    ("data", services.data, FILES_S),
+    ("pdf", machine.typesetting, IMPORTS_S),
+    ("environment", machine.environment, FILES_S),
 )
 
 
@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
         checks = [asdict(finding) for finding in found]
         print(json.dumps({"fit": not any(each.level == FAIL for each in found), "checks": checks}, indent=1))
     else:
-        from harness.display import show_findings
+        from harness.commands.display import show_findings
 
         found = show_findings(findings, STYLES)
     return SOME_FAILED if any(finding.level == FAIL for finding in found) else DONE

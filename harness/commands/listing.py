@@ -7,13 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.commands.catalogue import build_catalogue
-from harness.commands.plugins import load_plugins
-from harness.commands.workspace import workspace
+from harness.commands.workspace import build_catalogue, load_plugins, workspace
 from harness.data.entry import Reading
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
-from harness.study.problems import DONE, SOME_FAILED, Problem, StudyError
+from harness.errors import DONE, SOME_FAILED, Problem, StudyError
+from harness.study.expand import ExpandOptions, expand, load_study
 
 
 def main(args: argparse.Namespace) -> int:
@@ -23,7 +20,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=1))
     else:
-        from harness.display import show_listing
+        from harness.commands.display import show_listing
 
         show_listing(args.listing, rows)
     return 0
@@ -97,7 +94,7 @@ def _folder(args: argparse.Namespace) -> int:
     Raises:
         StudyError: there is no such folder, neither here nor in the data folder.
     """
-    from harness.data.examine import examine
+    from harness.data.contents import examine
 
     place = workspace(args)
     here = [path for path in (args.folder, place.data_dir / args.folder) if path.is_dir()]
@@ -112,7 +109,7 @@ def _folder(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found, indent=1))
     else:
-        from harness.display import show_folder
+        from harness.commands.display import show_folder
 
         show_folder(found)
     return SOME_FAILED if found["problems"] else DONE

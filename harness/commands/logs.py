@@ -4,20 +4,215 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.commands.story import claims_of, last_failure, story, tail
-from harness.commands.which_runs import by_prefix, by_row, problem
-from harness.commands.workspace import Workspace, load_plan, workspace
-from harness.scheduling.submission import Submission, submissions
-from harness.study.checked import is_count, is_time
-from harness.study.problems import DONE, printable
-from harness.study.records import RunFolder, read_json, run_state
-from harness.study.spec import RunSpec
+from harness.commands.workspace import Workspace, by_prefix, by_row, load_plan, problem, workspace
+from harness.errors import DONE, printable
+from harness.runs.folder import (
+    Holder,
+    RunFolder,
+    claim_numbers,
+    is_cancelled,
+    read_claim,
+    read_json,
+    run_state,
+)
+from harness.runs.records import is_count, is_number, is_time, read_map
+from harness.slurm.submission import Submission, submissions
+from harness.spec import RunSpec
+
+# What happened to one run, in order: who took it, attempts, progress, why it stopped. Reads only.
+
+
+TAIL_BYTES = 200_000  # of a log file, at most, are looked at for its last lines
+PROGRESS = ("epoch", "checkpoint", "evaluated")  # told together, however many there are
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that happened. `detail`: further lines, e.g. a traceback."""
+
+    time_s: float | None  # by the clock of the machine where it happened
+    text: str
+    detail: str = ""
+
+
+def story(folder: RunFolder) -> list[Line]:
+    """Every claim and event of a run in the order in which they were written; progress in short."""
+    lines: list[Line] = []
+    claims = list(claims_of(folder))
+    progress: list[Mapping[str, Any]] = []
+    for event in folder.read_events():
+        while claims and (claims[0].time_s or 0.0) <= _time(event):
+            _tell_progress(progress, lines)
+            lines.append(_taken(claims.pop(0)))
+        if event.get("kind") in PROGRESS:
+            progress.append(event)
+            continue
+        _tell_progress(progress, lines)
+        lines.append(_told(event))
+    _tell_progress(progress, lines)
+    lines += [_taken(claim) for claim in claims]
+    request = _request(folder)
+    if request is not None:
+        later = (
+            place for place, line in enumerate(lines) if (line.time_s or 0.0) > (request.time_s or math.inf)
+        )
+        lines.insert(next(later, len(lines)), request)
+    return lines
+
+
+def claims_of(folder: RunFolder) -> Iterator[Holder]:
+    """Everybody who took the run, the first first; a claim that cannot be read is left out."""
+    for number in claim_numbers(folder.path):
+        try:
+            claim = read_claim(folder.path, number)
+        except OSError:
+            continue
+        if claim is not None:
+            yield claim
+
+
+def last_failure(folder: RunFolder) -> dict[str, Any] | None:
+    """Message and traceback of the failure the run ended with, or None where it did not end with one."""
+    events = folder.read_events()
+    if not events or events[-1].get("kind") != "failed":
+        return None
+    return {name: printable_lines(events[-1].get(name)) for name in ("message", "traceback")}
+
+
+def tail(path: Path, count: int) -> list[str]:
+    """The last lines of a file, without what moves a cursor; [] where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(0, end - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [printable(line) for line in text.splitlines()[-count:]]
+
+
+def printable_lines(text: Any) -> str:
+    """Text of several lines from a file that anybody may have written: it moves nobody's cursor."""
+    return "\n".join(printable(line) for line in str(text or "").splitlines())
+
+
+def _taken(claim: Holder) -> Line:
+    """A claim has the time at which it was released, or else that at which it was taken."""
+    verb = "let go by" if claim.released else "taken by"
+    return Line(claim.time_s, f"{verb} {printable(claim.place)}")
+
+
+def _told(event: Mapping[str, Any]) -> Line:
+    kind = str(event.get("kind"))
+    words = WORDS.get(kind, _unknown_kind)(event)
+    return Line(_time(event), printable(words), printable_lines(event.get("traceback")))
+
+
+def _time(event: Mapping[str, Any]) -> float:
+    return float(event["time_s"])
+
+
+def _unknown_kind(event: Mapping[str, Any]) -> str:
+    values = [f"{name} {event[name]}" for name in event if name not in ("kind", "time_s", "traceback")]
+    return f"{event.get('kind')}: {', '.join(values)}" if values else str(event.get("kind"))
+
+
+def _attempt(event: Mapping[str, Any]) -> str:
+    device = event.get("device", "an unknown device")
+    name = event.get("device_name")
+    step = event.get("resumed_from_step", 0)
+    where = f"on {device}" + (f" ({name})" if name and name != device else "")
+    return f"attempt {event.get('attempt', '?')} {where}, from step {step}" + ("" if step else ", the start")
+
+
+def _message(words: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda event: f"{words}: {event.get('message') or 'no reason was recorded'}"
+
+
+WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "attempt": _attempt,
+    "checkpoint_refused": _message("a checkpoint was not used"),
+    "stop": lambda event: f"stopped at step {event.get('step', '?')}, with a checkpoint to go on from",
+    "diverged": lambda event: f"diverged by step {event.get('step', '?')}: the loss was not finite",
+    "end": lambda event: f"ended: {event.get('status', '?')} after {event.get('step', '?')} steps",
+    "failed": _message("failed"),
+    "worker_died": _message("the process that trained it died"),
+    "rank_died": _message("one of its processes died"),
+}
+
+
+def _tell_progress(events: list[Mapping[str, Any]], lines: list[Line]) -> None:
+    """Add one line for what was collected, and begin to collect anew."""
+    if events:
+        parts = [*_epochs([each for each in events if each.get("kind") == "epoch"])]
+        parts += _checkpoints([each for each in events if each.get("kind") == "checkpoint"])
+        evaluated = [each for each in events if each.get("kind") == "evaluated"]
+        if evaluated:
+            seen = f"evaluated {evaluated[-1].get('images')} of {evaluated[-1].get('of')} images"
+            parts.append(printable(seen))
+        lines.append(Line(_time(events[-1]), "; ".join(parts)))
+    events.clear()
+
+
+def _epochs(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not events:
+        return
+    first, last = events[0], events[-1]
+    span = f"epoch {_short(last.get('epoch'))}"
+    if len(events) > 1:
+        span = f"epochs {_short(first.get('epoch'))} to {_short(last.get('epoch'))}"
+    measures = [
+        _change("training loss", [each.get("train_loss") for each in events], ""),
+        _change("top-1", [each.get("val_top1") for each in events], " %"),
+    ]
+    speeds = _numbers(each.get("images_per_s") for each in events)
+    speed = [f"{sorted(speeds)[len(speeds) // 2]:,.0f} images/s"] if speeds else []
+    yield printable(f"{span}: ") + ", ".join([*filter(None, measures), *speed])
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if is_number(value) else str(value)
+
+
+def _numbers(values: Iterable[Any]) -> list[float]:
+    return [value for value in values if is_number(value)]
+
+
+def _change(name: str, values: Sequence[Any], unit: str) -> str:
+    known = _numbers(values)
+    if not known:
+        return ""
+    span = f"{known[0]:.4g} to {known[-1]:.4g}" if len(known) > 1 else f"{known[0]:.4g}"
+    return f"{name} {span}{unit}"
+
+
+def _checkpoints(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if events:
+        count = "1 checkpoint" if len(events) == 1 else f"{len(events)} checkpoints, the last"
+        yield printable(f"{count} at step {events[-1].get('step', '?')}")
+
+
+def _request(folder: RunFolder) -> Line | None:
+    if not is_cancelled(folder):
+        return None
+    said = read_map(folder.path / "cancel")
+    time_s = said.get("time_s")
+    by = printable(str(said.get("by", "somebody")))
+    return Line(
+        time_s if is_time(time_s) else None,
+        f"{by} asked for it to be stopped; `harness run` of a study that wants it goes on",
+    )
+
+
+# `harness logs`: the story of one run, and the last lines of the Slurm jobs that had it. Reads only.
+
 
 Agents = list[tuple[str, list[dict[str, Any]]]]
 MOST_BESIDE = 3
@@ -56,7 +251,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(data, indent=1))
     else:
-        from harness.status_display import show_story
+        from harness.commands.status import show_story
 
         show_story(data)
     return DONE

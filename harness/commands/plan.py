@@ -1,22 +1,116 @@
-"""`harness plan`: what would be run, what is shared, what it costs. Reads only."""
+"""`harness plan`: what would be run, what is shared, what it costs; and its declaration."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from harness.commands.counts import counts_of
-from harness.commands.data_now import DataNow, again
-from harness.commands.declare import declared_line
+import harness
+from harness.commands.data import DataNow, again, counts_of
 from harness.commands.step_times import estimate
 from harness.commands.workspace import Workspace, load_with_data, look_at_data, workspace
 from harness.data.entry import Look
-from harness.study.plan import Plan
-from harness.study.plan_json import PLAN_SCHEMA, plan_to_json
-from harness.study.problems import Problem, StudyError
-from harness.study.union import union, union_to_json
+from harness.errors import Problem, StudyError
+from harness.runs.folder import RunFolder
+from harness.runs.provenance import code_version, keep_changes
+from harness.runs.studies import TIME, read_history, study_folder, write_declaration
+from harness.study.declaration import HASH_SHOWN, amendments, declaration_of, plan_hash
+from harness.study.plan import PLAN_SCHEMA, Plan, plan_to_json, union, union_to_json
+
+# What a study declares, recorded before anything is submitted, and read for plans, states and reports.
+
+
+ROOT = Path(harness.__file__).resolve().parents[1]  # the checkout, or whatever holds the package
+ATTEMPTS = 100  # processes that record at the same moment take one number each
+
+
+def declare(plan: Plan, place: Workspace) -> str:
+    """Record what the plan declares unless the newest record says the same. Returns a line for the user.
+    Keeps what the checkout has changed since its commit, where there is something to train with it.
+
+    To be called with the plan of the first look, before anything is submitted.
+
+    Raises:
+        StudyError: a record is damaged; which, and what to do.
+    """
+    if not all(run.done for run in plan.runs):
+        keep_changes(place.runs_dir, ROOT)
+    folder = study_folder(place.runs_dir, plan)
+    now = declaration_of(plan)
+    for _ in range(ATTEMPTS):
+        history = read_history(folder)
+        if history and history["problem"]:
+            text = (
+                f"{history['problem']}. Restore it from a copy; or move the folder away, and the plan is "
+                "declared anew, with the number of runs that have ended by now"
+            )
+            raise StudyError([Problem(str(folder), 0, text)])
+        before = history["declarations"] if history else []
+        if before and before[-1]["plan_hash"] == plan_hash(now):
+            return _says(before[-1], len(before))
+        entry = _entry(plan, now, _ended_of(before, plan, place) if before else 0)
+        if write_declaration(folder, len(before) + 1, entry):
+            if before:
+                changes = "; ".join(amendments(before[-1]["declaration"], now))
+                return f"{_says(entry, len(before) + 1)}; recorded as an amendment: {changes}"
+            return _says(entry, 1)
+    raise StudyError([Problem(str(folder), 0, "other processes keep declaring this study; try again")])
+
+
+def history_of(plan: Plan, place: Workspace) -> dict[str, Any] | None:
+    """What was recorded, for `ReportInput.declaration`; None: nothing. Never writes."""
+    return read_history(study_folder(place.runs_dir, plan))
+
+
+def declared_line(plan: Plan, place: Workspace) -> str:
+    """One line for `harness plan` and `harness status`. Never writes."""
+    history = history_of(plan, place)
+    if history is None:
+        return "not declared yet: `harness run` records the plan before it starts"
+    if history["problem"]:
+        return f"declaration: {history['problem']} (in {study_folder(place.runs_dir, plan)})"
+    newest = history["declarations"][-1]
+    line = _says(newest, len(history["declarations"]))
+    changes = amendments(newest["declaration"], declaration_of(plan))
+    return f"{line}; this plan differs: {'; '.join(changes)}" if changes else line
+
+
+def _says(entry: Mapping[str, Any], number: int) -> str:
+    when = f"{entry['time'][:16].replace('T', ' ')} UTC"
+    line = f"declared {when}, plan hash {entry['plan_hash'][:HASH_SHOWN]}"
+    line += f", when {entry['ended']} of {entry['runs']} runs had ended"
+    return line + (f" (amendment {number - 1})" if number > 1 else "")
+
+
+def _entry(plan: Plan, declaration: Mapping[str, Any], seen: int) -> dict[str, Any]:
+    return {
+        "time": datetime.now(UTC).strftime(TIME),
+        "harness": harness.__version__,
+        **code_version(ROOT),
+        "runs": len(plan.runs),
+        "ended": sum(run.done for run in plan.runs),
+        "seen": seen,
+        "plan_hash": plan_hash(declaration),
+        "declaration": declaration,
+    }
+
+
+def _ended_of(before: list[Mapping[str, Any]], plan: Plan, place: Workspace) -> int:
+    """How many runs of any recipe that was declared have ended, beside those of the plan."""
+    planned = {run.run_id for run in plan.runs}
+    arms = {row["arm"] for each in before for table in each["declaration"]["tables"] for row in table["rows"]}
+    count = 0
+    for path in place.runs_dir.glob("*/summary.json"):
+        summary = None if path.parent.name in planned else RunFolder(path.parent).read_summary()
+        count += summary is not None and summary["arm_id"] in arms
+    return count
+
+
+# `harness plan`: what would be run, what is shared, what it costs. Reads only.
 
 
 def main(args: argparse.Namespace) -> int:
@@ -35,7 +129,7 @@ def _one(args: argparse.Namespace, place: Workspace) -> None:
     if args.json:
         print(json.dumps({**plan_to_json(plan), **_said(found)}, indent=1))
     else:
-        from harness.display import show_plan
+        from harness.commands.display import show_plan
 
         show_plan(plan, found)
         print(declared_line(plan, place))
@@ -62,7 +156,7 @@ def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) 
         data = {"schema": PLAN_SCHEMA, "studies": studies, "totals": union_to_json(together)}
         print(json.dumps(data, indent=1))
     else:
-        from harness.display import show_plans
+        from harness.commands.display import show_plans
 
         problems_of_data = tuple(dict.fromkeys(text for found in looks for text in found.problems))
         notes = tuple(dict.fromkeys(text for found in looks for text in found.notes))

@@ -1,30 +1,28 @@
-"""`harness report`: tracking store -> frames -> verdicts -> report. Runs are read through MLflow."""
+"""`harness report`: store -> frames -> verdicts -> report; with several studies, side by side."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__
-from harness.commands.calibrated import newest
-from harness.commands.data_now import DataNow, look_at_records, with_records
-from harness.commands.declare import history_of
+from harness.commands.calibrate import newest
+from harness.commands.data import DataNow, look_at_records, with_records
+from harness.commands.display import show_shortfalls
+from harness.commands.plan import history_of
 from harness.commands.workspace import Workspace, load_plan, mirror, report_folder, workspace
-from harness.display import show_shortfalls
-from harness.study.checked import read_map
+from harness.errors import DONE, SOME_FAILED, Problem, StudyError
+from harness.runs.provenance import kept_changes
+from harness.runs.records import ENDED, parsed, read_map, reason
+from harness.spec import canonical_json
 from harness.study.declaration import ALPHA, exploratory
-from harness.study.plan import Plan
-from harness.study.plan_json import plan_to_json
-from harness.study.problems import DONE, SOME_FAILED
-from harness.study.provenance import kept_changes
-from harness.study.records import ENDED
-from harness.study.spec import canonical_json
+from harness.study.plan import Plan, plan_to_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -32,20 +30,22 @@ if TYPE_CHECKING:
     from harness.analysis.findings import Settings
     from harness.reporting import ReportInput
 
+
+# `harness report`: tracking store -> frames -> verdicts -> report. Runs are read through MLflow.
+
+
 FORMATS = ("report.md", "report_short.md", "report.html", "report.pdf")  # which one failure may leave out
 
 
 def main(args: argparse.Namespace) -> int:
     if len(args.study) > 1:
-        from harness.commands import compare
-
-        return compare.main(args)
+        return compare(args)
     (args.study,) = args.study
     place = workspace(args)
     plan = load_plan(args, place)
     _mirror_what_is_new(plan, place)
     if args.short:
-        from harness.reporting.short import to_short
+        from harness.reporting.markdown import to_short
 
         print(to_short(collected_input(plan, place)), end="")
         return DONE
@@ -135,7 +135,7 @@ def left_out(plan: Plan, place: Workspace, found: DataNow) -> dict[str, Any] | N
 
 def _changes(records: DataFrame, place: Workspace) -> dict[str, str] | None:
     """What the code of the runs had changed since its commit: digest -> patch; None where none was kept."""
-    from harness.reporting.environments import distinct, environments
+    from harness.reporting.report_input import distinct, environments
 
     return kept_changes(place.runs_dir, distinct(environments(records).values(), "changes")) or None
 
@@ -158,10 +158,10 @@ def report_input(
     extra: what else a report may be written from, by field of `ReportInput` (`reporting.raw.EXTRA`).
     """
     from harness.analysis import analyse
-    from harness.analysis.exploratory import mark_exploratory
+    from harness.analysis.effects import mark_exploratory
     from harness.reporting import ReportInput
-    from harness.reporting.environments import ran_with
     from harness.reporting.raw import extra_files, raw_digest
+    from harness.reporting.report_input import ran_with
 
     declared = (extra.get("declaration") or {}).get("declarations", [])
 
@@ -217,10 +217,104 @@ def inputs_digest(plan: Plan, place: Workspace) -> str:
 
 def drawn_with(plan: Plan) -> list[str]:
     """What decides the bytes of figures and PDF: versions, and the fonts of this machine that they need."""
-    from harness.reporting.fonts import fonts_for, text_of
+    from harness.reporting.figures.style import fonts_for, text_of
 
     fonts = fonts_for(text_of(plan))
     return [
         *(f"{name} {version(name)}" for name in ("matplotlib", "typst")),
         *(f"font {family}" for family in fonts.families),
     ]
+
+
+# `harness report A B`: reports side by side, from their report.json.
+
+
+KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "study": str,
+    "title": str,
+    "size": str,
+    "findings": dict,
+    "arms": dict,
+    "runs": list,
+    "provenance": dict,
+}  # of report.json: what a comparison reads
+SCHEMA_VERSION = 1
+
+
+def compare(args: argparse.Namespace) -> int:
+    """args.study: two or more studies or folders of reports."""
+    from harness.reporting.compare import CompareInput, render_comparison
+
+    folders = [folder_of(path, args) for path in args.study]
+    reports = tuple(read_report(folder) for folder in folders)
+    names = names_of(folders)
+    refuse_different_metrics(names, reports)
+    out = args.out or Path("reports") / "-vs-".join(name.replace("/", "-") for name in names)
+    try:
+        rendered = render_comparison(CompareInput(names=names, reports=reports), out)
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError) as error:
+        what = f"cannot be compared: something that a report has is not there or damaged ({error!r})"
+        raise StudyError([Problem(" and ".join(str(folder) for folder in folders), 0, what)]) from None
+    print(f"comparison: {out / 'report.md'} (.html, .pdf, .json; tables beside)")
+    show_shortfalls(rendered.failures, rendered.notes)
+    return SOME_FAILED if rendered.failures else DONE
+
+
+def folder_of(path: Path, args: argparse.Namespace) -> Path:
+    """A folder is a report's own; a study, by file or name, means its report folder at this size."""
+    if path.is_dir():
+        return path
+    suffix = "-smoke" if args.smoke else "" if args.size == "mini" else f"-{args.size}"
+    folder = Path("reports") / f"{path.stem if path.suffix in ('.yaml', '.yml') else path.name}{suffix}"
+    if folder.is_dir():
+        return folder
+    text = f"has no report in {folder}; `harness report` writes one, or give the folder of a report"
+    raise StudyError([Problem(str(path), 0, text)])
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """report.json of a folder.
+
+    Raises:
+        StudyError: it is not there, is damaged, or is not that of a report of this schema.
+    """
+    path = folder / "report.json"
+    try:
+        report = parsed(path.read_bytes())
+    except FileNotFoundError:
+        raise StudyError([Problem(str(path), 0, "is not there; give the folder of a report")]) from None
+    except (OSError, ValueError) as error:
+        raise StudyError([Problem(str(path), 0, f"cannot be read: {reason(error)}")]) from None
+    if not isinstance(report, dict) or report.get("kind") == "comparison":
+        raise StudyError([Problem(str(path), 0, "is not the report of a study")])
+    if report.get("schema") != SCHEMA_VERSION:
+        text = f"is of schema {report.get('schema')}, this version reads {SCHEMA_VERSION}; write it again"
+        raise StudyError([Problem(str(path), 0, text)])
+    for key, kind in KINDS.items():
+        if not isinstance(report.get(key), kind):
+            raise StudyError([Problem(str(path), 0, f"is not a report: `{key}` is not there or damaged")])
+    return report
+
+
+def names_of(folders: Sequence[Path]) -> tuple[str, ...]:
+    """The folders' names, with as many of their parents as it takes to tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    if len(set(parts)) < len(parts):
+        raise StudyError([Problem(str(folders[0]), 0, "is given twice; name two different reports")])
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(parts):
+        depth += 1
+    return tuple("/".join(part[-depth:]) for part in parts)
+
+
+def refuse_different_metrics(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> None:
+    """Raises StudyError where the sides do not measure the same thing."""
+    try:
+        metrics = [report["findings"]["settings"]["metric"] for report in reports]
+    except (KeyError, TypeError):
+        raise StudyError([Problem(" and ".join(names), 0, "one has no settings; write it again")]) from None
+    if len(set(metrics)) > 1:
+        said = ", ".join(f"{name}: {metric}" for name, metric in zip(names, metrics, strict=True))
+        raise StudyError(
+            [Problem(" and ".join(names), 0, f"measure different things ({said}); nothing to compare")]
+        )

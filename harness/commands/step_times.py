@@ -6,7 +6,7 @@ per CPU, instruction sets, torch and version of the harness, so that the next pl
 Networks that the budget left out are estimated from those that were measured.
 
 A run costs steps x `step_s` + evaluated images x `eval_s` + `start_s` + `RUN_S`, in seconds of one core. What
-finished runs took says it better and wins (`harness.study.estimate`).
+finished runs took says it better and wins (`harness.runs.state`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any
 
 from harness.data import DATASETS
 from harness.data.entry import cache_folder
-from harness.scheduling.machines import detect_devices
+from harness.runs.folder import read_json, write_json
+from harness.scheduling.base import detect_devices
+from harness.spec import Arm, Recipe, RunSpec, TrickSpec, canonical_json, digest
 from harness.study.plan import Plan, PlannedRun
-from harness.study.records import read_json, write_json
-from harness.study.spec import Arm, Recipe, RunSpec, TrickSpec, canonical_json, digest
 from harness.training.hardware import cpu_name
 
 BUDGET_S = 3.0  # of measuring; the process imports torch before that

@@ -8,7 +8,7 @@ from harness.commands.workspace import workspace
 
 
 def main(args: argparse.Namespace) -> int:
-    from harness.tracking.ui import HOST, require_free, serve, ui_command, ui_environment
+    from harness.tracking.store import HOST, require_free, serve, ui_command, ui_environment
 
     environment = ui_environment(workspace(args).store())
     require_free(args.port)

@@ -1,31 +1,230 @@
-"""Where things are on this machine: run folders, the tracking store, reports, the user's data."""
+"""Where things are on this machine, every name a study may use, and the runs that a person means."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harness.commands.catalogue import build_catalogue
-from harness.commands.data_now import LOOK, QUICK, DataNow, look_at_records
-from harness.commands.plugins import load_plugins
+from harness.commands.data import LOOK, QUICK, DataNow, look_at_records
 from harness.commands.step_times import estimate
+from harness.data import DATASETS
 from harness.data import look_at_data as look_at_one
 from harness.data import missing_data as missing_of_one
-from harness.data.entry import Look
-from harness.study.blocks import as_it_stands
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
-from harness.study.plan import Plan
-from harness.study.problems import Problem, StudyError
-from harness.study.records import RunFolder
+from harness.data.entry import Entry, Facts, Look
+from harness.errors import Problem, StudyError, unknown
+from harness.models import MODELS, VARIANTS, find
+from harness.models.costs import lookup
+from harness.models.entry import Model
+from harness.models.zoo import is_zoo_name
+from harness.plugins import METRICS, TRAINERS, Plugin, PluginError, installed, load_all, save, use
+from harness.runs.folder import RunFolder
+from harness.runs.studies import as_it_stands
+from harness.spec import DataSpec, ModelSpec, Recipe
+from harness.study.catalogue import Catalogue, Cost, DataEntry, ModelEntry, TrickEntry
+from harness.study.expand import ExpandOptions, expand, load_study
+from harness.study.names import study_plugins
+from harness.study.plan import Plan, PlannedRun
+from harness.tricks import TRICKS
+from harness.tricks.base import Trick
+from harness.tricks.build import describe, instantiate, validate
 
 if TYPE_CHECKING:
     from harness.tracking.mirror import Mirror
     from harness.tracking.store import Store
+
+
+# Every name a study may use, gathered from the tables of tricks, models and data sets; without torch.
+
+
+CLASSES_IF_UNKNOWN = 1000  # an image folder that is not on this machine: cost is quoted for ImageNet's head
+
+
+def build_catalogue(data_dir: Path, plugins: Sequence[Plugin] = ()) -> Catalogue:
+    """The catalogue of this installation; `data_dir` holds the user's own data sets.
+
+    `plugins` are those of one study: until the next catalogue is built, this process knows their names and
+    no other plugin's.
+
+    Raises:
+        PluginError: two of them use the same name.
+    """
+    use(plugins)
+    files = _files(plugins)
+    data = {
+        name: replace(_data_entry(entry, data_dir), plugin=files.get(("DATASETS", name)))
+        for name, entry in DATASETS.items()
+    }
+
+    def cost(model: ModelSpec, spec: DataSpec) -> Cost:
+        classes = data[spec.name].facts(spec.args)[0] or CLASSES_IF_UNKNOWN
+        params, macs = lookup(model.name, model.args, resolution=spec.resolution, classes=classes)
+        return Cost(params=params, macs=macs)
+
+    return Catalogue(
+        tricks={
+            name: replace(_trick_entry(trick), plugin=files.get(("TRICKS", name)))
+            for name, trick in TRICKS.items()
+        },
+        models=_Models({name: file for (table, name), file in files.items() if table == "MODELS"}),
+        data=data,
+        cost=cost,
+        trainers={"harness": None, **{name: files["TRAINERS", name] for name in TRAINERS}},
+        metrics={name: files["METRICS", name] for name in METRICS},
+        plugin_hashes={plugin.name: plugin.sha256 for plugin in plugins},
+    )
+
+
+def _files(plugins: Sequence[Plugin]) -> dict[tuple[str, str], str]:
+    """(table, name) -> the file of the plugin that adds the name."""
+    return {
+        (table, name): plugin.name
+        for plugin in plugins
+        for table, names in plugin.tables.names().items()
+        for name in names
+    }
+
+
+class _Models(Mapping[str, ModelEntry]):
+    """The families and their variants. A name of a library is looked up when it is asked for, and not listed.
+
+    Asking for a network that its library does not have is a ValueError in words.
+    """
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._files = files
+        self._entries = {name: self._entry(name, model, {}) for name, model in MODELS.items()}
+
+    def __getitem__(self, name: str) -> ModelEntry:
+        found = self._entries.get(name)
+        if found is None:
+            family, preset = VARIANTS.get(name, (name, {}))
+            if family not in MODELS and not is_zoo_name(family):
+                raise KeyError(name)
+            found = self._entries[name] = self._entry(name, find(family), preset)
+        return found
+
+    def _entry(self, name: str, model: Model, preset: Mapping[str, Any]) -> ModelEntry:
+        return replace(_model_entry(name, model, preset), plugin=self._files.get(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*MODELS, *VARIANTS)))
+
+    def __len__(self) -> int:
+        return len(MODELS) + len(VARIANTS)
+
+
+def _trick_entry(trick: type[Trick]) -> TrickEntry:
+    about = describe(trick)
+
+    def check(options: Mapping[str, Any]) -> None:
+        validate(trick, options)
+
+    made: dict[str, Trick] = {}  # a study asks for few settings of a trick, many times
+
+    def setting(options: Mapping[str, Any]) -> Trick:
+        key = repr(options)
+        if key not in made:
+            made[key] = instantiate(trick, options)
+        return made[key]
+
+    def edit_recipe(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+        edited: Recipe = setting(options).edit_recipe(recipe)
+        return edited
+
+    return TrickEntry(
+        name=trick.name,
+        options=about["options"],
+        conflicts=frozenset(about["conflicts"]),
+        acts_in_training=about["acts_in_training"],
+        validate=check,
+        edit_recipe=edit_recipe,
+        edits_recipe="edit_recipe" in about["hooks"],
+        arms=trick.arms,
+        observes=trick.observes,
+        members=lambda options: setting(options).member_counts(),
+    )
+
+
+def _model_entry(name: str, model: Model, preset: Mapping[str, Any]) -> ModelEntry:
+    return ModelEntry(
+        name=name,
+        args=model.args,
+        validate=model.validate,
+        family=model.name,
+        preset=preset,
+        minimum_input=model.minimum_input,
+        rule=model.rule,
+        own_initialisation=model.own_initialisation,
+    )
+
+
+def _data_entry(entry: Entry, data_dir: Path) -> DataEntry:
+    def missing(args: Mapping[str, Any]) -> str | None:
+        return entry.missing(args, data_dir)
+
+    counted: dict[str, int | None] = {}  # the folder is listed once per plan
+
+    def facts(args: Mapping[str, Any]) -> Facts:
+        classes, train, test = entry.facts(args)
+        if classes is None:
+            key = repr(sorted(args.items()))
+            if key not in counted:
+                counted[key] = _classes_here(entry, {**entry.args, **args}, data_dir)
+            classes = counted[key]
+        return classes, train, test
+
+    return DataEntry(
+        name=entry.name,
+        args=entry.args,
+        classes=entry.classes,
+        train_images=entry.train_images,
+        test_images=entry.test_images,
+        missing=missing,
+        validate=entry.validate,
+        for_reports=entry.for_reports,
+        counts=facts,
+        said_if_set=entry.said_if_set,
+    )
+
+
+def _classes_here(entry: Entry, args: Mapping[str, Any], data_dir: Path) -> int | None:
+    """The number of classes of the user's own files; None where they are not here or not in order yet."""
+    try:
+        return entry.count_classes(args, data_dir) if entry.missing(args, data_dir) is None else None
+    except (OSError, ValueError):  # said when a run reads them
+        return None
+
+
+# The plugins of a study: loaded before it is planned, stored before anything is submitted.
+
+
+def load_plugins(study: Path) -> tuple[Plugin, ...]:
+    """The plugins that a study file names. This runs their code; nothing else does while planning.
+
+    Raises:
+        StudyError: one of them cannot be used, with the place in its file.
+    """
+    files = study_plugins(study)
+    try:
+        return load_all(files)
+    except PluginError as error:
+        raise StudyError([Problem(error.path, error.line, error.message)]) from None
+
+
+def store_plugins(runs_dir: Path) -> None:
+    """Keep the source of the plugins that the last plan was made with beside the runs, so that queued runs
+    use the code they were submitted with."""
+    for plugin in installed():
+        save(plugin, runs_dir)
+
+
+# Where things are on this machine: run folders, the tracking store, reports, the user's data.
+
 
 MOST_NAMED = 10  # files that cannot be read, rows that cannot be trained
 
@@ -161,3 +360,91 @@ def report_folder(args: argparse.Namespace, plan: Plan) -> Path:
         return args.out
     suffix = "-smoke" if args.smoke else "" if plan.size == "mini" else f"-{plan.size}"
     return Path("reports") / f"{plan.study}{suffix}"
+
+
+# Which runs a person means by a row's label, a seed or the first characters of a run_id.
+
+
+MOST_LISTED = 6
+
+
+def row_labels(plan: Plan) -> dict[str, dict[str, None]]:
+    """Label of a row -> the arms that answer it, in whichever tables and columns; quoted rows have none."""
+    arms: dict[str, dict[str, None]] = {}
+    for table in plan.tables:
+        for cell in table.cells:
+            if cell.arm_id is not None:
+                arms.setdefault(cell.row, {})[cell.arm_id] = None
+    return arms
+
+
+def runs_of(plan: Plan, rows: Iterable[str], seeds: Iterable[int], path: Path) -> list[PlannedRun]:
+    """The planned runs of these rows at these seeds; of all rows, or at all seeds, where none is named.
+
+    Raises:
+        StudyError: a row or a seed that the study does not have; names the nearest and the valid ones.
+    """
+    labels = row_labels(plan)
+    rows, seeds = list(rows), list(seeds)
+    problems = [Problem(str(path), 0, unknown("row", row, labels)) for row in rows if row not in labels]
+    there = {run.seed for run in plan.runs}
+    for seed in seeds:
+        if seed not in there:
+            valid = ", ".join(map(str, sorted(there)))
+            problems.append(Problem(str(path), 0, f"no run has the seed {seed}. Valid: {valid}"))
+    if problems:
+        raise StudyError(problems)
+    arms = {arm_id for row in rows for arm_id in labels[row]}
+    return [run for run in plan.runs if (not rows or run.arm_id in arms) and (not seeds or run.seed in seeds)]
+
+
+def by_prefix(prefix: str, runs_dir: Path) -> str:
+    """The run_id of the only run folder whose name begins so.
+
+    Raises:
+        StudyError: there is none, or more than one.
+    """
+    try:
+        names = sorted(name for name in os.listdir(runs_dir) if not name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    if not names:
+        raise problem(runs_dir, "no runs here yet; `harness run STUDY` makes some, --runs DIR names a folder")
+    found = [name for name in names if name.startswith(prefix)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        near = difflib.get_close_matches(prefix, names, n=1, cutoff=0.3)
+        hint = f"; the nearest is {near[0]}" if near else ""
+        how = "a row is named with its study: harness logs ROW STUDY --seed N"
+        raise problem(runs_dir, f"no run begins with '{prefix}'{hint}; {how}")
+    shown = ", ".join(found[:MOST_LISTED]) + (", ..." if len(found) > MOST_LISTED else "")
+    raise problem(runs_dir, f"{len(found)} runs begin with '{prefix}': {shown}")
+
+
+def by_row(plan: Plan, row: str, seed: int | None, path: Path) -> str:
+    """The run_id of the only run of a row (at a seed); a run_id of the study is taken as well.
+
+    Raises:
+        StudyError: there is none, or more than one.
+    """
+    own = [run.run_id for run in plan.runs if run.run_id.startswith(row)]
+    if row not in row_labels(plan) and len(own) == 1:
+        return own[0]
+    found = runs_of(plan, [row], [] if seed is None else [seed], path)
+    if len(found) == 1:
+        return found[0].run_id
+    if not found:
+        seeds = sorted({run.seed for run in runs_of(plan, [row], [], path)})
+        raise problem(
+            path, f"row '{row}' has no run with the seed {seed}. Valid: {', '.join(map(str, seeds))}"
+        )
+    shown = [f"seed {run.seed} of {plan.arm_labels[run.arm_id]} is {run.run_id}" for run in found]
+    more = f"; and {len(shown) - MOST_LISTED} more" if len(shown) > MOST_LISTED else ""
+    text = f"row '{row}' has {len(found)} runs; name one with --seed, or by its run_id: "
+    raise problem(path, text + "; ".join(shown[:MOST_LISTED]) + more)
+
+
+def problem(path: Path, message: str) -> StudyError:
+    """One mistake in what was asked for."""
+    return StudyError([Problem(str(path), 0, message)])

@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data import cifar, fashion_mnist, generated, imagefolder, imagenet, mnist, places365
+from harness.data import fashion_mnist, imagefolder, sets
 from harness.data.entry import Entry, Look, unknown
 
 if TYPE_CHECKING:
-    from harness.data.base import DataSet
+    from harness.data.entry import DataSet
 
 DATASETS: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         fashion_mnist.ENTRY,
-        imagefolder.ENTRY,
-        cifar.CIFAR10,
-        cifar.CIFAR100,
-        imagenet.ENTRY,
-        mnist.ENTRY,
-        places365.ENTRY,
-        generated.ENTRY,
+        imagefolder.IMAGEFOLDER,
+        sets.CIFAR10,
+        sets.CIFAR100,
+        imagefolder.IMAGENET,
+        sets.MNIST,
+        imagefolder.PLACES365,
+        sets.GENERATED,
     )
 }
 

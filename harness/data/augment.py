@@ -1,21 +1,9 @@
-"""Training and evaluation images for a batch: crop, flip, colour, normalise, all batched and counter-based.
-
-Paper: he2019bag, arXiv:1812.01187, Sec. 2.1: (1) random area and aspect ratio, resized to a square, (2)
-horizontal flip, (3) hue, saturation and brightness scaled by coefficients ~ U[0.6, 1.4], (4) PCA noise with
-coefficients ~ N(0, 0.1), (5) normalisation. Every draw is a pure function of (seed, epoch, image).
-
-Differs:
-- "Scale hue" has no single meaning. Here the hue is turned by (c - 1) / 2 of a full turn, i.e. by +-0.2 for
-  c ~ U[0.6, 1.4]; the authors' published code jitters brightness, contrast and saturation instead.
-- The order of the colour steps is fixed: brightness, saturation, hue.
-- A grey set (one channel) has no saturation or hue: both are exact identities there and are skipped; PCA
-  noise still tints the three equal channels.
-- Evaluation cuts a centre box and resizes it once, instead of resizing the whole image and cutting then; the
-  two differ only where the antialiasing filter reaches over the edge of the box.
-"""
+"""Training and evaluation images for a batch: crop, resize, flip, colour, normalise; batched, counted."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,14 +11,193 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data import colour
-from harness.data.base import Split
-from harness.data.counter import normals, uniforms
-from harness.data.crops import CROP_DRAWS, centre_boxes, random_boxes
+from harness.data.entry import Split
+
+# Which box of each image is used: random area and aspect ratio while training, the centre at evaluation.
+
+
+TRIES = 10  # as torchvision.transforms.v2.RandomResizedCrop
+CROP_DRAWS = 2 * TRIES + 2
+
+
+def random_boxes(
+    sizes: np.ndarray, draws: np.ndarray, *, area: tuple[float, float], ratio: tuple[float, float]
+) -> np.ndarray:
+    """Random boxes (B, 4) int64 (top, left, height, width) inside images of `sizes` (B, 2) (height, width).
+
+    The rule of torchvision.transforms.v2.RandomResizedCrop (Szegedy et al. 2015, arXiv:1409.4842, Sec. 6): a
+    share of the image's area ~ U(area) and a width : height ratio whose logarithm is uniform, the first of 10
+    tries that fits, at a uniform place; where none fits, the largest centre box whose ratio is within
+    `ratio`. draws: (B, CROP_DRAWS) in [0, 1).
+    """
+    height, width = (sizes[:, axis, None].astype(np.float64) for axis in (0, 1))
+    share = area[0] + (area[1] - area[0]) * draws[:, :TRIES].astype(np.float64)
+    low, high = np.log(ratio[0]), np.log(ratio[1])
+    aspect = np.exp(low + (high - low) * draws[:, TRIES : 2 * TRIES].astype(np.float64))
+    pixels = share * height * width
+    widths, heights = np.rint(np.sqrt(pixels * aspect)), np.rint(np.sqrt(pixels / aspect))
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    rows, first = np.arange(len(sizes)), fits.argmax(axis=1)
+    h, w = heights[rows, first], widths[rows, first]
+    place = draws[:, 2 * TRIES :].astype(np.float64)
+    top = np.floor(place[:, 0] * (height[:, 0] - h + 1))
+    left = np.floor(place[:, 1] * (width[:, 0] - w + 1))
+    boxes = np.stack([top, left, h, w], axis=1).astype(np.int64)
+    none = ~fits.any(axis=1)
+    if none.any():
+        boxes[none] = _fallback_boxes(sizes[none], ratio)
+    return boxes
+
+
+def _fallback_boxes(sizes: np.ndarray, ratio: tuple[float, float]) -> np.ndarray:
+    """The largest centre box whose width : height ratio is within `ratio`."""
+    height, width = sizes[:, 0], sizes[:, 1]
+    seen = width / height
+    h = np.where(seen < ratio[0], np.rint(width / ratio[0]).astype(np.int64), height)
+    w = np.where(seen > ratio[1], np.rint(height * ratio[1]).astype(np.int64), width)
+    return np.stack([(height - h) // 2, (width - w) // 2, h, w], axis=1)
+
+
+def centre_boxes(sizes: np.ndarray, share: float) -> np.ndarray:
+    """Centre squares (B, 4) int64 with side `share` times the shorter side, in whole pixels, at least 1."""
+    side = np.maximum(np.rint(share * sizes.min(axis=1)).astype(np.int64), 1)
+    return np.stack([(sizes[:, 0] - side) // 2, (sizes[:, 1] - side) // 2, side, side], axis=1)
+
+
+# Colour changes of a batch, one coefficient per image: brightness, saturation, hue, PCA lighting noise.
+#
+# Brightness, saturation and hue are the operations of torchvision.transforms.v2.functional on float images.
+
+
+# Krizhevsky et al. 2012 (ImageNet Classification with Deep CNNs), Sec. 4.1: principal components of
+# ImageNet's RGB values on 0-255 pixels, with the numbers that MXNet and GluonCV use
+# (mxnet.image.CreateAugmenter).
+PCA_EIGENVALUES = np.array([55.46, 4.794, 1.148], np.float32)
+PCA_EIGENVECTORS = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]], np.float32
+)
+LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601 weights of R, G, B
+
+
+def jitter(images: Tensor, coefficients: Tensor) -> Tensor:
+    """Scale brightness, then saturation, then turn the hue by (c - 1) / 2 of a full turn.
+
+    images: (B, 1 or 3, H, W) in [0, 1]. coefficients: (B, 3) for brightness, saturation, hue.
+    """
+    images = brightness(images, coefficients[:, 0])
+    if images.shape[1] == 1:
+        return images
+    return hue(saturation(images, coefficients[:, 1]), (coefficients[:, 2] - 1) / 2)
+
+
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Each image (B, C, H, W) times its factor (B,), clamped to [0, 1]."""
+    return (images * factor[:, None, None, None]).clamp_(0, 1)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend each image (B, 3, H, W) with its grey version (0: grey, 1: unchanged), clamped to [0, 1]."""
+    red, green, blue = images.unbind(1)
+    grey = (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])[:, None]
+    return torch.lerp(grey, images, factor[:, None, None, None]).clamp_(0, 1)
+
+
+def hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Turn the HSV hue of each image (B, 3, H, W) by `turn` (B,) in full turns; saturation and value stay.
+
+    Back from HSV by f(n) = V - chroma * clamp(min(k, 4 - k), 0, 1), k = (n + 6 hue) mod 6, n = 5, 3, 1 for R,
+    G, B.
+    """
+    red, green, blue = images.unbind(1)
+    low, high = torch.aminmax(images, dim=1)
+    chroma = high - low
+    divisor = torch.where(chroma == 0, 1.0, chroma)
+    sextant = torch.where(
+        high == red,
+        (green - blue) / divisor,
+        torch.where(high == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+    )
+    sextant = sextant + 6 * turn[:, None, None]
+    n = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    k = (n + sextant[:, None]).remainder_(6)
+    share = torch.minimum(k, 4 - k).clamp_(0, 1)
+    return torch.addcmul(high[:, None], chroma[:, None], share, value=-1)
+
+
+def pca_shift(coefficients: np.ndarray) -> np.ndarray:
+    """What PCA noise adds to R, G and B of [0, 1] pixels, (B, 3), for coefficients (B, 3) ~ N(0, sigma)."""
+    return (coefficients * PCA_EIGENVALUES) @ PCA_EIGENVECTORS.T / np.float32(255)
+
+
+# Random numbers that are a pure function of (seed, epoch, image, draw): no generator state to save.
+#
+# A draw is a hash of its counter, as in counter-based generators (Salmon et al. 2011, "Parallel random
+# numbers: as easy as 1, 2, 3", SC'11). The hash is the output function of SplitMix64 (Steele, Lea and Flood
+# 2014, "Fast splittable pseudorandom number generators", OOPSLA'14, Fig. 16 with the constants of variant
+# 13): an image's sequence is the SplitMix64 sequence that starts at a hash of (seed, epoch, stream, image).
+#
+# So a resumed run draws what the uninterrupted one drew, and neither the number of workers, nor the batch
+# an image falls into, nor a draw that another stream needs changes anything.
+
+
+GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)  # odd, close to 2^64 / golden ratio
+
+
+def uniforms(seed: int, epoch: int, indices: np.ndarray, draws: int, stream: str) -> np.ndarray:
+    """(B, draws) float32 in [0, 1), 24 random bits each, for the images at `indices` (B,) int64.
+
+    Streams with different names are independent. The same arguments give the same bits on every platform.
+    """
+    hashed = _hash(_key(seed, epoch, stream), indices, draws)
+    return (hashed >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+
+
+def normals(seed: int, epoch: int, indices: np.ndarray, draws: int, stream: str) -> np.ndarray:
+    """(B, draws) float32 standard normal draws by the Box-Muller transform of `uniforms`."""
+    pairs = (draws + 1) // 2
+    u = uniforms(seed, epoch, indices, 2 * pairs, stream)
+    radius = np.sqrt(-2 * np.log1p(-u[:, :pairs]))  # log of 1 - u, which is never 0
+    angle = np.float32(2 * np.pi) * u[:, pairs:]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :draws]
+
+
+def _key(seed: int, epoch: int, stream: str) -> np.uint64:
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{stream}".encode(), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest, "little"))
+
+
+def _hash(key: np.uint64, indices: np.ndarray, draws: int) -> np.ndarray:
+    images = np.asarray(indices, np.int64).astype(np.uint64)[:, None] + np.uint64(1)
+    counters = np.arange(1, draws + 1, dtype=np.uint64)[None, :]
+    return _mix(_mix(key + images * GOLDEN_GAMMA) + counters * GOLDEN_GAMMA)
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+# Training and evaluation images for a batch: crop, flip, colour, normalise, all batched and counter-based.
+#
+# Paper: he2019bag, arXiv:1812.01187, Sec. 2.1: (1) random area and aspect ratio, resized to a square, (2)
+# horizontal flip, (3) hue, saturation and brightness scaled by coefficients ~ U[0.6, 1.4], (4) PCA noise
+# with coefficients ~ N(0, 0.1), (5) normalisation. Every draw is a pure function of (seed, epoch, image).
+#
+# Differs:
+# - "Scale hue" has no single meaning. Here the hue is turned by (c - 1) / 2 of a full turn, i.e. by +-0.2
+# for
+#   c ~ U[0.6, 1.4]; the authors' published code jitters brightness, contrast and saturation instead.
+# - The order of the colour steps is fixed: brightness, saturation, hue.
+# - A grey set (one channel) has no saturation or hue: both are exact identities there and are skipped; PCA
+#   noise still tints the three equal channels.
+# - Evaluation cuts a centre box and resizes it once, instead of resizing the whole image and cutting then;
+# the
+#   two differ only where the antialiasing filter reaches over the edge of the box.
 
 
 class AugmentLike(Protocol):
-    """What is read of harness.study.spec.AugmentSpec."""
+    """What is read of harness.spec.AugmentSpec."""
 
     @property
     def crop_area(self) -> tuple[float, float]: ...
@@ -72,10 +239,10 @@ def training_images(split: Split, indices: Tensor, *, spec: AugmentLike, view: V
         images = flip(images, torch.from_numpy(mirrored).to(view.device))
     if spec.jitter > 0:
         draws = uniforms(view.seed, view.epoch, which, 3, "colour")
-        images = colour.jitter(images, _to(1 + spec.jitter * (2 * draws - 1), view))
+        images = jitter(images, _to(1 + spec.jitter * (2 * draws - 1), view))
     shift = np.zeros((len(which), 3), np.float32)
     if spec.pca_noise > 0:
-        shift = colour.pca_shift(spec.pca_noise * normals(view.seed, view.epoch, which, 3, "pca"))
+        shift = pca_shift(spec.pca_noise * normals(view.seed, view.epoch, which, 3, "pca"))
     return normalise(images, view, _to(shift, view))
 
 
@@ -106,3 +273,134 @@ def normalise(images: Tensor, view: View, shift: Tensor | None = None) -> Tensor
 
 def _to(values: np.ndarray, view: View) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(view.device, non_blocking=True)
+
+
+# Several views of each test image, whose predictions are averaged: 1, 10, 12 or 144 crops.
+#
+# Boxes are in pixels of the original image. A paper resizes the shorter side to, say, 256 and cuts 224 x
+# 224: here the box with a side of 224/256 of the shorter side is cut and resized, which is one resampling
+# and not two (as `harness.data.augment` does it for one crop, and with the difference stated there).
+#
+# - 1: the centre box.
+# - 10: the four corners and the centre of the resized image, and their mirrors (krizhevsky2012imagenet,
+# Sec.
+#   4.1; memory). Corners of the whole image: where it was first cut to its central square, as in that
+# paper,
+#   they lie further in.
+# - 144: four scales, the shorter side resized to 256, 288, 320 and 352 for crops of 224; of each the left,
+#   centre and right square (top, centre and bottom of a portrait); of each square its four corners, its
+# centre
+#   and the whole square; and their mirrors: 4 x 3 x 6 x 2 (szegedy2015going, Sec. 7).
+# - 12: the scale 256 and the centre square of the 144: 6 x 2. szegedy2016rethinking and
+# szegedy2017inception
+#   evaluate 12 crops and do not say which: this is our choice.
+#
+# For other resolutions than 224 the scales grow in proportion. 10 crops follow the recipe's `eval_crop`; 12
+# and 144 have the paper's scales whatever it is.
+
+
+CROPS = (1, 10, 12, 144)
+SHARES = (224 / 256, 224 / 288, 224 / 320, 224 / 352)  # side of a crop over the shorter side, per scale
+
+
+def crop_boxes(sizes: np.ndarray, crops: int, *, eval_crop: float) -> np.ndarray:
+    """Boxes (V, B, 4) int64 (top, left, height, width) of images of `sizes` (B, 2) (height, width).
+
+    V is 1, 5, 6 or 72: mirrors have the same boxes. eval_crop: in (0, 1], of the shorter side.
+
+    Raises:
+        ValueError: another number of crops than those of `CROPS`.
+    """
+    if crops not in CROPS:
+        raise ValueError(f"eval_crops must be one of {', '.join(map(str, CROPS))}, got {crops}")
+    if crops == 1:
+        return centre_boxes(sizes, eval_crop)[None]
+    whole = np.concatenate([np.zeros_like(sizes), sizes], axis=1)
+    if crops == 10:
+        return np.stack(_corners_and_centre(whole, eval_crop))
+    squares = _squares(sizes)
+    if crops == 12:
+        return np.stack(_six(squares[1], SHARES[0]))
+    return np.stack([box for share in SHARES for square in squares for box in _six(square, share)])
+
+
+def views(
+    split: Split, indices: Tensor, crops: int, *, eval_crop: float, view: View
+) -> Iterator[tuple[Tensor, int]]:
+    """Each distinct view of the images at `indices` (B,) int64, and for how many of the crops it stands.
+
+    Images are normalised, (B, 3, size, size) float32 on the device. The counts sum to `crops`; of square
+    images many boxes coincide (the three squares of the 144), and are seen once.
+    """
+    boxes = crop_boxes(split.images.sizes(indices).numpy(), crops, eval_crop=eval_crop)
+    distinct, counts = np.unique(boxes.reshape(len(boxes), -1), axis=0, return_counts=True)
+    for box, count in zip(distinct, counts.tolist(), strict=True):
+        cut = split.images.crop_resize(indices, torch.from_numpy(box.reshape(-1, 4)), view.size, view.device)
+        images = normalise(cut, view)
+        yield images, count
+        if crops > 1:
+            yield images.flip(3), count
+
+
+def _squares(sizes: np.ndarray) -> list[np.ndarray]:
+    """Left (or top), centre and right (or bottom) square of the shorter side, each (B, 4)."""
+    side = sizes.min(axis=1)
+    room = sizes - side[:, None]
+    ends = np.stack([side, side], axis=1)
+    return [np.concatenate([offset, ends], axis=1) for offset in (np.zeros_like(room), room // 2, room)]
+
+
+def _six(squares: np.ndarray, share: float) -> list[np.ndarray]:
+    """Of each square the four corners, the centre and the whole."""
+    return [*_corners_and_centre(squares, share), squares]
+
+
+def _corners_and_centre(areas: np.ndarray, share: float) -> list[np.ndarray]:
+    """Top left, top right, bottom left, bottom right and centre square inside areas (B, 4), each (B, 4); the
+    side is `share` of the area's shorter one, in whole pixels, at least 1."""
+    centre = centre_boxes(areas[:, 2:], share)
+    place, side = areas[:, :2], centre[:, 2:]
+    room = areas[:, 2:] - side
+    offsets = [room * np.array(corner) for corner in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    return [np.concatenate([place + offset, side], axis=1) for offset in (*offsets, centre[:, :2])]
+
+
+# Cut a box out of each image and resize it, for a whole batch with two matrix products.
+#
+# Antialiased bilinear resampling as Pillow's BILINEAR filter and torchvision.transforms.v2 with
+# antialias=True do it: a triangle filter whose support grows with the down-scaling factor, weights
+# normalised to sum 1, no pixel outside the box. It is separable and linear, so per image: out = Wv @ image
+# @ Wh^T, with weights that are zero outside the image's box.
+
+
+def resize_weights(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
+    """Weights (B, size, side) float32 that resize the pixels [start, start + length) of a side to `size`.
+
+    start, length: (B,) integer, in pixels, 0 <= start and start + length <= side.
+    """
+    start, length = start[:, None].float(), length[:, None].float()
+    scale = length / size
+    width = scale.clamp(min=1.0)  # of half the triangle, in pixels
+    out = torch.arange(size, device=start.device) + 0.5
+    pixel = torch.arange(side, device=start.device) + 0.5
+    centre = start + scale * out
+    distance = (pixel - centre[:, :, None]).div_(width[:, :, None])
+    weights = distance.abs_().neg_().add_(1.0).clamp_(min=0.0)
+    weights.mul_(((pixel > start) & (pixel < start + length))[:, None, :])
+    return weights.div_(weights.sum(dim=2, keepdim=True))
+
+
+def crop_resize(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Resize the box of each image to size x size.
+
+    images: (B, H, W, C) uint8. boxes: (B, 4) integer (top, left, height, width), on the device of `images`.
+    Returns (B, C, size, size) float32 in [0, 1].
+    """
+    count, height, width, channels = images.shape
+    vertical = resize_weights(boxes[:, 0], boxes[:, 2], height, size)
+    horizontal = resize_weights(boxes[:, 1], boxes[:, 3], width, size).mul_(1 / 255)
+    rows = torch.bmm(vertical, images.reshape(count, height, width * channels).float())
+    if channels > 1:
+        rows = rows.view(count, size, width, channels).permute(0, 3, 1, 2)
+    rows = rows.reshape(count, channels * size, width)
+    return torch.bmm(rows, horizontal.transpose(1, 2)).view(count, channels, size, size)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.entry import Entry, Facts, Source, unknown
-from harness.data.idx import FILES, absent_idx, grey_source, read_idx_files
+from harness.data.sets import FILES, absent_idx, grey_source, read_idx_files
 
 if TYPE_CHECKING:
     import numpy as np

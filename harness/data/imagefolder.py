@@ -1,12 +1,4 @@
-"""The user's own images: one folder per class.
-
-    <data folder>/<folder>/train/<class>/*.jpg
-    <data folder>/<folder>/val/<class>/*.jpg      (or `test`)
-
-Classes are numbered by their sorted names. With `side: N` every image is cut to its central square and
-resized to N x N once, into a file beside the images that all processes map; without it, files are decoded
-when read.
-"""
+"""Data sets of one folder per class: the user's own images, ImageNet, Places365."""
 
 from __future__ import annotations
 
@@ -26,6 +18,7 @@ from harness.data.entry import (
     Pixels,
     Reading,
     Source,
+    no_arguments_to_check,
 )
 from harness.data.folders import (
     SUFFIXES,
@@ -41,6 +34,17 @@ from harness.data.folders import (
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+# The user's own images: one folder per class.
+#
+#     <data folder>/<folder>/train/<class>/*.jpg
+#     <data folder>/<folder>/val/<class>/*.jpg      (or `test`)
+#
+# Classes are numbered by their sorted names. With `side: N` every image is cut to its central square and
+# resized to N x N once, into a file beside the images that all processes map; without it, files are decoded
+# when read.
+
 
 LARGEST_SIDE = 1024
 
@@ -119,7 +123,7 @@ def look_at(root: Path, reading: Reading = PLAIN) -> Look:
     problem = class_problem(root)
     if problem is not None:
         return Look(problems=(problem,))
-    from harness.data.examine import depth_findings
+    from harness.data.contents import depth_findings
 
     parts = parts_of(root)
     notes = [line for part in parts for line in left_out_lines(part)]
@@ -135,8 +139,8 @@ def look_at(root: Path, reading: Reading = PLAIN) -> Look:
 def _at_side(files: Files, side: int) -> Pixels:
     """Decode once, threaded, to the central square at side x side; keyed by the bytes of the files and by
     how they are read."""
-    from harness.data.arrays import decoded_once
     from harness.data.contents import decoding_key
+    from harness.data.loading import decoded_once
 
     cache = files.root / ".decoded" / f"{decoding_key(files)[:32]}_{side}.npy"
     images = decoded_once(cache, lambda: _decode_squares(files, side))
@@ -149,8 +153,7 @@ def _decode_squares(files: Files, side: int) -> np.ndarray:
     import numpy as np
     from PIL import Image, ImageOps
 
-    from harness.data.files import THREADS
-    from harness.data.pixels import decode
+    from harness.data.pixels import THREADS, decode
 
     def square(path: Path) -> np.ndarray | str:
         try:
@@ -212,7 +215,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-ENTRY = Entry(
+IMAGEFOLDER = Entry(
     name="imagefolder",
     args={"folder": "", "side": None, "range": None, "background": (255, 255, 255)},
     said_if_set=frozenset({"range", "background"}),
@@ -225,4 +228,102 @@ ENTRY = Entry(
     count_classes=lambda args, data_dir: len(class_names(data_dir / args["folder"])),
     listed=lambda args, data_dir: load_folder(data_dir / args["folder"], None, reading_of(args)),
     look=lambda args, data_dir: look_at(data_dir / args["folder"], reading_of(args)),
+)
+
+
+# ImageNet (ILSVRC 2012): 1,000 classes, 1,281,167 training and 50,000 validation images.
+#
+# Read from the folders that torchvision.datasets.ImageNet leaves behind:
+#
+#     <data folder>/imagenet/train/<wnid>/*.JPEG
+#     <data folder>/imagenet/val/<wnid>/*.JPEG
+#
+# Sorted wnids give torchvision's class numbers. Nothing is downloaded or unpacked here.
+
+
+IMAGENET_CLASSES = 1000
+
+
+def _missing_imagenet(args: Mapping[str, Any], data_dir: Path) -> str | None:
+    root = data_dir / "imagenet"
+    if missing_folder(root, "imagenet") is None:
+        return None
+    return (
+        f"imagenet needs {root / 'train'}/<wnid>/*.JPEG and {root / 'val'}/<wnid>/*.JPEG with "
+        f"{IMAGENET_CLASSES} class folders "
+        "each (for example n01440764). To make them, put ILSVRC2012_img_train.tar, "
+        f"ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz from image-net.org into {root} and run "
+        f"torchvision.datasets.ImageNet({str(root)!r}, split) once with split='train' and once with 'val'."
+    )
+
+
+def _load_imagenet(args: Mapping[str, Any], data_dir: Path) -> Source:
+    return load_all_classes(data_dir / "imagenet", "ImageNet", IMAGENET_CLASSES)
+
+
+IMAGENET = Entry(
+    name="imagenet",
+    args={},
+    channels=3,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    missing=_missing_imagenet,
+    load=_load_imagenet,
+    listed=_load_imagenet,
+    validate=no_arguments_to_check,
+    count_classes=lambda args, data_dir: IMAGENET_CLASSES,
+    classes=IMAGENET_CLASSES,
+    look=lambda args, data_dir: look_at_classes(data_dir / "imagenet", "ImageNet", IMAGENET_CLASSES),
+    train_images=1_281_167,
+    test_images=50_000,
+)
+
+
+# MIT Places365-Standard: 365 kinds of places, 1,803,460 training and 36,500 validation images.
+#
+# Source: Zhou, Lapedriza, Khosla, Oliva and Torralba 2018, "Places: A 10 Million Image Database for Scene
+# Recognition", IEEE TPAMI; counts from its development kit, github.com/zhoubolei/places_devkit.
+#
+#     <data folder>/places365/train/<class>/*.jpg
+#     <data folder>/places365/val/<class>/*.jpg
+#
+# The labels of the 328,500 test images are not public (the authors' server scored submissions): results are
+# on the validation images. Nothing is downloaded or unpacked here.
+
+
+PLACES365_CLASSES = 365
+
+
+def _missing_places365(args: Mapping[str, Any], data_dir: Path) -> str | None:
+    root = data_dir / "places365"
+    if missing_folder(root, "places365") is None:
+        return None
+    return (
+        f"places365 needs {root / 'train'}/<class>/*.jpg and {root / 'val'}/<class>/*.jpg with "
+        f"{PLACES365_CLASSES} class folders "
+        "each (for example airfield): the training and validation images of Places365-Standard "
+        "from places2.csail.mit.edu. Nothing is downloaded here. Results are on the validation images, "
+        "because the labels of the test images are not public."
+    )
+
+
+def _load_places365(args: Mapping[str, Any], data_dir: Path) -> Source:
+    return load_all_classes(data_dir / "places365", "Places365", PLACES365_CLASSES)
+
+
+PLACES365 = Entry(
+    name="places365",
+    args={},
+    channels=3,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    missing=_missing_places365,
+    load=_load_places365,
+    listed=_load_places365,
+    validate=no_arguments_to_check,
+    count_classes=lambda args, data_dir: PLACES365_CLASSES,
+    classes=PLACES365_CLASSES,
+    look=lambda args, data_dir: look_at_classes(data_dir / "places365", "Places365", PLACES365_CLASSES),
+    train_images=1_803_460,
+    test_images=36_500,
 )

@@ -4,20 +4,140 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from harness.data.arrays import ArrayImages
-from harness.data.base import DataSet, Images, Split
+from harness.data.augment import crop_resize
 from harness.data.contents import fingerprints
-from harness.data.entry import Entry, Files, Pixels, Source
-from harness.data.files import FileImages
-from harness.data.subsets import subset
+from harness.data.entry import DataSet, Entry, Files, Images, Pixels, Source, Split
+from harness.data.pixels import FileImages
+
+# Images of one size held as a single uint8 array: one gather per batch, no decoding.
+
+
+RESIDENT_BYTES = 2 * 2**30  # an array up to this size is copied to the accelerator once
+
+
+class ArrayImages:
+    """`Images` over one array (N, H, W, C) uint8, in memory or memory-mapped.
+
+    Forked workers share its pages, and processes that map the same file share the page cache.
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3):
+            raise ValueError(
+                f"images must be uint8 of shape (N, H, W, 1 or 3), not {array.dtype} of shape {array.shape}"
+            )
+        writable = array if array.flags.writeable and array.flags.c_contiguous else array.copy()
+        self._pixels = torch.from_numpy(writable)
+        self._resident: dict[str, Tensor] = {}
+        self.channels = int(array.shape[3])
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The pixels, (N, H, W, C) uint8."""
+        return self._pixels.numpy()
+
+    def sizes(self, indices: Tensor) -> Tensor:
+        """Height and width, (B, 2) int64; the same for every image."""
+        return torch.tensor(self._pixels.shape[1:3]).expand(len(indices), 2)
+
+    def crop_resize(self, indices: Tensor, boxes: Tensor, size: int, device: str = "cpu") -> Tensor:
+        """See `harness.data.entry.Images.crop_resize`."""
+        if device == "cpu":
+            batch = self._pixels.index_select(0, indices)
+        elif self._pixels.numel() <= RESIDENT_BYTES:
+            batch = self._on(device).index_select(0, indices.to(device, non_blocking=True))
+        else:
+            batch = self._pixels.index_select(0, indices).to(device, non_blocking=True)
+        return crop_resize(batch, boxes.to(device, non_blocking=True), size)
+
+    def _on(self, device: str) -> Tensor:
+        if device not in self._resident:
+            self._resident[device] = self._pixels.to(device)
+        return self._resident[device]
+
+
+def decoded_once(path: Path, decode: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array in the .npy file `path`, memory-mapped; made with `decode` where it does not exist yet.
+
+    The file is renamed into place, so two processes that start at once are safe. Where the folder cannot be
+    written (a read-only data folder), the array stays in this process's memory.
+    """
+    if not path.exists():
+        array = decode()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+            with draft.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+            draft.replace(path)
+        except OSError:
+            return array
+    # Copy-on-write mapping: torch wants a writable array; nobody writes, so the pages stay shared.
+    return np.load(path, mmap_mode="c", allow_pickle=False)
+
+
+# Fixed parts of a data set: so many images, as even over the classes as these allow.
+
+
+def class_shares(found: np.ndarray, count: int) -> np.ndarray:
+    """How many images of each class make a subset of `count`: (K,) int64, where `found` (K,) are there.
+
+    Equal shares, a remainder to the first classes. A class with fewer gives all it has, and the others make
+    up for it in the same way. Every class that has images gives at least one, and no more are taken than are
+    there: then the sum is another than `count`.
+
+    >>> class_shares(np.array([5, 5, 5]), 7), class_shares(np.array([9, 1, 9]), 9)
+    (array([3, 2, 2]), array([4, 1, 4]))
+    >>> class_shares(np.array([2, 2, 2]), 100), class_shares(np.array([2, 2, 2]), 1)
+    (array([2, 2, 2]), array([1, 1, 1]))
+    """
+    taken = np.zeros(len(found), np.int64)
+    left = min(max(count, int((found > 0).sum())), int(found.sum()))
+    while left:
+        open_classes = np.flatnonzero(taken < found)
+        share, remainder = divmod(left, len(open_classes))
+        more = np.full(len(open_classes), share)
+        more[:remainder] += 1
+        more = np.minimum(more, (found - taken)[open_classes])
+        taken[open_classes] += more
+        left -= int(more.sum())
+    return taken
+
+
+def subset(part: Pixels | Files, count: int | None, classes: int) -> Pixels | Files:
+    """The first images of each class, in the set's order, as many as `class_shares` says; None: all.
+
+    Raises:
+        ValueError: less than one image is wanted.
+    """
+    if count is None or count >= len(part.labels):
+        return part
+    if count < 1:
+        raise ValueError(f"a part of a data set has at least 1 image, not {count}")
+    shares = class_shares(np.bincount(part.labels, minlength=classes), count)
+    chosen = np.sort(
+        np.concatenate([np.flatnonzero(part.labels == label)[:share] for label, share in enumerate(shares)])
+    )
+    labels = part.labels[chosen]
+    if isinstance(part, Files):
+        return replace(part, paths=tuple(part.paths[index] for index in chosen), labels=labels)
+    origin = None if part.origin is None else subset(part.origin, count, classes)
+    assert origin is None or isinstance(origin, Files)
+    return Pixels(images=part.images[chosen], labels=labels, origin=origin)
+
 
 # One copy per process, so that its runs (and forked workers) share it. By entry, not by its name: another
 # version of a user's plugin may give the name to other data. The entry is kept, so that its id stays its own.

@@ -37,8 +37,8 @@ from harness.models.blocks import (
     check_depth,
     unstrided,
 )
-from harness.models.inception_v4 import Paths, reduction_a
-from harness.models.inception_v4 import stem as v4_stem
+from harness.models.inception import Paths, reduction_a_v4
+from harness.models.inception import stem_v4 as v4_stem
 
 VALUES = {"version": ("v1", "v2"), "layout": ("released", "figures"), "stem": ("large", "small")}
 
@@ -76,7 +76,7 @@ STAGES = {
             "branch1": (Conv(32), Conv(32, 3)),
             "branch2": (Conv(32), Conv(32, 3), Conv(32, 3)),
         },
-        reduction_a=reduction_a(192, 192, 256, 384),
+        reduction_a=reduction_a_v4(192, 192, 256, 384),
         b={"branch0": (Conv(128),), "branch1": (Conv(128), Conv(128, (1, 7)), Conv(128, (7, 1)))},
         reduction_b={
             "branch0": (Conv(256), Conv(384, 3, stride=2, pad=0)),
@@ -92,7 +92,7 @@ STAGES = {
             "branch1": (Conv(32), Conv(32, 3)),
             "branch2": (Conv(32), Conv(48, 3), Conv(64, 3)),
         },
-        reduction_a=reduction_a(256, 256, 384, 384),
+        reduction_a=reduction_a_v4(256, 256, 384, 384),
         b={"branch0": (Conv(192),), "branch1": (Conv(128), Conv(160, (1, 7)), Conv(192, (7, 1)))},
         reduction_b={
             "branch0": (Conv(256), Conv(384, 3, stride=2, pad=0)),

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from harness.models.entry import scaled_channels
-from harness.models.rules import MOBILENET_DEPTH, SHALLOW_STAGE, shallow_removes_something
+from harness.models.entry import MOBILENET_DEPTH, SHALLOW_STAGE, scaled_channels, shallow_removes_something
 
 STEM_CHANNELS = 32  # Howard et al. 2017, Table 1
 STAGE_CHANNELS = (64, 128, 256, 512, 1024)  # each stage but the first begins with stride 2

@@ -32,9 +32,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from harness.models.entry import scaled_channels
-from harness.models.initialise import starts_at_zero
-from harness.models.rules import RESNET_CHANNELS, groups_divide_channels
+from harness.models.blocks import starts_at_zero
+from harness.models.entry import RESNET_CHANNELS, groups_divide_channels, scaled_channels
 
 STEM_CHANNELS = 64
 FIRST_STAGE_STRIDE, LATER_STAGE_STRIDE = 1, 2  # the max-pool comes before the first stage

@@ -123,7 +123,7 @@ def _torchvision_network(network: str, classes: int, in_channels: int) -> nn.Mod
 
 def _as_outputs(_net: nn.Module, _images: Any, answer: Any) -> Any:
     """torchvision's named tuples (logits, auxiliary heads from the last to the first) as the harness's."""
-    from harness.models.outputs import Outputs
+    from harness.models.blocks import Outputs
 
     if not isinstance(answer, tuple):
         return answer

@@ -3,10 +3,18 @@
 User code runs only when a study names it. Importing this package imports no torch.
 """
 
-from harness.plugins.errors import PluginError
-from harness.plugins.install import METRICS, TRAINERS, install, installed, only, uninstall, use
-from harness.plugins.load import Plugin, load, load_all
-from harness.plugins.store import load_stored, save
+from harness.plugins.install import (
+    METRICS,
+    TRAINERS,
+    install,
+    installed,
+    load_stored,
+    only,
+    save,
+    uninstall,
+    use,
+)
+from harness.plugins.load import Plugin, PluginError, load, load_all
 
 __all__ = [
     "METRICS",

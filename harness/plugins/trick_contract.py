@@ -12,8 +12,19 @@ from itertools import permutations
 
 import torch
 
-from harness.plugins.bench import Training, Unwell, batch, bits, context, net, no_global_randomness, recipe
-from harness.plugins.checks import Broken, Check, require
+from harness.plugins.bench import (
+    Broken,
+    Check,
+    Training,
+    Unwell,
+    batch,
+    bits,
+    context,
+    net,
+    no_global_randomness,
+    recipe,
+    require,
+)
 from harness.tricks import TRICKS
 from harness.tricks.base import Batch, Trick, hooks_of
 from harness.tricks.build import describe, instantiate

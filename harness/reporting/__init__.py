@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.reporting.inputs import ReportInput
 from harness.reporting.render import render
+from harness.reporting.report_input import ReportInput
 
 __all__ = ["ReportInput", "render"]

@@ -1,33 +1,285 @@
-"""Reports side by side, as a document and as files. Which numbers are compared how: analysis/comparing.py."""
+"""Reports side by side, as a document and as files. How numbers are compared: analysis/comparison.py."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.comparing import ComparedRow, compare
-from harness.analysis.findings import Settings
-from harness.analysis.settings_apart import recipes_apart, settings_apart
-from harness.reporting.csv_tables import csv_text
-from harness.reporting.document import Document, Paragraph, Section
+from harness.analysis.comparison import (
+    AGREE,
+    DIFFER,
+    OPEN,
+    UNTESTED,
+    Apart,
+    ComparedRow,
+    Difference,
+    SideRow,
+    compare,
+    recipes_apart,
+    settings_apart,
+)
+from harness.analysis.findings import GLYPHS, Settings
+from harness.analysis.verdicts import metric_name, size_text
+from harness.reporting.document import (
+    DASH,
+    NUMBER,
+    SPREAD,
+    TEXT,
+    Bullets,
+    Cell,
+    Column,
+    Definitions,
+    Digits,
+    Document,
+    Paragraph,
+    Row,
+    Section,
+    Table,
+    count,
+    digits_for,
+    effect_suffix,
+    interval,
+    number,
+    percent_suffix,
+    plain_table,
+    short_name,
+    signed,
+)
+from harness.reporting.frames import csv_text, plain
 from harness.reporting.html import to_html
-from harness.reporting.json_report import plain
 from harness.reporting.latex import to_latex
 from harness.reporting.markdown import to_markdown
 from harness.reporting.pdf import to_pdf
 from harness.reporting.render import Draft, Rendered, refuse_foreign_folders, write_files
-from harness.reporting.sections.comparison import (
-    apart_sections,
-    compared_tables,
-    letters_of,
-    level_tables,
-    method_section,
-    only_in_one,
-    opening_section,
-)
+
+# The parts of a comparison of reports.
+
+
+ANSWER_GLYPHS = {DIFFER: "≠", AGREE: "≈", OPEN: "?", UNTESTED: DASH}
+MOST_LINES = 60  # of settings that differ
+
+
+def letters_of(sides: int) -> tuple[str, ...]:
+    """A, B, C, ...: how tables call the sides."""
+    return tuple(chr(ord("A") + place) for place in range(sides))
+
+
+def opening_section(
+    names: Sequence[str], reports: Sequence[Mapping[str, Any]], rows: Sequence[ComparedRow]
+) -> Section:
+    """Which sides there are, and how often their effects differ."""
+    letters = letters_of(len(names))
+    sides = [
+        (f"{letter}: {name}", f"{report['title']}, size {report['size']}, {_seeds(report)}")
+        for letter, name, report in zip(letters, names, reports, strict=True)
+    ]
+    return Section("Answer", (Bullets(tuple(_tallies(rows, letters))), Definitions(tuple(sides))))
+
+
+def compared_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[Table, ...]:
+    """One table per table of the studies: each side's effect, and the difference from the first side."""
+    letters, unit = letters_of(len(rows[0].sides) if rows else 0), effect_suffix(settings)
+    columns = [Column(title="Row")]
+    for letter in letters:
+        columns += [Column(title=f"{letter}: effect{unit}", kind=SPREAD, detail_title="95 % CI"),
+                    Column(title=f"{letter}: verdict", kind=TEXT, detail_title="n")]  # fmt: skip
+    for letter in letters[1:]:
+        columns += [Column(title=f"{letter} − A{unit}", kind=SPREAD, detail_title="95 % CI"),
+                    Column(title=f"{letter} and A", kind=TEXT)]  # fmt: skip
+    caption = (
+        f"Effects on {metric_name(settings.metric)}, each against the row that its own study compares with."
+    )
+    return tuple(
+        Table(
+            key=f"{key}_sides",
+            caption=f"{short_name(key)}. {caption}",
+            columns=tuple(columns),
+            rows=tuple(_effects_row(row, settings) for row in group),
+        )
+        for key, group in _by_table(rows).items()
+    )
+
+
+def level_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[Table, ...]:
+    """One table per table of the studies: each side's mean, sd and n."""
+    letters = letters_of(len(rows[0].sides) if rows else 0)
+    named = f"{metric_name(settings.metric)}{percent_suffix(settings.metric)}"
+    columns = [Column(title="Row")]
+    for letter in letters:
+        columns += [Column(title=f"{letter}: {named}, mean ± sd", kind=SPREAD),
+                    Column(title=f"{letter}: n", kind=NUMBER)]  # fmt: skip
+    return tuple(
+        Table(
+            key=f"{key}_levels",
+            caption=f"{short_name(key)}. sd: over seeds; n: seeds with a value.",
+            columns=tuple(columns),
+            rows=tuple(_levels_row(row, settings) for row in group),
+        )
+        for key, group in _by_table(rows).items()
+    )
+
+
+def apart_sections(
+    whole: Sequence[Apart], recipes: tuple[int, Sequence[Apart]], letters: Sequence[str]
+) -> list[Section]:
+    """What of the settings differs, and what of the recipes of shared rows."""
+    shared, fields = recipes
+    title = "What differs besides the results"
+    if not whole and not fields:
+        return [Section(title, (Paragraph("No setting, version or recipe differs."),))]
+    kinds = {"Setting": TEXT, **dict.fromkeys(letters, TEXT)}
+    blocks: list[Any] = []
+    if whole:
+        lines = [[each.name, *each.values] for each in whole]
+        blocks.append(plain_table("settings_apart", "Of the reports as a whole.", kinds, lines))
+    if fields:
+        shown = sorted(fields, key=lambda each: (-(each.rows or 0), each.name))[:MOST_LINES]
+        lines = [[each.name, *each.values, f"{each.rows} of {shared}"] for each in shown]
+        caption = f"Of the recipes of the {count(shared, 'row')} that all sides have."
+        if len(shown) < len(fields):
+            caption += f" The {MOST_LINES} most frequent of {len(fields)} differences; report.json has all."
+        blocks.append(plain_table("recipes_apart", caption, {**kinds, "Rows": TEXT}, lines))
+    elif not shared:
+        blocks.append(Paragraph("No row is on every side, so no recipes are compared."))
+    else:
+        blocks.append(Paragraph(f"The recipes of the {count(shared, 'row')} that all sides have are equal."))
+    return [Section(title, tuple(blocks))]
+
+
+def only_in_one(rows: Sequence[ComparedRow], letters: Sequence[str]) -> Section | None:
+    """Rows that not every side has; None where there are none."""
+    items = []
+    for row in rows:
+        there = [letter for letter, side in zip(letters, row.sides, strict=True) if side is not None]
+        if len(there) < len(letters):
+            table, name, column = row.key
+            label = f"{name} ({column})" if column else name
+            items.append(f"{short_name(table)}: {label}: only in {' and '.join(there)}.")
+    return Section("Rows that not every side has", (Bullets(tuple(items)),)) if items else None
+
+
+def method_section(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> Section:
+    """How the differences were tested."""
+    sizes = {report["findings"]["settings"]["smallest_effect_pp"] for report in reports}
+    delta = size_text(settings.smallest_effect_pp, settings)
+    several = ", the smallest that a side declared" if len(sizes) > 1 else ""
+    text = (
+        "Rows are matched by the names of table, row and column. Each effect, its interval and its verdict "
+        "are those of the side's own report. The difference of two effects gets a Welch interval with "
+        "Satterthwaite's degrees of freedom from the two standard errors; sides are taken as independent. "
+        "Recipes trained with the same seeds on both sides may give results that go together: the interval "
+        "is then wider than needed. Where sides share runs they are not independent, and nothing is tested. "
+        f"{ANSWER_GLYPHS[DIFFER]} differ: p at most {settings.alpha:g} after Holm's correction over the rows "
+        f"that two sides share. {ANSWER_GLYPHS[AGREE]} agree: not that, and the 90 % interval lies within "
+        f"{delta} of 0{several}. {ANSWER_GLYPHS[OPEN]} not settled: neither. These words say nothing about "
+        "which side is right."
+    )
+    return Section("Method", (Paragraph(text),))
+
+
+def _seeds(report: Mapping[str, Any]) -> str:
+    return count(len(report["findings"]["seeds"]), "seed")
+
+
+def _tallies(rows: Sequence[ComparedRow], letters: Sequence[str]) -> list[str]:
+    texts = []
+    for place, letter in enumerate(letters[1:]):
+        found = Counter(row.differences[place].answer for row in rows)
+        words = ", ".join(
+            f"{found[word]} {ANSWER_GLYPHS[word]} {word}" for word in (DIFFER, AGREE, OPEN) if found[word]
+        )
+        shared = sum(row.sides[0] is not None and row.sides[place + 1] is not None for row in rows)
+        why = Counter(row.differences[place].why for row in rows if row.differences[place].answer == UNTESTED)
+        untested = "; ".join(f"{n} {reason}" for reason, n in why.items())
+        tested = words or "nothing could be tested"
+        texts.append(
+            f"{letter} against A: {count(shared, 'shared row')}. Effects: {tested}."
+            + (f" Not tested: {untested}." if untested else "")
+        )
+    return texts
+
+
+def _by_table(rows: Sequence[ComparedRow]) -> dict[str, list[ComparedRow]]:
+    """Tables of which at least two sides share a row, stacked by column; the others are in `only_in_one`."""
+    groups: dict[str, list[ComparedRow]] = {}
+    for row in rows:
+        groups.setdefault(row.key[0], []).append(row)
+    return {
+        key: sorted(group, key=_place_of_column(group))
+        for key, group in groups.items()
+        if any(sum(side is not None for side in row.sides) > 1 for row in group)
+    }
+
+
+def _place_of_column(group: Sequence[ComparedRow]) -> Callable[[ComparedRow], int]:
+    columns = list(dict.fromkeys(row.key[2] for row in group))
+    return lambda row: columns.index(row.key[2])
+
+
+def _effects_row(row: ComparedRow, settings: Settings) -> Row:
+    cells = [Cell(row.key[1])]
+    for side in row.sides:
+        cells += _side_cells(side, settings)
+    for difference in row.differences:
+        cells += _difference_cells(difference, settings)
+    return Row(tuple(cells), row.key[2] or "")
+
+
+def _side_cells(side: SideRow | None, settings: Settings) -> list[Cell]:
+    if side is None:
+        return [Cell(DASH, "(no such row)")] * 2
+    n = f"n={side.n}"
+    if side.estimate is None:
+        why = "(reference)" if side.versus is None else "(no effect)"
+        return [Cell(DASH, why), Cell(DASH, f"{why} {n}")]
+    digits = _digits(side.low, side.high, settings)
+    word = side.verdict or ""
+    return [
+        Cell(signed(side.estimate, digits), interval(side.low, side.high, digits)),
+        Cell(f"{GLYPHS.get(word, '')} {word}".strip(), n, word),
+    ]
+
+
+def _difference_cells(found: Difference, settings: Settings) -> list[Cell]:
+    word = f"{ANSWER_GLYPHS[found.answer]} {found.answer}"
+    if found.estimate is None:
+        return [Cell(DASH, f"({found.why})"), Cell(word)]
+    digits = _digits(found.low, found.high, settings)
+    said = interval(found.low, found.high, digits) or f"({found.why})"
+    return [Cell(signed(found.estimate, digits), said), Cell(word)]
+
+
+def _levels_row(row: ComparedRow, settings: Settings) -> Row:
+    cells = [Cell(row.key[1])]
+    for side in row.sides:
+        if side is None:
+            cells += [Cell(DASH, "(no such row)")] * 2
+        else:
+            cells += [_level_cell(side, settings), Cell(str(side.n))]
+    return Row(tuple(cells), row.key[2] or "")
+
+
+def _level_cell(side: SideRow, settings: Settings) -> Cell:
+    if side.mean is None:
+        return Cell(DASH, "(no value)")
+    if side.sd is None:
+        return Cell(number(side.mean, digits_for(None) if settings.in_percent else None), "(1 seed: no sd)")
+    digits = digits_for(side.sd / side.n**0.5) if settings.in_percent else None
+    return Cell(f"{number(side.mean, digits)} ± {number(side.sd, digits)}")
+
+
+def _digits(low: float | None, high: float | None, settings: Settings) -> Digits:
+    if not settings.in_percent:
+        return None
+    return digits_for(None if low is None or high is None else (high - low) / 4)
+
+
+# Reports side by side, as a document and as files. How numbers are compared: analysis/comparison.py.
+
 
 SCHEMA_VERSION = 1
 NOTHING_SHARED = Paragraph(

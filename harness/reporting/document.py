@@ -1,13 +1,105 @@
-"""A report before it has a format: sections of paragraphs, lists, claims, tables and figures.
-
-Every text is plain and is escaped by the format that prints it. Only the banner may hold `code` in backticks.
-"""
+"""A report before it has a format: sections, tables and cells, and how numbers and names are written."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
-from harness.reporting.cells import Table
+from harness.analysis.findings import ACCURACIES, GLYPHS, CellFinding, Effect, Settings, TableFinding
+from harness.spec import MEMBER_STRIDE
+from harness.study.plan import PaperValue, Plan, PlannedRun
+
+# A table as every format sees it: columns with a kind, rows of text cells, notes below.
+
+
+TEXT, NUMBER, SPREAD = "text", "number", "spread"  # SPREAD: a number with its sd, or otherwise composed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """`detail_title` names the second line of the column's cells, where they have one."""
+
+    title: str
+    kind: str = TEXT
+    detail_title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is shown: a main text, a smaller second line, and a tone (a verdict word) for colour.
+
+    `value` is what a sortable table sorts by, where that is not the number that the text starts with.
+    """
+
+    text: str
+    detail: str = ""
+    tone: str = ""
+    value: float | None = None
+
+    @property
+    def joined(self) -> str:
+        """Both lines as one."""
+        return f"{self.text} {self.detail}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The first cell is the row's header. Rows with the same `group` follow each other."""
+
+    cells: tuple[Cell, ...]
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """`title` says what the table is where no heading does; the caption says what the numbers are.
+
+    `notes` are footnotes.
+    """
+
+    key: str
+    title: str = ""
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.cells) != len(self.columns):
+                raise ValueError(f"table {self.key}: {len(row.cells)} cells for {len(self.columns)} columns")
+
+    def groups(self) -> list[tuple[str, list[Row]]]:
+        """The rows in order, split where the group changes."""
+        parts: list[tuple[str, list[Row]]] = []
+        for row in self.rows:
+            if not parts or parts[-1][0] != row.group:
+                parts.append((row.group, []))
+            parts[-1][1].append(row)
+        return parts
+
+    def has_detail(self, index: int) -> bool:
+        """Whether any cell of this column has a second line."""
+        return any(row.cells[index].detail for row in self.rows)
+
+
+def plain_table(key: str, caption: str, titles: dict[str, str], rows: list[list[str]]) -> Table:
+    """A table of single-line cells. `titles` maps each column's title to its kind."""
+    return Table(
+        key=key,
+        caption=caption,
+        columns=tuple(Column(title=title, kind=kind) for title, kind in titles.items()),
+        rows=tuple(Row(tuple(Cell(text) for text in row)) for row in rows),
+    )
+
+
+# A report before it has a format: sections of paragraphs, lists, claims, tables and figures.
+#
+# Every text is plain and is escaped by the format that prints it. Only the banner may hold `code` in
+# backticks.
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +173,229 @@ def code_spans(text: str) -> list[tuple[str, bool]]:
     [('a ', False), ('mini', True), (' run', False)]
     """
     return [(part, index % 2 == 1) for index, part in enumerate(text.split("`")) if part]
+
+
+# How numbers are written: digits from the standard error, a true minus sign, units, no NaN.
+
+
+MINUS = "\u2212"
+DASH = "\u2014"
+MOST_DIGITS = 2  # of a percentage
+
+Digits = int | None  # decimals; None: four significant digits, for metrics of any unit
+
+
+def digits_for(standard_error: float | None) -> int:
+    """Decimals that a value with this standard error deserves: ceil(-log10 SE) + 1, from 0 to 2.
+
+    >>> [digits_for(se) for se in (0.02, 0.4, 1.2, 15.0, 0.0, None)]
+    [2, 2, 1, 0, 2, 2]
+    """
+    if not standard_error:
+        return MOST_DIGITS
+    return min(max(math.ceil(-math.log10(standard_error)) + 1, 0), MOST_DIGITS)
+
+
+def number(value: float, digits: Digits = MOST_DIGITS) -> str:
+    """A number with a fixed count of decimals; zero never carries a sign.
+
+    >>> number(-1.234), number(-0.001), number(86.4), number(0.123456, None)
+    ('−1.23', '0.00', '86.40', '0.1235')
+    """
+    text = f"{value:.4g}" if digits is None else f"{value:.{digits}f}"
+    if float(text) == 0:
+        return text.lstrip("-")
+    return text.replace("-", MINUS)
+
+
+def signed(value: float, digits: Digits = MOST_DIGITS) -> str:
+    """A difference: always with its sign.
+
+    >>> signed(0.5), signed(-0.5), signed(0.0)
+    ('+0.50', '−0.50', '0.00')
+    """
+    text = number(value, digits)
+    return f"+{text}" if value > 0 and float(text.replace(MINUS, "-")) != 0 else text
+
+
+def interval(low: float | None, high: float | None, digits: Digits = MOST_DIGITS) -> str:
+    """The two ends of an interval in square brackets, or nothing where there is none.
+
+    >>> interval(-0.25, 1.0, 1), interval(None, None)
+    ('[−0.2, 1.0]', '')
+    """
+    if low is None or high is None:
+        return ""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def probability(value: float) -> str:
+    """A p value or a probability.
+
+    >>> probability(0.0002), probability(0.034), probability(0.9999)
+    ('< 0.001', '0.034', '> 0.999')
+    """
+    if value < 0.001:
+        return "< 0.001"
+    return "> 0.999" if value > 0.999 else f"{value:.3f}"
+
+
+def missing(reason: str) -> str:
+    """A cell that has no value says why.
+
+    >>> missing("not measured")
+    '— (not measured)'
+    """
+    return f"{DASH} ({reason})"
+
+
+def duration(time_s: float) -> str:
+    """A time in the unit that a reader would choose.
+
+    >>> duration(0.4), duration(42), duration(150), duration(9000)
+    ('0.4 s', '42 s', '2.5 min', '2.5 h')
+    """
+    if time_s < 10:
+        return f"{time_s:.1f} s"
+    if time_s < 90:
+        return f"{time_s:.0f} s"
+    if time_s < 5400:
+        return f"{time_s / 60:.1f} min"
+    return f"{time_s / 3600:.1f} h"
+
+
+def count(n: int, noun: str) -> str:
+    """A count with its noun in the right number.
+
+    >>> count(1, "seed"), count(3, "seed"), count(2, "study")
+    ('1 seed', '3 seeds', '2 studies')
+    """
+    if n == 1:
+        return f"1 {noun}"
+    return f"{n:,} {noun[:-1]}ies" if noun.endswith("y") else f"{n:,} {noun}s"
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value read from a frame is a number that can be shown (not None, not NaN)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Words for things that findings and plans hold as keys.
+
+
+MEMORY_MARK = "†"
+MEMORY_NOTE = f"{MEMORY_MARK} The paper's value from memory, not verified against the printed table."
+
+
+def percent_suffix(metric: str) -> str:
+    """The unit of a metric in a column title."""
+    return ", %" if metric in ACCURACIES else ""
+
+
+def effect_suffix(settings: Settings) -> str:
+    """The unit of an effect in a column title."""
+    return ", pp" if settings.in_percent else ""
+
+
+def verdict_text(effect: Effect) -> str:
+    """Glyph and word."""
+    return f"{GLYPHS.get(effect.verdict, '')} {effect.verdict}".strip()
+
+
+def short_name(key: str) -> str:
+    """How a table is called in running text.
+
+    >>> short_name("table5"), short_name("figure_3a"), short_name("ladder"), short_name("tablet")
+    ('Table 5', 'Figure 3a', 'ladder', 'tablet')
+    """
+    found = re.fullmatch(r"(table|figure)_?(\d\w*)", key)
+    return f"{found.group(1).capitalize()} {found.group(2)}" if found else key
+
+
+def seeds_planned(plan: Plan) -> str:
+    """How many seeds the recipes have: "3 seeds", or "3 to 8 seeds" where some were stopped early."""
+    fewest, most = min(plan.arm_seeds.values(), default=len(plan.seeds)), len(plan.seeds)
+    return count(most, "seed") if fewest == most else f"{fewest} to {count(most, 'seed')}"
+
+
+def table_name(table: TableFinding) -> str:
+    """The table's short name and its title, as a heading."""
+    name = short_name(table.key)
+    return f"{name[:1].upper()}{name[1:]}: {table.title}"
+
+
+def cell_name(cell: CellFinding) -> str:
+    """The row, and the column where the table has columns."""
+    return cell.row if cell.column is None else f"{cell.row} ({cell.column})"
+
+
+def ordered(table: TableFinding) -> list[CellFinding]:
+    """The cells column by column, in reading order inside a column."""
+    place = {column: index for index, column in enumerate(table.columns)}
+    return sorted(table.cells, key=lambda cell: place.get(cell.column, len(place)))
+
+
+def mark(status: str | None) -> str:
+    """The footnote sign of a paper value that nobody has looked up."""
+    return MEMORY_MARK if status is not None and status != "verified" else ""
+
+
+def paper_text(value: PaperValue | None) -> str:
+    """A printed value as printed (two decimals), marked if it is from memory."""
+    return "" if value is None else f"{value.value:.2f}{mark(value.status)}"
+
+
+def arm_name(plan: Plan, arm_id: str) -> str:
+    """The label of an arm ("table / row / column"), or the first digits of its identity."""
+    table, slash, rest = plan.arm_labels.get(arm_id, arm_id[:12]).partition(" / ")
+    return f"{short_name(table)}{slash}{rest}"
+
+
+def run_name(plan: Plan, run: PlannedRun) -> str:
+    """The label of a run's arm, and which member of an ensemble it is where it is no row's own run."""
+    member = run.seed // MEMBER_STRIDE
+    return arm_name(plan, run.arm_id) + (f", member {member + 1}" if member else "")
+
+
+def as_sentences(value: Any) -> tuple[str, ...]:
+    """Free text of a study file (a text, a list or a mapping) as a list of sentences."""
+    if value is None or value == "":
+        return ()
+    if isinstance(value, Mapping):
+        return tuple(f"{key}: {text}" for key, text in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(str(item) for item in value)
+    return (str(value),)
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as `a.b` -> text.
+
+    >>> flatten({"model": {"name": "resnet50", "args": {}}, "milestones": (1, 2.5)})
+    {'model.name': 'resnet50', 'milestones': '1, 2.5'}
+    """
+    flat: dict[str, str] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = setting_text(value)
+    return flat
+
+
+def setting_text(value: Any) -> str:
+    """A value of a setting as a reader would write it."""
+    if isinstance(value, list | tuple):
+        return ", ".join(setting_text(item) for item in value) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "not set"}[value]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def as_slug(text: str) -> str:
+    """A text as an anchor.
+
+    >>> as_slug("Table 5: Model tweaks")
+    'table-5-model-tweaks'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

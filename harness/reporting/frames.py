@@ -1,15 +1,38 @@
-"""Findings as pandas frames: one row per cell, per run of a row, per claim. For Python and notebooks."""
+"""Findings as pandas frames, as CSV and as JSON: full precision, one line per cell."""
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.findings import CellFinding, ClaimFinding, TableFinding
+from harness.analysis.findings import (
+    Amount,
+    CellFinding,
+    ClaimFinding,
+    CreditFinding,
+    Effect,
+    Level,
+    SpeedFinding,
+    SpeedRow,
+    TableFinding,
+    TrickCredit,
+)
+from harness.reporting.report_input import ReportInput, arm_costs, study_cost
+from harness.reporting.sections.opening import declaration_json
 from harness.study.plan import Claim
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+# Findings as pandas frames: one row per cell, per run of a row, per claim. For Python and notebooks.
+
 
 LEVEL = ("n", "diverged", "missing", "missing_reason", "mean", "sd")
 EFFECT = (  # fields of `Effect`, in the order of the frame; `effect` is its estimate
@@ -112,3 +135,233 @@ def claims_frame(claims: tuple[ClaimFinding, ...]) -> DataFrame:
         for each in claims
     ]
     return pd.DataFrame(rows, columns=[*said, *found])
+
+
+# A table as CSV: full precision, plain minus signs, one line per cell of the paper's table.
+#
+# A spreadsheet takes a text that starts with = + - @ (or a tab or a carriage return) for a formula. Such a
+# text, for example the label "+ mixup", is written with one space before it; numbers are written as they
+# are. Whoever matches labels takes that space off again.
+
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_LEVEL = tuple(f.name for f in fields(Level) if f.name not in ("secondary", "values", "without_value"))
+_EFFECT = tuple(f.name for f in fields(Effect) if f.name != "differences")
+
+
+def to_csv(table: TableFinding) -> str:
+    """Every number of the findings. An absent number is an empty field.
+
+    Columns: row, column, arm_id, tricks, then the fields of `Level`, the other metrics, one column per seed
+    (`seed_0`, ...), the paper's values with their status, and the fields of `Effect` (prefix `effect_`).
+    """
+    metrics = sorted({name for cell in table.cells if cell.level for name in cell.level.secondary})
+    seeds = sorted({seed for cell in table.cells if cell.level for seed in cell.level.values})
+    printed = sorted({name for cell in table.cells for name in cell.paper})
+    head = ["row", "column", "arm_id", "tricks", *_LEVEL, *metrics, *(f"seed_{seed}" for seed in seeds)]
+    head += [text for name in printed for text in (f"paper_{name}", f"paper_{name}_status")]
+    head += [f"effect_{name}" for name in _EFFECT]
+    return csv_text(
+        head,
+        ([*_level(cell, metrics, seeds), *_paper(cell, printed), *_effect(cell)] for cell in table.cells),
+    )
+
+
+def claims_to_csv(claims: Sequence[ClaimFinding]) -> str:
+    """One line per claim: the claim's own fields, then the finding's, then one column per seed."""
+    said = [f.name for f in fields(Claim) if f.name not in ("column", "versus_column")]
+    found = [f.name for f in fields(ClaimFinding) if f.name not in ("claim", "differences")]
+    seeds = sorted({seed for claim in claims for seed in claim.differences})
+    rows = (
+        [
+            *(getattr(claim.claim, name) for name in said),
+            *(getattr(claim, name) for name in found),
+            *(claim.differences.get(seed) for seed in seeds),
+        ]
+        for claim in claims
+    )
+    return csv_text([*said, *found, *(f"seed_{seed}" for seed in seeds)], rows)
+
+
+def speed_to_csv(speed: SpeedFinding) -> str:
+    """One line per row: steps to the target, one column per seed (empty: not reached, or not run)."""
+    names = [f.name for f in fields(SpeedRow) if f.name not in ("row", "steps", "paper", "paper_factor")]
+    rows = [(panel, row) for panel in speed.panels for row in panel.rows]
+    seeds = sorted({seed for _, row in rows for seed in row.steps})
+    head = ["row", "column", "target_top1", *names, *(f"steps_seed_{seed}" for seed in seeds)]
+    head += ["paper_steps_m", "paper_status", "paper_factor"]
+    lines = (
+        [
+            row.row,
+            panel.column,
+            panel.target_top1,
+            *(getattr(row, name) for name in names),
+            *(row.steps.get(seed) for seed in seeds),
+            *((row.paper.value, row.paper.status) if row.paper else (None, None)),
+            row.paper_factor,
+        ]
+        for panel, row in rows
+    )
+    return csv_text(head, lines)
+
+
+def csv_text(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """Every CSV of a report: the one place where fields that others wrote are made safe."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([safe_text(value) for value in head])
+    writer.writerows([safe_text(value) for value in row] for row in rows)
+    return buffer.getvalue()
+
+
+def safe_text(value: object) -> object:
+    """A field that no spreadsheet takes for a formula; anything but a text is returned as it is.
+
+    >>> safe_text("+ mixup"), safe_text("=1+1"), safe_text(-0.5), safe_text("ResNet-50")
+    (' + mixup', ' =1+1', -0.5, 'ResNet-50')
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")  # a bare one is not quoted, and begins a line
+    return f" {text}" if value.startswith(FORMULA_STARTS) else text
+
+
+def _level(cell: CellFinding, metrics: list[str], seeds: list[int]) -> list[object]:
+    first: list[object] = [cell.row, cell.column, cell.arm_id, " ".join(cell.tricks)]
+    if cell.level is None:
+        return first + [None] * (len(_LEVEL) + len(metrics) + len(seeds))
+    level = cell.level
+    return [
+        *first,
+        *(getattr(level, name) for name in _LEVEL),
+        *(level.secondary.get(name) for name in metrics),
+        *(level.values.get(seed) for seed in seeds),
+    ]
+
+
+def _paper(cell: CellFinding, printed: list[str]) -> list[object]:
+    values = [cell.paper.get(name) for name in printed]
+    return [item for value in values for item in ((value.value, value.status) if value else (None, None))]
+
+
+def _effect(cell: CellFinding) -> list[object]:
+    if cell.effect is None:
+        return [None] * len(_EFFECT)
+    return [getattr(cell.effect, name) for name in _EFFECT]
+
+
+# The credits of a table as CSV: full precision, plain minus signs, one line per trick and column.
+
+
+_AMOUNTS = ("first", "last", "credit", "half_gap", "forward")
+_PLAIN = tuple(f.name for f in fields(TrickCredit) if f.name not in ("trick", "column", "n", *_AMOUNTS))
+_PARTS = tuple(f.name for f in fields(Amount))
+
+
+def credit_to_csv(credit: CreditFinding) -> str:
+    """Every number of the finding; an absent one is an empty field.
+
+    Columns: trick, column, design, n, then estimate, low and high of first, last, credit, half_gap and
+    forward, then the other fields of `TrickCredit`. The total of a column is a line with the trick "all
+    tricks".
+    """
+    head = ["trick", "column", "design", "n"]
+    head += [f"{name}_{part}" for name in _AMOUNTS for part in _PARTS]
+    return csv_text([*head, *_PLAIN], _lines(credit))
+
+
+def _lines(credit: CreditFinding) -> Iterator[list[object]]:
+    for each in credit.credits:
+        amounts = [_parts(getattr(each, name)) for name in _AMOUNTS]
+        plain = [getattr(each, name) for name in _PLAIN]
+        yield [each.trick, each.column, credit.design, each.n, *(part for a in amounts for part in a), *plain]
+    for total in credit.totals:
+        amounts = [_parts(total.total if name == "credit" else None) for name in _AMOUNTS]
+        plain = [total.sentence if name == "sentence" else None for name in _PLAIN]
+        yield ["all tricks", total.column, credit.design, total.n, *(p for a in amounts for p in a), *plain]
+
+
+def _parts(amount: Amount | None) -> list[float | None]:
+    return [None if amount is None else getattr(amount, name) for name in _PARTS]
+
+
+# The report as data: every finding and every run, in one canonical text.
+
+
+SCHEMA_VERSION = 1
+RUN_FIELDS = (
+    "run_id", "arm_id", "seed", "status", "attempts", "top1", "top5", "loss", "train_loss", "train_time_s",
+    "epochs", "steps", "images_seen", "test_images", "params", "macs", "model", "precision", "batch_size",
+    "data", "data_fingerprint", "device", "threads", "torch", "wall_time_s", "energy_j", "started_s",
+    "ended_s",
+)  # fmt: skip
+
+
+def to_json(report: ReportInput) -> str:
+    """Keys: schema, title, study, size, header, notes, looks, arm_seeds, findings, claims, speed, arms, runs,
+    provenance, declaration, costs.
+
+    Keys are sorted, numbers are exact, absent numbers are null. When it was written is not in it, and no
+    tracking id, so the same inputs give the same bytes. `runs` has every run of the plan, in the plan's
+    order, with the metrics of plugins. docs/json.md lists the keys of `claims` and `speed`.
+    """
+    plan = report.plan
+    arms = {
+        arm_id: {"label": plan.arm_labels.get(arm_id), **dataclasses.asdict(arm)}
+        for arm_id, arm in plan.arms.items()
+    }
+    findings = dataclasses.asdict(report.findings)
+    for cell in (cell for table in findings["tables"] for cell in table["cells"] if cell["level"]):
+        del cell["level"]["without_value"]  # a part of `missing`, and `missing_reason` says it
+    claims, speed = findings.pop("claims"), findings.pop("speed")
+    data = {
+        "schema": SCHEMA_VERSION,
+        "title": report.title,
+        "study": report.findings.study,
+        "size": report.findings.size,
+        "header": plan.header,
+        "notes": plan.notes,
+        "looks": plan.looks,
+        "arm_seeds": plan.arm_seeds,
+        "findings": findings,
+        "claims": [{**claim.pop("claim"), **claim} for claim in claims],
+        "speed": speed,
+        "arms": arms,
+        "runs": _runs(report),
+        "provenance": report.provenance,
+        "declaration": declaration_json(report),
+        "costs": {
+            "study": dataclasses.asdict(study_cost(report.records)),
+            "arms": {arm_id: dataclasses.asdict(cost) for arm_id, cost in arm_costs(report.records).items()},
+        },
+    }
+    text = json.dumps(plain(data), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return text + "\n"
+
+
+def _runs(report: ReportInput) -> list[dict[str, Any]]:
+    records = {str(row["run_id"]): row for row in report.records.to_dict("records")}
+    more = (name for arm in report.plan.arms.values() for name in arm.recipe.metrics)
+    fields = tuple(dict.fromkeys((*RUN_FIELDS, *more)))
+    runs = []
+    for run in report.plan.runs:
+        record = records.get(run.run_id, {})
+        known = {key: record[key] for key in fields if key in record}
+        planned = {"run_id": run.run_id, "arm_id": run.arm_id, "seed": run.seed, "status": "not run"}
+        runs.append(planned | known)
+    return runs
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's own types: text keys, lists, no NaN or infinity (they become null)."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):  # a scalar of numpy
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    return None if value != value else str(value)  # pandas' missing values are not equal to themselves

@@ -16,19 +16,22 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.reporting.cells import TEXT, Cell, Column, Table
 from harness.reporting.document import (
+    MINUS,
+    TEXT,
     Block,
     Bullets,
+    Cell,
     Claims,
+    Column,
     Definitions,
     Document,
     FigureBlock,
     Paragraph,
+    Table,
+    as_slug,
     code_spans,
 )
-from harness.reporting.names import as_slug
-from harness.reporting.numbers import MINUS
 
 TEMPLATES = Path(__file__).parent / "templates"
 _KINDS: dict[type, str] = {

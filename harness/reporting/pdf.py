@@ -14,9 +14,8 @@ from typing import Any
 
 import typst
 
-from harness.reporting.cells import TEXT, Cell, Table
-from harness.reporting.document import Block, Document, code_spans
-from harness.reporting.fonts import OWN, Fonts, all_text, files_of, fonts_for
+from harness.reporting.document import TEXT, Block, Cell, Document, Table, code_spans
+from harness.reporting.figures.style import OWN, Fonts, all_text, files_of, fonts_for
 from harness.reporting.html import TEMPLATES, block_kind
 
 EPOCH = datetime.datetime(

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.study.checked import parsed, reason
-from harness.study.problems import Problem, StudyError
+from harness.errors import Problem, StudyError
+from harness.runs.records import parsed, reason
 
 if TYPE_CHECKING:
     from pandas import DataFrame

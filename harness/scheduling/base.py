@@ -1,14 +1,29 @@
-"""One interface for every place where runs are executed."""
+"""One interface for every place where runs are executed, and what such a place needs of a machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from multiprocessing import resource_tracker
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple, Protocol
 
-from harness.study.machine import Machine, Stop
-from harness.study.records import RunFolder
-from harness.study.spec import RunSpec
+from harness.runs.folder import RunFolder
+from harness.spec import Machine, RunSpec, Stop
+
+# One interface for every place where runs are executed.
+
 
 INTERRUPTED = "interrupted"  # beside the outcomes in study.records: stopped, resumable
 
@@ -49,3 +64,230 @@ class Scheduler(Protocol):
     def execute(self, jobs: Sequence[Job], run_one: RunOne, watch: Watch) -> dict[str, str]:
         """run_id -> status. Never raises for a failing run."""
         ...
+
+
+# Ctrl-C, SIGTERM and a closed terminal as arrivals that a loop reads, not as an exception.
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Arrival(NamedTuple):
+    """A signal that came, and when by `time.monotonic`."""
+
+    number: int
+    time_s: float
+
+
+class Interrupts:
+    """While entered, each of `signals` is added to `arrivals` and makes `wake_fd` readable.
+
+    A signal that is ignored (nohup, a background job of a script) stays ignored. Outside the main thread
+    Python installs no handlers: there nothing arrives and a KeyboardInterrupt goes to the main thread.
+    """
+
+    def __init__(self, *, raise_on_second: bool = False, signals: Sequence[signal.Signals] = SIGNALS) -> None:
+        self.arrivals: list[Arrival] = []
+        self._signals = signals
+        self._raise_on_second = raise_on_second
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        self.wake_fd, self._write_fd = os.pipe()
+        os.set_blocking(self.wake_fd, False)
+        os.set_blocking(self._write_fd, False)
+        if threading.current_thread() is threading.main_thread():
+            for number in self._signals:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        os.close(self.wake_fd)
+        os.close(self._write_fd)
+
+    @property
+    def count(self) -> int:
+        """How many signals have arrived."""
+        return len(self.arrivals)
+
+    def drain(self) -> None:
+        """Make `wake_fd` unreadable until the next signal."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.wake_fd, 64):
+                pass
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.arrivals.append(Arrival(number, time.monotonic()))
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write_fd, b"!")
+        if self._raise_on_second and self.count >= 2:
+            raise KeyboardInterrupt
+
+
+# What this machine has, found without importing torch (the CLI must start at once).
+
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+CGROUP_OF_THIS_PROCESS = Path("/proc/self/cgroup")
+DEVICE_FILES = Path("/dev")
+
+
+def detect_devices(
+    environment: Mapping[str, str] = os.environ, device_files: Path = DEVICE_FILES
+) -> tuple[str, ...]:
+    """("cuda:0", "cuda:1", ...) for the NVIDIA GPUs this process may use, or ("cpu",).
+
+    CUDA_VISIBLE_DEVICES is read as the driver reads it: the list ends at the first entry that is no device.
+    """
+    present = [file for file in device_files.glob("nvidia*") if re.fullmatch(r"nvidia\d+", file.name)]
+    count = len(present)
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and count:
+        count = _leading_valid(visible.split(","), count)
+    return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
+
+
+def default_workers(devices: Sequence[str], per_device: int = 1) -> int:
+    """One-thread workers: one per core on a CPU; `per_device` per GPU, as far as the cores suffice."""
+    gpus = [device for device in devices if device != "cpu"]
+    cores = available_cores()
+    return max(len(gpus), min(len(gpus) * per_device, cores)) if gpus else cores
+
+
+def available_cores(root: Path = CGROUP_ROOT, membership: Path = CGROUP_OF_THIS_PROCESS) -> int:
+    """Cores this process may use: its affinity mask, cut by its cgroups' CPU quotas (v2). At least 1."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        cores = os.cpu_count() or 1
+    quota = _cgroup_quota(root, membership)
+    return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def _leading_valid(entries: Sequence[str], present: int) -> int:
+    """How many entries come before the first that is no device. Names (GPU-..., MIG-...) are believed."""
+    for position, entry in enumerate(entry.strip() for entry in entries):
+        is_name = entry.startswith(("GPU-", "MIG-"))
+        if not is_name and not (entry.isdecimal() and int(entry) < present):
+            return position
+    return len(entries)
+
+
+def _cgroup_quota(root: Path, membership: Path) -> float | None:
+    """The smallest CPU quota, in cores, of this process's cgroup and of those above it; None: no limit."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return None
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
+    if own is None:
+        return None
+    folder = root / own
+    quotas = [_quota(level / "cpu.max") for level in (folder, *folder.parents) if level.is_relative_to(root)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota(file: Path) -> float | None:
+    """`cpu.max` holds "QUOTA PERIOD" in microseconds, or "max PERIOD"."""
+    try:
+        quota, period = file.read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+# A process that has imported the training code once, from which workers are forked in milliseconds.
+#
+# This is multiprocessing's fork server, started with care for four things it does not do by itself:
+#
+# - Python before 3.12.8 and 3.13.1 ignores the caller's `sys.path` while preloading, and a module that is
+#   not found is passed over in silence (python/cpython issue 117378): the path is handed over in
+# PYTHONPATH,
+#   and every worker says which modules it found loaded.
+# - The number of threads of OpenMP and BLAS is read once, when they are loaded: it is set before.
+# - A worker runs the caller's main script again before it starts, which costs the time of its imports and
+#   starts everything anew where the script has no `if __name__ == "__main__"`: the script is hidden from
+# it.
+# - A Ctrl-C in a terminal, or the end of it, reaches every process of the group. The signals are blocked in
+#   the server, hence in a new worker until it has its own handlers. Slurm sends SIGUSR2 to all processes of
+# a
+#   task: it stays blocked in the server and whatever comes of it, because it is the agent's alone.
+
+
+BLOCKED = (*SIGNALS, signal.SIGUSR2)
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def context() -> ForkServerContext:
+    """The multiprocessing context all workers belong to."""
+    return multiprocessing.get_context("forkserver")
+
+
+def start_server(preload: Sequence[str], threads: int) -> None:
+    """Start the server, unless this process already has one; then its modules and threads stay.
+
+    Returns at once; the modules are imported while the caller goes on. A module that raises something else
+    than ImportError ends the server, and `start_process` raises EOFError or ConnectionError.
+    """
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload(list(preload))
+    with _signals_blocked((signal.SIGUSR2,)):  # of the others it unblocks two, here as well, when it starts
+        resource_tracker.ensure_running()
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    variables = {name: str(threads) for name in THREAD_VARIABLES} | {"PYTHONPATH": path}
+    with _environment(variables), _signals_blocked(BLOCKED), _main_hidden():
+        forkserver.ensure_running()
+
+
+def start_process(
+    target: Callable[..., None], args: tuple[Any, ...], *, with_main: bool
+) -> ForkServerProcess:
+    """Fork a process that calls `target(*args)`; `with_main` where `args` refer to the main script.
+
+    Raises:
+        OSError, EOFError: the server has died or the process could not be forked.
+    """
+    process = context().Process(target=target, args=args, daemon=False)  # a daemon may not have children
+    with contextlib.nullcontext() if with_main else _main_hidden():
+        process.start()
+    return process
+
+
+@contextlib.contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Let multiprocessing find no main script to run again in the new process."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _signals_blocked(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,6 +1,6 @@
 """One of the processes that train a run together: `python -m harness.scheduling.rank REPORT_FD`.
 
-Started by `harness.scheduling.rank_group` with torchrun's variables in its environment, never by hand. Its
+Started by `harness.scheduling.ranks` with torchrun's variables in its environment, never by hand. Its
 order comes through standard input as one line of JSON; a byte after it means "stop", the end of the pipe that
 the process which started it is gone, even by SIGKILL. How the run ended goes back, as one line of JSON,
 through the pipe whose number is the argument.
@@ -24,11 +24,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
-from harness.scheduling.base import RunOne
-from harness.scheduling.interrupts import SIGNALS
-from harness.study.machine import Machine
-from harness.study.records import RunFolder
-from harness.study.spec import RunSpec
+from harness.runs.folder import RunFolder
+from harness.scheduling.base import SIGNALS, RunOne
+from harness.spec import Machine, RunSpec
 
 STOP = b"s"
 STORE = "HARNESS_STORE"  # the file through which the ranks of one machine find each other

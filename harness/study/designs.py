@@ -7,15 +7,211 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import string
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from harness.study.drafts import Draft, Row, draft
-from harness.study.fractions_of_tricks import fraction
-from harness.study.grid import grid_rows
-from harness.study.problems import Location, ProblemList, unknown
-from harness.study.schema import RowEntry, Table
-from harness.study.uses import Use
+from pydantic import ValidationError
+
+from harness.errors import Location, ProblemList, unknown
+from harness.study.catalogue import Use, plain
+from harness.study.rows import Draft, Row, draft
+from harness.study.schema import CHANGE_FIELDS, Changes, RowEntry, Table, add_problems
+
+# The design `grid`: every combination of the levels of its factors.
+
+
+_OFF = object()  # the value of the level `off`; a trick's option may itself be False
+_SWITCH = {"off": _OFF, "on": True, False: _OFF, True: True}  # YAML 1.2 reads `off` as a text
+
+
+@dataclass(slots=True)
+class _Factor:
+    """One factor: the text and the effect of each of its levels."""
+
+    name: str
+    texts: list[str] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+
+    @property
+    def is_field(self) -> bool:
+        return self.name in CHANGE_FIELDS
+
+
+def grid_rows(table: Table, at: Location, problems: ProblemList) -> Iterator[Row]:
+    """A field of the recipe takes each value; a trick is `off` or `on`; `trick.option` switches its trick on
+    with that value, unless the level is `off` or a factor with the trick's own name says so."""
+    before = len(problems)
+    factors = [_read(name, levels, at, problems) for name, levels in table.factors.items()]
+    excluded = [_excluded(index, part, factors, at, problems) for index, part in enumerate(table.exclude)]
+    if len(problems) > before:
+        return
+    here = (*at, "factors")
+    first: str | None = None
+    texts = [[f"{factor.name}={text}" for text in factor.texts] for factor in factors]
+    fields = [(place, factor.name, factor.values) for place, factor in enumerate(factors) if factor.is_field]
+    switches = [(place, factor) for place, factor in enumerate(factors) if not factor.is_field]
+    tricks: dict[tuple[int, ...], tuple[Use, ...]] = {}
+    for levels in itertools.product(*(range(len(factor.values)) for factor in factors)):
+        if excluded and any(_matches(levels, part) for part in excluded):
+            continue
+        chosen = tuple([levels[place] for place, _ in switches])
+        if chosen not in tricks:
+            tricks[chosen] = _tricks([factor for _, factor in switches], chosen)
+        changes = {name: values[levels[place]] for place, name, values in fields}
+        label = ", ".join([names[level] for names, level in zip(texts, levels, strict=True)])
+        change = draft(None, changes, tricks[chosen])
+        yield Row(label, here, change, None, first)
+        first = first or label
+
+
+def _read(name: str, levels: list[Any], at: Location, problems: ProblemList) -> _Factor:
+    factor = _Factor(name)
+    here = (*at, "factors", name)
+    if not levels:
+        problems.add(here, f"factor '{name}' has no levels")
+    for index, level in enumerate(levels):
+        try:
+            text, value = _level(name, level)
+        except ValidationError as error:
+            add_problems(error, here, problems, Changes)
+            continue
+        except ValueError as error:
+            problems.add((*here, index), str(error))
+            continue
+        if text in factor.texts:
+            problems.add((*here, index), f"duplicate level '{text}' of factor '{name}'")
+        factor.texts.append(text)
+        factor.values.append(value)
+    return factor
+
+
+def _level(name: str, level: Any) -> tuple[str, Any]:
+    if name in CHANGE_FIELDS:
+        value = Changes.model_validate({name: level}).values()[name]
+        return str(value if name == "model" else level), value
+    if "." in name:
+        return str(level), _OFF if level == "off" else plain(level)
+    if isinstance(level, bool | str) and level in _SWITCH:
+        value = _SWITCH[level]
+        return ("off" if value is _OFF else "on"), value
+    raise ValueError(f"factor '{name}' is a trick; its levels are off and on, got {level!r}")
+
+
+def _excluded(
+    index: int, part: Mapping[str, Any], factors: list[_Factor], at: Location, problems: ProblemList
+) -> list[tuple[int, int]]:
+    """(factor, level) pairs that together are left out."""
+    names = [factor.name for factor in factors]
+    pairs = []
+    for name, level in part.items():
+        here = (*at, "exclude", index, name)
+        if name not in names:
+            problems.add(here, unknown("factor", name, names))
+            continue
+        place = names.index(name)
+        switched = isinstance(level, bool) and "." not in name and not factors[names.index(name)].is_field
+        text = ("on" if level else "off") if switched else str(level)
+        if text not in factors[place].texts:
+            problems.add(here, unknown(f"level of factor '{name}'", text, factors[place].texts))
+            continue
+        pairs.append((place, factors[place].texts.index(text)))
+    if not part:
+        problems.add((*at, "exclude", index), "an empty exclusion would leave nothing")
+    return pairs
+
+
+def _matches(levels: tuple[int, ...], excluded: list[tuple[int, int]]) -> bool:
+    return all(levels[place] == level for place, level in excluded)
+
+
+def _tricks(factors: list[_Factor], levels: tuple[int, ...]) -> tuple[Use, ...]:
+    """The tricks that are on at these levels, in the order in which the factors name them."""
+    options: dict[str, list[tuple[str, Any]]] = {}
+    off: set[str] = set()
+    for factor, level in zip(factors, levels, strict=True):
+        trick, _, option = factor.name.partition(".")
+        value = factor.values[level]
+        if value is _OFF:
+            off.add(trick)
+            continue
+        given = options.setdefault(trick, [])
+        if option:
+            given.append((option, value))
+    return tuple(Use(trick, tuple(given)) for trick, given in options.items() if trick not in off)
+
+
+# Regular two-level fractional factorial designs of a wanted resolution.
+#
+# pyDOE3 builds the design from its generators. The generators are chosen here, because pyDOE3's own choice
+# (`fracfact_by_res`) does not reach the resolution it is asked for: for 7 factors at resolution 5 it
+# returns generators abcd and abce, whose product is the word `de` with the two new letters, of length 4.
+
+
+MOST_FACTORS = 20  # the search goes through 2 to the power of the further ones
+MOST_BASE = 17  # 131,072 rows
+
+
+def fraction(factors: int, resolution: int) -> list[list[bool]]:
+    """Which factors are on in each run, (runs, factors), in order: the smallest fraction the search finds.
+
+    A design has resolution R when no effect of fewer than R letters is confounded with the mean, so that at 5
+    main effects and pairs are all apart (Box, Hunter and Hunter, Statistics for Experimenters, ch. 6).
+
+    Raises:
+        ValueError: no proper fraction exists; the message says what to use instead.
+    """
+    if factors > MOST_FACTORS:
+        raise ValueError(f"a fraction is made of at most {MOST_FACTORS} tricks, here are {factors}")
+    words = generators(factors, resolution)
+    if words is None:
+        raise ValueError(
+            f"no fraction of {factors} factors has resolution {resolution}; use the design 'factorial',"
+            " or a lower resolution"
+        )
+    import pyDOE3  # imports scipy: only where it is used
+
+    base = factors - len(words)
+    if base > MOST_BASE:
+        raise ValueError(f"the fraction of {factors} factors with resolution {resolution} has {2**base} rows")
+    letters = string.ascii_lowercase[:base]
+    extra = ["".join(letters[i] for i in range(base) if word >> i & 1) for word in words]
+    design = pyDOE3.fracfact(" ".join([*letters, *extra]))
+    return sorted([value > 0 for value in row] for row in design.tolist())
+
+
+def generators(factors: int, resolution: int) -> list[int] | None:
+    """Words over the base factors (bit i: factor i), one per further factor; None where there are none.
+
+    The number of base factors grows until a greedy choice of words, long ones last, keeps every product of
+    defining words at least `resolution` letters long.
+
+    >>> [f"{word:b}" for word in generators(5, 5)]
+    ['1111']
+    """
+    for base in range(min(resolution - 1, factors), factors):
+        chosen = _greedy(base, factors - base, resolution)
+        if chosen is not None:
+            return chosen
+    return None
+
+
+def _greedy(base: int, wanted: int, resolution: int) -> list[int] | None:
+    chosen: list[int] = []
+    products = [0]  # of defining words chosen so far; each new factor has a bit of its own above `base`
+    for size in range(resolution - 1, base + 1):
+        for letters in itertools.combinations(range(base), size):
+            word = sum(1 << letter for letter in letters)
+            defining = word | 1 << (base + len(chosen))
+            made = [product ^ defining for product in products]
+            if all(product.bit_count() >= resolution for product in made):
+                chosen.append(word)
+                products += made
+                if len(chosen) == wanted:
+                    return chosen
+    return None
+
 
 MOST_ROWS = 200_000  # of a study; more is a mistake in the file rather than a plan
 

@@ -1,21 +1,170 @@
-"""Checks every name in a study file: tricks, options, models, data sets, arms, recipes, sizes."""
+"""Every name in a study file: that it is known, and the plugins that it may come from."""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import re
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.study.catalogue import Catalogue
-from harness.study.change_names import check_changes, check_factors, check_metrics
-from harness.study.drafts import BASELINE
-from harness.study.lookups import attempt, check_data, check_model, guarded, needs_arm, trick_options
-from harness.study.mentions import all_changes, arm_names, model_uses, recipe_names, trick_uses
-from harness.study.paper import METRICS
-from harness.study.problems import Location, ProblemList, unknown
+from pydantic import ValidationError
+
+from harness.errors import Location, Problem, ProblemList, shortened, unknown
+from harness.study.catalogue import (
+    Catalogue,
+    Use,
+    attempt,
+    check_data,
+    check_model,
+    fill_options,
+    guarded,
+    needs_arm,
+    trick_options,
+)
 from harness.study.recipes import RECIPES
 from harness.study.reserved import check_apart, check_files
-from harness.study.schema import Size, StudyFile
-from harness.study.uses import Use, fill_options
+from harness.study.rows import BASELINE, METRICS
+from harness.study.schema import CHANGE_FIELDS, DATA_FIELDS, Changes, Size, StudyFile
+from harness.study.yaml import read_source, read_text
+
+# Checks what the values of `set` and of a grid's factors name: models, data sets, metrics, trainers.
+
+
+NAMING = frozenset({"model", "data", "metrics", "trainer"})  # fields whose values are names
+SCALED = {"epochs": "epochs", "batch_size": "batch_scale"}  # field -> the key of a size that scales it
+
+
+def check_changes(
+    changes: Changes, at: Location, file: StudyFile, catalogue: Catalogue, problems: ProblemList
+) -> None:
+    """Add what is wrong with a `set`, but its model, which `mentions.model_uses` yields."""
+    for field in changes.model_fields_set:
+        if at[0] == "sizes" and field in SCALED:
+            message = f"a size does not set {field}; it scales it by its key '{SCALED[field]}'"
+            problems.add((*at, field), message)
+        elif at[0] in ("sizes", "baseline") and field in DATA_FIELDS:
+            problems.add((*at, field), f"the baseline's {field} is the key '{field}' of each size")
+    check_metrics(changes.metrics or (), (*at, "metrics"), catalogue, problems)
+    if changes.trainer is not None and changes.trainer not in catalogue.trainers:
+        problems.add((*at, "trainer"), unknown("trainer", changes.trainer, catalogue.trainers))
+    if changes.data is not None and not all(
+        changes.data.name in size.datasets for size in file.sizes.values()
+    ):
+        attempt((*at, "data"), problems, check_data, changes.data, catalogue)
+
+
+def check_metrics(names: tuple[str, ...], at: Location, catalogue: Catalogue, problems: ProblemList) -> None:
+    """Add every name that is not a metric of a plugin."""
+    for index, name in enumerate(names):
+        if name in (*METRICS, "loss"):
+            problems.add((*at, index), f"{name} is always measured; 'metrics' names those of plugins")
+        elif name not in catalogue.metrics:
+            problems.add((*at, index), unknown("metric of a plugin", name, catalogue.metrics))
+
+
+def check_factors(key: str, file: StudyFile, catalogue: Catalogue, problems: ProblemList) -> None:
+    """Add every factor of a table that is neither a field nor a trick, and every level that names nothing."""
+    for name, levels in file.tables[key].factors.items():
+        at: Location = ("tables", key, "factors", name)
+        trick, dot, option = name.partition(".")
+        entry = catalogue.tricks.get(trick)
+        for index, level in enumerate(levels):
+            if name in NAMING:
+                _check_level({name: level}, (*at, index), file, catalogue, problems)
+            elif entry is not None and dot and option not in entry.arms and level != "off":
+                use = Use(trick, ((option, level),))
+                attempt((*at, index), problems, trick_options, use, catalogue)
+        if entry is None and name not in CHANGE_FIELDS:
+            problems.add(at, unknown("factor", name, {*CHANGE_FIELDS, *catalogue.tricks}))
+
+
+def _check_level(
+    change: dict[str, Any], at: Location, file: StudyFile, catalogue: Catalogue, problems: ProblemList
+) -> None:
+    try:
+        changes = Changes.model_validate(change)
+    except ValidationError:  # said where the rows of the grid are made
+        return
+    check_changes(changes, at, file, catalogue, problems)
+    if changes.model is not None:
+        attempt(at, problems, check_model, changes.model, catalogue)
+
+
+# Where a study file names something: every place with what stands there.
+
+
+def trick_uses(file: StudyFile) -> Iterator[tuple[Location, Use]]:
+    """Every trick that an arm, a table or a row switches on."""
+    for name, arm in file.arms.items():
+        yield from _listed(("arms", name, "add"), arm.add)
+    for key, table in file.tables.items():
+        at: Location = ("tables", key)
+        yield from _listed((*at, "tricks"), table.tricks)
+        for index, row in enumerate(table.rows):
+            yield from _listed((*at, "rows", index, "add"), row.add)
+
+
+def model_uses(file: StudyFile) -> Iterator[tuple[Location, Use]]:
+    """Every model, those of `set` too."""
+    yield ("baseline", "model"), file.baseline.model
+    for name, arm in file.arms.items():
+        if arm.model:
+            yield ("arms", name, "model"), arm.model
+    for key, table in file.tables.items():
+        for name, column in table.columns.items():
+            if column.model:
+                yield ("tables", key, "columns", name, "model"), column.model
+    for at, changes in all_changes(file):
+        if changes.model is not None:
+            yield (*at, "model"), changes.model
+
+
+def all_changes(file: StudyFile) -> Iterator[tuple[Location, Changes]]:
+    """Every `set`."""
+    yield ("baseline", "set"), file.baseline.set
+    for name, size in file.sizes.items():
+        yield ("sizes", name, "set"), size.set
+    for name, arm in file.arms.items():
+        yield ("arms", name, "set"), arm.set
+    for key, table in file.tables.items():
+        at: Location = ("tables", key)
+        for name, column in table.columns.items():
+            yield (*at, "columns", name, "set"), column.set
+        for index, row in enumerate(table.rows):
+            yield (*at, "rows", index, "set"), row.set
+
+
+def arm_names(file: StudyFile) -> Iterator[tuple[Location, str]]:
+    """Every arm that something starts from."""
+    for name, arm in file.arms.items():
+        yield ("arms", name, "from"), arm.start
+    for key, table in file.tables.items():
+        at: Location = ("tables", key)
+        yield (*at, "start_from"), table.start_from
+        for name, column in table.columns.items():
+            if column.start_from:
+                yield (*at, "columns", name, "start_from"), column.start_from
+        for index, row in enumerate(table.rows):
+            if row.start_from:
+                yield (*at, "rows", index, "start_from"), row.start_from
+
+
+def recipe_names(file: StudyFile) -> Iterator[tuple[Location, str]]:
+    """Every named recipe."""
+    yield ("baseline", "recipe"), file.baseline.recipe
+    for name, arm in file.arms.items():
+        if arm.recipe:
+            yield ("arms", name, "recipe"), arm.recipe
+
+
+def _listed(at: Location, uses: tuple[Use, ...]) -> Iterator[tuple[Location, Use]]:
+    for index, use in enumerate(uses):
+        yield (*at, index, use.name), use
+
+
+# Checks every name in a study file: tricks, options, models, data sets, arms, recipes, sizes.
+
 
 NEEDED_SIZES = ("mini", "gpu", "paper")
 
@@ -120,3 +269,83 @@ def _check_own_code(file: StudyFile, catalogue: Catalogue, problems: ProblemList
     check_metrics(file.metrics, ("metrics",), catalogue, problems)
     if file.metric not in METRICS and file.metric not in catalogue.metrics:
         problems.add(("metric",), unknown("metric", file.metric, (*METRICS, *catalogue.metrics)))
+
+
+# Which files of the user's own code a study names, read before anything else of the study is checked.
+
+
+KEY = "plugins"
+GROUP = "harness.plugins"  # of the entry points of installed packages
+LONGEST_PATH = 200  # bytes; file systems take 255 of a name
+PACKAGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # the name of an entry point
+
+
+def study_plugins(path: Path) -> tuple[Path, ...]:
+    """The plugins of a study, in the order of its key `plugins`; nothing in them is run.
+
+    Files stand beside the study file or in a folder below it. A name without `.py` is that of an installed
+    package, and is given back as it is.
+
+    Raises:
+        StudyError: the study cannot be read, the key is not a list of such files, or one does not exist.
+    """
+    if KEY not in read_text(path):  # the file need not be parsed for them
+        return ()
+    unreadable: list[Problem] = []  # said when the whole study is loaded
+    source = read_source(path, unreadable)
+    given = source.data.get(KEY) if isinstance(source.data, dict) else None
+    if given is None:
+        return ()
+    problems = source.problem_list()
+    if not isinstance(given, list):
+        problems.add((KEY,), f"{KEY} must be a list of file names such as [my_lab.py], got {given!r}")
+        given = []
+    found: dict[str, Path] = {}
+    for index, name in enumerate(given):
+        file = _file(path.parent, name, (KEY, index), problems)
+        if file is not None and file.name in found:
+            problems.add((KEY, index), f"two plugins are called '{file.name}'; results name them by that")
+        elif file is not None:
+            found[file.name] = file
+    problems.raise_if_any()
+    return tuple(found.values())
+
+
+def _file(folder: Path, name: Any, at: tuple[str, int], problems: ProblemList) -> Path | None:
+    if isinstance(name, str) and PACKAGE.fullmatch(name):
+        return _package(name, at, problems)
+    wrong = _wrong(name)
+    if wrong is not None:
+        problems.add(at, wrong)
+        return None
+    file: Path = folder / name
+    if not file.is_file():
+        beside = [each.name for each in file.parent.glob("*.py")] if file.parent.is_dir() else []
+        problems.add(at, f"no such file; {unknown('plugin', name, beside)}")
+        return None
+    if not file.resolve().is_relative_to(folder.resolve()):
+        outside = f"'{name}' is a link to {file.resolve()}, outside the study's folder"
+        problems.add(at, f"{outside}; a plugin stands beside the study or below it: copy the file there")
+        return None
+    return file
+
+
+def _package(name: str, at: tuple[str, int], problems: ProblemList) -> Path | None:
+    offered = {each.name for each in entry_points(group=GROUP)}
+    if name not in offered:
+        valid = unknown("plugin", name, offered)
+        problems.add(at, f"{valid} of installed packages (group {GROUP}); a file's name ends in .py")
+        return None
+    return Path(name)
+
+
+def _wrong(name: Any) -> str | None:
+    """What is wrong with the name of a file; None: nothing."""
+    if not isinstance(name, str) or not name.endswith(".py"):
+        return f"a plugin is a Python file such as my_lab.py, or an installed package, got {name!r}"
+    if len(name.encode()) > LONGEST_PATH:
+        return f"the name of a plugin has at most {LONGEST_PATH} bytes, got '{shortened(name)}'"
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in name:
+        return f"a plugin stands beside the study or below it, given by a relative path; got '{name}'"
+    return None

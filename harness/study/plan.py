@@ -1,12 +1,17 @@
-"""The runs a study needs: unique, ordered by need, priced, and which table cells share them."""
+"""The runs a study needs: unique, ordered by need, priced, and which table cells share them; as JSON, too."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.study.spec import Arm, RunSpec
+from harness.spec import Arm, RunSpec
+
+# The runs a study needs: unique, ordered by need, priced, and which table cells share them.
+
 
 MEASURES = ("top1", "top5", "loss", "train_loss", "steps_to_target")
 
@@ -83,7 +88,7 @@ class Plan:
     """A study at one size, expanded. Runs are in submission order: seed-major, needs first.
 
     Beside every arm at each of its seeds there are the further members of ensembles, with seeds of their own.
-    An adaptive plan holds the runs that are planned by now; `harness.study.grow` adds the next block.
+    An adaptive plan holds the runs that are planned by now; `harness.study.expand` adds the next block.
     """
 
     study: str
@@ -116,3 +121,154 @@ class Plan:
     def spec(self, run: PlannedRun) -> RunSpec:
         """The full spec of a planned run."""
         return RunSpec(arm=self.arms[run.arm_id], seed=run.seed)
+
+
+# `harness plan --json`: the plan as plain data, with a stable schema.
+#
+# schema          2; grows when a key changes its meaning or goes
+# study, size     names
+# header          paper, question, expect, unknown, metric, metrics (of plugins), smallest_effect
+# (percentage
+#                 points), seeds, smoke, size_line
+# seeds           [0, 1, ...]: the rows are read at these; of an adaptive study, of the arm that has most by
+# now
+# looks           [3, 5, ...]: seeds per arm at each look at the results; []: every arm has `seeds`
+# arm_seeds       {arm_id: how many of `seeds` it is planned with by now}; those that are not named have all
+# notes           [text]: what the size scales and replaces
+# claims          [{says, source, table, row, versus, column, versus_column, measure, expect}]
+# tables          [{key, title, design, columns, note, target, cells}]
+#                 target: {row: label} or {top1: percent}, for steps_to_target; null: none
+#   cells         [{row, column, arm_id, tricks, versus, paper, paper_versus, note}]
+#                 arm_id null: quoted, not trained
+#     paper       {name: {value, status}}; top1 and top5 in percent, others as study.paper says; status is
+#                 verified or memory
+# arms            {arm_id: {label, recipe, tricks, teacher, source, observes, plugins}}
+#                 recipe: every field of study.spec.Recipe
+#                 observes: not empty: nothing is trained, the networks of [{arm, runs}] are evaluated
+# together
+# runs            [{run_id, arm_id, seed, needs, macs, time_s, rough, done}] in submission order; those with
+#                 other seeds than `seeds` are further members of ensembles, and what these need
+#                 macs: multiply-adds of the whole training, or of evaluating
+#                 time_s: of one worker: training where it is done, else all of the run; null: not known
+#                 rough: time_s is from runs of other networks, by multiply-adds alone
+# totals          {cells, arms, runs, done, macs, time_s, shared_runs_saved}
+#                 macs and time_s: of the runs that are not done
+#                 shared_runs_saved: runs that the tables would train again if they did not share them
+
+
+PLAN_SCHEMA = 2
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """The data described at the top of this file; `json.dumps` takes it as it is."""
+    return {
+        "schema": PLAN_SCHEMA,
+        "study": plan.study,
+        "size": plan.size,
+        "header": dict(plan.header),
+        "seeds": list(plan.seeds),
+        "looks": list(plan.looks),
+        "arm_seeds": dict(plan.arm_seeds),
+        "notes": list(plan.notes),
+        "claims": [dataclasses.asdict(claim) for claim in plan.claims],
+        "tables": [_table(table) for table in plan.tables],
+        "arms": {
+            arm_id: {"label": plan.arm_labels[arm_id], **dataclasses.asdict(arm)}
+            for arm_id, arm in plan.arms.items()
+        },
+        "runs": [{**dataclasses.asdict(run), "needs": list(run.needs)} for run in plan.runs],
+        "totals": totals(plan),
+    }
+
+
+def totals(plan: Plan) -> dict[str, Any]:
+    """Counts of the whole plan, and the cost of what is not done. time_s is None while any run has none."""
+    trained = [cell.arm_id for table in plan.tables for cell in table.cells if cell.arm_id is not None]
+    todo = [run for run in plan.runs if not run.done]
+    times = [run.time_s for run in todo if run.time_s is not None]
+    return {
+        "cells": sum(len(table.cells) for table in plan.tables),
+        "arms": len(plan.arms),
+        "runs": len(plan.runs),
+        "done": len(plan.runs) - len(todo),
+        "macs": sum(run.macs for run in todo),
+        "time_s": sum(times) if len(times) == len(todo) else None,
+        "shared_runs_saved": _runs(plan, trained) - _runs(plan, set(trained)),
+    }
+
+
+def _runs(plan: Plan, arm_ids: Iterable[str]) -> int:
+    return sum(len(plan.seeds_of(arm_id)) for arm_id in arm_ids)
+
+
+def _table(table: PlanTable) -> dict[str, Any]:
+    return {
+        "key": table.key,
+        "title": table.title,
+        "design": table.design,
+        "columns": list(table.columns),
+        "note": table.note,
+        "target": None if table.target is None else dict(table.target),
+        "cells": [_cell(cell) for cell in table.cells],
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    return {
+        "row": cell.row,
+        "column": cell.column,
+        "arm_id": cell.arm_id,
+        "tricks": list(cell.tricks),
+        "versus": cell.versus,
+        "paper": {name: {"value": value.value, "status": value.status} for name, value in cell.paper.items()},
+        "paper_versus": cell.paper_versus,
+        "note": cell.note,
+    }
+
+
+# Several studies planned together: how many runs they need, and which of those they share.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Union:
+    """The runs of several plans, each counted once."""
+
+    runs: int
+    done: int
+    shared: int  # runs that more than one study needs
+    macs: float  # multiply-adds of what is not done
+    time_s: float | None  # seconds of one worker for what is not done; None: not known
+    sharing: tuple[tuple[tuple[str, ...], int], ...]  # studies -> runs that just these share; most runs first
+
+
+def union(plans: Sequence[Plan]) -> Union:
+    """What several plans need together."""
+    first: dict[str, PlannedRun] = {}
+    users: dict[str, list[str]] = {}
+    for plan in plans:
+        for run in plan.runs:
+            first.setdefault(run.run_id, run)
+            users.setdefault(run.run_id, []).append(plan.study)
+    todo = [run for run in first.values() if not run.done]
+    times = [run.time_s for run in todo if run.time_s is not None]
+    sharing = Counter(tuple(names) for names in users.values() if len(names) > 1)
+    return Union(
+        runs=len(first),
+        done=len(first) - len(todo),
+        shared=sum(sharing.values()),
+        macs=sum(run.macs for run in todo),
+        time_s=sum(times) if len(times) == len(todo) else None,
+        sharing=tuple(sharing.most_common()),
+    )
+
+
+def union_to_json(found: Union) -> dict[str, Any]:
+    """The key `totals` of `harness plan A B --json`, as docs/json.md says."""
+    return {
+        "runs": found.runs,
+        "done": found.done,
+        "shared": found.shared,
+        "macs": found.macs,
+        "time_s": found.time_s,
+        "sharing": [{"studies": list(names), "runs": count} for names, count in found.sharing],
+    }

@@ -10,9 +10,9 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from harness.errors import Location, ProblemList
+from harness.spec import Arm, AugmentSpec, Recipe
 from harness.study.plan import MEASURES
-from harness.study.problems import Location, ProblemList
-from harness.study.spec import Arm, AugmentSpec, Recipe
 
 # Records: one row per run
 IDENTITY = ("run_id", "arm_id", "seed", "status", "attempts")

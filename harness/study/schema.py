@@ -1,18 +1,168 @@
-"""The study file, key by key. What a key means is written beside it; docs/studies.md has examples."""
+"""The study file, key by key, what `set:` may change, and what is said of a file that does not fit."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import types
+import typing
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PlainValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from harness.study.changes import AnyUse, Changes, Closed, Count, Name, Pixels, Positive, Text, Whole
+from harness.errors import Location, ProblemList, unknown
+from harness.study.catalogue import Use, parse_use, parse_uses
 from harness.study.plan import MEASURES
 from harness.study.seeds import MOST_SEEDS, START, default_looks
-from harness.study.uses import Use, parse_uses
+
+# What `set:` may change: the fields of a recipe and of its augmentation, each with its type and range.
+
+
+LARGEST, SMALLEST = 10**9, 1e-12  # of any number in a study: products of a few of them stay finite
+LONGEST_NAME = 200  # characters: names and labels stand in tables, figures and file names
+
+
+def _not_tiny(value: float) -> float:
+    if value < SMALLEST:
+        raise ValueError(f"must be at least {SMALLEST:g}, got {value!r}")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if "\n" in value or "\t" in value or len(value) > LONGEST_NAME:
+        raise ValueError(f"must be one line of at most {LONGEST_NAME} characters")
+    return value
+
+
+Number = Annotated[float, Field(strict=True, ge=-LARGEST, le=LARGEST)]
+Whole = Annotated[int, Field(strict=True, ge=-LARGEST, le=LARGEST)]
+Positive = Annotated[float, Field(strict=True, gt=0, le=LARGEST), AfterValidator(_not_tiny)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, le=LARGEST)]
+Fraction1 = Annotated[float, Field(strict=True, gt=0, le=1), AfterValidator(_not_tiny)]
+Count = Annotated[int, Field(strict=True, ge=1, le=LARGEST)]
+Pixels = Annotated[int, Field(strict=True, ge=1, le=10_000)]  # a side of an image
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
+AnyUse = Annotated[Use, PlainValidator(parse_use)]
+
+# The arguments of torch.optim's constructors that a recipe may give; lr and weight_decay are its own fields.
+OPTIMIZER_ARGS: Mapping[str, frozenset[str]] = {
+    "sgd": frozenset({"momentum", "nesterov", "dampening"}),
+    "adam": frozenset({"betas", "eps", "amsgrad"}),
+    "adamw": frozenset({"betas", "eps", "amsgrad"}),
+    "rmsprop": frozenset({"alpha", "eps", "momentum", "centered"}),
+    "rmsprop_tf": frozenset({"alpha", "eps", "momentum"}),  # epsilon inside the square root
+}
+
+
+def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(later <= earlier for earlier, later in pairwise(values)):
+        raise ValueError(f"must rise from left to right, got {list(values)}")
+    return values
+
+
+def _one_of(*valid: int) -> Callable[[int], int]:
+    def check(value: int) -> int:
+        if value not in valid:
+            raise ValueError(f"must be one of {', '.join(map(str, valid))}, got {value}")
+        return value
+
+    return check
+
+
+class Closed(BaseModel):
+    """Unknown keys are mistakes; values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
+
+
+class Changes(Closed):
+    """Values that replace those of the recipe, in the paper's units. What is left out stays as it is."""
+
+    model: AnyUse | None = None
+    data: AnyUse | None = None  # the paper's data set; a size maps it
+    resolution: Pixels | None = None  # the paper's pixels; a size maps them
+    # Recipe
+    epochs: Positive | None = None
+    batch_size: Count | None = None
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "rmsprop_tf"] | None = None
+    optimizer_args: dict[str, StrictBool | Number | tuple[Number, ...]] | None = None
+    lr: Positive | None = None
+    weight_decay: NotNegative | None = None
+    clip_norm: NotNegative | None = None
+    clip_value: NotNegative | None = None
+    schedule: Literal["constant", "step", "cosine", "exponential"] | None = None
+    milestones: Annotated[tuple[Positive, ...], AfterValidator(_rising)] | None = None
+    decay: Fraction1 | None = None
+    decay_every: Positive | None = None
+    warmup_epochs: NotNegative | None = None
+    warmup_lr: NotNegative | None = None
+    warmup_shape: Literal["linear", "constant"] | None = None
+    precision: Literal["fp32", "fp16", "bf16"] | None = None
+    initialisation: (
+        Literal["he_fan_out", "he_fan_in", "xavier", "truncated_normal", "gaussian", "own"] | None
+    ) = None
+    auxiliary_weight: NotNegative | None = None
+    norm_images: Annotated[Whole, Field(ge=0)] | None = None
+    shuffle: Literal["images", "within_shards", "shards"] | None = None
+    eval_crop: Fraction1 | None = None
+    eval_crops: Annotated[Whole, AfterValidator(_one_of(1, 10, 12, 144))] | None = None
+    eval_weights: Literal["own", "raw"] | None = None
+    curve_points: Count | None = None
+    read_out: Literal["last_epoch", "median_of_last_5"] | None = None
+    metrics: tuple[Name, ...] | None = None  # of plugins
+    trainer: Name | None = None  # harness, or a training function of a plugin
+    # AugmentSpec
+    crop_area: Annotated[tuple[Fraction1, Fraction1], AfterValidator(_rising)] | None = None
+    crop_ratio: Annotated[tuple[Positive, Positive], AfterValidator(_rising)] | None = None
+    flip: Annotated[Number, Field(ge=0, le=1)] | None = None
+    jitter: Annotated[Number, Field(ge=0, le=1)] | None = None
+    pca_noise: NotNegative | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("must have a value; leave the key out to keep what is set below it")
+        return value
+
+    def values(self) -> dict[str, Any]:
+        """The fields that were given, and their values."""
+        return {
+            name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set
+        }
+
+
+DATA_FIELDS = frozenset({"data", "resolution"})
+AUGMENT_FIELDS = frozenset({"crop_area", "crop_ratio", "flip", "jitter", "pca_noise"})
+CHANGE_FIELDS = frozenset(Changes.model_fields)
+
+
+def check_optimizer(optimizer: str, args: Mapping[str, Any]) -> None:
+    """Raises:
+    ValueError: an optimizer or an argument of it that does not exist.
+    """
+    if optimizer not in OPTIMIZER_ARGS:
+        raise ValueError(unknown("optimizer", optimizer, OPTIMIZER_ARGS))
+    for name in args:
+        if name not in OPTIMIZER_ARGS[optimizer]:
+            raise ValueError(unknown(f"argument of optimizer {optimizer}", name, OPTIMIZER_ARGS[optimizer]))
+
+
+# The study file, key by key. What a key means is written beside it; docs/studies.md has examples.
+
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _PLAIN_FRACTION = re.compile(r"[0-9.]{1,30}(?:/[0-9.]{1,30}|[eE][-+]?[0-9]{1,2})?")
@@ -218,7 +368,7 @@ class StudyFile(Closed):
     question: Text
     expect: Annotated[Any, AfterValidator(_expectation)] = ""
     unknown: tuple[Text, ...] = ()  # what the paper leaves out
-    plugins: tuple[Name, ...] = ()  # files with code of the user's own (harness/study/plugins.py)
+    plugins: tuple[Name, ...] = ()  # files with code of the user's own (harness/study/names.py)
     metric: Name = "top1"  # or top5, or a plugin's: what every table is read by
     metrics: tuple[Name, ...] = ()  # of plugins, measured beside top1, top5 and loss
     smallest_effect: Positive = 0.2  # percentage points
@@ -228,3 +378,161 @@ class StudyFile(Closed):
     arms: dict[Name, NamedArm] = Field(default={})
     claims: tuple[ClaimEntry, ...] = ()
     tables: dict[FileName, Table]
+
+
+# Turns what pydantic says about a study file into problems with lines, in the words of the study.
+
+
+_WORDS = {
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a map (key: value)",
+    "model_type": "must be a map (key: value)",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "finite_number": "must be finite",
+    "string_pattern_mismatch": "must be lower-case letters, digits, - and _",
+    "string_too_short": "must not be empty",
+}
+
+
+_PLACEHOLDERS = {"study": "unnamed", "question": "?"}  # needed, but no other check depends on them
+
+
+def parse_study(data: Any, problems: ProblemList) -> StudyFile | None:
+    """The typed file, with every mistake of form added to `problems`.
+
+    What is wrong is left out (with the row, size or table around it where that cannot be without it) and the
+    rest is read again, so that mistakes of other kinds are found too. None where what is left is no study.
+    """
+    reported = False
+    while isinstance(data, Mapping):
+        try:
+            return StudyFile.model_validate(data)
+        except ValidationError as error:
+            if not reported:
+                add_problems(error, (), problems, StudyFile)
+            reported = True
+            smaller = _without(data, [_to_leave_out(detail) for detail in error.errors(include_url=False)])
+            smaller = {**_PLACEHOLDERS, **smaller}
+            if smaller == data:
+                return None
+            data = smaller
+    if not reported:
+        problems.add((), "the file must be a map with the keys study, question, baseline, sizes, tables")
+    return None
+
+
+def _to_leave_out(detail: Any) -> Location:
+    location = tuple(detail["loc"])
+    return location[:-1] if detail["type"] == "missing" else location
+
+
+def add_problems(error: ValidationError, at: Location, problems: ProblemList, model: type[BaseModel]) -> None:
+    """Add each mistake; `at` is where in the file the validated part is."""
+    for detail in error.errors(include_url=False):
+        location = tuple(detail["loc"])
+        kind = detail["type"]
+        if location and location[-1] == "[key]":
+            location = location[:-1]
+        here = _inside_file(location, model)
+        if kind == "extra_forbidden":
+            message = unknown("key", str(location[-1]), _keys(model, location[:-1])) + _in(location[:-1])
+            here = location
+        elif kind == "missing":
+            message = f"missing key '{location[-1]}'{_in(location[:-1])}"
+        else:
+            message = f"{dotted(here) or 'the file'} {_say(detail)}"
+        problems.add((*at, *here), message)
+
+
+def dotted(location: Location) -> str:
+    """The place in words.
+
+    >>> dotted(("tables", "table5", "rows", 2, "label"))
+    'tables.table5.rows[2].label'
+    """
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
+
+
+def _say(detail: Any) -> str:
+    kind = detail["type"]
+    given = detail["input"]
+    if kind == "value_error":
+        text = str(detail["ctx"]["error"])
+        return text if text.startswith("must") else f"is wrong: {text}"
+    if kind == "literal_error":
+        valid = typing.cast(str, detail["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
+        return f"is wrong: {unknown('value', str(given), valid)}"
+    words = _WORDS.get(kind)
+    if words is None:
+        words = detail["msg"].replace("Input should be", "must be").replace("Tuple should", "must")
+    shown = repr(given) if isinstance(given, str | int | float | bool | None) else type(given).__name__
+    return f"{words}, got {shown}"
+
+
+def _in(location: Location) -> str:
+    return f" (in {dotted(location)})" if location else ""
+
+
+def _model_at(model: type[BaseModel], location: Location) -> tuple[type[BaseModel] | None, int]:
+    """The model that describes a place, and how much of the location is real keys (not union branches)."""
+    found: Any = model
+    for depth, part in enumerate(location):
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            fields = {field.alias or name: field for name, field in found.model_fields.items()}
+            if part not in fields:
+                return None, depth
+            found = _core(fields[str(part)].annotation)
+        elif typing.get_origin(found) in (dict, tuple, list):
+            found = _core(typing.get_args(found)[1 if typing.get_origin(found) is dict else 0])
+        else:
+            return None, depth
+    is_model = isinstance(found, type) and issubclass(found, BaseModel)
+    return (found if is_model else None), len(location)
+
+
+def _core(annotation: Any) -> Any:
+    """Without Annotated and None."""
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif origin in (typing.Union, types.UnionType):
+            annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+        else:
+            return annotation
+
+
+def _keys(model: type[BaseModel], location: Location) -> list[str]:
+    found, _ = _model_at(model, location)
+    return [field.alias or name for name, field in found.model_fields.items()] if found else []
+
+
+def _inside_file(location: Location, model: type[BaseModel]) -> Location:
+    return location[: _model_at(model, location)[1]]
+
+
+def _without(data: Any, wrong: list[Location]) -> Any:
+    """A copy of the data without the places named; list items become None-free by leaving them out."""
+    if not isinstance(data, Mapping | list):
+        return data
+    leave_out = {location[0] for location in wrong if len(location) == 1}
+    deeper: dict[Any, list[Location]] = {}
+    for location in wrong:
+        if len(location) > 1:
+            deeper.setdefault(location[0], []).append(location[1:])
+    items = data.items() if isinstance(data, Mapping) else enumerate(data)
+    kept = {}
+    for key, value in items:
+        if key in leave_out:
+            continue
+        rest = deeper.get(key, [])
+        usable = isinstance(value, Mapping | list)
+        if rest and not usable:
+            continue
+        kept[key] = _without(value, rest) if rest else value
+    return kept if isinstance(data, Mapping) else list(kept.values())

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from harness.study.spec import MEMBER_STRIDE
+from harness.spec import MEMBER_STRIDE
 
 MOST_SEEDS = MEMBER_STRIDE  # of an arm
 START = 3  # where a study does not say

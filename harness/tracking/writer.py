@@ -11,10 +11,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from harness.tracking import reach
-from harness.tracking.change import Change
-from harness.tracking.runs import Marker, artifacts, mlflow_status, parameters
-from harness.tracking.store import Store
+from harness.tracking.content import Change, Marker, artifacts, mlflow_status, parameters
+from harness.tracking.store import Store, is_server, within
 
 POINTS_PER_BATCH = (
     800  # MLflow takes 1,000 points, parameters and tags at once, 100 of either of the last two
@@ -86,8 +84,8 @@ class Writer:
 
     def _log_artifact(self, repository: Any, path: str) -> None:
         uri = self.client.tracking_uri
-        if reach.is_server(uri):
-            reach.within(lambda: repository.log_artifact(path), uri, "log_artifact")
+        if is_server(uri):
+            within(lambda: repository.log_artifact(path), uri, "log_artifact")
         else:
             repository.log_artifact(path)
 

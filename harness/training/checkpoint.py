@@ -1,14 +1,115 @@
-"""The complete state of an unfinished run in one file, replaced atomically."""
+"""The complete state of an unfinished run in one file, and how far its training is."""
 
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from harness.training.progress import Progress
-from harness.training.setup import Setup
-from harness.training.tensors import TensorFileError, read_torch_file, write_torch_file
+import torch
+from torch import Tensor
+
+from harness.training.environment import EnergyMeter
+from harness.training.evaluate import Evaluation
+from harness.training.setup import Setup, TensorFileError, read_torch_file, write_torch_file
+
+# How far a training is: the only state of the loop beside the network, the optimizer and the tricks.
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds spent inside its `with` blocks, over every attempt of a run."""
+
+    time_s: float = 0.0
+    _since: float = 0.0
+
+    def __enter__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.time_s += time.perf_counter() - self._since
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave what happens in this block out of the enclosing one."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    @property
+    def running_s(self) -> float:
+        """The time so far, read inside a block."""
+        return self.time_s + time.perf_counter() - self._since
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """Counters and clocks. Losses are summed on the device, so that a step does not wait for it."""
+
+    loss_sum: Tensor  # scalar float64: the training loss of every step since the last epoch ended
+    loss_steps: int = 0
+    step: int = 0  # optimizer steps made
+    train_loss: float | None = None  # mean over the steps of the last epoch that ended
+    kept: list[Evaluation] = field(
+        default_factory=list
+    )  # of the last epochs, where the read-out needs several
+    train: Stopwatch = field(default_factory=Stopwatch)  # batches, passes and updates only
+    evaluation: Stopwatch = field(default_factory=Stopwatch)
+    wall: Stopwatch = field(default_factory=Stopwatch)
+    energy: EnergyMeter = field(default_factory=EnergyMeter)
+
+    @staticmethod
+    def start(device: torch.device) -> Progress:
+        return Progress(loss_sum=torch.zeros((), dtype=torch.float64, device=device))
+
+    def count(self, loss: Tensor) -> None:
+        """One step was made with this loss."""
+        self.step += 1
+        self.loss_steps += 1
+        self.loss_sum += loss.detach()
+
+    def has_diverged(self) -> bool:
+        """Whether a loss of this epoch was NaN or infinite; waits for the device."""
+        return not bool(torch.isfinite(self.loss_sum))
+
+    def end_epoch(self) -> float:
+        """The mean loss of the epoch's steps; starts the next sum."""
+        self.train_loss = float(self.loss_sum) / self.loss_steps
+        self.loss_sum.zero_()
+        self.loss_steps = 0
+        return self.train_loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "loss_sum": self.loss_sum.cpu(),
+            "loss_steps": self.loss_steps,
+            "step": self.step,
+            "train_loss": self.train_loss,
+            "kept": [each.state_dict() for each in self.kept],
+            "train_time_s": self.train.time_s,
+            "evaluation_time_s": self.evaluation.time_s,
+            "wall_time_s": self.wall.running_s,
+            "energy_j": self.energy.joules(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loss_sum.copy_(state["loss_sum"])
+        self.loss_steps, self.step, self.train_loss = state["loss_steps"], state["step"], state["train_loss"]
+        self.kept = [Evaluation(**each) for each in state["kept"]]
+        self.train.time_s = state["train_time_s"]
+        self.evaluation.time_s = state["evaluation_time_s"]
+        self.wall.time_s = state["wall_time_s"]
+        self.energy.carried_j = state.get("energy_j")  # of an older version: not measured
+
+
+# The complete state of an unfinished run in one file, replaced atomically.
+
 
 CHECKPOINT_SCHEMA = 2
 

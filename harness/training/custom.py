@@ -1,6 +1,6 @@
 """A training function of a plugin in place of the harness's own: what it is given, what it must answer.
 
-def train(spec, run):                    # spec: harness.study.spec.RunSpec
+def train(spec, run):                    # spec: harness.spec.RunSpec
     ...
     return {"top1": 71.3}                # percent on the test set; further keys: see `check_answer`
 
@@ -21,22 +21,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.base import DataSet
+from harness.data.entry import DataSet
+from harness.errors import unknown
 from harness.plugins import TRAINERS
-from harness.plugins.errors import from_exception
-from harness.study.machine import Machine, Stop
-from harness.study.problems import unknown
-from harness.study.records import FINISHED, RunFolder, write_bytes
-from harness.study.spec import Recipe, RunSpec
+from harness.plugins.load import from_exception
+from harness.runs.folder import RunFolder, write_bytes
+from harness.runs.records import FINISHED
+from harness.spec import Machine, Recipe, RunSpec, Stop
+from harness.training.checkpoint import Progress
 from harness.training.environment import device_name
 from harness.training.evaluate import evaluate
-from harness.training.journal import Journal
+from harness.training.feed import seed_default
 from harness.training.loop import INTERRUPTED
-from harness.training.metrics import make_metrics
-from harness.training.outcome import Attempt, cost_of, write_end
-from harness.training.progress import Progress
-from harness.training.randomness import seed_default
-from harness.training.setup import load_data
+from harness.training.record import Attempt, Journal, cost_of, write_end
+from harness.training.setup import load_data, make_metrics
 
 OWN_FOLDER = "trainer"  # in the run folder: the function's own files, e.g. its checkpoints
 NUMBERS = ("top1", "top5", "loss")
@@ -58,7 +56,7 @@ class Run:
     _stopped: bool = False
 
     def data(self) -> DataSet:
-        """The study's data set: `train` and `test` with images and labels (harness.data.base)."""
+        """The study's data set: `train` and `test` with images and labels (harness.data.entry)."""
         return self._data
 
     def log(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.training.distributed import ALONE, World
+from harness.data.augment import View, views
+from harness.data.entry import DataSet
+from harness.spec import Recipe
+from harness.training.parallel import ALONE, World
+from harness.tricks.base import Predict
 
 EVAL_BATCH = 250  # fixed: the batch of a convolution can change the last bits of its result
 
@@ -118,3 +122,57 @@ def median(evaluations: list[Evaluation]) -> Evaluation:
 def curve_subset(images: int, at_most: int = 1000) -> Tensor:
     """(M,) int64: a fixed, evenly spaced part of the test set for learning curves, never for a result."""
     return torch.arange(min(images, at_most)) * images // min(images, at_most)
+
+
+# How test images are answered: by one network or several, from one view of each image or many.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How a network sees a test image."""
+
+    resolution: int  # pixels
+    eval_crop: float  # of the shorter side, for 1 and 10 crops
+
+    @staticmethod
+    def of(recipe: Recipe) -> Look:
+        return Look(resolution=recipe.data.resolution, eval_crop=recipe.eval_crop)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answerer:
+    """A network as it is evaluated."""
+
+    predict: Predict
+    look: Look
+
+
+def make_answers(
+    answerers: Sequence[Answerer], data: DataSet, *, crops: int, device: torch.device
+) -> Answers:
+    """Indices (B,) int64 of test images -> logits (B, K) of all networks and crops together.
+
+    Several networks or crops answer with the logarithm of the mean of their softmax probabilities
+    (Szegedy et al. 2015, Sec. 7); one network on one crop with its own logits, bit for bit.
+    """
+    by_look: dict[Look, list[Predict]] = {}  # so that networks alike share the work of cutting
+    for answerer in answerers:
+        by_look.setdefault(answerer.look, []).append(answerer.predict)
+
+    def answers(indices: Tensor) -> Tensor:
+        total = None
+        for look, predicts in by_look.items():
+            view = View(size=look.resolution, mean=data.mean, std=data.std, device=str(device))
+            seen = views(data.test, indices, crops, eval_crop=look.eval_crop, view=view)
+            for images, count in seen:
+                images = images.contiguous(memory_format=torch.channels_last)
+                for predict in predicts:
+                    logits = predict(images).float()
+                    if len(answerers) * crops == 1:
+                        return logits
+                    part = logits.log_softmax(1) + math.log(count)
+                    total = part if total is None else torch.logaddexp(total, part)
+        assert total is not None
+        return total - math.log(len(answerers) * crops)
+
+    return answers

@@ -2,18 +2,98 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from harness.data import augment
-from harness.data.base import DataSet
-from harness.study.spec import Recipe
-from harness.training.distributed import ALONE, World
-from harness.training.order import ORDERS
-from harness.training.randomness import stream, stream_seed
+from harness.data.entry import DataSet
+from harness.spec import Recipe
+from harness.training.parallel import ALONE, World
 from harness.tricks.base import Batch, Context, Trick, hooks_of
+
+# Independent named streams of random numbers, each a pure function of a seed, a name and counters.
+#
+# Nothing is shared between streams, so a trick that draws more numbers shifts no other draw of the run, and
+# nothing has to be saved to resume: the generator of any step is made again from its counters.
+
+
+def stream_seed(seed: int, name: str, *counters: int) -> int:
+    """64 bits of BLAKE2b over the seed, the name of the stream and its counters (epoch, step, ...).
+
+    A hash and not `seed + counter`, which would make stream 1 of seed 0 equal stream 0 of seed 1.
+
+    >>> stream_seed(0, "order", 1) == stream_seed(1, "order", 0)
+    False
+    """
+    text = "/".join([str(seed), name, *map(str, counters)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def stream(seed: int, name: str, *counters: int) -> torch.Generator:
+    """A new CPU generator for this stream: the same arguments always give the same numbers."""
+    return torch.Generator().manual_seed(stream_seed(seed, name, *counters))
+
+
+def seed_default(seed: int, name: str, *counters: int) -> None:
+    """Seed torch's default generators, which weight initialisation and dropout layers draw from.
+
+    `torch.manual_seed` does the same for every backend at 100 times the cost, too much for each step.
+    """
+    value = stream_seed(seed, name, *counters)
+    torch.default_generator.manual_seed(value)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(value)
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order in which an epoch reads the training set: a permutation of 0 ... images - 1, (N,) int64."""
+    return torch.randperm(images, generator=stream(seed, "order", epoch))
+
+
+# In which order an epoch reads the training set: a pure function of the seed and the epoch.
+
+
+SHARD_IMAGES = 1251  # ImageNet's 1,281,167 training images in the 1,024 files of the released code
+FILE_ORDER_SEED = 0  # the same for every run: files are written once
+
+
+def file_order(images: int) -> Tensor:
+    """The order in which the images stand in the shards, one after the other, (N,) int64.
+
+    A fixed random one: shards are shuffled when they are written, else each would hold a few classes.
+    """
+    return torch.randperm(images, generator=stream(FILE_ORDER_SEED, "file order"))
+
+
+def within_shards_order(images: int, seed: int, epoch: int) -> Tensor:
+    """Both the shards and the images of each shard are in a new order every epoch (Ioffe & Szegedy 2015, Sec.
+    4.2.1, "within-shard shuffling"). The last shard may be smaller."""
+    rng = stream(seed, "order/within", epoch)
+    shuffled = [shard[torch.randperm(len(shard), generator=rng)] for shard in _shards(images, seed, epoch)]
+    return torch.cat(shuffled)
+
+
+def shards_order(images: int, seed: int, epoch: int) -> Tensor:
+    """Only the shards are in a new order every epoch: the same images always come one after the other."""
+    return torch.cat(_shards(images, seed, epoch))
+
+
+def _shards(images: int, seed: int, epoch: int) -> list[Tensor]:
+    """The shards of `SHARD_IMAGES` images each, in the order of this epoch."""
+    shards = file_order(images).split(SHARD_IMAGES)
+    order = torch.randperm(len(shards), generator=stream(seed, "order/shards", epoch))
+    return [shards[index] for index in order.tolist()]
+
+
+ORDERS: Mapping[str, Callable[[int, int, int], Tensor]] = {  # images, seed, epoch -> (N,) int64
+    "images": epoch_order,
+    "within_shards": within_shards_order,
+    "shards": shards_order,
+}
 
 
 def count_steps_per_epoch(images: int, batch_size: int) -> int:

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from harness.data.entry import cache_folder
-from harness.study.machine import Machine
-from harness.study.spec import RunSpec, digest
+from harness.runs.folder import exclusive
+from harness.spec import Machine, RunSpec, digest
 from harness.training.hardware import cpu_name
 from harness.training.kernel_children import Verdict, examine_all
 from harness.training.kernel_probe import (
@@ -42,7 +42,6 @@ from harness.training.kernel_probe import (
     compute,
     is_channels_last,
 )
-from harness.training.lock import exclusive
 from harness.tricks.base import hooks_of
 from harness.tricks.build import make as make_trick
 

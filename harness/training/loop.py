@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.study.machine import Stop
-from harness.study.records import DIVERGED, FINISHED
-from harness.training.optimizers import set_lr
-from harness.training.progress import Progress
-from harness.training.randomness import seed_default
-from harness.training.schedule import lr_at
+from harness.runs.records import DIVERGED, FINISHED
+from harness.spec import Stop
+from harness.training.checkpoint import Progress
+from harness.training.feed import seed_default
+from harness.training.optim import lr_at, set_lr
 from harness.training.setup import Setup
 
 INTERRUPTED = "interrupted"

@@ -1,33 +1,141 @@
-"""Train one run from its spec to its summary, or go on where an earlier attempt stopped."""
+"""Train one run from its spec to its summary, go on where it stopped, or evaluate what others trained."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch._dynamo  # noqa: F401  # torch.optim loads it (1 s) when first used: here, before workers are forked
+import torch
+import torch._dynamo
+from torch import Tensor, nn
 
+from harness.data.entry import DataSet
 from harness.plugins import load_stored, only
-from harness.study.checked import Specs, event_of, read_quickly, summary_of
-from harness.study.machine import Machine, Stop
-from harness.study.norm_images import TOO_FEW, in_words
-from harness.study.records import DIVERGED, FINISHED, RunFolder, write_json
-from harness.study.spec import Recipe, RunSpec
-from harness.training.checkpoint import CheckpointError, load_checkpoint
+from harness.runs.folder import RunFolder, exclusive, write_json
+from harness.runs.records import DIVERGED, FINISHED, Specs, event_of, read_quickly, summary_of
+from harness.spec import TOO_FEW_NORM_IMAGES, Machine, Recipe, RunSpec, Stop, norm_images_in_words
+from harness.training.checkpoint import CheckpointError, Progress, load_checkpoint
 from harness.training.custom import train_custom
-from harness.training.distributed import World
 from harness.training.environment import configured, device_name
-from harness.training.journal import Journal, Unwritten
+from harness.training.evaluate import Answerer, Answers, Evaluation, Look, evaluate, make_answers
 from harness.training.kernels import record_of_kernels
-from harness.training.lock import exclusive
 from harness.training.loop import INTERRUPTED, train
-from harness.training.observe import observe
-from harness.training.outcome import Attempt, read_out, write_diverged
-from harness.training.progress import Progress
-from harness.training.recorder import Recorder
-from harness.training.setup import Setup, build
+from harness.training.optim import Precision
+from harness.training.parallel import World
+from harness.training.record import (
+    Attempt,
+    Journal,
+    Recorder,
+    Unwritten,
+    cost_of,
+    read_out,
+    write_diverged,
+    write_finished,
+)
+from harness.training.setup import (
+    MemberError,
+    Setup,
+    TrainedRun,
+    build,
+    check_names,
+    find_trained,
+    load_data,
+    make_metrics,
+)
+
+# A run that trains nothing: it evaluates networks that other runs trained, together or on several crops.
+
+
+class _StopAskedError(Exception):
+    """The evaluation was left; the next attempt makes it from the start."""
+
+
+def observe(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journal: Journal) -> str:
+    """Evaluate the members of the run on every test image and write the record of a run of 0 steps.
+
+    Each member sees the images as its own recipe says (resolution, centre crop, precision, the tricks'
+    `edit_prediction`); how many crops, and which weights, says the recipe of this run.
+
+    Returns:
+        finished, diverged (the answer is NaN or infinite) or interrupted.
+
+    Raises:
+        ValueError: the recipe names something that does not exist.
+        MemberError: a member has not finished, its files are missing, or it knows other classes.
+    """
+    start = time.perf_counter()
+    recipe, device = spec.arm.recipe, torch.device(machine.device)
+    check_names(recipe)
+    data = load_data(recipe, machine)
+    journal.see(data)
+    members = [_find(run_id, spec, machine, data) for run_id in spec.member_run_ids]
+    networks = [member.network(raw=recipe.eval_weights == "raw") for member in members]
+    answerers = [_answerer(*each, device) for each in zip(members, networks, strict=True)]
+    answers = make_answers(answerers, data, crops=recipe.eval_crops, device=device)
+    progress = Progress.start(device)
+    progress.wall.time_s += time.perf_counter() - start
+    attempt = Attempt(
+        spec=spec, data=data, progress=progress, folder=folder, machine=machine, journal=journal,
+        kernels=record_of_kernels(networks))  # fmt: skip
+    with progress.wall:
+        progress.energy.start(machine)
+        journal.start(machine, device_name=device_name(machine.device), step=0)
+        try:
+            result = _evaluate(attempt, answers, stop)
+        except _StopAskedError:
+            journal.note("stop", step=0)
+            return INTERRUPTED
+        if not result.is_finite:
+            return write_diverged(attempt)
+        recipes = [member.spec.arm.recipe for member in members]
+        cost = cost_of(recipes, classes=data.classes, crops=recipe.eval_crops)
+        return write_finished(attempt, result, cost)
+
+
+def _find(run_id: str, spec: RunSpec, machine: Machine, data: DataSet) -> TrainedRun:
+    member = find_trained(run_id, machine, MemberError)
+    member.require_classes(data.classes, data.name)
+    member.require_same_data(spec, data.fingerprint)
+    return member
+
+
+def _answerer(member: TrainedRun, model: nn.Module, device: torch.device) -> Answerer:
+    recipe = member.spec.arm.recipe
+    precision = Precision(recipe.precision, device)
+
+    def logits(images: Tensor) -> Tensor:
+        with precision.forward():
+            return model(images)
+
+    predict: Callable[[Tensor], Tensor] = logits
+    for trick in member.tricks:
+        predict = trick.edit_prediction(predict)
+    return Answerer(predict=predict, look=Look.of(recipe))
+
+
+def _evaluate(attempt: Attempt, answers: Answers, stop: Stop) -> Evaluation:
+    """The evaluation, left between two batches when `stop()`; a line now and then shows that it goes on."""
+    labels, seen, noted = attempt.data.test.labels, 0, time.monotonic()
+
+    def answers_until_stop(indices: Tensor) -> Tensor:
+        nonlocal seen, noted
+        if stop():
+            raise _StopAskedError
+        if time.monotonic() - noted >= attempt.machine.checkpoint_every_s:
+            noted = time.monotonic()
+            attempt.journal.note("evaluated", images=seen, of=len(labels))
+        seen += len(indices)
+        return answers(indices)
+
+    extra = make_metrics(attempt.spec.arm.recipe)
+    with attempt.progress.evaluation:
+        return evaluate(answers_until_stop, labels, torch.arange(len(labels)), extra)
+
+
+# Train one run from its spec to its summary, or go on where an earlier attempt stopped.
+
 
 SET_ASIDE = "summary.json.aside"  # an end that does not belong to the folder it was found in
 
@@ -40,7 +148,7 @@ def run_one(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> s
     makes alone (those that observe others, a training function of the user's own) the others leave at once.
 
     Waits while another process trains the same run. A run that has ended is not trained again. A run that
-    observes others trains nothing and evaluates them (`harness.training.observe`); the recipe may name a
+    observes others trains nothing and evaluates them (`harness.training.run`); the recipe may name a
     training function of the user's own (`harness.training.custom`). User code comes from the store of the
     runs folder, as it was when the run was submitted.
 
@@ -162,8 +270,8 @@ def _batch_norm_in_words(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if TOO_FEW in str(error):
-            raise ValueError(in_words(recipe)) from error
+        if TOO_FEW_NORM_IMAGES in str(error):
+            raise ValueError(norm_images_in_words(recipe)) from error
         raise
 
 

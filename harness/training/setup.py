@@ -1,38 +1,374 @@
-"""Everything that one training needs, built and seeded from its spec."""
+"""Everything that one training needs, built and seeded from its spec: network, teacher, source, losses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import Optimizer
 
 from harness.data import load
-from harness.data.base import DataSet
-from harness.data.multi_crops import CROPS
-from harness.models.initialise import SCHEMES
-from harness.study.machine import Machine
-from harness.study.problems import unknown
-from harness.study.spec import Recipe, RunSpec
-from harness.training.answers import Answerer, Look, make_answers
-from harness.training.clipping import Clip, make_clip
-from harness.training.distributed import ALONE, World
-from harness.training.evaluate import Answers, Metric
-from harness.training.feed import Feed, count_steps_per_epoch
-from harness.training.kernels import trust_kernels
-from harness.training.losses import soft_cross_entropy, with_auxiliary
-from harness.training.metrics import make_metrics
-from harness.training.network import build_network, make_tricks
-from harness.training.optimizers import make_optimizer, parameter_groups
-from harness.training.order import ORDERS
-from harness.training.precision import Precision
-from harness.training.replica import Average, Forward, check_parts, replicate, share_norms
-from harness.training.schedule import Schedule, make_schedule
-from harness.training.source import load_source
-from harness.training.teacher import load_teacher
-from harness.tricks.base import Context, Loss, Predict, State, Trick
+from harness.data.augment import CROPS
+from harness.data.entry import DataSet
+from harness.errors import unknown
+from harness.models import build_model
+from harness.models.blocks import SCHEMES, Outputs
+from harness.plugins import METRICS
+from harness.runs.folder import RunFolder, read_json, write_bytes
+from harness.runs.provenance import data_key, data_name
+from harness.runs.records import FINISHED
+from harness.spec import Machine, Recipe, RunSpec
+from harness.training.evaluate import Answerer, Answers, Look, Metric, make_answers
+from harness.training.feed import ORDERS, Feed, count_steps_per_epoch, seed_default
+from harness.training.kernels import LARGEST_BATCH, trust_kernels
+from harness.training.optim import (
+    Clip,
+    Precision,
+    Schedule,
+    make_clip,
+    make_optimizer,
+    make_schedule,
+    parameter_groups,
+)
+from harness.training.parallel import (
+    ALONE,
+    Average,
+    Forward,
+    World,
+    check_parts,
+    group_statistics,
+    replicate,
+    share_norms,
+)
+from harness.tricks.base import Batch, Context, Loss, Predict, State, Trick, hooks_of
+from harness.tricks.build import make as make_trick
+
+# The network of a run: architecture, initial weights, and what tricks change of it.
+
+
+def build_network(spec: RunSpec, tricks: tuple[Trick, ...], *, classes: int) -> nn.Module:
+    """The initialised network on the CPU, channels last.
+
+    The same seed gives the same weights for every device, whatever else the run draws.
+    """
+    recipe = spec.arm.recipe
+    seed_default(spec.seed, "init")
+    model = build_model(
+        recipe.model.name, recipe.model.args, classes=classes, initialisation=recipe.initialisation
+    )
+    for trick in tricks:
+        seed_default(spec.seed, f"init/{trick.name}")
+        model = trick.edit_model(model)
+    if recipe.norm_images > 0:
+        group_statistics(model, recipe.norm_images)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stub
+
+
+def make_tricks(spec: RunSpec) -> tuple[Trick, ...]:
+    """The tricks of a run, in the order in which they act."""
+    return tuple(make_trick(trick.name, trick.options) for trick in spec.arm.tricks)
+
+
+# Files of tensors: written atomically, read without executing anything.
+
+
+def write_torch_file(path: Path, state: Any) -> None:
+    """Write plain data and tensors for `read_torch_file`; a reader sees the old file or the new one."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+class TensorFileError(ValueError):
+    """A file of tensors is damaged, or would execute code when read."""
+
+
+def read_torch_file(file: Path | IO[bytes]) -> Any:
+    """Plain data and tensors, on the CPU.
+
+    Raises:
+        OSError: there is no file that can be read.
+        TensorFileError: it is damaged, or would execute code. torch's own words are left out: they advise to
+            read it all the same.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # what a damaged zip or pickle raises depends on where the damage is
+        raise TensorFileError("it is damaged, or holds something other than tensors and plain data") from None
+
+
+# The network of another run: a teacher's, a source's or an ensemble member's.
+
+
+class NeededRunError(RuntimeError):
+    """A run that another one builds on is not there or does not fit."""
+
+    role: ClassVar[str] = "needed"
+
+
+class TeacherError(NeededRunError):
+    """The teacher of a student."""
+
+    role = "teacher"
+
+
+class SourceError(NeededRunError):
+    """The run whose weights a fine-tuning starts from."""
+
+    role = "source"
+
+
+class MemberError(NeededRunError):
+    """A network that is evaluated with others."""
+
+    role = "member"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedRun:
+    """A finished run of which the weights are there."""
+
+    spec: RunSpec
+    folder: RunFolder
+    tricks: tuple[Trick, ...]
+    classes: int
+    data: str
+    machine: Machine  # that uses it
+    fingerprint: str  # of the data that it saw
+    error: type[NeededRunError]
+
+    def require_classes(self, classes: int, data: str) -> None:
+        """
+        Raises:
+            NeededRunError: the network tells other classes apart than this run's data set has.
+        """
+        if self.classes != classes:
+            raise self.error(
+                f"{self.error.role} run {self.folder.run_id} knows {self.classes} classes ({self.data}), "
+                f"this run has {classes} ({data})"
+            )
+
+    def require_same_data(self, spec: RunSpec, fingerprint: str) -> None:
+        """
+        Raises:
+            NeededRunError: this run has the same data set as that of `spec`, and it has changed since.
+        """
+        same = data_key(self.spec.arm.recipe.data) == data_key(spec.arm.recipe.data)
+        if same and self.fingerprint != fingerprint:
+            raise self.error(
+                f"{self.error.role} run {self.folder.run_id} saw other data than are there now: "
+                f"{data_name(spec.arm.recipe.data)} has changed since; `harness run` trains it again"
+            )
+
+    def weights(self, *, raw: bool = False) -> dict[str, Any]:
+        """The state dict of the network that the run evaluated; `raw`: of the one that it trained, which is
+        another where a trick averages weights.
+
+        Raises:
+            NeededRunError: the file is missing or damaged.
+        """
+        path = self.folder.raw_weights if raw and evaluates_another(self.tricks) else self.folder.weights
+        try:
+            state = read_torch_file(path)
+        except FileNotFoundError:
+            raise self._unusable(f"has no {path.name}") from None
+        except (OSError, TensorFileError) as error:
+            raise self._unusable(f"has a {path.name} that cannot be read ({error})") from None
+        if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
+            raise self._unusable(f"has a {path.name} that is damaged (it holds no network)")
+        return state
+
+    def network(self, *, raw: bool = False) -> nn.Module:
+        """The trained network in evaluation mode, on its device, without gradients.
+
+        Raises:
+            NeededRunError: as `weights`, or they are another network's.
+            ValueError: a layer of it is computed wrongly on this CPU, whatever is tried.
+        """
+        state = self.weights(raw=raw)
+        model = build_network(self.spec, self.tricks, classes=self.classes)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError:
+            raise self._unusable("has weights that are damaged (they are another network's)") from None
+        trust_kernels(model.eval(), self.spec, self.machine, batch=LARGEST_BATCH)
+        return model.to(self.machine.device).requires_grad_(False)
+
+    def _unusable(self, what: str) -> NeededRunError:
+        return self.error(
+            f"{self.error.role} run {self.folder.run_id} {what}; move {self.folder.summary} away and "
+            "`harness run` of a study that has this run trains it again"
+        )
+
+
+def find_trained(run_id: str | None, machine: Machine, error: type[NeededRunError]) -> TrainedRun:
+    """The finished run of this id; `error` says what it is needed for.
+
+    Raises:
+        NeededRunError: the run has not finished, or its record is damaged.
+    """
+    folder = RunFolder(machine.runs_dir / str(run_id))
+    summary = folder.read_summary()
+    if summary is None or summary["status"] != FINISHED:
+        state = "has not ended" if summary is None else f"ended as '{summary['status']}'"
+        if summary is None and folder.summary.exists():
+            state = "has a damaged summary.json or spec.json, which counts as no end"
+        raise error(f"{error.role} run {folder.run_id} {state}: this run needs it finished")
+    spec = RunSpec.from_json(read_json(folder.spec))
+    return TrainedRun(
+        spec=spec,
+        folder=folder,
+        tricks=make_tricks(spec),
+        classes=summary["classes"],
+        data=summary["data"],
+        machine=machine,
+        fingerprint=str(summary.get("data_fingerprint")),
+        error=error,
+    )
+
+
+def evaluates_another(tricks: tuple[Trick, ...]) -> bool:
+    """Whether a trick evaluates another network than the trained one: then a run keeps both."""
+    return any("edit_eval_model" in hooks_of(trick) for trick in tricks)
+
+
+# The teacher of a distilled run: the network of another run, as it was evaluated.
+
+
+def load_teacher(student: RunSpec, machine: Machine, precision: Precision, data: DataSet) -> Predict:
+    """Images (B, 3, S, S) -> logits (B, K), without gradients, in the precision of the student's run.
+
+    Raises:
+        TeacherError: the teacher has not finished, its files are missing, or it knows other classes
+            or saw other data.
+    """
+    teacher = find_trained(student.teacher_run_id, machine, TeacherError)
+    teacher.require_classes(data.classes, data.name)
+    teacher.require_same_data(student, data.fingerprint)
+    model = teacher.network()
+
+    @torch.no_grad()
+    def logits(images: Tensor) -> Tensor:
+        with precision.forward():
+            return model(images)
+
+    return logits
+
+
+# Fine-tuning: training starts from the weights of another run.
+
+
+NAMES_SHOWN = 3
+
+
+def load_source(model: nn.Module, spec: RunSpec, machine: Machine, data: DataSet) -> None:
+    """Give the built network the weights of the network that its source run evaluated.
+
+    Parameters with one row for each class (the last layer, and the auxiliary heads') keep their initial
+    values where the data set has another number of classes, and are taken over where it has the same.
+
+    Raises:
+        SourceError: the source has not finished, its files are missing, or it is another network.
+    """
+    source = find_trained(spec.source_run_id, machine, SourceError)
+    source.require_same_data(spec, data.fingerprint)
+    theirs, ours = source.weights(), model.state_dict()
+    missing, extra = set(ours) - set(theirs), set(theirs) - set(ours)
+    if missing or extra:
+        raise SourceError(
+            f"source run {source.folder.run_id} ({source.spec.arm.recipe.model.name}) is another network "
+            f"than this run's ({spec.arm.recipe.model.name}): it lacks {_few(missing)} and has {_few(extra)} "
+            "that this one has not"
+        )
+    differ = {name for name, value in theirs.items() if value.shape != ours[name].shape}
+    wrong = [name for name in differ if not _is_of_classes(theirs[name], ours[name], source.classes)]
+    if wrong:
+        raise SourceError(
+            f"source run {source.folder.run_id} has other layer sizes than this run's network: {_few(wrong)}"
+        )
+    model.load_state_dict({name: ours[name] if name in differ else theirs[name] for name in ours})
+
+
+def _is_of_classes(theirs: Tensor, ours: Tensor, classes: int) -> bool:
+    """Whether two parameters differ in the number of classes alone, which comes first.
+
+    >>> import torch
+    >>> [_is_of_classes(torch.zeros(rows, 3), torch.zeros(4, 3), classes=8) for rows in (8, 9)]
+    [True, False]
+    """
+    return theirs.shape[0] == classes and theirs.shape[1:] == ours.shape[1:]
+
+
+def _few(names: Iterable[str]) -> str:
+    """
+    >>> _few({"b", "a"}), _few("abcdef"), _few([])
+    ('a, b', 'a, b, c and 3 more', 'nothing')
+    """
+    found = sorted(names)
+    more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
+    return ", ".join(found[:NAMES_SHOWN]) + more if found else "nothing"
+
+
+# The loss that tricks start from, and what auxiliary heads add to it.
+
+
+def soft_cross_entropy(output: Any, batch: Batch) -> Tensor:
+    """Mean over the batch of - sum_k t_k log softmax(z)_k, in FP32 whatever the precision of the network.
+
+    Args:
+        output: logits z, (B, K).
+        batch: its targets t are (B, K); on one-hot targets this is the ordinary cross entropy.
+
+    Returns:
+        A scalar tensor, in nats.
+    """
+    return functional.cross_entropy(output.float(), batch.targets)
+
+
+def with_auxiliary(loss: Loss, weight: float) -> Loss:
+    """`loss` of the main head + weight * the sum over auxiliary heads of their `soft_cross_entropy`.
+
+    Every head has the batch's own targets, smoothed and mixed where tricks did that (as in the code that
+    Szegedy et al. 2016 released). What tricks make of the loss (distillation, ...) acts on the main head, and
+    sees its logits alone. A network without auxiliary heads has `loss`, bit for bit.
+    """
+
+    def total(output: Any, batch: Batch) -> Tensor:
+        if not isinstance(output, Outputs):
+            return loss(output, batch)
+        result = loss(output.logits, batch)
+        for logits in output.auxiliary:
+            result = result + weight * soft_cross_entropy(logits, batch)
+        return result
+
+    return total
+
+
+# Metrics of a read-out beside top-1, top-5 and the loss, by the names that a recipe asks for.
+
+
+def make_metrics(recipe: Recipe) -> Mapping[str, Metric]:
+    """The recipe's metrics by name.
+
+    Raises:
+        ValueError: no plugin of the run defines one of them.
+    """
+    for name in recipe.metrics:
+        if name not in METRICS:
+            raise ValueError(unknown("metric", name, METRICS))
+    return {name: METRICS[name] for name in recipe.metrics}
+
+
+# Everything that one training needs, built and seeded from its spec.
+
 
 READ_OUTS: Mapping[str, int] = {  # how many of the last epochs are evaluated; the result is their median
     "last_epoch": 1,

@@ -25,13 +25,12 @@ import torch
 import torch._dynamo  # torch.optim loads it when first used: not while a step is measured
 from torch import Tensor
 
-from harness.data.multi_crops import CROPS, views
-from harness.study.machine import Machine
-from harness.study.spec import RunSpec
+from harness.data.augment import CROPS, views
+from harness.spec import Machine, RunSpec
+from harness.training.checkpoint import Progress
 from harness.training.environment import configured
 from harness.training.evaluate import EVAL_BATCH, Answers
 from harness.training.loop import train
-from harness.training.progress import Progress
 from harness.training.setup import Setup, build, load_data
 
 STEPS = 3  # measured, after the first one

@@ -72,7 +72,7 @@ class Trick:
     observes: ClassVar[bool] = False  # changes only how a trained network is evaluated: costs no training
 
     def edit_recipe(self, recipe: Any) -> Any:
-        """Numbers and switches, before anything is built (harness.study.spec.Recipe, in the paper's units).
+        """Numbers and switches, before anything is built (harness.spec.Recipe, in the paper's units).
 
         Raises:
             ValueError: the trick cannot exist on this recipe, in words for the user.

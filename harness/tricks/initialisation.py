@@ -8,7 +8,7 @@ Equation: xavier: U(-a, a) with a = sqrt(6 / (fan_in + fan_out));   he: N(0, 2 /
 Acts on: recipe (initialisation)
 Defaults: scheme = xavier (the text of he2019bag; its authors' code has a variant of He's, which the recipe
     follows)
-Differs: harness/models/initialise.py says what each scheme does to linear layers. A network of a library
+Differs: harness/models/blocks.py says what each scheme does to linear layers. A network of a library
     keeps its own weights' rule whatever the scheme.
 """
 

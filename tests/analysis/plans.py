@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.spec import Arm, DataSpec, Member, ModelSpec, Recipe, RunSpec
 from harness.study.plan import Cell, Claim, PaperValue, Plan, PlannedRun, PlanTable
-from harness.study.spec import Arm, DataSpec, Member, ModelSpec, Recipe, RunSpec
 
 EPOCHS, STEPS_PER_EPOCH = 6, 40
 RECIPE = Recipe(

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from scipy import stats
 
-from harness.analysis.audit import (
+from harness.analysis.precision import (
     BETTER,
     CANNOT_TELL,
     NO_DIFFERENCE,
@@ -16,7 +16,7 @@ from harness.analysis.audit import (
     audit,
     spread_of,
 )
-from harness.study.printed_table import AssumedSd, PrintedRow, PrintedTable
+from harness.study.printed import AssumedSd, PrintedRow, PrintedTable
 
 ASSUMED = AssumedSd(value=0.12, runs=5, source="elsewhere")
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from harness.analysis.better import better_interval, dependably_better
-from harness.analysis.comparisons import compare
+from harness.analysis.contrasts import compare
 from harness.analysis.findings import Settings
 from harness.analysis.intervals import Estimate
-from harness.analysis.sharing import Relations
+from harness.analysis.outcomes import Relations
+from harness.analysis.verdicts import better_interval, dependably_better
 from tests.analysis.tables import quiet
 
 

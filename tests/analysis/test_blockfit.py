@@ -6,8 +6,7 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from harness.analysis.blockfit import BlockDesign, fit, seed_correlation
-from harness.analysis.guard import contrast, guard
+from harness.analysis.fit import BlockDesign, contrast, fit, guard, seed_correlation
 
 COMPLETE = np.ones((4, 3), dtype=bool)
 GAPS = np.array([[1, 1, 1, 0], [1, 1, 1, 1], [0, 1, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1]], dtype=bool)

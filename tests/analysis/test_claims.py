@@ -12,9 +12,9 @@ from scipy import stats
 
 from harness.analysis import analyse
 from harness.analysis.findings import NO, NOT_SETTLED, YES, Settings
-from harness.analysis.signs import fewest_for, sign_test
+from harness.analysis.intervals import fewest_for, sign_test
+from harness.spec import Member
 from harness.study.plan import Claim
-from harness.study.spec import Member
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
 
 BASE, NEW, THIRD = trained(0), trained(1), trained(2)

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.comparing import AGREE, DIFFER, OPEN, UNTESTED, compare, holm
-from harness.analysis.settings_apart import recipes_apart, settings_apart
+from harness.analysis.comparison import (
+    AGREE,
+    DIFFER,
+    OPEN,
+    UNTESTED,
+    compare,
+    holm,
+    recipes_apart,
+    settings_apart,
+)
 
 
 def report_of(rows: dict[str, list[float]], reference: list[float], *, delta: float = 0.2, tag: str = "a"):

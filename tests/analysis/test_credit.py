@@ -10,11 +10,10 @@ import statsmodels.formula.api as smf
 from scipy import stats
 
 from harness.analysis import decide
-from harness.analysis.blockfit import BlockDesign, fit
+from harness.analysis.contrasts import weights_for
 from harness.analysis.credit import with_credit
-from harness.analysis.credit_weights import weights_for
 from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, NOT_EVALUABLE, UNDECIDED, Settings
-from harness.analysis.guard import combination, contrast, guard
+from harness.analysis.fit import BlockDesign, combination, contrast, fit, guard
 from harness.study.plan import Cell, PlanTable
 from tests.analysis.tables import plain, record
 

@@ -7,8 +7,8 @@ import pytest
 import statsmodels.formula.api as smf
 from pandas import DataFrame
 
-from harness.analysis.credit_weights import FORWARD_AND_REVERSE, weights_for
-from harness.study.fractions_of_tricks import fraction
+from harness.analysis.contrasts import FORWARD_AND_REVERSE, weights_for
+from harness.study.designs import fraction
 
 
 def arms_of(design, tricks):

@@ -9,13 +9,7 @@ import pytest
 from scipy import stats
 
 from harness.analysis import decide
-from harness.analysis.findings import (
-    HELPS,
-    HURTS,
-    NO_DIFFERENCE,
-    NOT_EVALUABLE,
-    Settings,
-)
+from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, NOT_EVALUABLE, Settings
 from tests.analysis.tables import QUIET, by_row, cell, found, quiet, records, star
 
 

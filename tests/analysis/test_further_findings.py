@@ -10,14 +10,20 @@ import pandas as pd
 import pytest
 
 from harness.analysis import analyse
-from harness.analysis.budget import budget_of, front
 from harness.analysis.findings import Settings
-from harness.analysis.flips import churn_of, correct_of, flips_of, gained_and_lost
-from harness.analysis.intervals import Estimate
+from harness.analysis.intervals import Estimate, detectable_effect
 from harness.analysis.outcomes import read_outcomes
-from harness.analysis.power import detectable_effect
-from harness.analysis.resolvable import effect_at, resolvable
-from harness.study.spec import Arm, Member
+from harness.analysis.precision import (
+    budget_of,
+    churn_of,
+    correct_of,
+    effect_at,
+    flips_of,
+    front,
+    gained_and_lost,
+    resolvable,
+)
+from harness.spec import Arm, Member
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
 from tests.analysis.tables import cell, record, table
 

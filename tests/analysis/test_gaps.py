@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.findings import (
-    HELPS,
-    NOT_EVALUABLE,
-    UNDECIDED,
-)
+from harness.analysis.findings import HELPS, NOT_EVALUABLE, UNDECIDED
 from tests.analysis.tables import QUIET, by_row, cell, found, plain, printed, record, records, star
 
 

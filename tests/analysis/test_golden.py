@@ -12,14 +12,20 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.weightstats import ttost_ind
 
-from harness.analysis.better import better_interval
-from harness.analysis.blockfit import BlockDesign, fit
-from harness.analysis.equivalence import is_equivalent
-from harness.analysis.guard import Guarded, contrast
-from harness.analysis.images import crossed, mean_squares
-from harness.analysis.intervals import Estimate, half_width, holm, p_value, welch
-from harness.analysis.power import detectable_effect
+from harness.analysis.fit import BlockDesign, Guarded, contrast, fit
+from harness.analysis.intervals import (
+    Estimate,
+    crossed,
+    detectable_effect,
+    half_width,
+    holm,
+    is_equivalent,
+    mean_squares,
+    p_value,
+    welch,
+)
 from harness.analysis.spending import critical_values, nominal_levels, obrien_fleming_spent, pocock_spent
+from harness.analysis.verdicts import better_interval
 
 # Penicillin yields of four processes in five blends of corn liquor: Box, Hunter and Hunter, Statistics for
 # Experimenters, 2nd ed. 2005, Table 4.4; its analysis of variance is printed in Table 4.5.

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.blockfit import BlockDesign, fit
-from harness.analysis.guard import contrast, guard, thresholds
+from harness.analysis.fit import BlockDesign, contrast, fit, guard, thresholds
 from harness.analysis.intervals import half_width, holm, p_value
 
 STAR = [(arm, 0) for arm in range(1, 9)]

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.images import crossed, mean_squares, new_images_half_width, unpack, with_images
-from harness.analysis.intervals import Estimate, half_width
+from harness.analysis.intervals import (
+    Estimate,
+    crossed,
+    half_width,
+    mean_squares,
+    new_images_half_width,
+    unpack,
+    with_images,
+)
 
 
 def some_differences(seeds=4, images=50):

@@ -7,10 +7,18 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
-from harness.analysis.better import probability_better
-from harness.analysis.equivalence import is_equivalent
-from harness.analysis.intervals import Estimate, half_width, holm, mean, p_value, welch
-from harness.analysis.power import detectable_effect, seeds_to_resolve
+from harness.analysis.intervals import (
+    Estimate,
+    detectable_effect,
+    half_width,
+    holm,
+    is_equivalent,
+    mean,
+    p_value,
+    seeds_to_resolve,
+    welch,
+)
+from harness.analysis.verdicts import probability_better
 
 ONE, OTHER = np.array([76.1, 76.6, 75.9, 77.0]), np.array([75.2, 75.3, 75.6])
 

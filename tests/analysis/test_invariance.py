@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.analysis.findings import (
-    Settings,
-)
+from harness.analysis.findings import Settings
 from tests.analysis.tables import found, plain, records, star
 
 values_strategy = st.lists(

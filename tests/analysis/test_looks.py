@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from harness.analysis.comparisons import compare
-from harness.analysis.course import Runs, follow
+from harness.analysis.contrasts import compare
 from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, NOT_EVALUABLE, UNDECIDED, Settings
-from harness.analysis.looks import settle
-from harness.analysis.sharing import UNRELATED, Relations
+from harness.analysis.looks import Runs, follow, settle
+from harness.analysis.outcomes import UNRELATED, Relations
 from harness.analysis.spending import nominal_levels
 
 LOOKS = (3, 5, 8, 12)

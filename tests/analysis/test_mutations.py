@@ -6,9 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from harness.analysis import blockfit, equivalence, guard, images, intervals, spending
-from harness.analysis.blockfit import BlockDesign
-from harness.analysis.guard import Guarded
+from harness.analysis import fit, intervals, spending
+from harness.analysis.fit import BlockDesign, Guarded
 from tests.analysis.validation import validate_statistics
 
 
@@ -40,7 +39,7 @@ def test_seeds_that_are_not_taken_as_blocks(monkeypatch):
 
 
 def test_degrees_of_freedom_of_all_runs(break_everywhere):
-    right = blockfit._design
+    right = fit._design
 
     def as_if_nothing_were_fitted(shape, mask):
         return dataclasses.replace(right(shape, mask), df=shape[0] * shape[1])
@@ -63,7 +62,7 @@ def test_a_guard_that_never_minds_noise(break_everywhere):
         zeros = np.zeros_like(fitted.own)
         return Guarded(variance=zeros + fitted.pooled[..., None], weight=zeros)
 
-    break_everywhere(guard.guard, pooled)
+    break_everywhere(fit.guard, pooled)
     assert missed("mixed") == {"family-wise error"}
     assert "coverage of P(A > B)" in missed("better")
 
@@ -72,7 +71,7 @@ def test_a_guard_that_gives_every_arm_its_own_variance(break_everywhere):
     def own(fitted, threshold):
         return Guarded(variance=np.maximum(fitted.own, 1e-9), weight=np.ones_like(fitted.own))
 
-    break_everywhere(guard.guard, own)
+    break_everywhere(fit.guard, own)
     assert missed("power") == {"power, 3 sigma"}
 
 
@@ -82,13 +81,13 @@ def test_the_whole_level_at_every_look(break_everywhere):
 
 
 def test_an_equivalence_margin_twice_as_wide(break_everywhere):
-    right = equivalence.is_equivalent
+    right = intervals.is_equivalent
     break_everywhere(right, lambda estimate, margin, alpha=0.05: right(estimate, 2.0 * margin, alpha))
     assert missed("equivalence") == {"exact smallest effect called no difference"}
 
 
 def test_new_images_without_the_images_part(break_everywhere):
-    right = images.new_images_half_width
+    right = intervals.new_images_half_width
 
     def seeds_alone(over_training, mean_squares, alpha):
         return float(intervals.half_width(over_training, alpha))

@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.analysis.findings import (
-    COMPATIBLE,
-    DIFFERS,
-    HELPS,
-    REPRODUCED,
-    Settings,
-)
+from harness.analysis.findings import COMPATIBLE, DIFFERS, HELPS, REPRODUCED, Settings
 from harness.study.plan import PaperValue
 from tests.analysis.tables import QUIET, by_row, cell, found, plain, printed, quiet, record, records, star
 

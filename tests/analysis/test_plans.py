@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from harness.analysis import analyse
 from harness.analysis.findings import NO, NOT_SETTLED, YES, Settings
+from harness.spec import Arm, Member
 from harness.study.plan import Claim
-from harness.study.spec import Arm, Member
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
 from tests.analysis.tables import plain
 

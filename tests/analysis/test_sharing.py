@@ -7,11 +7,11 @@ import pytest
 from scipy import stats
 
 from harness.analysis import analyse
-from harness.analysis.comparisons import compare, noise
+from harness.analysis.contrasts import compare, noise
 from harness.analysis.findings import Settings
 from harness.analysis.intervals import half_width
-from harness.analysis.sharing import Relations, roots_of
-from harness.study.spec import Member
+from harness.analysis.outcomes import Relations, roots_of
+from harness.spec import Member
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
 
 ROOTS = [frozenset(name) for name in "aaabbbccc"]

@@ -8,7 +8,7 @@ import pytest
 
 from harness.analysis import analyse
 from harness.analysis.findings import Settings
-from harness.study.spec import Member
+from harness.spec import Member
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
 from tests.analysis.test_claims import curves
 

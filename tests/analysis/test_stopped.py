@@ -10,11 +10,11 @@ import pytest
 from harness.analysis import analyse
 from harness.analysis.findings import Findings, Settings
 from harness.reporting import ReportInput
-from harness.reporting.figures.matrix import draw_matrix, matrix_alt, matrix_caption, matrix_pages
-from harness.reporting.names import seeds_planned
+from harness.reporting.document import seeds_planned
+from harness.reporting.figures.runs import draw_matrix, matrix_alt, matrix_caption, matrix_pages
 from harness.reporting.sections.method import method
 from harness.reporting.sections.opening import scope
-from harness.study.grow import grow
+from harness.study.expand import grow
 from harness.study.plan import Claim, Plan
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, trained
 

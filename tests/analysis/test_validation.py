@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.analysis import calibration
-from harness.analysis.comparisons import compare, compare_family
+from harness.analysis.contrasts import compare, compare_family
 from harness.analysis.findings import HELPS, HURTS, Settings
 from harness.analysis.looks import settle
 from tests.analysis.validation import targets, validate_statistics, validation_sequential

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from harness.study.records import RunFolder
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
-from harness.training.tensors import write_torch_file
+from harness.runs.folder import RunFolder
+from harness.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
+from harness.training.setup import write_torch_file
 from tests.ended import end
 from tests.timing import PATIENCE_S
 

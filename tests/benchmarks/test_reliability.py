@@ -80,7 +80,7 @@ def test_the_files_do_not_grow_with_the_runs(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_folders_it_reads_are_in_every_state(tmp_path: Path) -> None:
-    from harness.study.records import RunFolder, run_state
+    from harness.runs.folder import RunFolder, run_state
 
     runs = [tiny_spec(seed=seed) for seed in range(100)]
     bench_many_runs.write_folders(tmp_path, runs)

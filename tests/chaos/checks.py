@@ -12,7 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harness.study.records import FINISHED, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.records import FINISHED
 from tests.chaos.place import Place, results
 from tests.chaos.victims import living
 from tests.timing import wait_until

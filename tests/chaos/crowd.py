@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.study.run_claims import Claims, Taken
+from harness.runs.claims import Claims, Taken
 from tests.chaos.orders import ENVIRONMENT
 
 RUNS_TO_CLAIM = 64
@@ -95,7 +95,7 @@ def _listen(reader: int, count: int, base: Path) -> int:
 def controllers(base: Path, count: int) -> dict[str, object]:
     """Each is `harness run` of the same study, training in its own process."""
     import harness.commands.run
-    import harness.scheduling.inline
+    import harness.scheduling.local
     import harness.tracking.writer
     import harness.training.run
     from harness.cli import main as harness

@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from harness.study.machine import Machine
+from harness.spec import Machine
 from tests.chaos.injector import Injector
 
 ON_ONE_PATH = ("unlink", "remove", "rmdir", "mkdir", "truncate", "utime")
@@ -145,7 +145,7 @@ def _patch_sqlite(injector: Injector) -> None:
 class _Steps(importlib.abc.MetaPathFinder):
     """Counts training steps, once the harness's counter of them is imported."""
 
-    MODULE = "harness.training.progress"
+    MODULE = "harness.training.checkpoint"
 
     def __init__(self, injector: Injector) -> None:
         self.injector = injector

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.study.records import RunFolder
+from harness.runs.folder import RunFolder
 from tests.chaos.orders import ENVIRONMENT, Control
 from tests.end_to_end.workplace import NOT_INHERITED, ROOT
 

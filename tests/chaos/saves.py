@@ -20,9 +20,8 @@ from pathlib import Path
 
 import torch
 
-from harness.study.records import RunFolder
-from harness.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from harness.training.progress import Progress
+from harness.runs.folder import RunFolder
+from harness.training.checkpoint import CheckpointError, Progress, load_checkpoint, save_checkpoint
 from harness.training.setup import Setup, build
 from tests.chaos import patches
 from tests.chaos.injector import Injector

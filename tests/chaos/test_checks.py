@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.study.records import RunFolder
+from harness.runs.folder import RunFolder
 from tests.chaos.checks import Undisturbed, lost_work, violations
 from tests.chaos.orders import ENVIRONMENT
 from tests.chaos.place import Place, results

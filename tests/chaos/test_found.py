@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.study.records import RunFolder
-from harness.tracking.runs import read_tail
+from harness.runs.folder import RunFolder
+from harness.tracking.content import read_tail
 from tests.chaos.orders import SHORT, Order
 from tests.chaos.place import Place
 
@@ -59,7 +59,7 @@ def test_a_summary_cut_in_the_middle_is_no_end_for_the_mirror(tmp_path: Path):
 
 def test_an_event_of_which_a_full_disk_takes_only_a_part_is_an_error_not_a_silent_loss(tmp_path: Path):
     place = Place(tmp_path / "place").prepare()
-    code = "from harness.study.records import *; RunFolder(Path('.')).append_event('epoch', step=1)"
+    code = "from harness.runs.folder import *; RunFolder(Path('.')).append_event('epoch', step=1)"
     place.control.give(1, [Order(point="write events.jsonl", do=SHORT)])
     done = subprocess.run([sys.executable, "-c", code], cwd=place.work, env=place.environment())
     written = RunFolder(place.work).read_events()

@@ -16,7 +16,7 @@ from tests.chaos.place import Place
 WRITES = """
 import os
 from pathlib import Path
-from harness.study.records import RunFolder, write_json
+from harness.runs.folder import RunFolder, write_json
 
 folder = RunFolder(Path("runs") / ("a" * 32))
 folder.path.mkdir(parents=True)

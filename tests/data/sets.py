@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from harness.data.arrays import ArrayImages
-from harness.data.base import Split
+from harness.data.entry import Split
+from harness.data.loading import ArrayImages
 
 
 def random_pixels(count: int, height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:

@@ -7,13 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.data import colour
-from harness.data.augment import View, evaluation_images, flip, normalise, training_images
-from harness.data.base import Split
-from harness.data.crops import CROP_DRAWS, centre_boxes, random_boxes
-from harness.data.resample import crop_resize
+from harness.data import augment
+from harness.data.augment import (
+    CROP_DRAWS,
+    View,
+    centre_boxes,
+    crop_resize,
+    evaluation_images,
+    flip,
+    normalise,
+    random_boxes,
+    training_images,
+)
+from harness.data.entry import Split
 from harness.data.torchvision_import import torchvision
-from harness.study.spec import AugmentSpec
+from harness.spec import AugmentSpec
 from tests.data.sets import array_split, random_pixels
 
 F = torchvision.transforms.v2.functional
@@ -57,9 +65,9 @@ def float_images(channels: int = 3) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("ours", "theirs", "factors"),
     [
-        (colour.brightness, "adjust_brightness", FACTORS),
-        (colour.saturation, "adjust_saturation", FACTORS),
-        (colour.hue, "adjust_hue", torch.tensor([-0.5, -0.2, 0.0, 0.13, 0.2])),
+        (augment.brightness, "adjust_brightness", FACTORS),
+        (augment.saturation, "adjust_saturation", FACTORS),
+        (augment.hue, "adjust_hue", torch.tensor([-0.5, -0.2, 0.0, 0.13, 0.2])),
     ],
 )
 def test_colour_steps_equal_torchvision(ours, theirs: str, factors: torch.Tensor) -> None:
@@ -89,15 +97,15 @@ def test_normalise_equals_torchvision_and_repeats_a_single_channel() -> None:
 def test_pca_shift_is_the_lighting_formula_of_krizhevsky_2012() -> None:
     # Section 4.1: [p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T is added to every pixel.
     a = np.array([0.1, -0.05, 0.2], np.float32)
-    p, values = colour.PCA_EIGENVECTORS, colour.PCA_EIGENVALUES
+    p, values = augment.PCA_EIGENVECTORS, augment.PCA_EIGENVALUES
     by_hand = [sum(p[c][k] * a[k] * values[k] for k in range(3)) / 255 for c in range(3)]
-    np.testing.assert_allclose(colour.pca_shift(a[None])[0], by_hand, rtol=1e-5)
+    np.testing.assert_allclose(augment.pca_shift(a[None])[0], by_hand, rtol=1e-5)
     np.testing.assert_allclose(p.T @ p, np.eye(3), atol=2e-3)  # principal directions are orthonormal
 
 
 def test_training_images_is_the_chain_of_the_reference_operations() -> None:
     """The whole pipeline, one image at a time with torchvision, from the same draws."""
-    from harness.data.counter import normals, uniforms
+    from harness.data.augment import normals, uniforms
 
     split = array_split(random_pixels(6, 20, 30, 3))
     view = View(size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25), seed=5, epoch=3)
@@ -112,7 +120,7 @@ def test_training_images_is_the_chain_of_the_reference_operations() -> None:
     )
     mirrored = uniforms(5, 3, index, 1, "flip")[:, 0] < 0.5
     factors = 1 + 0.4 * (2 * uniforms(5, 3, index, 3, "colour") - 1)
-    shifts = torch.from_numpy(colour.pca_shift(0.1 * normals(5, 3, index, 3, "pca")))
+    shifts = torch.from_numpy(augment.pca_shift(0.1 * normals(5, 3, index, 3, "pca")))
     for row in range(3):
         image = torch.from_numpy(split.images.array[index[row]]).permute(2, 0, 1).float() / 255
         image = F.resized_crop(image, *boxes[row].tolist(), [16, 16], antialias=True)

@@ -13,11 +13,9 @@ import pytest
 from PIL import Image
 
 from harness.data import DATASETS, contents, load
-from harness.data.base import DataSet
 from harness.data.contents import Contents, decode_all, fingerprints, open_all
-from harness.data.entry import Entry, Files, Pixels, Source
-from harness.data.loading import load_cached
-from harness.data.subsets import class_shares
+from harness.data.entry import DataSet, Entry, Files, Pixels, Source
+from harness.data.loading import class_shares, load_cached
 from tests.data.sets import write_classes
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.data import counter
-from harness.data.counter import normals, uniforms
+from harness.data import augment
+from harness.data.augment import normals, uniforms
 
 INDICES = np.arange(20_000)
 
@@ -54,7 +54,7 @@ def test_the_bits_are_pinned() -> None:
 def test_the_hash_is_splitmix64() -> None:
     """The published first outputs of SplitMix64 for the seed 1234567."""
     counters = np.arange(1, 4, dtype=np.uint64)
-    outputs = counter._mix(np.uint64(1234567) + counters * counter.GOLDEN_GAMMA)
+    outputs = augment._mix(np.uint64(1234567) + counters * augment.GOLDEN_GAMMA)
     assert outputs.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 

@@ -10,9 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.data import DATASETS, count_classes, idx, load
-from harness.data.base import DataSet
-from harness.data.entry import IMAGENET_MEAN, IMAGENET_STD, Entry, Pixels, Source, no_arguments_to_check
+from harness.data import DATASETS, count_classes, load, sets
+from harness.data.entry import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    DataSet,
+    Entry,
+    Pixels,
+    Source,
+    no_arguments_to_check,
+)
 from harness.data.loading import load_cached
 from tests.data.sets import write_idx
 
@@ -73,7 +80,7 @@ def test_mnist_is_read_plain_and_gzipped(tmp_path: Path, suffix: str) -> None:
         "test_images": np.zeros((10, 28, 28), np.uint8),
         "test_labels": np.arange(10, dtype=np.uint8),
     }
-    for key, name in idx.FILES.items():
+    for key, name in sets.FILES.items():
         write_idx(tmp_path / "mnist" / f"{name}{suffix}", arrays[key])
     data = load("mnist", {}, train_images=None, test_images=None, data_dir=tmp_path)
     np.testing.assert_array_equal(data.train.images.array[..., 0], arrays["train_images"])
@@ -100,15 +107,15 @@ def test_damaged_idx_files_are_refused_in_words(tmp_path: Path, damage: str) -> 
     path = tmp_path / "train-labels-idx1-ubyte.gz"
     path.write_bytes(content())
     with pytest.raises(ValueError, match=words):
-        idx.read_idx(path)
+        sets.read_idx(path)
 
 
 def test_idx_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
-    for key, name in idx.FILES.items():
+    for key, name in sets.FILES.items():
         shape = (4, 28, 28) if key.endswith("images") else (4 if key.startswith("train") else 3,)
         write_idx(tmp_path / name, np.zeros(shape, np.uint8))
     with pytest.raises(ValueError, match="the test files do not belong together"):
-        idx.read_idx_files(tmp_path)
+        sets.read_idx_files(tmp_path)
 
 
 def from_arrays(labels: list[int], classes: int, images: int | None = None) -> DataSet:

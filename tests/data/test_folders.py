@@ -14,7 +14,7 @@ from PIL import Image
 
 from harness.cli import main
 from harness.data import DATASETS, load, look_at_data, validate_data
-from harness.data.examine import examine
+from harness.data.contents import examine
 from harness.data.folders import SYSTEM_FOLDERS, part_of, parts_of, spelt, walk
 from harness.data.torchvision_import import torchvision
 from tests.data.pictures import tiff_bytes

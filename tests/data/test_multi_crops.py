@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.arrays import ArrayImages
-from harness.data.augment import View, evaluation_images
-from harness.data.base import Split
-from harness.data.multi_crops import CROPS, crop_boxes, views
+from harness.data.augment import CROPS, View, crop_boxes, evaluation_images, views
+from harness.data.entry import Split
+from harness.data.loading import ArrayImages
 
 VIEW = View(size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

@@ -15,8 +15,7 @@ import torch
 from PIL import Image
 
 from harness.data.entry import Reading
-from harness.data.files import FileImages
-from harness.data.pixels import TURNS, decode, header, samples
+from harness.data.pixels import TURNS, FileImages, decode, header, samples
 from tests.data.pictures import KINDS, Kind, jpeg, png_bytes, save, smooth, tiff_bytes, turned, write
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"

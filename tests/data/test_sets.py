@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.data import DATASETS, count_classes, fashion_mnist, idx, load, missing_data, validate_data
-from harness.data.base import DataSet
+from harness.data import DATASETS, count_classes, fashion_mnist, load, missing_data, sets, validate_data
+from harness.data.entry import DataSet
 from tests.data.sets import write_idx
 
 NOWHERE = Path("no-such-folder")
@@ -95,16 +95,16 @@ def test_full_fashion_mnist_is_read_from_the_original_files(tmp_path: Path) -> N
         name: rng.integers(0, 256, (30, 28, 28), dtype=np.uint8)
         if name.endswith("images")
         else np.arange(30, dtype=np.uint8) % 10
-        for name in idx.FILES
+        for name in sets.FILES
     }
-    for name, file in idx.FILES.items():
+    for name, file in sets.FILES.items():
         write_idx(folder / f"{file}.gz", arrays[name])
     data = load_all("fashion_mnist", tmp_path, full=True)
     np.testing.assert_array_equal(data.train.images.array[..., 0], arrays["train_images"])
     assert data.test.labels.tolist() == arrays["test_labels"].tolist()
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"nonsense"))
     with pytest.raises(ValueError, match="is not an IDX file"):
-        idx.read_idx_files(folder)
+        sets.read_idx_files(folder)
 
 
 def test_the_subset_rule_is_the_first_thousand_of_each_class_in_file_order() -> None:
@@ -205,8 +205,8 @@ def test_an_image_folder_is_decoded_on_demand(tmp_path: Path) -> None:
 
 
 def test_files_and_arrays_agree_within_one_level(tmp_path: Path) -> None:
-    from harness.data.arrays import ArrayImages
-    from harness.data.files import FileImages
+    from harness.data.loading import ArrayImages
+    from harness.data.pixels import FileImages
 
     make_folder(tmp_path)
     paths = sorted((tmp_path / "train").glob("*/*.png"))

@@ -8,8 +8,8 @@ import numpy as np
 
 from harness.commands.calibrate import OWN_STUDY
 from harness.commands.workspace import Workspace, first_plan
+from harness.spec import RunSpec
 from harness.study.plan import Plan
-from harness.study.spec import RunSpec
 from tests import ended
 
 ABOUT = {"model": "bn_mlp", "data": "fashion_mnist", "device": "a cpu", "threads": 1, "torch": "2"}

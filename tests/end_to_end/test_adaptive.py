@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from harness.cli import main
-from harness.commands.adaptive import Progress, records_of, run_blocks, saved
+from harness.commands.run import Progress, records_of, run_blocks, saved
 from harness.commands.workspace import Workspace, expand_plan, workspace
+from harness.errors import DONE, USAGE_ERROR
+from harness.runs.folder import RunFolder
+from harness.runs.records import DIVERGED, FAILED, FINISHED
 from harness.scheduling.base import INTERRUPTED
+from harness.spec import RunSpec
 from harness.study.plan import Plan
-from harness.study.problems import DONE, USAGE_ERROR
-from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder
-from harness.study.spec import RunSpec
 from tests.end_to_end import scripted
 from tests.end_to_end.workplace import Workplace
 from tests.ended import end
@@ -76,7 +77,7 @@ def work(place: Workplace, seeds: tuple[int, ...] | None = None) -> tuple[Worksp
 
 def go_on(place: Workplace, train: Trainer, *, submits_only: bool = False) -> tuple[Progress, list[str]]:
     """What one `harness run` does, and what it says."""
-    from harness.study.estimate import reconcile
+    from harness.runs.state import reconcile
 
     folders, plan = work(place)
     reconcile(plan, folders.runs_dir)
@@ -138,7 +139,7 @@ def test_lost_decisions_are_made_again_from_the_runs_without_training(place: Wor
 
 def test_a_fixed_design_is_never_looked_at(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     place.study.write_text(scripted.STUDY.replace("{start: 3, at_most: 8}", "3"))
-    monkeypatch.setattr("harness.commands.adaptive.records_of", None)
+    monkeypatch.setattr("harness.commands.run.records_of", None)
     train = Trainer(place)
     progress, said = go_on(place, train)
     assert (len(train.blocks), said, progress.says) == (1, [], "")

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from harness.cli import main as harness
-from harness.commands.calibrated import FOLDER, newest
+from harness.commands.calibrate import FOLDER, newest
 from harness.commands.workspace import Workspace
+from harness.errors import USAGE_ERROR
 from harness.study.plan import Plan
-from harness.study.problems import USAGE_ERROR
 from tests.end_to_end.identical import end, make_identical_runs
 
 RUNS = 30

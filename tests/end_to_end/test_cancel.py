@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from harness.commands import cancel as command
+from harness.runs.claims import Claims
+from harness.runs.folder import run_state
+from harness.runs.records import FINISHED
 from harness.scheduling.base import INTERRUPTED, Job
-from harness.scheduling.inline import Inline
-from harness.study.machine import Machine
-from harness.study.records import FINISHED, run_state
-from harness.study.run_claims import Claims
+from harness.scheduling.local import Inline
+from harness.spec import Machine
 from tests.end_to_end.under_way import UnderWay, program, squeue_says, task
 from tests.timing import not_waited_out, wait_until
 

@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 from harness.cli import main
-from harness.commands.counts import subset_notes
-from harness.study.norm_images import fewest_normalised
-from harness.study.spec import DataSpec
+from harness.commands.data import subset_notes
+from harness.spec import DataSpec, fewest_normalised
 from tests.training.runs import tiny_recipe, tiny_spec, train
 
 STUDY = """\

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.declare import declare, history_of
+from harness.commands.plan import declare, history_of
 from harness.commands.workspace import load_plan, workspace
 from harness.study.declaration import exploratory
 from tests.end_to_end.conftest import Finished, copy_of

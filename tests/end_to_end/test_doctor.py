@@ -19,9 +19,8 @@ from typing import Any
 
 import pytest
 
-from harness.commands import doctor
-from harness.commands.checks import base, data, folders, probes, slurm, software, store
-from harness.commands.checks.base import FAIL, OK, WARN, Finding
+from harness.commands import doctor, machine, probes, services
+from harness.commands.machine import FAIL, OK, WARN, Finding
 from harness.commands.workspace import Workspace
 from tests.end_to_end.workplace import Workplace
 from tests.timing import FOREVER_S, PATIENCE_S, not_waited_out, wait_until
@@ -49,7 +48,7 @@ def test_every_part_has_a_line_the_exit_code_says_whether_one_failed_and_no_file
     lines = done.stdout.splitlines()
     assert {line[:5] for line in lines[:-1]} <= {"ok   ", "warn ", "fail "}
     names = [line[5:].split(":")[0] for line in lines[:-1]]
-    expected = {"python", "torch", "machine", "disk", "file system", *folders.TESTS, "clock"}
+    expected = {"python", "torch", "machine", "disk", "file system", *machine.TESTS, "clock"}
     expected |= {"speed", "submissions", "slurm", "mlflow", "data fashion_mnist", "pdf", "environment"}
     assert expected <= set(names)
     assert done.returncode == (1 if any(line.startswith("fail") for line in lines) else 0)
@@ -96,7 +95,7 @@ def program(folder: Path, name: str, text: str) -> None:
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of Slurm commands, the only ones on PATH, that answer as a healthy cluster."""
     folder = tmp_path / "bin"
-    for name in (*slurm.NEEDED, *slurm.ALSO):
+    for name in (*services.NEEDED, *services.ALSO):
         program(folder, name, "exit 0")
     config = "ClusterName = lab\nMaxArraySize = 1001\nPreemptType = preempt/qos\nPreemptMode = REQUEUE"
     program(folder, "scontrol", f"echo '{config}'")
@@ -106,29 +105,29 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_healthy_cluster_is_described_with_its_limits(place, cluster):
-    found = {each.name: each for each in slurm.slurm(place)}
+    found = {each.name: each for each in services.slurm(place)}
     assert {each.level for each in found.values()} == {OK}
     assert "cluster lab: MaxArraySize 1001, PreemptMode REQUEUE" in found["slurm"].says
-    assert slurm.NO_USR2 in found["slurm"].says
+    assert services.NO_USR2 in found["slurm"].says
     assert found["slurm nodes"].says == "1 down*, 1 idle"
     assert found["slurm jobs"].says == "a job without options would be accepted"
     settings = {"PreemptType": "preempt/qos", "SlurmctldParameters": "preempt_send_user_signal"}
-    assert slurm.NO_USR2 not in slurm.controller(settings).says
+    assert services.NO_USR2 not in services.controller(settings).says
 
 
 def test_a_machine_without_slurm_is_in_order_and_one_with_half_of_it_is_not(place, cluster, monkeypatch):
     (cluster / "scancel").unlink()
-    half = only(slurm.slurm(place), "slurm")
+    half = only(services.slurm(place), "slurm")
     assert (half.level, half.says) == (WARN, "sbatch is here, but not scancel")
     monkeypatch.setenv("PATH", "")
-    assert only(slurm.slurm(place), "slurm").level == OK
+    assert only(services.slurm(place), "slurm").level == OK
 
 
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(place, cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(slurm, "LIMIT_S", 0.3)
+    monkeypatch.setattr(services, "LIMIT_S", 0.3)
     program(cluster, "sinfo", f"/bin/sleep 1000 & echo $! > {tmp_path}/pid; wait")
     with not_waited_out():
-        found = {each.name: each for each in slurm.slurm(place)}
+        found = {each.name: each for each in services.slurm(place)}
     assert (found["slurm nodes"].level, found["slurm"].level) == (FAIL, OK)
     assert found["slurm nodes"].says == "sinfo gave no answer within 0.3 s"
     child = int((tmp_path / "pid").read_text())
@@ -146,20 +145,20 @@ def test_a_controller_that_does_not_answer_fails_and_commands_without_a_cluster_
     place, cluster, monkeypatch
 ):
     program(cluster, "scontrol", "echo 'slurm_load_ctl_conf error: Unable to contact' >&2; exit 1")
-    assert "Unable to contact" in only(slurm.slurm(place), "slurm").says
-    assert only(slurm.slurm(place), "slurm").level == FAIL
-    program(cluster, "scontrol", f"echo 'fatal: {slurm.NOT_CONFIGURED}' >&2; exit 1")
-    monkeypatch.setattr(slurm, "SYSTEM_CONFIGURATION", cluster / "slurm.conf")
-    assert only(slurm.slurm(place), "slurm").level == WARN
+    assert "Unable to contact" in only(services.slurm(place), "slurm").says
+    assert only(services.slurm(place), "slurm").level == FAIL
+    program(cluster, "scontrol", f"echo 'fatal: {services.NOT_CONFIGURED}' >&2; exit 1")
+    monkeypatch.setattr(services, "SYSTEM_CONFIGURATION", cluster / "slurm.conf")
+    assert only(services.slurm(place), "slurm").level == WARN
     monkeypatch.setenv("SLURM_CONF", "lost.conf")
-    assert only(slurm.slurm(place), "slurm").level == FAIL
+    assert only(services.slurm(place), "slurm").level == FAIL
 
 
 def test_refused_jobs_no_usable_node_and_no_accounting_are_remarks_with_the_reason(place, cluster):
     program(cluster, "sbatch", "echo 'allocation failure: invalid account' >&2; exit 1")
     program(cluster, "sinfo", "echo 'n1 drained'")
     program(cluster, "sacct", "echo 'Connection refused' >&2; exit 1")
-    found = {each.name: each for each in slurm.slurm(place)}
+    found = {each.name: each for each in services.slurm(place)}
     assert {name: each.level for name, each in found.items()} == {
         "slurm": OK,
         "slurm nodes": WARN,
@@ -182,13 +181,13 @@ def database(path: Path, version: str | None = "abc", rows: int = 5000) -> None:
 
 @pytest.fixture
 def mlflow_of_schema_abc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "probe", lambda name: {"mlflow": "3.0", "schema": "abc"})
+    monkeypatch.setattr(services, "probe", lambda name: {"mlflow": "3.0", "schema": "abc"})
 
 
 @pytest.mark.usefixtures("mlflow_of_schema_abc")
 def test_a_store_of_this_version_is_fine_and_an_absent_one_is_not_made(place, tmp_path, monkeypatch):
     path = tmp_path / "mlflow.db"
-    finding = only(store.store(place), "mlflow")
+    finding = only(services.store(place), "mlflow")
     assert finding.level == OK
     assert "first `harness run`" in finding.says
     assert not path.exists()
@@ -200,8 +199,8 @@ def test_a_store_of_this_version_is_fine_and_an_absent_one_is_not_made(place, tm
         opened.append((name, options.get("uri")))
         return sqlite3.Connection(name, **options)
 
-    monkeypatch.setattr(store.sqlite3, "connect", connect)
-    assert only(store.store(place), "mlflow").level == OK
+    monkeypatch.setattr(services.sqlite3, "connect", connect)
+    assert only(services.store(place), "mlflow").level == OK
     assert opened == [(f"{path.as_uri()}?mode=ro", True)]
     assert path.read_bytes() == before
     assert sorted(each.name for each in tmp_path.iterdir()) == ["mlflow.db", "runs"]
@@ -223,14 +222,14 @@ def test_a_damaged_or_foreign_store_fails_and_is_said_to_be_a_mirror(place, tmp_
     elif damage == "no schema":
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("DROP TABLE alembic_version")
-    finding = only(store.store(place), "mlflow")
+    finding = only(services.store(place), "mlflow")
     assert finding.level == FAIL, finding
     assert finding.mend == f"it is a mirror: delete {path} and run `harness sync`"
 
 
 def test_the_installed_mlflow_says_which_schema_it_writes(place, tmp_path):
     database(tmp_path / "mlflow.db", "xyz", rows=1)
-    finding = only(store.store(place), "mlflow")
+    finding = only(services.store(place), "mlflow")
     assert finding.level == FAIL
     written = finding.says.rpartition("writes ")[2]
     assert len(written) == 12
@@ -271,7 +270,7 @@ def served(place: Workspace) -> Iterator[Callable[..., Finding]]:
 
 def asked(place: Workspace, uri: str) -> Finding:
     at = Workspace(runs_dir=place.runs_dir, data_dir=place.data_dir, tracking_uri=uri)
-    finding = only(store.store(at), "mlflow")
+    finding = only(services.store(at), "mlflow")
     assert "secret" not in f"{finding.says} {finding.mend}"
     return finding
 
@@ -286,7 +285,7 @@ def test_a_tracking_server_is_asked_for_its_health(served):
 
 
 def test_a_server_that_is_down_or_silent_fails_in_time_and_says_that_nothing_is_lost(place, monkeypatch):
-    monkeypatch.setattr(store, "ANSWER_S", 0.3)
+    monkeypatch.setattr(services, "ANSWER_S", 0.3)
     with socket.socket() as silent, not_waited_out():
         silent.bind(("127.0.0.1", 0))
         port = silent.getsockname()[1]
@@ -297,20 +296,20 @@ def test_a_server_that_is_down_or_silent_fails_in_time_and_says_that_nothing_is_
     assert "timed out" in mute.says
     for finding in (down, mute):
         assert finding.level == FAIL
-        assert store.NOTHING_LOST in finding.mend
+        assert services.NOTHING_LOST in finding.mend
 
 
 def test_a_database_server_is_asked_for_its_schema_and_its_password_is_never_shown(place, monkeypatch):
     uri = "postgresql://me:secret@db.example.org/mlflow"
 
     def refused(name: str, **_: str) -> dict[str, Any]:
-        raise base.ProgramError("OperationalError: no password 'secret' for postgresql://me:secret@db")
+        raise machine.ProgramError("OperationalError: no password 'secret' for postgresql://me:secret@db")
 
-    monkeypatch.setattr(store, "probe", refused)
+    monkeypatch.setattr(services, "probe", refused)
     assert "does not answer: OperationalError" in asked(place, uri).says
-    monkeypatch.setattr(store, "probe", lambda name, **_: {"mlflow": "3.0", "schema": "a", "found": "b"})
+    monkeypatch.setattr(services, "probe", lambda name, **_: {"mlflow": "3.0", "schema": "a", "found": "b"})
     assert "db upgrade" in asked(place, uri).mend
-    monkeypatch.setattr(store, "probe", lambda name, **_: {"mlflow": "3.0", "schema": "a", "found": None})
+    monkeypatch.setattr(services, "probe", lambda name, **_: {"mlflow": "3.0", "schema": "a", "found": None})
     assert asked(place, uri).level == OK
 
 
@@ -325,13 +324,13 @@ def test_a_database_whose_driver_is_absent_says_what_to_install(monkeypatch, cap
 
 
 def file_system(place: Workspace, name: str) -> Finding:
-    found = list(folders.file_system(place))
+    found = list(machine.file_system(place))
     assert list(place.runs_dir.iterdir()) == []  # the scratch folder is gone
     return only(iter(found), name)
 
 
 def test_the_file_system_of_the_tests_is_sound(place):
-    assert {each.level for each in folders.file_system(place)} == {OK}
+    assert {each.level for each in machine.file_system(place)} == {OK}
 
 
 def test_a_mount_where_two_create_the_same_file_fails(place, monkeypatch):
@@ -340,14 +339,14 @@ def test_a_mount_where_two_create_the_same_file_fails(place, monkeypatch):
     def careless(path: Any, flags: int, *mode: int, **at: Any) -> int:
         return real(path, flags & ~os.O_EXCL, *mode, **at)
 
-    monkeypatch.setattr(folders.os, "open", careless)
+    monkeypatch.setattr(machine.os, "open", careless)
     finding = file_system(place, "exclusive create")
     assert finding.level == FAIL
     assert "8 of 8 created the same new file" in finding.says
 
 
 def test_a_mount_where_a_rename_is_a_copy_that_can_be_seen_half_done_fails(place, monkeypatch):
-    monkeypatch.setattr(folders.Path, "replace", lambda draft, target: target.write_bytes(b"") and None)
+    monkeypatch.setattr(machine.Path, "replace", lambda draft, target: target.write_bytes(b"") and None)
     assert file_system(place, "rename").level == FAIL
 
 
@@ -363,21 +362,21 @@ def test_a_mount_without_flock_is_a_remark_because_claims_guard_the_runs(place, 
         if flock:
             raise flock
 
-    monkeypatch.setattr(folders.fcntl, "flock", faulty)
+    monkeypatch.setattr(machine.fcntl, "flock", faulty)
     finding = file_system(place, "flock")
     assert (finding.level, finding.says) == (WARN, says)
 
 
 def test_coarse_times_a_slow_disk_and_a_wrong_clock_are_remarks(place, monkeypatch):
-    monkeypatch.setattr(folders, "COARSE_S", -0.9)  # anything is too coarse, looked for 0.1 s
+    monkeypatch.setattr(machine, "COARSE_S", -0.9)  # anything is too coarse, looked for 0.1 s
     assert file_system(place, "beat").level == WARN
-    monkeypatch.setattr(folders, "SLOW_FSYNC_S", 0.0)
+    monkeypatch.setattr(machine, "SLOW_FSYNC_S", 0.0)
     assert file_system(place, "fsync").level == WARN
-    monkeypatch.setattr(folders.time, "time", lambda: 1000.0)
+    monkeypatch.setattr(machine.time, "time", lambda: 1000.0)
     ahead = file_system(place, "clock")
     assert ahead.level == WARN
     assert "ahead of this machine's" in ahead.says
-    monkeypatch.setattr(folders.time, "time", lambda: 1e10)
+    monkeypatch.setattr(machine.time, "time", lambda: 1e10)
     assert "behind this machine's" in file_system(place, "clock").says
 
 
@@ -385,7 +384,7 @@ def test_a_mount_that_cannot_be_written_fails_without_a_traceback_and_the_rest_i
     def refuse(**_: Any) -> str:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(folders.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(machine.tempfile, "mkdtemp", refuse)
     checks = tuple(check for check in doctor.CHECKS if check[0] in ("disk", "file system", "submissions"))
     found = {each.name: each for each in doctor.examine(place, checks)}
     assert {name: each.level for name, each in found.items()} == {
@@ -399,26 +398,26 @@ def test_a_mount_that_cannot_be_written_fails_without_a_traceback_and_the_rest_i
 
 def test_a_runs_folder_that_is_not_there_yet_is_judged_by_the_folder_above(place, tmp_path):
     later = Workspace(runs_dir=tmp_path / "a" / "b", data_dir=tmp_path, tracking_uri=None)
-    assert only(folders.file_system(later), "file system").says.endswith(str(tmp_path))
+    assert only(machine.file_system(later), "file system").says.endswith(str(tmp_path))
     assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(("free_gb", "level"), [(0.5, FAIL), (5, WARN), (50, OK)])
 def test_little_room_is_a_remark_and_hardly_any_a_failure(place, monkeypatch, free_gb, level):
-    usage = shutil._ntuple_diskusage(100 * folders.GB, 0, free_gb * folders.GB)
-    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
-    finding = only(folders.space(place), "disk")
+    usage = shutil._ntuple_diskusage(100 * machine.GB, 0, free_gb * machine.GB)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
+    finding = only(machine.space(place), "disk")
     assert finding.level == level
     assert bool(finding.mend) == (level != OK)
 
 
 def test_a_submission_that_others_can_read_fails_with_the_command_that_closes_it(place):
-    assert only(folders.privacy(place), "submissions").says == "none yet"
+    assert only(machine.privacy(place), "submissions").says == "none yet"
     folder = place.runs_dir / ".submissions" / "0123456789ab"
     folder.mkdir(parents=True, mode=0o700)
-    assert only(folders.privacy(place), "submissions").level == OK
+    assert only(machine.privacy(place), "submissions").level == OK
     folder.chmod(0o750)
-    finding = only(folders.privacy(place), "submissions")
+    finding = only(machine.privacy(place), "submissions")
     assert (finding.level, finding.mend) == (FAIL, f"chmod 700 {folder}")
 
 
@@ -426,7 +425,7 @@ def test_a_misspelt_variable_is_named_with_the_nearest_and_passwords_are_not_sho
     monkeypatch.setenv("HARNESS_RUN", "x")
     monkeypatch.setenv("HARNESS_DATA", "here")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@example.org")
-    misspelt, read = software.environment(place)
+    misspelt, read = machine.environment(place)
     assert misspelt.level == WARN
     assert "did you mean 'HARNESS_RUNS'?" in misspelt.mend
     assert read.says == "HARNESS_DATA=here, MLFLOW_TRACKING_URI=https://***@example.org"
@@ -437,13 +436,13 @@ GPU = {"name": "H100", "memory_gb": 79.0, "error": None}
 
 
 def test_torch_and_torchvision_must_be_a_pair_and_both_must_load():
-    assert software.versions(TORCH).level == OK
-    other = software.versions(TORCH | {"torchvision": "0.21.0+cpu"})
+    assert machine.versions(TORCH).level == OK
+    other = machine.versions(TORCH | {"torchvision": "0.21.0+cpu"})
     assert (other.level, other.mend) == (
         WARN,
         "they are not a pair: torch 2.7 goes with torchvision 0.22",
     )
-    assert software.versions(TORCH | {"torchvision": None, "torchvision_error": "ImportError"}).level == FAIL
+    assert machine.versions(TORCH | {"torchvision": None, "torchvision_error": "ImportError"}).level == FAIL
 
 
 @pytest.mark.parametrize(
@@ -457,17 +456,17 @@ def test_torch_and_torchvision_must_be_a_pair_and_both_must_load():
     ],
 )
 def test_gpus_are_told_as_torch_can_use_them(facts, driver, level, says):
-    [finding] = software.gpus(TORCH | facts, driver)
+    [finding] = machine.gpus(TORCH | facts, driver)
     assert finding.level == level
     assert says in finding.says
 
 
 def test_a_torch_that_does_not_import_and_a_typst_that_does_not_set_fail_with_the_mend(place, monkeypatch):
     def broken(name: str) -> dict[str, Any]:
-        raise base.ProgramError("ImportError: libcudart.so.12: cannot open shared object file")
+        raise machine.ProgramError("ImportError: libcudart.so.12: cannot open shared object file")
 
-    monkeypatch.setattr(software, "probe", broken)
-    for check, name in ((software.torch, "torch"), (software.typesetting, "pdf")):
+    monkeypatch.setattr(machine, "probe", broken)
+    for check, name in ((machine.torch, "torch"), (machine.typesetting, "pdf")):
         finding = only(check(place), name)
         assert finding.level == FAIL
         assert finding.says.startswith("ImportError: libcudart")
@@ -475,33 +474,33 @@ def test_a_torch_that_does_not_import_and_a_typst_that_does_not_set_fail_with_th
 
 
 def test_little_memory_is_a_remark_that_says_how_many_workers_fit(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(software, "available_cores", lambda: 8)
-    monkeypatch.setattr(software, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "available_cores", lambda: 8)
+    monkeypatch.setattr(machine, "MEMORY", tmp_path / "meminfo")
     (tmp_path / "meminfo").write_text("MemTotal: 99 kB\nMemAvailable:   3145728 kB\n")
-    finding = only(software.cores_and_memory(place), "machine")
+    finding = only(machine.cores_and_memory(place), "machine")
     assert (finding.level, finding.mend) == (WARN, "a worker needs about 1 GB: use --workers 3")
 
 
 def test_a_data_set_that_is_not_here_is_no_fault_and_a_damaged_one_is(place, monkeypatch):
-    levels = {each.name: (each.level, bool(each.mend)) for each in data.data(place)}
+    levels = {each.name: (each.level, bool(each.mend)) for each in services.data(place)}
     assert levels["data fashion_mnist"] == (OK, False)
     assert levels["data imagenet"] == (OK, True)
 
     def missing(*_: Any) -> str:
         raise ValueError("cut in the middle")
 
-    monkeypatch.setattr(data, "DATASETS", {"mine": SimpleNamespace(args={}, missing=missing)})
-    [finding] = data.data(place)
+    monkeypatch.setattr(services, "DATASETS", {"mine": SimpleNamespace(args={}, missing=missing)})
+    [finding] = services.data(place)
     assert (finding.level, finding.says) == (FAIL, "cut in the middle")
 
 
 def test_a_probe_says_why_it_could_not_answer(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://")
-    with pytest.raises(base.ProgramError, match="KeyError"):
-        base.probe("no_such_probe")
-    with pytest.raises(base.ProgramError, match="cannot be started"):
-        base.answer_of(["no-such-program"], 1)
-    assert base.answer_of(["/bin/echo", "hello"], 5) == "hello\n"
+    with pytest.raises(machine.ProgramError, match="KeyError"):
+        machine.probe("no_such_probe")
+    with pytest.raises(machine.ProgramError, match="cannot be started"):
+        machine.answer_of(["no-such-program"], 1)
+    assert machine.answer_of(["/bin/echo", "hello"], 5) == "hello\n"
 
 
 @pytest.mark.parametrize(
@@ -516,15 +515,15 @@ def test_a_probe_says_why_it_could_not_answer(monkeypatch):
     ],
 )
 def test_what_makes_this_machine_slow_is_a_warning_that_says_what(environment, cpu, cores, says):
-    [finding] = software._slow(environment, cpu, cores)
+    [finding] = machine._slow(environment, cpu, cores)
     assert finding.level == "warn"
     assert says in finding.says
     assert finding.mend
 
 
 def test_a_machine_without_anything_slow_has_no_such_warning():
-    assert list(software._slow({}, "flags\t: sse2 avx2 fma\n", 2)) == []
-    assert list(software._slow({}, "", 2)) == []
+    assert list(machine._slow({}, "flags\t: sse2 avx2 fma\n", 2)) == []
+    assert list(machine._slow({}, "", 2)) == []
 
 
 @pytest.mark.parametrize(
@@ -542,7 +541,7 @@ def test_a_machine_without_anything_slow_has_no_such_warning():
     ids=["right", "wrong", "refused", "unchecked"],
 )
 def test_kernels_that_are_wrong_are_listed_with_what_is_done(place, monkeypatch, facts, level, says):
-    monkeypatch.setattr(software, "probe", lambda _name: facts)
-    (finding,) = software.kernels(place)
+    monkeypatch.setattr(machine, "probe", lambda _name: facts)
+    (finding,) = machine.kernels(place)
     assert finding.level == level
     assert says in finding.says

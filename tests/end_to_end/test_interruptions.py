@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.study.records import RunFolder, run_state
+from harness.runs.folder import RunFolder, run_state
 from tests.end_to_end.conftest import Finished
 from tests.end_to_end.workplace import Workplace, group_of, states_of_group
 from tests.timing import PATIENCE_S, wait_until

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from harness.commands.story import TAIL_BYTES, story, tail
-from harness.study.records import FAILED, RunFolder, append_line
-from harness.study.run_claims import Claims, request_cancel
+from harness.commands.logs import TAIL_BYTES, story, tail
+from harness.runs.claims import Claims, request_cancel
+from harness.runs.folder import RunFolder, append_line
+from harness.runs.records import FAILED
 from tests.end_to_end.under_way import UnderWay
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from harness.cli import main
 from harness.data import loading
-from harness.study.other_data import FOLDER
+from harness.runs.provenance import OTHER_DATA
 
 STUDY = """\
 study: own
@@ -172,7 +172,7 @@ def test_what_a_run_left_behind_on_other_data_is_kept_and_comes_back_with_them(
     before = {path.name: (path / "summary.json").read_bytes() for path in runs(place)}
     grow(place)
     train(harness, "--seeds", "1")
-    assert all(len(list((path / FOLDER).iterdir())) == 1 for path in runs(place))
+    assert all(len(list((path / OTHER_DATA).iterdir())) == 1 for path in runs(place))
     for name in ("dark", "light"):
         (place / "data/pets/val" / name / "9.png").unlink()
     said = train(harness, "--seeds", "1")
@@ -182,7 +182,7 @@ def test_what_a_run_left_behind_on_other_data_is_kept_and_comes_back_with_them(
 
 
 def test_a_run_that_another_process_holds_is_left_as_it_is(place: Path, harness: Say) -> None:
-    from harness.study.run_claims import Claims
+    from harness.runs.claims import Claims
 
     train(harness, "--seeds", "1")
     grow(place)
@@ -192,8 +192,8 @@ def test_a_run_that_another_process_holds_is_left_as_it_is(place: Path, harness:
         claims.take(held.name)
         assert "1 held by another process" in train(harness, "--seeds", "1")
     assert (held / "summary.json").read_bytes() == summary
-    assert not (held / FOLDER).exists()
-    assert (other / FOLDER).exists()
+    assert not (held / OTHER_DATA).exists()
+    assert (other / OTHER_DATA).exists()
 
 
 def test_verify_refuses_a_report_whose_runs_saw_different_data(place: Path, harness: Say) -> None:
@@ -243,7 +243,7 @@ def test_a_cut_off_image_is_found_before_the_first_run(place: Path, harness: Say
 def test_what_is_not_decoded_before_is_decoded_beside_the_runs(
     place: Path, harness: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.commands.data_now.DECODE_S", -1)
+    monkeypatch.setattr("harness.commands.data.DECODE_S", -1)
     path = add_image(place, "val/dark/1.png")
     path.write_bytes(path.read_bytes()[:-30])
     said = train(harness)

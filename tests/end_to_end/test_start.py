@@ -80,7 +80,7 @@ sys.meta_path.insert(0, Interrupt())
 
 @pytest.mark.parametrize("module", ["harness.__main__", "harness.cli"])
 @pytest.mark.parametrize(
-    "at", ["harness.study.problems", "argparse", "harness.commands.plan", "harness.study.expand"]
+    "at", ["harness.errors", "argparse", "harness.commands.plan", "harness.study.expand"]
 )
 def test_an_interrupt_during_imports_is_one_line_and_exit_code_3(at: str, module: str):
     code = f"{INTERRUPT}runpy.run_module('{module}', run_name='__main__')"

@@ -16,12 +16,14 @@ from typing import Any
 
 import pytest
 
-from harness.commands import queue_state, states
+from harness.commands import overview
 from harness.commands.overview import Overview
-from harness.study.estimate import reconcile
+from harness.runs import state
+from harness.runs.claims import Claims, request_cancel
+from harness.runs.folder import MISSING, RunFolder, run_state, write_json
+from harness.runs.records import DIVERGED, FAILED
+from harness.runs.state import reconcile
 from harness.study.plan import Plan
-from harness.study.records import DIVERGED, FAILED, MISSING, RunFolder, run_state, write_json
-from harness.study.run_claims import Claims, request_cancel
 from tests.end_to_end.under_way import UnderWay, program, squeue_says, task
 from tests.ended import end
 from tests.timing import not_waited_out
@@ -100,7 +102,7 @@ def test_the_fast_look_at_a_folder_agrees_with_the_state_of_one_run(place):
     plan = place.plan
     with shapes(plan, place.runs_dir), (place.runs_dir / plan.runs[6].run_id / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        views = states.look(plan, place.runs_dir, reconcile(plan, place.runs_dir))
+        views = state.look(plan, place.runs_dir, reconcile(plan, place.runs_dir))
         for run in plan.runs:
             assert views[run.run_id].state == run_state(RunFolder(place.runs_dir / run.run_id)), run
         seen = [views[run.run_id].state for run in plan.runs[:9]]
@@ -126,7 +128,7 @@ def test_a_claim_that_is_released_or_stale_holds_nothing(place, monkeypatch, rel
     folder = place.attempt("Baseline", 0)
     claims = Claims(place.runs_dir)
     claims.take(folder.run_id)
-    look = lambda: states.look(plan, place.runs_dir, {})[folder.run_id].state  # noqa: E731
+    look = lambda: state.look(plan, place.runs_dir, {})[folder.run_id].state  # noqa: E731
     assert look() == "running"
     if released:
         claims.release(folder.run_id)
@@ -166,7 +168,7 @@ def test_rows_are_named_with_a_word_per_seed_and_rows_that_share_runs_point_to_t
 HOLD = """
 import sys
 from pathlib import Path
-from harness.study.run_claims import Claims
+from harness.runs.claims import Claims
 with Claims(Path(sys.argv[1])) as claims:
     claims.take(sys.argv[2])
     print("held", flush=True)
@@ -222,11 +224,11 @@ def test_what_was_spent_and_what_is_left_come_from_the_records(place, status):
 
 def test_the_last_run_is_not_shared_among_workers(place):
     plan = place.plan
-    views = {run.run_id: states.RunView(state="finished") for run in plan.runs}
+    views = {run.run_id: state.RunView(state="finished") for run in plan.runs}
     for run, time_s in zip(plan.runs, (100.0, 10.0), strict=False):
         run.time_s = time_s
-        views[run.run_id] = states.RunView(state="running", progress=0.5)
-    assert Overview(plan, views, queue_state.QueueView()).eta_s == 50.0
+        views[run.run_id] = state.RunView(state="running", progress=0.5)
+    assert Overview(plan, views, overview.QueueView()).eta_s == 50.0
 
 
 def test_an_attempt_that_was_killed_and_one_after_it_count_without_the_time_between(place, status):
@@ -289,7 +291,7 @@ def test_agents_are_counted_and_every_reason_is_said_in_words(place, status, com
 def test_a_group_whose_agents_are_gone_is_not_queued_and_says_what_submits_it_again(
     place, status, commands, monkeypatch
 ):
-    monkeypatch.setattr(queue_state, "LATE_S", -60.0)  # the submission is not new
+    monkeypatch.setattr(overview, "LATE_S", -60.0)  # the submission is not new
     submission = place.submit("0123456789ab", jobs=JOBS)
     squeue_says(commands, task(submission, "g1", "11"))
     said = status("--json")
@@ -330,7 +332,7 @@ def test_from_a_machine_without_slurm_the_answer_of_another_is_read_with_its_age
 def test_a_slurm_that_hangs_is_waited_for_only_so_long_and_changes_no_state(
     place, status, commands, monkeypatch
 ):
-    monkeypatch.setattr("harness.scheduling.slurm_queue.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("harness.slurm.queue.TIMEOUT_S", 0.2)
     place.submit("0123456789ab", jobs=JOBS)
     program(commands, "squeue", "sleep 1800")
     with not_waited_out():
@@ -409,9 +411,9 @@ def test_the_cost_of_ten_thousand_runs_is_a_few_file_operations_each(place, monk
         opened.append(str(name))
         return real_listdir(name)
 
-    monkeypatch.setattr(states.os, "open", counted_open)
-    monkeypatch.setattr(states.os, "listdir", counted_listdir)
-    views = states.look(plan, place.runs_dir, summaries)
+    monkeypatch.setattr(state.os, "open", counted_open)
+    monkeypatch.setattr(state.os, "listdir", counted_listdir)
+    views = state.look(plan, place.runs_dir, summaries)
     assert views[place.run("Distilled", 0).run_id].state == MISSING
     inside = [name for name in opened if name != str(place.runs_dir)]
     unfinished = [name for name in inside if place.folder("Baseline", 1).run_id in name]

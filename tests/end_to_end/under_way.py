@@ -13,12 +13,12 @@ from typing import Any
 
 from harness.cli import main
 from harness.commands.workspace import expand_plan, workspace
+from harness.runs.folder import RunFolder, write_json
+from harness.runs.records import FINISHED
 from harness.scheduling.base import Job
-from harness.scheduling.cluster import Cluster
-from harness.scheduling.groups import make_groups
-from harness.scheduling.submission import FOLDER, Submission, submissions
+from harness.slurm.cluster import Cluster
+from harness.slurm.submission import FOLDER, Submission, make_groups, submissions
 from harness.study.plan import Plan, PlannedRun
-from harness.study.records import FINISHED, RunFolder, write_json
 from tests.end_to_end.workplace import TINY
 from tests.ended import end
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.study.records import RunFolder
+from harness.runs.folder import RunFolder
 from tests.timing import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]

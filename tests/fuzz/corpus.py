@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.study.problems import Problem
-from harness.study.source import read_source
+from harness.errors import Problem
+from harness.study.yaml import read_source
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = (ROOT / "examples" / "my_study.yaml", ROOT / "examples" / "story" / "clothes.yaml")

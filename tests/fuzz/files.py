@@ -22,8 +22,8 @@ from pathlib import Path
 from random import Random
 from unittest.mock import patch
 
-from harness.commands.calibrated import FOLDER as CALIBRATION
-from harness.study.records import write_json
+from harness.commands.calibrate import FOLDER as CALIBRATION
+from harness.runs.folder import write_json
 from tests.end_to_end.under_way import UnderWay
 from tests.fuzz.damage import DAMAGES, file_instead_of_folder
 from tests.fuzz.records import Bug, ended_in_order, prepared

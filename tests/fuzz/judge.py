@@ -13,17 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.commands.catalogue import build_catalogue
-from harness.commands.plugins import load_plugins
+from harness.commands.display import show_plan
+from harness.commands.workspace import build_catalogue, load_plugins
 from harness.data.entry import Look
-from harness.display import show_plan
+from harness.errors import Problem, StudyError
+from harness.runs.state import reconcile
 from harness.study.catalogue import Catalogue
-from harness.study.drafts import Study
-from harness.study.estimate import reconcile
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
-from harness.study.plan_json import plan_to_json
-from harness.study.problems import Problem, StudyError
+from harness.study.expand import ExpandOptions, expand, load_study
+from harness.study.plan import plan_to_json
+from harness.study.rows import Study
 from tests.fuzz.bounds import TooLong, Watch, within
 
 LIMIT_S = 5.0  # of one core, for each of reading and planning at one size

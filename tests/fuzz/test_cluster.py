@@ -9,9 +9,9 @@ from random import Random
 import pytest
 import yaml
 
-from harness.scheduling.cluster import Cluster, read_cluster
-from harness.scheduling.slurm import Slurm, SlurmSettings
-from harness.study.problems import Problem, StudyError
+from harness.errors import Problem, StudyError
+from harness.slurm.cluster import Cluster, read_cluster
+from harness.slurm.controller import Slurm, SlurmSettings
 from tests.fuzz.text_mutators import TEXT_MUTATORS
 from tests.fuzz.tree_mutators import delete, dumped, move, odd_value, places, rename, repeat, unwrap, wrap
 from tests.scheduling.fakes import job

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.study import checked
+from harness.runs import records
 from tests.fuzz.files import Scene, judge_file, quick_reports, scene
 from tests.fuzz.records import Bug
 
@@ -38,7 +38,7 @@ def test_nor_does_one_that_trains_or_reports(name: str, made: Scene) -> None:
 
 
 def test_a_reader_that_checks_nothing_is_found_out(made: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checked, "wrong_with_summary", lambda summary, run_id: "")
+    monkeypatch.setattr(records, "wrong_with_summary", lambda summary, run_id: "")
     path = made.place.runs_dir / made.ended / "summary.json"
     whole = path.read_text()
     path.write_text(whole.replace('"finished"', '["finished"]'))

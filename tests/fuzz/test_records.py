@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.study.records import RunFolder
+from harness.runs.folder import RunFolder
 from harness.tracking.collect import collect
 from harness.tracking.store import Store
 from tests.fuzz.records import call, judge, prepared

@@ -10,12 +10,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 from harness import cli
-from harness.commands.catalogue import build_catalogue
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
-from harness.study.machine import Machine, Stop
-from harness.study.records import FINISHED, RunFolder
-from harness.study.spec import RunSpec
+from harness.commands.workspace import build_catalogue
+from harness.runs.folder import RunFolder
+from harness.runs.records import FINISHED
+from harness.spec import Machine, RunSpec, Stop
+from harness.study.expand import ExpandOptions, expand, load_study
 from tests.fuzz.corpus import TINY
 from tests.tracking.folders import epoch, finish, start
 

@@ -14,16 +14,15 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from harness import models
 from harness.data.torchvision_import import torchvision
-from harness.models.blocks import Classifier
+from harness.models.blocks import Classifier, Outputs
 from harness.models.costs import count_macs
-from harness.models.entries import inception_resnet, inception_v3, inception_v4
 from harness.models.entry import Model
-from harness.models.outputs import Outputs
 
 PAPERS = Path(__file__).parents[2] / "docs" / "reference" / "papers.yaml"
 MODELS = {
-    model.name: model for model in (*inception_v3.ENTRIES, *inception_v4.ENTRIES, *inception_resnet.ENTRIES)
+    model.name: model for model in (*models.INCEPTIONS_V3, *models.INCEPTIONS_V4, *models.INCEPTION_RESNETS)
 }
 MINI = {"depth": (1, 1, 1), "width": 0.1, "stem": "small"}
 

@@ -10,9 +10,9 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.models.bn_inception import FIGURE_5, BNInception, BNInceptionConfig
+from harness.models import BN_INCEPTIONS
 from harness.models.costs import count_macs
-from harness.models.entries.bn_inception import ENTRIES
+from harness.models.googlenet import FIGURE_5, BNInception, BNInceptionConfig
 
 PAPERS = yaml.safe_load((Path(__file__).parents[2] / "docs" / "reference" / "papers.yaml").read_text())
 ROWS = PAPERS["papers"]["batch_norm_1502.03167"]["tables"]["figure5"]["rows"]
@@ -21,7 +21,7 @@ PRINTED = {row["block"].split()[0]: tuple(row[column] for column in COLUMNS) for
 STRIDED = {row["block"].split()[0] for row in ROWS if "/2" in row["block"]}
 OUTPUTS = {row["block"].split()[0]: int(row["printed_output"].split()[0].split("x")[2]) for row in ROWS}
 SIDES = {"3": 28, "4": 14, "5": 7}  # at 224 pixels, of a block's input
-MODEL = ENTRIES[0]
+MODEL = BN_INCEPTIONS[0]
 MINI = {"depth": (1, 1, 1), "width": 0.25, "stem": "small"}
 FIG5 = {"layout": "fig5"}
 

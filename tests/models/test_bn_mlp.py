@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.models import BN_MLPS
 from harness.models.bn_mlp import BNMLP, BNMLPConfig, grey_28
 from harness.models.costs import count_macs
-from harness.models.entries.bn_mlp import ENTRIES
 
-MODEL = ENTRIES[0]
+MODEL = BN_MLPS[0]
 
 
 def build(args: dict | None = None, *, classes: int = 10, in_channels: int = 3) -> BNMLP:

@@ -11,18 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.data.torchvision_import import torchvision
-from harness.models.blocks import Branches
+from harness.models import GOOGLENETS
+from harness.models.blocks import Branches, Outputs
 from harness.models.costs import count_macs
-from harness.models.entries.googlenet import ENTRIES
-from harness.models.googlenet import TABLE_1, GoogLeNet, GoogLeNetConfig, four_by_four
-from harness.models.googlenet_stem import LocalResponse
-from harness.models.outputs import Outputs
+from harness.models.googlenet import TABLE_1, GoogLeNet, GoogLeNetConfig, LocalResponse, four_by_four
 
 PAPERS = yaml.safe_load((Path(__file__).parents[2] / "docs" / "reference" / "papers.yaml").read_text())
 ROWS = PAPERS["papers"]["googlenet_1409.4842"]["tables"]["table1"]["rows"]
 COLUMNS = ("p1x1", "r3x3", "n3x3", "r5x5", "n5x5", "proj")
 PRINTED = {row["block"]: tuple(row[column] for column in COLUMNS) for row in ROWS}
-MODEL = ENTRIES[0]
+MODEL = GOOGLENETS[0]
 BN = MODEL.variants["googlenet_bn"]
 MINI = {"depth": (1, 1, 1), "width": 0.25, "stem": "small"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.models.entries.inception_resnet import ENTRIES
+from harness.models import INCEPTION_RESNETS
 from harness.models.inception_resnet import InceptionResNetConfig, ResidualBlock
 from tests.models.inception import (
     MINI,
@@ -28,8 +28,8 @@ from tests.models.inception import (
     with_weights,
 )
 
-V1, V2 = ENTRIES
-VARIANTS = {name: (model, args) for model in ENTRIES for name, args in model.variants.items()}
+V1, V2 = INCEPTION_RESNETS
+VARIANTS = {name: (model, args) for model in INCEPTION_RESNETS for name, args in model.variants.items()}
 FIGURES = {"layout": "figures"}
 COSTS = {
     "inception_resnet_v1_figs": (22_756_328, 6_206_361_696),
@@ -123,7 +123,7 @@ def test_residual_and_scales_change_no_weight_and_no_cost(model, args):
         assert not any(model.arguments[name].changes_cost for name in other)
 
 
-@pytest.mark.parametrize("model", ENTRIES, ids=["v1", "v2"])
+@pytest.mark.parametrize("model", INCEPTION_RESNETS, ids=["v1", "v2"])
 def test_each_scale_is_that_of_its_grid(model):
     args = {**MINI, "depth": (2, 2, 3), "scale_a": 0.3, "scale_b": 0.2, "scale_c": 0.1}
     net = build(model, args)
@@ -154,7 +154,7 @@ def test_only_the_last_block_of_the_released_network_has_no_relu():
 
 
 def test_depth_counts_residual_blocks_and_one_of_each_is_the_least():
-    for model in ENTRIES:
+    for model in INCEPTION_RESNETS:
         assert len(blocks(unbuilt(model, {"depth": (3, 5, 2)}))) == 10
         assert len(blocks(unbuilt(model, {"depth": (1, 1, 1)}))) == 3
         full, half = (unbuilt(model, {"depth": (1, 1, 1), "width": width}) for width in (1.0, 0.5))

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from harness.data.torchvision_import import torchvision
-from harness.models.entries.inception_v3 import ENTRIES
-from harness.models.inception_v3 import InceptionV3Config
+from harness.models import INCEPTIONS_V3
+from harness.models.inception import InceptionV3Config
 from tests.models.inception import (
     MINI,
     build,
@@ -26,7 +26,7 @@ from tests.models.inception import (
     with_weights,
 )
 
-(MODEL,) = ENTRIES
+(MODEL,) = INCEPTIONS_V3
 TABLE_1 = MODEL.variants["inception_v3_table1_literal"]
 V2 = MODEL.variants["inception_v2"]
 

@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from harness.models.entries.inception_v3 import ENTRIES
-from harness.models.initialise import initialise
-from harness.models.outputs import Outputs
+from harness.models import INCEPTIONS_V3
+from harness.models.blocks import Outputs, initialise
 from tests.models.inception import MINI, build, images, macs, output_shapes, shapes, sides, trains, unbuilt
 
-(MODEL,) = ENTRIES
+(MODEL,) = INCEPTIONS_V3
 V2 = MODEL.variants["inception_v2"]
 ONE_OF_EACH = {"depth": (1, 1, 1)}
 TABLE_2 = {"stride2_pool": 299, "stride1_pool": 151, "stride1": 79}  # first layer -> pixels

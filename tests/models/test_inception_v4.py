@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness.models.entries.inception_v4 import ENTRIES
-from harness.models.inception_v4 import InceptionV4Config
+from harness.models import INCEPTIONS_V4
+from harness.models.inception import InceptionV4Config
 from tests.models.inception import (
     MINI,
     branch_name,
@@ -27,7 +27,7 @@ from tests.models.inception import (
     with_weights,
 )
 
-(MODEL,) = ENTRIES
+(MODEL,) = INCEPTIONS_V4
 
 
 def our_name(timms: str, trunk: list[str]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from harness.models import build_model
-from harness.models.initialise import SCHEMES, initialise, starts_at_zero
+from harness.models.blocks import SCHEMES, initialise, starts_at_zero
 
 SMALL = {"depth": (1, 1, 1, 1), "width": 0.25}
 

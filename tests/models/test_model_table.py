@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from harness.models import MODELS, VARIANTS, build_model, find, resolve, resolve_args, validate_model
-from harness.models.entries.resnet import ENTRIES as RESNETS
+from harness.models import MODELS, RESNETS, VARIANTS, build_model, find, resolve, resolve_args, validate_model
 from harness.models.entry import choice
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from harness.data.torchvision_import import torchvision
-from harness.models import build_model
-from harness.models.entries.resnet import ENTRIES
+from harness.models import RESNETS, build_model
 from harness.models.resnet import Basic, Bottleneck, ResNet, ResNetConfig
 
 B = {"stride_in": "3x3"}
@@ -140,7 +139,7 @@ def test_the_default_generator_alone_decides_the_weights():
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
 
-@pytest.mark.parametrize("name", [model.name for model in ENTRIES])
+@pytest.mark.parametrize("name", [model.name for model in RESNETS])
 def test_every_parameter_receives_a_finite_gradient(name):
     net = build(name, SMALL if "64x4d" not in name else {**SMALL, "width": 0.5})
     net(torch.randn(4, 3, 32, 32)).logsumexp(1).sum().backward()

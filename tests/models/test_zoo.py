@@ -11,8 +11,8 @@ import torch
 
 from harness.data.torchvision_import import torchvision
 from harness.models import MODELS, VARIANTS, build_model, find, resolve, validate_model, zoo
+from harness.models.blocks import Outputs
 from harness.models.costs import lookup, measure
-from harness.models.outputs import Outputs
 from harness.models.zoo import is_zoo_name, zoo_model
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")

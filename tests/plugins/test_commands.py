@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.commands.catalogue import build_catalogue
+from harness.commands.workspace import build_catalogue
 from harness.plugins import load, only
 from tests.plugins.sources import DATA, METRIC, MODEL, TRAINER, TRICK, written
 from tests.plugins.test_load import package

@@ -9,9 +9,9 @@ import pytest
 from harness.cli import main
 from harness.models import MODELS
 from harness.plugins import Plugin, only, trick_contract
-from harness.plugins.checks import run_checks
-from harness.plugins.contract import BROKEN, KEPT, MODEL_CHECKS, ONCE, SKIPPED, Finding, check_plugin
-from harness.plugins.trick_contract import IN_EVERY_SETTING, settings
+from harness.plugins.bench import BROKEN, KEPT, SKIPPED, Finding, run_checks
+from harness.plugins.contract import CHECKS, check_plugin
+from harness.plugins.trick_contract import IN_EVERY_SETTING, ONCE, settings
 from harness.tricks import TRICKS
 from tests.plugins.sources import DATA, METRIC, MODEL, TRAINER, TRICK, loaded, written
 
@@ -219,7 +219,7 @@ def test_the_harness_keeps_what_it_asks_of_others(name: str, tmp_path: Path) -> 
 
 
 def test_resnet18_keeps_the_contract_of_models(tmp_path: Path) -> None:
-    found = run_checks("resnet18", MODELS["resnet18"], MODEL_CHECKS, tmp_path)
+    found = run_checks("resnet18", MODELS["resnet18"], CHECKS, tmp_path)
     assert [each for each in found if each.outcome != KEPT] == []
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.plugins import load, only, trick_contract
-from harness.plugins.contract import KEPT, check_plugin
-from harness.plugins.tables import NAMES
+from harness.plugins.bench import KEPT
+from harness.plugins.contract import check_plugin
+from harness.plugins.load import NAMES
 from harness.training.custom import Run
 from harness.tricks import TRICKS
 

@@ -15,7 +15,8 @@ import pytest
 
 from harness.cli import main
 from harness.plugins import load, only, trick_contract
-from harness.plugins.contract import KEPT, check_plugin
+from harness.plugins.bench import KEPT
+from harness.plugins.contract import check_plugin
 from harness.tricks import TRICKS
 from tests.timing import PATIENCE_S
 

@@ -17,7 +17,7 @@ from harness.data import load as load_data
 from harness.models import MODELS, VARIANTS, build_model
 from harness.models.costs import lookup
 from harness.plugins import METRICS, TRAINERS, PluginError, install, load, load_stored, only, save, uninstall
-from harness.plugins.store import stored_path
+from harness.plugins.install import stored_path
 from harness.tricks import TRICKS
 from harness.tricks.build import make
 from tests.plugins.sources import DATA, METRIC, MODEL, TRAINER, TRICK, loaded, written

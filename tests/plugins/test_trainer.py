@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from harness.plugins import METRICS, TRAINERS, Plugin, PluginError, save
-from harness.scheduling.attempt import attempt
-from harness.study.machine import Machine
-from harness.study.records import RunFolder
-from harness.study.spec import ModelSpec, RunSpec
+from harness.runs.folder import RunFolder
+from harness.scheduling.workers import attempt
+from harness.spec import Machine, ModelSpec, RunSpec
 from harness.training.custom import check_answer
 from harness.training.run import run_one
 from harness.tricks import TRICKS

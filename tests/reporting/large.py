@@ -7,8 +7,8 @@ from dataclasses import replace
 from harness.analysis import analyse
 from harness.analysis.findings import Settings
 from harness.reporting import ReportInput
+from harness.spec import Arm, DataSpec, Member
 from harness.study.plan import Claim
-from harness.study.spec import Arm, DataSpec, Member
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
 
 COLUMNS = ("Efficient", "ResNet-50-D, batch 1,024", "MobileNet at half width")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.reporting.cells import NUMBER, SPREAD, Cell, Table
-from harness.reporting.document import Document
-from harness.reporting.numbers import DASH
+from harness.reporting.document import DASH, NUMBER, SPREAD, Cell, Document, Table
 
 ESTIMATE = re.compile(r"[+−]?(\d+)(?:\.(\d+))?(?: pp)?$")
 INTERVAL = re.compile(r"^\[[−]?\d+(?:\.(\d+))?, [−]?\d+(?:\.(\d+))?\]")

@@ -23,8 +23,8 @@ from harness.analysis.findings import (
     TableFinding,
 )
 from harness.reporting import ReportInput
+from harness.spec import Arm, DataSpec, ModelSpec, Recipe, TrickSpec, run_id
 from harness.study.plan import Cell, PaperValue, Plan, PlannedRun, PlanTable
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, TrickSpec, run_id
 
 SEEDS = (0, 1, 2)
 EPOCHS = 8

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.reporting.csv_tables import safe_text
+from harness.reporting.frames import safe_text
 from tests.reporting.test_files import files
 
 

@@ -7,16 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from harness.analysis.course import SETTLING
 from harness.analysis.findings import HELPS, UNDECIDED
-from harness.reporting.cells import Table
+from harness.analysis.looks import SETTLING
+from harness.reporting.document import Table
 from harness.reporting.markdown import to_markdown
-from harness.reporting.outline import outline
+from harness.reporting.render import outline
 from harness.reporting.sections import opening
-from harness.reporting.sections.results import main_table
-from harness.reporting.sections.settling import more_seeds, settling
-from harness.reporting.sections.shortfalls import shortfalls
-from harness.reporting.sections.values import values_table
+from harness.reporting.sections.opening import more_seeds, settling, shortfalls
+from harness.reporting.sections.tables import main_table, values_table
 from tests.reporting.edits import comparable, edit_cells
 from tests.reporting.sample import SETTINGS
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.reporting.costs import CORE_HOURS, GPU_HOURS, Cost, arm_costs, study_cost
+from harness.reporting.report_input import CORE_HOURS, GPU_HOURS, Cost, arm_costs, study_cost
 
 CPU = {"device": "cpu", "threads": 1, "processes": 2}
 GPU = {"device": "cuda:0", "processes": 4, "threads": 1}

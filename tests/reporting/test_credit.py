@@ -11,29 +11,26 @@ from importlib import import_module
 
 import pytest
 
-from harness.analysis.credit_findings import Amount
-from harness.analysis.findings import NOT_EVALUABLE
-from harness.reporting.credit_csv import credit_to_csv
-from harness.reporting.figures.credit import (
-    THIN,
-    credit_pictures,
-    draw_scatter,
-    draw_waterfall,
-    panels_of,
-    scatter_alt,
-    waterfall_alt,
-)
-from harness.reporting.figures.style import house_style
-from harness.reporting.latex import to_latex
-from harness.reporting.numbers import signed
-from harness.reporting.sections.credit import (
+from harness.analysis.findings import NOT_EVALUABLE, Amount
+from harness.reporting.credit import (
     GIVEN_ABOVE,
+    THIN,
     amount_text,
+    credit_pictures,
     credit_section,
     credit_table,
+    draw_scatter,
+    draw_waterfall,
     order_note,
+    panels_of,
+    scatter_alt,
     section_names,
+    waterfall_alt,
 )
+from harness.reporting.document import signed
+from harness.reporting.figures.style import house_style
+from harness.reporting.frames import credit_to_csv
+from harness.reporting.latex import to_latex
 from tests.reporting.credit_sample import SETTINGS, credit_report
 from tests.reporting.test_latex_compiles import compile_in, needs_latex
 

@@ -12,17 +12,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.analysis.exploratory import mark_exploratory
+from harness.analysis.effects import mark_exploratory
+from harness.errors import StudyError
 from harness.reporting import ReportInput
-from harness.reporting.csv_tables import to_csv
-from harness.reporting.environments import ran_with
-from harness.reporting.json_report import to_json
+from harness.reporting.frames import to_csv, to_json
 from harness.reporting.markdown import to_markdown
-from harness.reporting.outline import outline
 from harness.reporting.raw import extra_files, raw_digest, raw_files, read_extra
+from harness.reporting.render import outline
+from harness.reporting.report_input import ran_with
+from harness.runs.provenance import kept_changes
 from harness.study.declaration import declaration_of, plan_hash
-from harness.study.problems import StudyError
-from harness.study.provenance import kept_changes
 from tests.end_to_end.test_json import PAGE, emitted, is_kind
 from tests.reporting.sample import make_report
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.reporting import render
-from harness.reporting.csv_tables import to_csv
-from harness.reporting.json_report import to_json
+from harness.reporting.frames import to_csv, to_json
 from tests.reporting.edits import only_table
 from tests.reporting.sample import SEEDS
 

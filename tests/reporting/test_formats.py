@@ -17,9 +17,9 @@ from harness.reporting import html as html_format
 from harness.reporting.figures.gallery import draw_all
 from harness.reporting.latex import to_latex
 from harness.reporting.markdown import to_markdown
-from harness.reporting.outline import outline
 from harness.reporting.pdf import to_pdf
-from harness.reporting.sections.results import main_table
+from harness.reporting.render import outline
+from harness.reporting.sections.tables import main_table
 from tests.reporting.edits import edit_tables, only_table
 
 LABELS = ("+ mixup", "<b>bold</b> & co", "50%_x&y", "a|b *c* `d` $e$", "#let x = [y]", "{{ 7 * 7 }} \\textbf")

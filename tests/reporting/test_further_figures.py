@@ -14,18 +14,22 @@ import pytest
 from harness.analysis import analyse
 from harness.analysis.findings import HELPS, LookResult, Settings
 from harness.reporting import ReportInput
-from harness.reporting.figures.budget import budget_sketches
-from harness.reporting.figures.flips import flip_sketches
-from harness.reporting.figures.forest import draw_forest
-from harness.reporting.figures.further import further_parts
-from harness.reporting.figures.gains import gain_sketches
-from harness.reporting.figures.resolvable import resolvable_sketch
-from harness.reporting.figures.rows import CONTINUED, PAGE_IN, Line, Panel, draw_rows, pages_of
-from harness.reporting.figures.seeds import pairing_text, seed_sketches
+from harness.reporting.figures.curves import gain_sketches
+from harness.reporting.figures.gallery import further_parts
+from harness.reporting.figures.planning import budget_sketches, flip_sketches, resolvable_sketch
+from harness.reporting.figures.runs import pairing_text, seed_sketches, trace_sketches
 from harness.reporting.figures.style import house_style
-from harness.reporting.figures.trace import trace_sketches
-from harness.reporting.outline import outline
-from harness.study.spec import Arm, Member
+from harness.reporting.figures.tables import (
+    CONTINUED,
+    PAGE_IN,
+    Panel,
+    RowLine,
+    draw_forest,
+    draw_rows,
+    row_pages,
+)
+from harness.reporting.render import outline
+from harness.spec import Arm, Member
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
 from tests.reporting.edits import edit_cells
 from tests.reporting.test_figures import texts_of
@@ -293,8 +297,8 @@ def test_every_look_has_its_interval_estimate_and_boundaries(small):
 
 
 def test_a_long_study_fits_on_pages_with_a_heading_on_each():
-    lines = tuple(Line(f"column {k // 9}") if k % 9 == 0 else Line(f"row {k}", 1.0) for k in range(100))
-    pages = pages_of([Panel("Table 1", lines), Panel("Table 2", lines[:9])])
+    lines = tuple(RowLine(f"column {k // 9}") if k % 9 == 0 else RowLine(f"row {k}", 1.0) for k in range(100))
+    pages = row_pages([Panel("Table 1", lines), Panel("Table 2", lines[:9])])
     assert len(pages) == 3
     assert [line for page in pages for panel in page for line in panel.lines] == [*lines, *lines[:9]]
     assert pages[1][0].title == "Table 1" + CONTINUED

@@ -15,25 +15,21 @@ import pytest
 from harness.analysis import analyse
 from harness.analysis.findings import NOT_SETTLED, UNDECIDED, YES, Settings
 from harness.reporting import ReportInput
-from harness.reporting.cells import TEXT, Table
-from harness.reporting.csv_tables import claims_to_csv, speed_to_csv
+from harness.reporting.document import TEXT, Table
 from harness.reporting.figures.curves import STEP, draw_curves, panels_of
-from harness.reporting.figures.forest import MOST_LINES, draw_forest, lines_of, pages_of
 from harness.reporting.figures.gallery import draw_all
-from harness.reporting.figures.matrix import MOST_ROWS, matrix_alt, matrix_caption, matrix_pages
+from harness.reporting.figures.runs import MOST_ROWS, matrix_alt, matrix_caption, matrix_pages
 from harness.reporting.figures.style import house_style
-from harness.reporting.json_report import to_json
+from harness.reporting.figures.tables import MOST_LINES, draw_forest, forest_pages, lines_of
+from harness.reporting.frames import claims_to_csv, speed_to_csv, to_json
 from harness.reporting.latex import to_latex
 from harness.reporting.markdown import to_markdown
-from harness.reporting.outline import outline
 from harness.reporting.pdf import PAGE_CHARS, column_widths
-from harness.reporting.places import place_labels
-from harness.reporting.sections.claims import claims_table
-from harness.reporting.sections.opening import scope
-from harness.reporting.sections.results import main_table
-from harness.reporting.sections.settling import settling
-from harness.reporting.sections.speed import speed_table
-from harness.reporting.sections.values import values_table
+from harness.reporting.render import outline
+from harness.reporting.report_input import place_labels
+from harness.reporting.sections.claims import claims_table, speed_table
+from harness.reporting.sections.opening import scope, settling
+from harness.reporting.sections.tables import main_table, values_table
 from harness.study.plan import Claim
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, trained
 from tests.reporting.edits import edit_cells
@@ -286,13 +282,13 @@ def test_numbers_never_wrap_and_texts_share_the_rest_of_the_page(large):
 
 def test_forests_are_cut_into_pages_with_the_heading_on_each(large):
     lines = lines_of(table_of(large, "table2"))
-    pages = pages_of(lines)
+    pages = forest_pages(lines)
     assert len(pages) == 3
     assert all(len(page) <= MOST_LINES and page[0].effect is None for page in pages)
     assert [line for page in pages for line in page] == lines
     long = [lines[0], *lines[1:14], *lines[1:14]]
-    assert [page[0].label for page in pages_of(long)] == [lines[0].label] * 2
-    assert sum(line.effect is not None for page in pages_of(long) for line in page) == 26
+    assert [page[0].label for page in forest_pages(long)] == [lines[0].label] * 2
+    assert sum(line.effect is not None for page in forest_pages(long) for line in page) == 26
     with house_style():
         assert draw_forest(table_of(large, "table2"), large.findings.settings, pages[0]).get_figheight() < 9.6
 

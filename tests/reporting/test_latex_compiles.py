@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.reporting.cells import Cell, Row
+from harness.reporting.document import Cell, Row
 from harness.reporting.latex import to_latex
-from harness.reporting.outline import outline
+from harness.reporting.render import outline
 from tests.reporting.edits import comparable
 from tests.reporting.large import large_report
 from tests.reporting.lint import tables_of

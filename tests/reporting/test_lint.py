@@ -8,13 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from harness.reporting.cells import Cell, Row
+from harness.reporting.document import Cell, Row, ordered
 from harness.reporting.html import to_html
 from harness.reporting.latex import to_latex
 from harness.reporting.markdown import table_to_markdown
-from harness.reporting.names import ordered
-from harness.reporting.outline import outline
-from harness.reporting.sections.results import main_table
+from harness.reporting.render import outline
+from harness.reporting.sections.tables import main_table
 from tests.reporting.edits import comparable
 from tests.reporting.large import large_report
 from tests.reporting.lint import faults, tables_of

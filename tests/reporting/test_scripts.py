@@ -13,11 +13,10 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-from harness.reporting import fonts as fonts_module
 from harness.reporting import render
 from harness.reporting.document import Document, Paragraph, Section
-from harness.reporting.figures.style import house_style
-from harness.reporting.fonts import OWN, REPLACEMENT, fonts_for
+from harness.reporting.figures import style as fonts_module
+from harness.reporting.figures.style import OWN, REPLACEMENT, fonts_for, house_style
 from harness.reporting.latex import escape
 from harness.reporting.pdf import to_pdf
 from tests.reporting.edits import edit_tables, only_table

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.reporting.short import MOST_BYTES, to_short
+from harness.reporting.markdown import MOST_BYTES, to_short
 from tests.reporting.edits import edit_cells
 from tests.reporting.large import large_report
 

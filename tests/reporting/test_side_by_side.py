@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from harness.reporting.figures import side_by_side
-from harness.reporting.figures.side_by_side import draw_side_by_side
+from harness.reporting.figures import style
+from harness.reporting.figures.style import draw_side_by_side
 from tests.end_to_end.workplace import ROOT
 
 SCRIPT = """
@@ -50,15 +50,15 @@ def test_a_process_with_other_threads_draws_alone():
     thread = threading.Thread(target=released.wait)
     thread.start()
     try:
-        assert draw_side_by_side([part] * side_by_side.WORTH_IT) == []
+        assert draw_side_by_side([part] * style.WORTH_IT) == []
     finally:
         released.set()
         thread.join()
-    assert drawn_by == [os.getpid()] * side_by_side.WORTH_IT
+    assert drawn_by == [os.getpid()] * style.WORTH_IT
 
 
 def test_a_figure_that_cannot_be_drawn_is_an_error_and_not_a_gap(monkeypatch):
-    monkeypatch.setattr(side_by_side, "_may_fork", lambda: True)
+    monkeypatch.setattr(style, "_may_fork", lambda: True)
 
     def broken():
         raise ValueError("no such colour")

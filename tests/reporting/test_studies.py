@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.analysis import analyse
-from harness.commands.catalogue import build_catalogue
 from harness.commands.report import settings_of
+from harness.commands.workspace import build_catalogue
 from harness.reporting import ReportInput
 from harness.reporting.markdown import to_markdown
-from harness.reporting.outline import outline
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
+from harness.reporting.render import outline
+from harness.study.expand import ExpandOptions, expand, load_study
 from tests.analysis.plans import Noise, frames_of
 
 STUDIES = sorted((Path(__file__).resolve().parents[2] / "studies").glob("*.yaml"))

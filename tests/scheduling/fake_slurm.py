@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.scheduling import slurm_session, slurm_stand, slurm_submit, slurm_watch, snapshot
+from harness.runs import provenance
+from harness.runs.folder import RunFolder, append_line
+from harness.runs.records import FINISHED
 from harness.scheduling.base import Job, Progress
-from harness.scheduling.cluster import Cluster, Resources
-from harness.scheduling.slurm import Slurm, SlurmSettings
-from harness.scheduling.submission import Submission, submissions
-from harness.study.records import FINISHED, RunFolder, append_line
+from harness.slurm import controller, evidence, queue, sbatch
+from harness.slurm.cluster import Cluster, Resources
+from harness.slurm.controller import Slurm, SlurmSettings
+from harness.slurm.submission import Submission, submissions
 from tests.ended import end
 from tests.scheduling.fakes import run_fake
 from tests.timing import PATIENCE_S
@@ -89,13 +91,13 @@ class FakeSlurm:
         small = folder / "code" / "harness"
         small.mkdir(parents=True)
         (small / "__init__.py").write_text("")
-        monkeypatch.setattr(snapshot, "package", lambda: small)
-        monkeypatch.setattr(slurm_session, "WATCH_EVERY_S", 0.01)
-        monkeypatch.setattr(slurm_session, "ASK_EVERY_S", 0.01)
-        monkeypatch.setattr(slurm_stand, "ANSWER_LAG_S", 0.0)
-        monkeypatch.setattr(slurm_submit, "UNKNOWN_LAG_S", 0.0)
-        monkeypatch.setattr(slurm_submit, "SHOWN_AFTER_S", (0.0,))
-        monkeypatch.setattr(slurm_watch, "LOOK_EVERY_S", (0.0, 0.0))
+        monkeypatch.setattr(provenance, "package", lambda: small)
+        monkeypatch.setattr(controller, "WATCH_EVERY_S", 0.01)
+        monkeypatch.setattr(controller, "ASK_EVERY_S", 0.01)
+        monkeypatch.setattr(evidence, "ANSWER_LAG_S", 0.0)
+        monkeypatch.setattr(sbatch, "UNKNOWN_LAG_S", 0.0)
+        monkeypatch.setattr(sbatch, "SHOWN_AFTER_S", (0.0,))
+        monkeypatch.setattr(queue, "LOOK_EVERY_S", (0.0, 0.0))
 
     def calls(self, command: str) -> list[str]:
         """What a command was called with, call by call."""

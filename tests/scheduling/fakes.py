@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+from harness.runs.folder import RunFolder, read_json, write_json
+from harness.runs.records import DIVERGED, FINISHED
 from harness.scheduling.base import INTERRUPTED, Job
-from harness.study.machine import Machine, Stop
-from harness.study.records import DIVERGED, FINISHED, RunFolder, read_json, write_json
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
+from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec, Stop
 from tests.ended import end
 from tests.timing import FOREVER_S
 

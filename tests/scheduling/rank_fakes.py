@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
+from harness.runs.folder import RunFolder, read_json, write_json
+from harness.runs.records import FINISHED
 from harness.scheduling.base import INTERRUPTED
-from harness.study.machine import Machine, Stop
-from harness.study.records import FINISHED, RunFolder, read_json, write_json
-from harness.study.spec import RunSpec
+from harness.spec import Machine, RunSpec, Stop
 from tests.ended import end
 from tests.timing import FOREVER_S, PATIENCE_S
 
@@ -143,11 +143,11 @@ def _end(folder: RunFolder, status: str) -> str:
 
 def lead_from_command_line() -> None:
     """`run_ranks` in a process of its own, for tests that kill it: the spec and the machine come as JSON."""
-    from harness.scheduling import rank_group
+    from harness.scheduling import ranks
     from harness.scheduling.rank import machine_from_json
     from harness.scheduling.ranks import run_ranks
 
     order = json.loads(sys.argv[1])
-    rank_group.GRACE_S = order["grace_s"]
+    ranks.GRACE_S = order["grace_s"]
     spec, machine = RunSpec.from_json(order["spec"]), machine_from_json(order["machine"])
     print(run_ranks(run_rank, spec, machine, lambda: False))

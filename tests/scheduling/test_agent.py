@@ -13,13 +13,21 @@ from typing import Any
 import pytest
 
 from harness.cli import build_parser, main
-from harness.scheduling import agent, ranks
+from harness.runs.folder import (
+    RunFolder,
+    append_line,
+    holder_of,
+    newest_number,
+    read_claim,
+    read_lines,
+    run_state,
+)
+from harness.runs.records import DIVERGED, FINISHED
+from harness.scheduling import ranks
 from harness.scheduling.base import Job
-from harness.scheduling.cluster import Resources
-from harness.scheduling.submission import Group, Submission, read_submission
-from harness.scheduling.submission_writer import Order, draft, write_submission
-from harness.study.holders import holder_of, newest_number, read_claim
-from harness.study.records import DIVERGED, FINISHED, RunFolder, append_line, read_lines, run_state
+from harness.slurm import agent
+from harness.slurm.cluster import Resources
+from harness.slurm.submission import Group, Order, Submission, draft, read_submission, write_submission
 from tests.scheduling.fakes import events, go, has_begun, job, run_fake
 from tests.timing import PATIENCE_S, until
 
@@ -27,8 +35,8 @@ ROOT = Path(__file__).parents[2]
 AGENT = """
 import sys
 from pathlib import Path
-from harness.scheduling.agent import run_agent
-from harness.scheduling.submission import read_submission
+from harness.slurm.agent import run_agent
+from harness.slurm.submission import read_submission
 from tests.scheduling.fakes import run_fake
 
 submission = read_submission(Path(sys.argv[1]), sys.argv[2])

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.scheduling.cluster import DEFAULT_FILE, Cluster, Resources, find_cluster, read_cluster
-from harness.scheduling.slurm import Slurm, SlurmSettings
-from harness.study.problems import StudyError
+from harness.errors import StudyError
+from harness.slurm.cluster import DEFAULT_FILE, Cluster, Resources, find_cluster, read_cluster
+from harness.slurm.controller import Slurm, SlurmSettings
 from tests.scheduling.fakes import job, spec
 
 WHOLE = """\

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.study.records import FINISHED, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.records import FINISHED
 from tests.scheduling.fakes import events, go, has_begun, job
 from tests.timing import PATIENCE_S, wait_until
 
@@ -20,7 +21,7 @@ CONTROLLER = """
 import sys
 from pathlib import Path
 from harness.scheduling.local import Local, LocalSettings
-from harness.study.machine import Machine
+from harness.spec import Machine
 from tests.scheduling.fakes import job, run_fake
 
 runs_dir, runs, task = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]

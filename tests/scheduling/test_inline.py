@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.runs.folder import RunFolder
+from harness.runs.records import DIVERGED, FAILED, FINISHED
 from harness.scheduling.base import INTERRUPTED, Job, Progress
-from harness.scheduling.inline import Inline
-from harness.study.machine import Machine, Stop
-from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder
-from harness.study.spec import RunSpec
+from harness.scheduling.local import Inline
+from harness.spec import Machine, RunSpec, Stop
 from tests.scheduling.fakes import events, go, job, run_fake
 
 

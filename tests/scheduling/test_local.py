@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.runs.folder import RunFolder
+from harness.runs.records import DIVERGED, FAILED, FINISHED
 from harness.scheduling.base import INTERRUPTED, Job, Progress
 from harness.scheduling.local import Local, LocalSettings
-from harness.study.machine import Machine
-from harness.study.records import DIVERGED, FAILED, FINISHED, RunFolder
+from harness.spec import Machine
 from tests.ended import end
 from tests.scheduling.fakes import events, go, has_begun, job, run_fake
 from tests.timing import FOREVER_S, not_waited_out, wait_until

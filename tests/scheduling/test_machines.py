@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.scheduling import machines
+from harness.scheduling import base
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def two_gpus(tmp_path: Path) -> Path:
 )
 def test_visible_devices_are_read_as_the_driver_reads_them(two_gpus, visible, devices):
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    assert machines.detect_devices(environment, two_gpus) == devices
+    assert base.detect_devices(environment, two_gpus) == devices
 
 
 def test_without_a_device_file_there_is_only_the_cpu(tmp_path):
     (tmp_path / "nvidiactl").touch()
-    assert machines.detect_devices({"CUDA_VISIBLE_DEVICES": "0"}, tmp_path) == ("cpu",)
+    assert base.detect_devices({"CUDA_VISIBLE_DEVICES": "0"}, tmp_path) == ("cpu",)
 
 
 @pytest.mark.parametrize(
@@ -42,15 +42,15 @@ def test_without_a_device_file_there_is_only_the_cpu(tmp_path):
     [("max 100000", "max 100000", 8), ("250000 100000", "max 100000", 2), ("max 100000", "50000 100000", 1)],
 )
 def test_cores_are_cut_by_the_tightest_quota_above_the_process(tmp_path, monkeypatch, own, parent, cores):
-    monkeypatch.setattr(machines.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(base.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     root = tmp_path / "cgroup"
     (root / "user" / "job").mkdir(parents=True)
     (root / "user" / "job" / "cpu.max").write_text(own + "\n")
     (root / "user" / "cpu.max").write_text(parent + "\n")
     membership = tmp_path / "membership"
     membership.write_text("4:memory:/elsewhere\n0::/user/job\n")
-    assert machines.available_cores(root, membership) == cores
-    assert machines.available_cores(root, tmp_path / "absent") == 8
+    assert base.available_cores(root, membership) == cores
+    assert base.available_cores(root, tmp_path / "absent") == 8
 
 
 @pytest.mark.parametrize(
@@ -63,5 +63,5 @@ def test_cores_are_cut_by_the_tightest_quota_above_the_process(tmp_path, monkeyp
     ],
 )
 def test_workers_are_bounded_by_cores_and_devices(monkeypatch, devices, per_device, cores, workers):
-    monkeypatch.setattr(machines, "available_cores", lambda: cores)
-    assert machines.default_workers(devices, per_device) == workers
+    monkeypatch.setattr(base, "available_cores", lambda: cores)
+    assert base.default_workers(devices, per_device) == workers

@@ -17,16 +17,15 @@ from typing import Any
 
 import pytest
 
-from harness.scheduling import forkserver, ranks
-from harness.scheduling.attempt import attempt
+from harness.runs.folder import RunFolder, read_json
+from harness.runs.records import FAILED, FINISHED
+from harness.scheduling import base, ranks
 from harness.scheduling.base import INTERRUPTED, Job
 from harness.scheduling.local import Local, LocalSettings
-from harness.scheduling.orders import Orders, leading
 from harness.scheduling.rank import load, machine_from_json, machine_to_json, name_of
-from harness.scheduling.ranks import RankDied, RankFailed, follow, run_ranks
-from harness.study.machine import Machine
-from harness.study.records import FAILED, FINISHED, RunFolder, read_json
-from harness.study.spec import Arm, DataSpec, Member, ModelSpec, Recipe, RunSpec
+from harness.scheduling.ranks import Orders, RankDied, RankFailed, follow, leading, run_ranks
+from harness.scheduling.workers import attempt
+from harness.spec import Arm, DataSpec, Machine, Member, ModelSpec, Recipe, RunSpec
 from tests.scheduling.rank_fakes import STEP_S, run_rank
 from tests.timing import FOREVER_S, PATIENCE_S, until
 
@@ -43,7 +42,7 @@ def spec(task: str, **options: float) -> RunSpec:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Of two processes; their temporary folders lie in `tmp_path/tmp`."""
-    forkserver.start_server((), threads=1)  # its socket needs a short path, and so comes first
+    base.start_server((), threads=1)  # its socket needs a short path, and so comes first
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.runs.folder import RunFolder
+from harness.runs.records import FINISHED
 from harness.scheduling.base import Job
 from harness.scheduling.local import Local, LocalSettings
-from harness.study.machine import Machine, Stop
-from harness.study.records import FINISHED, RunFolder
-from harness.study.spec import RunSpec
-from harness.training.entry import run_one
+from harness.spec import Machine, RunSpec, Stop
+from harness.training import run_one
 from tests.training.runs import assert_same_bits, folder_of, results, tiny_spec, train
 
 SPEC = tiny_spec("mixup", lr=0.01, epochs=3)  # 15 steps

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.study import holders, run_claims, sightings
-from harness.study.holders import holder_of
-from harness.study.records import MISSING, RUNNING, STOPPED, RunFolder, run_state
-from harness.study.run_claims import Claims, Held, Taken, clear_cancel, request_cancel
+from harness.runs import claims as sighting
+from harness.runs import claims as taking
+from harness.runs import folder
+from harness.runs.claims import Claims, Held, Taken, clear_cancel, request_cancel
+from harness.runs.folder import MISSING, RUNNING, STOPPED, RunFolder, holder_of, run_state
 from tests.timing import FOREVER_S, paces, until
 
 RUN = "r" * 32
@@ -27,7 +28,7 @@ BEAT_S, STALE_S = 0.1, 0.8
 HOLDER = """
 import sys, time
 from pathlib import Path
-from harness.study.run_claims import Claims, Taken
+from harness.runs.claims import Claims, Taken
 
 runs_dir, runs = Path(sys.argv[1]), sys.argv[2].split(",")
 claims = Claims(runs_dir, job="17", beat_s=float(sys.argv[3]), stale_s=float(sys.argv[4]))
@@ -45,7 +46,7 @@ for line in sys.stdin:
 CROWD = """
 import os, sys
 from pathlib import Path
-from harness.study.run_claims import Claims, Taken
+from harness.runs.claims import Claims, Taken
 
 runs_dir, runs = Path(sys.argv[1]), sys.argv[2].split(",")
 gate, opens = os.pipe()
@@ -124,7 +125,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(sightings, "time", clock)
+    monkeypatch.setattr(sighting, "time", clock)
     return clock
 
 
@@ -161,7 +162,7 @@ def beats_of(file: Path) -> Callable[[], None]:
 
 
 def newest(tmp_path: Path) -> Path:
-    return tmp_path / RUN / f"claim.{holders.newest_number(tmp_path / RUN)}"
+    return tmp_path / RUN / f"claim.{folder.newest_number(tmp_path / RUN)}"
 
 
 def test_of_64_processes_that_take_the_same_runs_at_once_one_has_each(tmp_path):
@@ -248,7 +249,7 @@ def test_a_claim_of_any_content_is_a_claim(tmp_path, claims, clock, text):
     newest_claim = tmp_path / RUN / "claim.7"
     newest_claim.write_bytes(text)
     assert isinstance(claims.take(RUN), Held)
-    assert holder_of(RunFolder(tmp_path / RUN)) == holders.read_claim(tmp_path / RUN, 7)
+    assert holder_of(RunFolder(tmp_path / RUN)) == folder.read_claim(tmp_path / RUN, 7)
     os.utime(newest_claim, (1, 1))
     taken, _ = follow_the_silent(claims, clock)
     assert taken.number == 8
@@ -283,7 +284,7 @@ def test_a_listing_that_fails_ends_no_claim_and_gives_none_away(holder, claims, 
 
 
 def test_an_old_listing_gives_no_second_claim(holder, claims, monkeypatch):
-    monkeypatch.setattr(run_claims, "newest_number", lambda folder: 0)
+    monkeypatch.setattr(taking, "newest_number", lambda folder: 0)
     held = claims.take(RUN)
     assert isinstance(held, Held)
     assert held.holder.pid == holder.process.pid

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.scheduling import sbatch
-from harness.scheduling.sbatch import Accepted, NoAnswer, Refused, accepted, answer_file, submit
+from harness.slurm import sbatch
+from harness.slurm.sbatch import Accepted, NoAnswer, Refused, accepted, answer_file, submit
 
 FEWER = [  # words of Slurm 22.05
     "sbatch: error: AssocMaxSubmitJobLimit sbatch: error: Batch job submission failed: Job violates "

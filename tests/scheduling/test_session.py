@@ -14,17 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.scheduling.attempt import finished_in
-from harness.scheduling.base import INTERRUPTED, Job, Progress
-from harness.scheduling.claimed import ClaimedQueue, last_step
-from harness.scheduling.inline import Inline
-from harness.scheduling.interrupts import Interrupts
-from harness.scheduling.local import Local, LocalSettings
-from harness.scheduling.queue import JobQueue
-from harness.scheduling.session import Session
-from harness.study.machine import Machine
-from harness.study.records import FAILED, FINISHED, RunFolder, run_state
-from harness.study.run_claims import Claims, request_cancel
+from harness.runs.claims import Claims, request_cancel
+from harness.runs.folder import RunFolder, run_state
+from harness.runs.records import FAILED, FINISHED
+from harness.scheduling.base import INTERRUPTED, Interrupts, Job, Progress
+from harness.scheduling.local import Inline, Local, LocalSettings, Session
+from harness.scheduling.queue import ClaimedQueue, JobQueue, last_step
+from harness.scheduling.workers import finished_in
+from harness.spec import Machine
 from tests.ended import end
 from tests.scheduling.fakes import events, go, has_begun, job, run_fake
 from tests.timing import FOREVER_S, PATIENCE_S, not_waited_out, paces, until, wait_until
@@ -33,9 +30,9 @@ ROOT = Path(__file__).parents[2]
 CONTROLLER = """
 import os, sys, time
 from pathlib import Path
-from harness.scheduling.inline import Inline
+from harness.scheduling.local import Inline
 from harness.scheduling.local import Local, LocalSettings
-from harness.study.machine import Machine
+from harness.spec import Machine
 from tests.scheduling.fakes import job, run_fake
 
 runs_dir, kind = Path(sys.argv[1]), sys.argv[2]
@@ -153,7 +150,7 @@ def test_a_cancelled_run_stops_and_its_worker_goes_on_with_the_next(tmp_path):
 
 @pytest.mark.parametrize("scheduler", ["local", "inline"])
 def test_a_cancelled_run_stops_wherever_it_is_trained(tmp_path, scheduler, monkeypatch):
-    monkeypatch.setattr("harness.study.run_claims.Claims.__init__.__kwdefaults__", quick_claims())
+    monkeypatch.setattr("harness.runs.claims.Claims.__init__.__kwdefaults__", quick_claims())
     jobs = [job(0, "count", steps=20, cost=9), job(1)]
     first = folder(tmp_path, jobs[0])
     thread = when(lambda: has_begun(first), lambda: request_cancel(first, "me@here"))
@@ -321,7 +318,7 @@ def test_looking_at_what_others_hold_gets_rarer_while_nothing_changes(tmp_path, 
         runs = claimed(tmp_path, jobs, claims)
         taking = claims.take
         monkeypatch.setattr(claims, "take", lambda run_id: looks.append(now_s) or taking(run_id))
-        monkeypatch.setattr("harness.scheduling.claimed.time.monotonic", lambda: now_s)
+        monkeypatch.setattr("harness.scheduling.queue.time.monotonic", lambda: now_s)
         while len(looks) < 30:
             runs.take()
             now_s += 0.05

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import StudyError
+from harness.runs.claims import Claims, request_cancel
+from harness.runs.records import FAILED, FINISHED
 from harness.scheduling.base import INTERRUPTED
-from harness.scheduling.cluster import Cluster, Resources, Shape
-from harness.scheduling.submission import submissions
-from harness.study.problems import StudyError
-from harness.study.records import FAILED, FINISHED
-from harness.study.run_claims import Claims, request_cancel
+from harness.slurm.cluster import Cluster, Resources, Shape
+from harness.slurm.submission import submissions
 from tests.scheduling.fake_slurm import FakeSlurm, Place, with_resources
 from tests.scheduling.fakes import job
 
@@ -353,7 +353,7 @@ def test_a_cancelled_run_is_interrupted_and_the_next_command_wants_it_again(plac
 
 
 def folder_of(place: Place, run):
-    from harness.study.records import RunFolder
+    from harness.runs.folder import RunFolder
 
     return RunFolder(place.runs_dir / run.run_id)
 
@@ -406,7 +406,7 @@ def test_a_limit_on_submitted_tasks_means_fewer_agents(place: Place):
 
 
 def test_more_agents_than_an_array_may_have_are_several_arrays(place: Place, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("harness.scheduling.slurm_submit.SURE_MAX_ARRAY_SIZE", 3)
+    monkeypatch.setattr("harness.slurm.sbatch.SURE_MAX_ARRAY_SIZE", 3)
     place.slurm.says("max_array_size", "4")
     scheduler = place.scheduler(at_most=9, detach=True)
     scheduler.execute([job(seed) for seed in range(20)], lambda *_: "", lambda _: None)

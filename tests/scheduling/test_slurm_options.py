@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness import cli
+from harness.runs.folder import RunFolder
 from harness.scheduling.local import LocalSettings
-from harness.scheduling.submission import submissions
-from harness.study.records import RunFolder
+from harness.slurm.submission import submissions
 from tests.end_to_end.workplace import TINY
 from tests.ended import end
 from tests.scheduling.fake_slurm import FakeSlurm
@@ -35,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     shutil.copy(TINY, folder)
     (folder / "cluster.yaml").write_text("partition: main\nmemory_gb: 2\ntime: 10min\n")
-    monkeypatch.setattr("harness.tracking.live.LiveMirror", NoMirror)  # MLflow takes seconds to begin
+    monkeypatch.setattr("harness.tracking.mirror.LiveMirror", NoMirror)  # MLflow takes seconds to begin
     for name in ("HARNESS_RUNS", "HARNESS_DATA", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -191,7 +191,7 @@ def test_processes_of_a_run_are_the_machines_and_leave_room_for_fewer_workers(
             return {"a run": "interrupted"}
 
     monkeypatch.setattr("harness.scheduling.local.Local", Seen)
-    monkeypatch.setattr("harness.scheduling.machines.default_workers", lambda *_: 5)
+    monkeypatch.setattr("harness.scheduling.base.default_workers", lambda *_: 5)
     assert cli.main(["run", "tiny.yaml", "--processes", "2"]) == cli.INTERRUPTED
     assert (made[0].machine.processes, made[0].workers) == (2, 2)
 

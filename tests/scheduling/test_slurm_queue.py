@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.scheduling import slurm_queue
-from harness.scheduling.slurm_policy import Evidence, decide
-from harness.scheduling.slurm_queue import FILE, Accounting, Ended, Task, ask_queue, locked, read_queue
+from harness.slurm import queue as asking
+from harness.slurm.evidence import Evidence, decide
+from harness.slurm.queue import FILE, Accounting, Ended, Task, ask_queue, locked, read_queue
 from tests.scheduling.fake_slurm import FakeSlurm
 from tests.timing import not_waited_out, until
 
@@ -56,7 +56,7 @@ def test_processes_that_ask_at_once_cost_one_query(slurm: FakeSlurm, tmp_path: P
     squeue = slurm.path / "bin" / "squeue"
     squeue.write_text(squeue.read_text() + "sleep 0.7\n")  # as long as all of them need to begin
     code = (
-        "from pathlib import Path; from harness.scheduling.slurm_queue import ask_queue;"
+        "from pathlib import Path; from harness.slurm.queue import ask_queue;"
         f"print(len(ask_queue(Path({str(tmp_path)!r})).tasks))"
     )
     several = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(4)]
@@ -81,7 +81,7 @@ def test_the_next_query_is_made_when_the_last_is_old(slurm: FakeSlurm, tmp_path:
 
 
 def test_a_slurm_that_hangs_is_given_up(slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(slurm_queue, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(asking, "TIMEOUT_S", 0.2)
     (slurm.path / "bin" / "squeue").write_text("#!/bin/sh\nexec sleep 1800\n")
     with not_waited_out():
         assert ask_queue(tmp_path) is None
@@ -107,7 +107,7 @@ def test_the_answer_of_another_user_is_not_ours(
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"0": 3}', '{"0": {"asked_s": "x"}}', "\x00"])
 def test_a_damaged_file_of_answers_is_asked_again(slurm: FakeSlurm, tmp_path: Path, content: str):
-    (tmp_path / FILE).write_text(content.replace('"0"', f'"{slurm_queue._user()}"'))
+    (tmp_path / FILE).write_text(content.replace('"0"', f'"{asking._user()}"'))
     slurm.says("queue", ROWS)
     queue = ask_queue(tmp_path)
     assert queue is not None

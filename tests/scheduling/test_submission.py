@@ -11,16 +11,24 @@ from pathlib import Path
 
 import pytest
 
+from harness.runs.provenance import changes, code_version, digest, package, snapshot_path, take_snapshot
 from harness.scheduling.base import Job
-from harness.scheduling.cluster import Cluster, Resources, Shape
-from harness.scheduling.groups import make_groups
-from harness.scheduling.sbatch import Chunk, script, signal_s
-from harness.scheduling.slurm import Slurm, SlurmSettings
-from harness.scheduling.snapshot import digest, package, snapshot_path, take_snapshot
-from harness.scheduling.submission import FOLDER, Group, Submission, read_submission, submissions
-from harness.scheduling.submission_writer import Order, by_run_id, draft, write_submission
-from harness.study.provenance import changes, code_version
-from harness.study.spec import RunSpec
+from harness.slurm.cluster import Cluster, Resources, Shape
+from harness.slurm.controller import Slurm, SlurmSettings
+from harness.slurm.sbatch import Chunk, script, signal_s
+from harness.slurm.submission import (
+    FOLDER,
+    Group,
+    Order,
+    Submission,
+    by_run_id,
+    draft,
+    make_groups,
+    read_submission,
+    submissions,
+    write_submission,
+)
+from harness.spec import RunSpec
 from tests.scheduling.fakes import job, spec
 from tests.timing import unit_s
 
@@ -193,8 +201,8 @@ def test_a_dry_run_prints_the_golden_scripts_and_writes_nothing(
     code = tmp_path / "code" / "harness"
     code.mkdir(parents=True)
     (code / "__init__.py").write_text("")
-    monkeypatch.setattr("harness.scheduling.snapshot.package", lambda: code)
-    monkeypatch.setattr("harness.scheduling.slurm.new_token", lambda: "0123456789ab")
+    monkeypatch.setattr("harness.runs.provenance.package", lambda: code)
+    monkeypatch.setattr("harness.slurm.controller.new_token", lambda: "0123456789ab")
     monkeypatch.setattr("sys.executable", "/my/python")
     large = Resources(
         nodes=2,

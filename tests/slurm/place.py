@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.study.records import RunFolder
+from harness.runs.folder import RunFolder
 from tests.end_to_end.workplace import NOT_INHERITED, ROOT, TINY, Workplace
 from tests.slurm.cluster import Cluster
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from harness.study.records import run_state
+from harness.runs.folder import run_state
 from tests.end_to_end.workplace import Workplace
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import LONG

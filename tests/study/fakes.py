@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.errors import StudyError
+from harness.spec import Arm, DataSpec, ModelSpec, Recipe
 from harness.study.catalogue import Catalogue, Cost, DataEntry, ModelEntry, TrickEntry
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
+from harness.study.expand import ExpandOptions, expand, load_study
 from harness.study.plan import Cell, Plan
-from harness.study.problems import StudyError
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe
 
 Edit = Callable[[Recipe, Mapping[str, Any]], Recipe]
 

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.catalogue import build_catalogue
+from harness.commands.workspace import build_catalogue
 from harness.study.catalogue import Cost
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
-from harness.study.plan import Plan
-from harness.study.plan_json import plan_to_json
+from harness.study.expand import ExpandOptions, expand, load_study
+from harness.study.plan import Plan, plan_to_json
 from tests.study.fakes import cells
 
 ROOT = Path(__file__).parents[2]

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness.study import checked
-from harness.study.holders import claim_numbers, read_claim
-from harness.study.records import RunFolder, read_json, read_lines
+from harness.runs import records
+from harness.runs.folder import RunFolder, claim_numbers, read_claim, read_json, read_lines
 from tests.ended import end
 from tests.tracking.folders import run_spec
 
@@ -46,7 +45,7 @@ WRONG: dict[str, tuple[Any, ...]] = {  # entry -> values that no run writes
 
 @pytest.fixture(autouse=True)
 def new_command() -> None:
-    checked.begin()
+    records.begin()
 
 
 def text_of(**changes: Any) -> bytes:
@@ -55,8 +54,8 @@ def text_of(**changes: Any) -> bytes:
 
 def test_a_right_summary_passes_with_any_further_plain_entries(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):  # the second goes the quick way
-        assert checked.summary_of(text_of(note="x", flag=True), "ab", "p") is not None
-    assert checked.summary_of(text_of(train_loss=math.nan, energy_j=None), "ab", "p") is not None
+        assert records.summary_of(text_of(note="x", flag=True), "ab", "p") is not None
+    assert records.summary_of(text_of(train_loss=math.nan, energy_j=None), "ab", "p") is not None
     assert caplog.records == []
 
 
@@ -66,39 +65,39 @@ def test_a_right_summary_passes_with_any_further_plain_entries(caplog: pytest.Lo
 def test_a_wrong_value_in_a_summary_counts_as_none_however_often_its_like_was_right(
     name: str, index: int
 ) -> None:
-    assert checked.summary_of(text_of(), "ab", "p") is not None
-    assert checked.summary_of(text_of(**{name: WRONG[name][index]}), "ab", "p") is None
-    assert checked.summary_of(text_of(), "ab", "p") is not None
+    assert records.summary_of(text_of(), "ab", "p") is not None
+    assert records.summary_of(text_of(**{name: WRONG[name][index]}), "ab", "p") is None
+    assert records.summary_of(text_of(), "ab", "p") is not None
 
 
 @pytest.mark.parametrize("name", ["run_id", "arm_id", "status", "metrics", "steps", "started_s", "ended_s"])
 def test_a_summary_without_an_entry_that_readers_need_counts_as_none(name: str) -> None:
     text = json.dumps({key: value for key, value in GOOD.items() if key != name}).encode()
-    assert checked.summary_of(text, "ab", "p") is None
+    assert records.summary_of(text, "ab", "p") is None
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"{", b"null", b"[]", b"\xff\xfe", b"\x00" * 20, DEEP.encode(), b'{"status": NaN}']
 )
 def test_what_is_no_summary_at_all_counts_as_none(text: bytes) -> None:
-    assert checked.summary_of(text, "ab", "p") is None
+    assert records.summary_of(text, "ab", "p") is None
 
 
 def test_a_damaged_file_is_named_once_in_a_command_and_at_most_twenty_are(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for _ in range(3):
-        checked.summary_of(b"{", "ab", "runs/ab\x1b[2J/summary.json")
+        records.summary_of(b"{", "ab", "runs/ab\x1b[2J/summary.json")
     [said] = [record.getMessage() for record in caplog.records]
     assert said.startswith("runs/ab\\x1b[2J/summary.json is damaged (")
     assert said.endswith("counts as none: `harness run` does the run again")
     for number in range(100):
-        checked.note(f"file {number}", "why")
-    assert len(caplog.records) == checked.MOST_NAMED + 1
+        records.note(f"file {number}", "why")
+    assert len(caplog.records) == records.MOST_NAMED + 1
     assert caplog.records[-1].getMessage() == "more files are damaged; only 20 are named"
-    checked.begin()
+    records.begin()
     caplog.clear()
-    checked.note("file 1", "why")
+    records.note("file 1", "why")
     assert len(caplog.records) == 1
 
 
@@ -109,7 +108,7 @@ def test_json_that_no_record_holds_is_refused(value: Any, tmp_path: Path) -> Non
     (tmp_path / "x.json").write_text(json.dumps(value))
     with pytest.raises(ValueError, match=r"too large|half a character|nested"):
         read_json(tmp_path / "x.json")
-    assert checked.read_map(tmp_path / "x.json") == {}
+    assert records.read_map(tmp_path / "x.json") == {}
     (tmp_path / "x.jsonl").write_text(f'{json.dumps({"kind": value})}\n{{"kind": "good"}}\n{DEEP}\n')
     assert read_lines(tmp_path / "x.jsonl") == [{"kind": "good"}]
 
@@ -134,11 +133,11 @@ def test_json_that_no_record_holds_is_refused(value: Any, tmp_path: Path) -> Non
     ids=lambda line: str(line)[:40],
 )
 def test_a_line_that_is_no_event_is_left_out(line: Any) -> None:
-    assert checked.event_of(json.dumps(line)) is None
+    assert records.event_of(json.dumps(line)) is None
 
 
 def test_a_spec_that_does_not_hash_to_the_name_of_its_folder_is_no_spec(tmp_path: Path) -> None:
-    specs = checked.Specs()
+    specs = records.Specs()
     spec = run_spec()
     folder = RunFolder(tmp_path / spec.run_id)
     end(folder, spec, metrics={"top1": 1.0})
@@ -170,7 +169,7 @@ def test_what_is_no_plain_file_is_not_waited_for(kind: str, tmp_path: Path) -> N
         kind
     ]()
     with pytest.raises(OSError, match="it is no plain file"):
-        checked.read_quickly(path)
+        records.read_quickly(path)
 
 
 def test_a_claim_with_a_number_or_values_that_no_process_writes(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.study.plan import MEASURES, Claim
-from harness.study.plan_json import plan_to_json
+from harness.study.plan import MEASURES, Claim, plan_to_json
 from tests.study.fakes import HEAD, HEAD_LINES, mistakes, plan_of
 
 TABLES = """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.study.fractions_of_tricks import fraction
+from harness.study.designs import fraction
 from tests.study.fakes import HEAD, cells, plan_of
 
 THREE = "[cosine, mixup, {label_smoothing: {eps: 0.2}}]"

@@ -8,11 +8,10 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.study.estimate import reconcile
-from harness.study.plan import Plan
-from harness.study.plan_json import plan_to_json
-from harness.study.records import RunFolder
-from harness.study.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec, run_id
+from harness.runs.folder import RunFolder
+from harness.runs.state import reconcile
+from harness.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec, run_id
+from harness.study.plan import Plan, plan_to_json
 from tests.ended import end
 from tests.study.fakes import HEAD, cells, plan_of
 

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.study import order
-from harness.study.blocks import FILE, Look, as_it_stands, read_blocks, write_blocks
-from harness.study.declared import study_folder
-from harness.study.grow import grow, runs_at_most
-from harness.study.plan import Plan
-from harness.study.plan_json import plan_to_json
-from harness.study.problems import StudyError
+from harness.errors import StudyError
+from harness.runs.studies import FILE, Look, as_it_stands, read_blocks, study_folder, write_blocks
+from harness.spec import MEMBER_STRIDE
+from harness.study import expand
+from harness.study.expand import grow, runs_at_most
+from harness.study.plan import Plan, plan_to_json
 from harness.study.seeds import parse_seeds
-from harness.study.spec import MEMBER_STRIDE
 from tests.study.fakes import HEAD, arm_of, cells, plan_of
 from tests.study.test_observers import ARMS, TABLE
 
@@ -112,7 +110,7 @@ def test_nothing_beyond_the_budget_and_no_other_arm(tmp_path: Path) -> None:
 
 
 def test_the_budget_is_checked_before_the_first_run(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(order, "MOST_RUNS", 60)
+    monkeypatch.setattr(expand, "MOST_RUNS", 60)
     assert len(plan(tmp_path, seeds=2).runs) <= 60
     with pytest.raises(StudyError, match="x 20 seeds and what they need are more than 60"):
         plan(tmp_path, seeds=parse_seeds("2..20"))

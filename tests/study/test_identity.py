@@ -11,13 +11,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from harness.study.canonical import CanonicalText
-from harness.study.changes import AUGMENT_FIELDS, CHANGE_FIELDS
-from harness.study.recipe_values import fields_of, recipe_of
-from harness.study.recipes import RECIPES
-from harness.study.spec import (
+from harness.spec import (
     Arm,
     AugmentSpec,
+    CanonicalText,
     DataSpec,
     Member,
     ModelSpec,
@@ -25,8 +22,12 @@ from harness.study.spec import (
     RunSpec,
     TrickSpec,
     canonical_json,
+    fields_of,
+    recipe_of,
     run_id,
 )
+from harness.study.recipes import RECIPES
+from harness.study.schema import AUGMENT_FIELDS, CHANGE_FIELDS
 from tests.study.fakes import HEAD, cells, plan_of
 
 NUMBER = st.floats(allow_nan=False, allow_infinity=False, width=64)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.spec import DataSpec
 from harness.study.plan import Plan
-from harness.study.spec import DataSpec
 from tests.study.fakes import HEAD, HEAD_LINES, arm_of, mistakes, plan_of
 
 SIZED = HEAD.replace(

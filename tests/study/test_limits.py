@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.study import order
+from harness.errors import MOST_PROBLEMS, Problem, StudyError
+from harness.study import expand as ordering
 from harness.study.catalogue import Catalogue, Cost
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
-from harness.study.plugins import study_plugins
-from harness.study.problems import MOST_PROBLEMS, Problem, StudyError
+from harness.study.expand import ExpandOptions, expand, load_study
+from harness.study.names import study_plugins
 from harness.tricks.build import make
 from tests.study.fakes import CATALOGUE, HEAD, mistakes, plan_of, write
 from tests.study.limit_cases import CASES
@@ -31,7 +30,7 @@ def test_it_is_refused_in_words(case: str, tmp_path: Path) -> None:
 
 
 def test_more_runs_than_a_plan_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "MOST_RUNS", 100)
+    monkeypatch.setattr(ordering, "MOST_RUNS", 100)
     rates = ", ".join(f"0.{k}" for k in range(1, 10))
     grid = table(f"    factors: {{lr: [{rates}]}}\n", design="grid")
     text = HEAD.replace("start: 2, at_most: 2", "start: 5") + grid
@@ -42,7 +41,7 @@ def test_more_runs_than_a_plan_has_are_refused(tmp_path: Path, monkeypatch: pyte
 
 
 def test_members_of_ensembles_count_among_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "MOST_RUNS", 100)
+    monkeypatch.setattr(ordering, "MOST_RUNS", 100)
     text = HEAD + rows("{label: a, add: {ensemble: {members: 60}}}")
     assert len(plan_of(tmp_path, text, seeds=1).runs) == 61
     with pytest.raises(StudyError, match="more than 100 runs"):
@@ -124,7 +123,7 @@ def test_an_option_of_the_wrong_type_beside_numbers_is_told() -> None:
 
 
 def test_milestones_without_end_are_refused() -> None:
-    from harness.study.spec import DataSpec, ModelSpec, Recipe
+    from harness.spec import DataSpec, ModelSpec, Recipe
 
     recipe = Recipe(model=ModelSpec(name="resnet50"), data=DataSpec(name="imagenet", resolution=224))
     assert make("step_decay", {"every": 30}).edit_recipe(recipe).milestones == (30.0, 60.0, 90.0)

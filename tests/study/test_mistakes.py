@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
-from harness.study.problems import StudyError
+from harness.errors import StudyError
+from harness.study.expand import ExpandOptions, expand, load_study
 from tests.study.fakes import CATALOGUE, HEAD, mistakes, plan_of, write
 from tests.study.mistake_cases import CASES, FINE, FIRST, ROW, rows, table
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness.study.plan import Plan
-from harness.study.plan_json import plan_to_json
-from harness.study.spec import MEMBER_STRIDE, Member, run_id
+from harness.spec import MEMBER_STRIDE, Member, run_id
+from harness.study.plan import Plan, plan_to_json
 from tests.study.fakes import HEAD, HEAD_LINES, arm_of, cells, mistakes, plan_of
 
 ARMS = """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.study.plugins import study_plugins
-from harness.study.problems import StudyError
+from harness.errors import StudyError
+from harness.study.names import study_plugins
 from tests.study.fakes import CATALOGUE, HEAD, HEAD_LINES, arm_of, mistakes, plan_of, write
 
 PLUGINS = "plugins: [lab.py, code/more.py]\n"

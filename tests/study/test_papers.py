@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.commands.catalogue import build_catalogue
-from harness.study.expand import ExpandOptions, expand
-from harness.study.loader import load_study
+from harness.commands.workspace import build_catalogue
+from harness.study.expand import ExpandOptions, expand, load_study
 from harness.study.plan import Cell, Plan
 
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,9 @@ import torch
 import yaml
 
 from harness.models import build_model
-from harness.study.changes import Changes, check_optimizer
-from harness.study.recipe_book.whole import BY_STUDY, whole
-from harness.study.recipes import RECIPES
-from harness.study.spec import AugmentSpec, DataSpec, ModelSpec, Recipe
+from harness.spec import AugmentSpec, DataSpec, ModelSpec, Recipe
+from harness.study.recipes import BY_STUDY, RECIPES, whole
+from harness.study.schema import Changes, check_optimizer
 
 ROOT = Path(__file__).parents[2]
 IMAGENET_IMAGES = 1_281_167

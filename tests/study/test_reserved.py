@@ -12,12 +12,9 @@ import pytest
 
 from harness.analysis.findings import Effect, Level
 from harness.plugins import PluginError, load
-from harness.reporting.frames import EFFECT, LEVEL
-from harness.reporting.json_report import RUN_FIELDS
-from harness.study.changes import CHANGE_FIELDS
-from harness.study.paper import SHOWN
+from harness.reporting.frames import EFFECT, LEVEL, RUN_FIELDS
+from harness.runs.folder import RunFolder
 from harness.study.plan import MEASURES
-from harness.study.records import RunFolder
 from harness.study.reserved import (
     CURVE_COLUMNS,
     METRICS,
@@ -30,8 +27,10 @@ from harness.study.reserved import (
     looks_like,
     why_not,
 )
-from harness.study.source import Source
-from harness.tracking.runs import FINAL_METRICS, parameters
+from harness.study.rows import SHOWN
+from harness.study.schema import CHANGE_FIELDS
+from harness.study.yaml import Source
+from harness.tracking.content import FINAL_METRICS, parameters
 from tests.fuzz import workplace
 from tests.study.fakes import HEAD, HEAD_LINES, mistakes
 

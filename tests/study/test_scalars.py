@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.study.problems import StudyError
-from harness.study.scalars import CoreLoader, scalar
-from harness.study.source import read_source
+from harness.errors import StudyError
+from harness.study.yaml import CoreLoader, read_source, scalar
 
 
 def value(text: str) -> object:

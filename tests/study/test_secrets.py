@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.commands.checks.base import Finding
-from harness.study.secrets import has_secret, masked
+from harness.commands.machine import Finding
+from harness.errors import has_secret, masked
 from harness.tracking.store import Store, StoreError
 
 SECRET = "hush4SECRET"

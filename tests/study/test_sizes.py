@@ -10,9 +10,9 @@ from typing import get_type_hints
 
 import pytest
 
+from harness.spec import Recipe
 from harness.study.plan import Plan
 from harness.study.sizes import Scale
-from harness.study.spec import Recipe
 from tests.study.fakes import HEAD, cells, plan_of
 
 TABLE = """

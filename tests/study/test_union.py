@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands.display import show_plans
 from harness.data.entry import Look
-from harness.display import show_plans
-from harness.study.plan import Plan
-from harness.study.union import Union, union, union_to_json
+from harness.study.plan import Plan, Union, union, union_to_json
 from tests.study.fakes import HEAD, plan_of
 
 

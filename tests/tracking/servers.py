@@ -20,9 +20,7 @@ from typing import Any
 
 import pytest
 
-from harness.tracking.reach import usable
-from harness.tracking.store import PATIENCE, QUIET
-from harness.tracking.ui import NO_JOBS
+from harness.tracking.store import NO_JOBS, PATIENCE, QUIET, usable
 
 HOST = "127.0.0.1"
 READY_S = 240.0  # a limit against hanging, not an expectation

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from harness.study.reserved import CURVE_COLUMNS, RECORD_COLUMNS
-from harness.tracking import read
+from harness.tracking import collect as reading
 from harness.tracking.collect import collect
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store, StoreError
@@ -119,10 +119,10 @@ def test_the_frames_are_equal_after_the_store_was_deleted(store: Store, folders:
 def by_both_ways(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     """The frames by queries to the tables of MLflow, and by its client."""
     by_query = collect(store, STUDY, SIZE)
-    monkeypatch.setattr(read, "KNOWN_SCHEMAS", frozenset())
+    monkeypatch.setattr(reading, "KNOWN_SCHEMAS", frozenset())
     asked = []
-    client = read.from_client
-    monkeypatch.setattr(read, "from_client", lambda *args: asked.append(1) or client(*args))
+    client = reading.from_client
+    monkeypatch.setattr(reading, "from_client", lambda *args: asked.append(1) or client(*args))
     by_client = collect(store, STUDY, SIZE)
     assert asked  # a schema that is not known is left to MLflow itself
     return [by_query, by_client]

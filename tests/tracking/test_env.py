@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.study.records import RunFolder, read_json, write_json
+from harness.runs.folder import RunFolder, read_json, write_json
 from harness.tracking.collect import collect
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store

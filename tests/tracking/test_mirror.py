@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.study.records import DIVERGED, RunFolder
-from harness.study.spec import RunSpec
+from harness.runs.folder import RunFolder
+from harness.runs.records import DIVERGED
+from harness.spec import RunSpec
 from harness.tracking.collect import collect
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store, StoreError

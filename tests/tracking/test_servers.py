@@ -20,12 +20,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.study.records import DIVERGED, RunFolder
-from harness.tracking import reach
+from harness.runs.folder import RunFolder
+from harness.runs.records import DIVERGED
+from harness.tracking import store
 from harness.tracking.collect import collect
 from harness.tracking.mirror import Mirror
-from harness.tracking.store import Store, StoreError
-from harness.tracking.ui import ui_command, ui_environment
+from harness.tracking.store import Store, StoreError, ui_command, ui_environment
 from harness.tracking.writer import Writer
 from tests.fuzz.workplace import finished_study
 from tests.tracking.folders import epoch, finish, finished, observer_spec, run_spec, start
@@ -241,7 +241,7 @@ def test_a_store_of_another_version_of_mlflow_is_explained(
 def test_a_store_that_cannot_be_used_is_one_error_within_seconds_and_shows_no_password(
     uri: str, says: str, database: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reach, "WAIT_S", 2.0)
+    monkeypatch.setattr(store, "WAIT_S", 2.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.create_server((HOST, 0)) as silent:  # takes connections and never answers

@@ -15,12 +15,19 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.study.records import RunFolder
+from harness.runs.folder import RunFolder
 from harness.tracking.collect import collect
-from harness.tracking.live import LiveMirror
-from harness.tracking.mirror import Mirror, SyncCount
-from harness.tracking.store import Store, StoreError
-from harness.tracking.ui import HOST, URI_VARIABLE, require_free, serve, ui_command, ui_environment
+from harness.tracking.mirror import LiveMirror, Mirror, SyncCount
+from harness.tracking.store import (
+    HOST,
+    URI_VARIABLE,
+    Store,
+    StoreError,
+    require_free,
+    serve,
+    ui_command,
+    ui_environment,
+)
 from tests.timing import PATIENCE_S
 from tests.tracking.folders import finished, run_spec
 
@@ -62,7 +69,7 @@ def test_processes_that_open_a_fresh_store_at_once_all_succeed(runs_dir: Path) -
 def test_importing_the_package_imports_neither_mlflow_nor_pandas() -> None:
     code = (
         "import sys, harness.tracking.mirror, harness.tracking.collect\n"
-        "import harness.tracking.live, harness.tracking.ui\n"
+        "import harness.tracking.mirror, harness.tracking.store\n"
         "print([m for m in ('mlflow', 'pandas', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

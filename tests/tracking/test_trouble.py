@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from harness.study import checked
-from harness.study.records import RunFolder
-from harness.study.spec import Arm, RunSpec
-from harness.tracking import reach
+from harness.runs import records
+from harness.runs.folder import RunFolder
+from harness.spec import Arm, RunSpec
+from harness.tracking import store
 from harness.tracking.collect import collect
+from harness.tracking.content import IN_ARTIFACT, LONGEST_PARAMETER, parameters
 from harness.tracking.mirror import Mirror
-from harness.tracking.runs import IN_ARTIFACT, LONGEST_PARAMETER, parameters
 from harness.tracking.store import ReadOnlyStore, Store, StoreError
 from tests.tracking.folders import epoch, finish, finished, run_spec, start
 from tests.tracking.test_mirror import SIZE, STUDY, counts, mirror, mlflow_runs
@@ -32,7 +32,7 @@ from tests.tracking.test_mirror import SIZE, STUDY, counts, mirror, mlflow_runs
 
 @pytest.fixture(autouse=True)
 def new_command() -> None:
-    checked.begin()
+    records.begin()
 
 
 # D19: one run that cannot be read
@@ -151,7 +151,7 @@ def test_a_run_whose_long_parameters_an_earlier_version_wrote_goes_on(store: Sto
     summary = folder.summary.read_bytes()
     folder.summary.unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.tracking.runs.LONGEST_PARAMETER", 6000)
+        patch.setattr("harness.tracking.content.LONGEST_PARAMETER", 6000)
         mirror(store).sync([folder])
     before = mlflow_runs(store)[folder.run_id].data.params
     assert len(before["metrics"]) > 4000
@@ -188,8 +188,8 @@ def held(database: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_locked_store_is_waited_for_then_its_holder_is_named(
     store: Store, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(reach, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(reach.check_file, "__kwdefaults__", {"writes": False, "wait_s": 0.5})
+    monkeypatch.setattr(store, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(store.check_file, "__kwdefaults__", {"writes": False, "wait_s": 0.5})
     folder = finished(runs_dir)
     assert store.database is not None
     with held(store.database) as process:
@@ -204,7 +204,7 @@ def test_a_locked_store_is_waited_for_then_its_holder_is_named(
 
 
 def test_a_store_that_is_let_go_in_time_is_used(store: Store, runs_dir: Path) -> None:
-    assert reach.LOCKED_S == 60.0
+    assert store.LOCKED_S == 60.0
     folder = finished(runs_dir)
     assert store.database is not None
     with held(store.database) as process:
@@ -258,8 +258,8 @@ def slow_server(*, drips: bool) -> Iterator[str]:
 def test_a_server_has_a_limit_for_its_whole_answer_and_it_is_said_that_it_is_waited_for(
     drips: bool, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(reach, "SILENT_S", 0.2)
-    monkeypatch.setattr(reach, "deadline_s", lambda: 1.5)
+    monkeypatch.setattr(store, "SILENT_S", 0.2)
+    monkeypatch.setattr(store, "deadline_s", lambda: 1.5)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with slow_server(drips=drips) as uri:
         with pytest.raises(StoreError, match="cannot open the tracking store"):
@@ -271,15 +271,15 @@ def test_a_server_has_a_limit_for_its_whole_answer_and_it_is_said_that_it_is_wai
 def test_the_limit_is_that_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
         monkeypatch.delenv(name, raising=False)
-    assert reach.deadline_s() == 134.0
+    assert store.deadline_s() == 134.0
 
 
 def test_an_answer_in_time_is_given_on_and_so_is_an_error() -> None:
-    assert reach.within(lambda: 7, "http://h", "x", limit_s=5) == 7
+    assert store.within(lambda: 7, "http://h", "x", limit_s=5) == 7
     with pytest.raises(KeyError, match="a"):
-        reach.within(lambda: {}["a"], "http://h", "x", limit_s=5)
+        store.within(lambda: {}["a"], "http://h", "x", limit_s=5)
     with pytest.raises(TimeoutError, match=r"no whole answer \(x\) within 0 s"):
-        reach.within(threading.Event().wait, "http://h", "x", limit_s=0.05)
+        store.within(threading.Event().wait, "http://h", "x", limit_s=0.05)
 
 
 # D22: a store that can only be read
@@ -313,7 +313,7 @@ def test_a_file_that_refuses_writes_is_read_only(
         if writes:
             raise sqlite3.OperationalError("attempt to write a readonly database")
 
-    monkeypatch.setattr(reach, "_try_file", refuse)
+    monkeypatch.setattr(store, "_try_file", refuse)
     with pytest.raises(ReadOnlyStore, match="can be read only"):
         mirror(store).sync([folder])
     assert len(collect(store, STUDY, SIZE)[0]) == 1

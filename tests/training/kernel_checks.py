@@ -21,7 +21,7 @@ from harness.training import kernel_children, kernel_probe, kernels
 from harness.training.kernel_children import examine_all
 from harness.training.kernel_probe import AS_IT_IS, CONTIGUOUS, UNFOLDED, LayerCall
 from harness.training.kernels import layer_calls, make_safer, safer_layers, trust_kernels
-from harness.training.network import build_network
+from harness.training.setup import build_network
 from tests.training.runs import assert_same_bits, folder_of, machine_in, results, stop_after, tiny_spec, train
 
 Compute = Callable[..., Any]
@@ -242,7 +242,7 @@ def test_answers_are_for_this_process_where_the_cache_cannot_be_written(
 def test_of_two_processes_at_once_one_examines(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.training.runs import *\n"
-        "from harness.training import kernels; from harness.training.network import build_network\n"
+        "from harness.training import kernels; from harness.training.setup import build_network\n"
         "known = kernels.Answers.of_this_machine(); asked = kernels.examine_all\n"
         "kernels.examine_all = lambda calls: (print('examines', len(calls)), asked(calls))[1]\n"
         "print('ready', flush=True); sys.stdin.readline()\n"

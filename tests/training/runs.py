@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from harness.study.machine import Machine
-from harness.study.records import RunFolder
-from harness.study.spec import Arm, AugmentSpec, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
+from harness.runs.folder import RunFolder
+from harness.spec import Arm, AugmentSpec, DataSpec, Machine, ModelSpec, Recipe, RunSpec, TrickSpec
 from harness.training.run import run_one
 
 STEPS_PER_EPOCH = 5  # 44 images in batches of 8, the last 4 dropped

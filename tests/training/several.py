@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from harness.study.records import RunFolder
-from harness.study.spec import RunSpec
-from harness.training.distributed import World
+from harness.runs.folder import RunFolder
+from harness.spec import RunSpec
+from harness.training.checkpoint import Progress
 from harness.training.loop import train
-from harness.training.progress import Progress
+from harness.training.parallel import World
 from harness.training.run import run_one
 from harness.training.setup import build
 from tests.timing import PATIENCE_S

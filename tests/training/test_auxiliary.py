@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.models.outputs import Outputs
-from harness.study.spec import DataSpec, RunSpec
-from harness.training import network
-from harness.training.losses import soft_cross_entropy, with_auxiliary
+from harness.models.blocks import Outputs
+from harness.spec import DataSpec, RunSpec
+from harness.training import setup
+from harness.training.setup import soft_cross_entropy, with_auxiliary
 from harness.tricks.base import Batch
 from tests.training.runs import (
     DATA_ARGS,
@@ -46,7 +46,7 @@ class Headed(nn.Module):
 
 @pytest.fixture
 def headed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "build_model", lambda *_, classes, **__: Headed(classes))
+    monkeypatch.setattr(setup, "build_model", lambda *_, classes, **__: Headed(classes))
 
 
 def test_the_loss_is_the_main_one_and_the_weighted_sum_of_the_heads() -> None:

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.training.clipping import make_clip
-from harness.training.precision import Precision
+from harness.training.optim import Precision, make_clip
 from tests.training.runs import assert_same_bits, folder_of, results, tiny_recipe, tiny_spec, train
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.study.records import RunFolder, read_json
-from harness.study.spec import Arm, Member, RunSpec, TrickSpec
-from harness.training import loop, network
-from harness.training.distributed import World
+from harness.runs.folder import RunFolder, read_json
+from harness.spec import Arm, Member, RunSpec, TrickSpec
+from harness.training import loop, setup
 from harness.training.evaluate import Evaluation, evaluate
+from harness.training.parallel import World
 from tests.timing import not_waited_out
 from tests.training.runs import assert_same_bits, folder_of, results, stop_after, tiny_spec, train
 from tests.training.several import Several, machine_of_rank, rank, state_of_rank, train_rank
@@ -85,12 +85,12 @@ def test_a_student_of_two_processes_learns_what_that_of_one_does(several: Any, t
 
 
 def headed_state(spec: RunSpec, runs_dir: Path) -> dict[str, Any]:
-    before = network.build_model
-    network.build_model = lambda *_, **__: Headed()  # type: ignore[assignment]
+    before = setup.build_model
+    setup.build_model = lambda *_, **__: Headed()  # type: ignore[assignment]
     try:
         return state_of_rank(spec, runs_dir, 5)
     finally:
-        network.build_model = before
+        setup.build_model = before
 
 
 def test_auxiliary_heads_are_trained_alike(several: Any, tmp_path: Path) -> None:

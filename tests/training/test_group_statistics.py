@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.training.group_statistics import group_statistics
+from harness.training.parallel import group_statistics
 from tests.training.runs import assert_same_bits, folder_of, results, tiny_spec, train
 
 

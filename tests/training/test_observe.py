@@ -11,16 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.data.augment import View, normalise
-from harness.data.multi_crops import crop_boxes
+from harness.data.augment import View, crop_boxes, normalise
 from harness.models.costs import lookup
-from harness.study.records import RunFolder
-from harness.study.spec import Arm, DataSpec, Member, RunSpec, TrickSpec
+from harness.runs.folder import RunFolder
+from harness.spec import Arm, DataSpec, Member, RunSpec, TrickSpec
 from harness.training import evaluate
-from harness.training.answers import Answerer, Look, make_answers
-from harness.training.network import build_network, make_tricks
-from harness.training.setup import load_data
-from harness.training.trained import MemberError
+from harness.training.evaluate import Answerer, Look, make_answers
+from harness.training.setup import MemberError, build_network, load_data, make_tricks
 from tests.training.runs import (
     DATA_ARGS,
     folder_of,

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.training import order
-from harness.training.order import ORDERS, file_order, shards_order, within_shards_order
-from harness.training.randomness import epoch_order
+from harness.training import feed
+from harness.training.feed import ORDERS, epoch_order, file_order, shards_order, within_shards_order
 from harness.training.setup import build
 from tests.training.runs import machine_in, tiny_spec
 
@@ -18,7 +17,7 @@ IMAGES = 3 * 4 + 2  # three shards of four and a smaller one
 
 @pytest.fixture(autouse=True)
 def shards_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "SHARD_IMAGES", 4)
+    monkeypatch.setattr(feed, "SHARD_IMAGES", 4)
 
 
 def shards() -> list[list[int]]:

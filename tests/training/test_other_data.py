@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from harness.data import loading
-from harness.study.other_data import FOLDER, put_back, set_aside
-from harness.study.records import RunFolder, write_json
-from harness.study.spec import DataSpec, RunSpec
-from harness.training.trained import TeacherError
+from harness.runs.folder import RunFolder, write_json
+from harness.runs.provenance import OTHER_DATA, put_back, set_aside
+from harness.spec import DataSpec, RunSpec
+from harness.training.setup import TeacherError
 from tests.training.runs import assert_same_bits, folder_of, results, stop_after, tiny_spec, train
 
 IMAGES = 8  # per class and part; batches of 8: two steps an epoch
@@ -103,7 +103,7 @@ def test_a_stopped_run_whose_data_changed_begins_anew_and_mixes_nothing(tmp_path
         write_images(tmp_path / each / "data" / "own", seed=1)
         assert train(spec, tmp_path / each) == "finished"
     assert_same_bits(results(folder), results(folder_of(spec, tmp_path / "b")))
-    (aside,) = (folder.path / FOLDER).iterdir()
+    (aside,) = (folder.path / OTHER_DATA).iterdir()
     assert (aside / "events.jsonl").read_bytes() == before
     assert (aside / "checkpoint.pt").exists()
 
@@ -130,7 +130,7 @@ def test_a_record_is_set_aside_whole_and_put_back(tmp_path: Path) -> None:
     files = {path.name: path.read_bytes() for path in folder.path.iterdir()}
     seen = folder.read_summary()["data_fingerprint"]
     set_aside(folder, seen)
-    assert {path.name for path in folder.path.iterdir()} == {"lock", "spec.json", FOLDER}
+    assert {path.name for path in folder.path.iterdir()} == {"lock", "spec.json", OTHER_DATA}
     assert folder.read_summary() is None
     assert put_back(folder, seen)
     assert {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()} == files
@@ -144,20 +144,20 @@ def test_setting_aside_that_was_killed_is_done_to_the_end(
     folder = RunFolder(tmp_path / "run")
     for name in ("env.json", "events.jsonl", "weights.pt", "predictions.bin", "summary.json"):
         write_json(folder.path / name, {"name": name})
-    from harness.study import other_data
+    from harness.runs import provenance
 
-    real, count = other_data._move, iter(range(moved))
+    real, count = provenance._move, iter(range(moved))
 
     def move_some(*given: Path) -> None:
         if next(count, None) is None:
             raise KeyboardInterrupt
         real(*given)
 
-    monkeypatch.setattr(other_data, "_move", move_some)
+    monkeypatch.setattr(provenance, "_move", move_some)
     with pytest.raises(KeyboardInterrupt):
         set_aside(folder, "f" * 64)
     assert folder.summary.exists()  # it is an ended run on other data until all of it was moved
     monkeypatch.undo()
     set_aside(folder, "f" * 64)
-    assert len(list((folder.path / FOLDER / ("f" * 16)).iterdir())) == 5
+    assert len(list((folder.path / OTHER_DATA / ("f" * 16)).iterdir())) == 5
     assert not folder.summary.exists()

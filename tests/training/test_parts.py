@@ -13,10 +13,8 @@ from torch.nn import functional
 
 from harness.models.half import is_half
 from harness.training.feed import count_steps_per_epoch
-from harness.training.losses import soft_cross_entropy
-from harness.training.optimizers import OPTIMIZERS, make_optimizer, parameter_groups, set_lr
-from harness.training.precision import Precision
-from harness.training.setup import build
+from harness.training.optim import OPTIMIZERS, Precision, make_optimizer, parameter_groups, set_lr
+from harness.training.setup import build, soft_cross_entropy
 from harness.tricks.base import Batch, ParameterGroup, Trick
 from harness.tricks.build import make
 from tests.training.runs import machine_in, tiny_recipe, tiny_spec, train

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.training.randomness import epoch_order, seed_default, stream, stream_seed
+from harness.training.feed import epoch_order, seed_default, stream, stream_seed
 from harness.training.setup import Setup, build
 from harness.tricks.base import Batch
 from tests.training.runs import assert_same_bits, machine_in, tiny_spec

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from harness.study.spec import DataSpec
-from harness.training.metrics import METRICS
+from harness.plugins import METRICS
+from harness.spec import DataSpec
 from tests.training.runs import assert_same_bits, folder_of, load, results, stop_after, tiny_spec, train
 
 

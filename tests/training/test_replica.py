@@ -12,10 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.training import loop
-from harness.training.distributed import World
-from harness.training.group_statistics import group_statistics
+from harness.training.parallel import World, group_statistics, share_statistics
 from harness.training.setup import build
-from harness.training.shared_statistics import share_statistics
 from tests.training.runs import assert_same_bits, machine_in, tiny_spec
 from tests.training.several import Several, machine_of_rank, state_of_rank
 

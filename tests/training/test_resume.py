@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from harness.study.machine import Machine
-from harness.study.records import RunFolder
-from harness.study.spec import RunSpec, TrickSpec
+from harness.runs.folder import RunFolder
+from harness.spec import Machine, RunSpec, TrickSpec
 from tests.training.runs import (
     assert_same_bits,
     folder_of,
@@ -293,12 +292,12 @@ def test_saving_takes_a_hundredth_of_the_time_however_long_it_takes(monkeypatch:
     """The interval is at least 30 s, and a hundred times what the last save took."""
     from types import SimpleNamespace
 
-    from harness.training import recorder
-    from harness.training.distributed import ALONE
+    from harness.training import record
+    from harness.training.parallel import ALONE
 
     clock = [0.0]
-    monkeypatch.setattr(recorder.time, "monotonic", lambda: clock[0])
-    due = recorder.Recorder._is_checkpoint_due
+    monkeypatch.setattr(record.time, "monotonic", lambda: clock[0])
+    due = record.Recorder._is_checkpoint_due
     fake = SimpleNamespace(
         attempt=SimpleNamespace(machine=Machine(runs_dir=Path(), data_dir=Path())),
         setup=SimpleNamespace(world=ALONE),

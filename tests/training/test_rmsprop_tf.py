@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.torchvision_import import torchvision  # noqa: F401  # timm imports it, see there
-from harness.training.optimizers import make_optimizer, parameter_groups, set_lr
-from harness.training.rmsprop_tf import RMSpropTF
+from harness.training.optim import RMSpropTF, make_optimizer, parameter_groups, set_lr
 from tests.training.runs import tiny_recipe
 
 LRS = (0.045, 0.045, 0.045 * 0.94, 0.01, 0.0, 0.02, 0.03)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.study.records import RunFolder, read_json, write_json
-from harness.study.spec import DataSpec, RunSpec, TrickSpec
-from harness.training.trained import TeacherError
+from harness.runs.folder import RunFolder, read_json, write_json
+from harness.spec import DataSpec, RunSpec, TrickSpec
+from harness.training.setup import TeacherError
 from tests.timing import paces
 from tests.training.runs import (
     DATA_ARGS,

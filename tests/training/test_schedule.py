@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from harness.training.schedule import Schedule, lr_at, make_schedule
+from harness.training.optim import Schedule, lr_at, make_schedule
 from tests.training.runs import tiny_recipe
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from harness.study.spec import Arm, DataSpec, ModelSpec, RunSpec
-from harness.training.setup import build
-from harness.training.trained import SourceError
+from harness.spec import Arm, DataSpec, ModelSpec, RunSpec
+from harness.training.setup import SourceError, build
 from tests.training.runs import (
     DATA_ARGS,
     assert_same_bits,

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from harness.study.spec import AugmentSpec
+from harness.spec import AugmentSpec
 from harness.tricks.faster_decay import FasterDecay
 from harness.tricks.higher_lr import HigherLr
 from harness.tricks.large_batch import LargeBatch

@@ -3,7 +3,7 @@
 import torch
 
 from harness.models.half import is_half
-from harness.training.precision import Precision
+from harness.training.optim import Precision
 from harness.tricks.bf16 import Bf16
 from tests.tricks import tiny
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from harness.training.schedule import lr_at, make_schedule
+from harness.training.optim import lr_at, make_schedule
 from harness.tricks.cosine import Cosine, cosine_lr
 from harness.tricks.warmup import Warmup
 from tests.tricks import tiny

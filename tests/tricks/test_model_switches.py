@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from harness.models import MODELS, build_model
-from harness.models.outputs import Outputs
-from harness.study.spec import ModelSpec, Recipe
+from harness.models.blocks import Outputs
+from harness.spec import ModelSpec, Recipe
 from harness.tricks.asymmetric_convolutions import AsymmetricConvolutions
 from harness.tricks.auxiliary_head import AuxiliaryHead
 from harness.tricks.base import Trick

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from harness.models import MODELS
-from harness.study.spec import ModelSpec, Recipe
+from harness.spec import ModelSpec, Recipe
 from harness.tricks.auxiliary_loss import AuxiliaryLoss
 from harness.tricks.gradient_clipping import GradientClipping
 from harness.tricks.initialisation import Initialisation
@@ -39,7 +39,7 @@ def test_the_weight_of_the_auxiliary_loss() -> None:
 def test_the_scheme_of_the_initial_weights_is_one_that_the_models_know() -> None:
     import typing
 
-    from harness.models.initialise import SCHEMES
+    from harness.models.blocks import SCHEMES
 
     assert Initialisation().edit_recipe(tiny.recipe()) == tiny.recipe(initialisation="xavier")
     assert set(typing.get_args(typing.get_type_hints(Initialisation)["scheme"])) == set(SCHEMES)

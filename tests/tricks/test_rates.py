@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.training.schedule import lr_at, make_schedule
+from harness.training.optim import lr_at, make_schedule
 from harness.tricks.constant_warmup import ConstantWarmup
 from harness.tricks.exponential_decay import ExponentialDecay, exponential_lr
 from harness.tricks.step_decay import StepDecay, milestones

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from harness.models import MODELS, build_model
-from harness.study.spec import ModelSpec
+from harness.spec import ModelSpec
 from harness.tricks.resnet_b import ResNetB
 from tests.tricks import tiny
 

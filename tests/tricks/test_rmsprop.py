@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from harness.training.optimizers import make_optimizer, set_lr
+from harness.training.optim import make_optimizer, set_lr
 from harness.tricks.rmsprop import RmsProp, first_step
 from tests.tricks import tiny
 

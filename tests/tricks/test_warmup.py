@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.training.schedule import lr_at, make_schedule
+from harness.training.optim import lr_at, make_schedule
 from harness.tricks.warmup import Warmup, warmup_lr
 from tests.tricks import tiny
 

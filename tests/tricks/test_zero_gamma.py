@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.models import MODELS, build_model
-from harness.study.spec import ModelSpec
+from harness.spec import ModelSpec
 from harness.tricks.zero_gamma import ZeroGamma
 from tests.tricks import tiny
 

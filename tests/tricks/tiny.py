@@ -17,7 +17,7 @@ from harness.plugins.bench import (
     no_global_randomness,
 )
 from harness.plugins.bench import recipe as full_recipe
-from harness.study.spec import DataSpec, ModelSpec, Recipe
+from harness.spec import DataSpec, ModelSpec, Recipe
 
 __all__ = [
     "CLASSES",

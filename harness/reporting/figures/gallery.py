@@ -2,37 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 from harness.analysis.findings import TableFinding
-from harness.reporting.figures.credit import credit_pictures
+from harness.reporting.credit import credit_pictures
 from harness.reporting.figures.curves import (
     STEP,
     curves_alt,
     curves_caption,
     draw_curves,
+    gain_sketches,
     panels_of,
     steps_caption,
 )
-from harness.reporting.figures.forest import draw_forest, forest_alt, forest_caption, lines_of, pages_of
-from harness.reporting.figures.further import further_parts
-from harness.reporting.figures.matrix import draw_matrix, matrix_alt, matrix_caption, matrix_pages
-from harness.reporting.figures.paper import (
+from harness.reporting.figures.planning import budget_sketches, flip_sketches, resolvable_sketch
+from harness.reporting.figures.runs import (
+    draw_matrix,
+    matrix_alt,
+    matrix_caption,
+    matrix_pages,
+    seed_sketches,
+    trace_sketches,
+)
+from harness.reporting.figures.style import Picture, Sketch, draw_side_by_side, finish, house_style, text_of
+from harness.reporting.figures.style import finish as _picture
+from harness.reporting.figures.tables import (
     MOST_VALUES,
     VALUES_CAPTION,
     draw_effects,
+    draw_forest,
     draw_values,
     effects_alt,
     effects_caption,
+    forest_alt,
+    forest_caption,
+    forest_pages,
+    lines_of,
     valued_cells,
     values_alt,
 )
-from harness.reporting.figures.picture import Picture as Picture
-from harness.reporting.figures.picture import finish as _picture
-from harness.reporting.figures.side_by_side import draw_side_by_side
-from harness.reporting.figures.style import house_style
-from harness.reporting.fonts import text_of
-from harness.reporting.inputs import ReportInput
+from harness.reporting.report_input import ReportInput
+
+# The figures of the appendix, each drawn only where its data exist.
+
+
+def further_parts(report: ReportInput) -> list[Callable[[], list[Picture]]]:
+    """What draws them, kind by kind, in the order of the appendix."""
+    findings = report.findings
+    curves = report.curves[report.curves["seed"].isin(report.plan.seeds)]
+    kinds = (
+        lambda: budget_sketches(report),
+        lambda: filter(None, [resolvable_sketch(findings)]),
+        lambda: trace_sketches(findings),
+        lambda: seed_sketches(findings),
+        lambda: gain_sketches(findings, curves),
+        lambda: flip_sketches(findings),
+    )
+    return [partial(_drawn, kind) for kind in kinds]
+
+
+def _drawn(sketches: Callable[[], Iterable[Sketch]]) -> list[Picture]:
+    return [_finished(sketch) for sketch in sketches()]
+
+
+def _finished(sketch: Sketch) -> Picture:
+    picture = finish(sketch.key, None, sketch.figure, (sketch.caption, sketch.alt))
+    return replace(picture, further=True, data=sketch.data)
 
 
 def draw_all(report: ReportInput) -> list[Picture]:
@@ -51,7 +88,7 @@ def draw_table(report: ReportInput, table: TableFinding) -> list[Picture]:
 def _of_table(report: ReportInput, table: TableFinding) -> list[Picture]:
     settings = report.findings.settings
     pictures = []
-    for page, lines in enumerate(pages_of(lines_of(table))):
+    for page, lines in enumerate(forest_pages(lines_of(table))):
         forest = draw_forest(table, settings, lines)
         if forest is not None:
             text = forest_caption(table, settings), forest_alt(table, settings, lines)

@@ -1,6 +1,12 @@
-"""How the verdicts were made, in words, from the declared settings."""
+"""How the verdicts were made and where every number comes from."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
 
 from harness.analysis.calibration import badge
 from harness.analysis.findings import (
@@ -10,15 +16,154 @@ from harness.analysis.findings import (
     NO_DIFFERENCE,
     NOT_EVALUABLE,
     UNDECIDED,
+    CellFinding,
+    Effect,
     Settings,
+    TableFinding,
 )
-from harness.analysis.units import metric_name, size_text
-from harness.reporting.document import Definitions, Paragraph, Section
-from harness.reporting.inputs import ReportInput
-from harness.reporting.numbers import MOST_DIGITS, count, number
-from harness.reporting.sections.amendments import declared_text
-from harness.reporting.sections.checklist import checklist
-from harness.reporting.sections.observers import observer_blocks
+from harness.analysis.verdicts import metric_name, size_text
+from harness.reporting.document import (
+    DASH,
+    MOST_DIGITS,
+    NUMBER,
+    SPREAD,
+    TEXT,
+    Block,
+    Cell,
+    Column,
+    Definitions,
+    Paragraph,
+    Row,
+    Section,
+    Table,
+    arm_name,
+    count,
+    duration,
+    effect_suffix,
+    flatten,
+    interval,
+    is_number,
+    missing,
+    number,
+    ordered,
+    plain_table,
+    probability,
+    setting_text,
+    table_name,
+)
+from harness.reporting.raw import patch_path
+from harness.reporting.report_input import Cost, ReportInput, arm_costs, study_cost
+from harness.reporting.sections.opening import declared_text, statuses
+from harness.reporting.sections.tables import effect_digits, observed, observer_blocks
+from harness.runs.records import DIVERGED, ENDED
+from harness.spec import Arm, ModelSpec
+
+# Answers to the questions of a paper checklist, each from the inputs of this report.
+#
+# Questions: NeurIPS Paper Checklist (2024), "Experiment statistical significance" (error bars: what varies,
+# how they are computed), "Experiments compute resources" (type of compute, amount per run and in total),
+# "Experimental setting" (seeds), "Open access to data and code".
+
+
+NOT_MEASURED = "not measured"
+DIGITS = 12  # of a fingerprint
+_OWN_TRAINERS = " Rows that a plugin's own function trains vary in what that function draws from the seed."
+
+
+def checklist(report: ReportInput) -> list[Block]:
+    """One answer per question."""
+    answers = (
+        ("Error bars", _error_bars(report)),
+        ("Seeds", _seeds_answer(report)),
+        ("Selection", _selection(report)),
+        ("Compute", _compute(report)),
+        ("Code and data", _sources(report)),
+    )
+    return [Paragraph("Answers to a paper checklist, written from the records:"), Definitions(answers)]
+
+
+def cost_text(cost: Cost) -> str:
+    """For example "41.2 GPU-hours (measured energy: 1,200 kJ)"."""
+    hours = "device-hours not known"
+    if cost.device_hours is not None:
+        digits = 1 if cost.device_hours >= 1 else 3
+        hours = f"{number(cost.device_hours, digits)} {cost.unit}"
+    return f"{hours}; energy: {energy_text(cost)}"
+
+
+def energy_text(cost: Cost) -> str:
+    return NOT_MEASURED if cost.energy_kj is None else f"{number(cost.energy_kj, 1)} kJ"
+
+
+def _error_bars(report: ReportInput) -> str:
+    metric, arms = metric_name(report.findings.settings.metric), report.plan.arms.values()
+    if not any(cell.level and cell.level.sd is not None for t in report.findings.tables for cell in t.cells):
+        return "None: no row has two seeds with a value."
+    own_trainers = any(arm.recipe.trainer != "harness" for arm in arms)
+    return (
+        f"“±” is the standard deviation of {metric} over seeds; intervals are 95 % t intervals over "
+        "re-training, which assume roughly normal noise. What varies from seed to seed: initial weights, "
+        "order of the images, augmentation and every other random draw of training. What does not: the split "
+        "into training and test images." + _OWN_TRAINERS * own_trainers
+    )
+
+
+def _seeds_answer(report: ReportInput) -> str:
+    plan = report.plan
+    arms = [arm_id for arm_id in plan.arms if arm_id in {c.arm_id for t in plan.tables for c in t.cells}]
+    counts = {len(plan.seeds_of(arm_id)) for arm_id in arms} or {len(plan.seeds)}
+    first, last = min(plan.seeds), max(plan.seeds)
+    which = f"{first} to {last}" if last > first else str(first)
+    if len(counts) == 1:
+        return f"{count(counts.pop(), 'seed')} for every row ({which}), the same for all rows."
+    return f"{min(counts)} to {max(counts)} per row, each row the first of {which}."
+
+
+def _selection(report: ReportInput) -> str:
+    status = list(report.records["status"])
+    ended = sum(each in ENDED for each in status)
+    diverged = status.count(DIVERGED)
+    return (
+        f"No run was picked: {ended} of {count(len(report.plan.runs), 'planned run')} ended"
+        + (f", {diverged} of them diverged," if diverged else "")
+        + " and all of them are counted. No hyper-parameter was tuned on these results by the harness."
+    )
+
+
+def _compute(report: ReportInput) -> str:
+    cost = study_cost(report.records)
+    on = _machine(report)
+    if not cost.runs:
+        return f"{on}No run has ended."
+    trained = [not report.plan.arms[arm_id].observes for arm_id in report.records["arm_id"]]
+    time_s = study_cost(report.records[trained]).time_s
+    mean = "not recorded" if time_s is None else f"{duration(time_s)}"
+    return f"{on}Training time of one run, mean: {mean}. All {count(cost.runs, 'run')}: {cost_text(cost)}."
+
+
+def _machine(report: ReportInput) -> str:
+    found = report.provenance
+    if not found.get("device"):
+        return "Device not recorded. "
+    cores, memory_gb = found.get("cores"), found.get("memory_gb")
+    beside = [f"{setting_text(cores)} CPU cores"] if cores else []
+    beside += [f"{setting_text(memory_gb)} GB memory"] if memory_gb else []
+    return setting_text(found["device"]) + (f" ({', '.join(beside)})" if beside else "") + ". "
+
+
+def _sources(report: ReportInput) -> str:
+    found = report.provenance
+    parts = []
+    for name, title in (("code", "Code"), ("commit", "Commit"), ("data_fingerprint", "Data fingerprint")):
+        if found.get(name):
+            values = found[name] if isinstance(found[name], list) else [found[name]]
+            shown = [str(each)[:DIGITS] if name == "data_fingerprint" else str(each) for each in values]
+            parts.append(f"{title}: {setting_text(shown)}.")
+    return " ".join(parts) or "Not recorded."
+
+
+# How the verdicts were made, in words, from the declared settings.
+
 
 _READ_OUTS = {
     "last_epoch": "at the last epoch (never at the best epoch on the test set)",
@@ -98,3 +243,244 @@ def _words(settings: Settings) -> tuple[tuple[str, str], ...]:
         *words,
         ("fragile", "dropping one seed, or counting diverged runs as chance, changes the verdict."),
     )
+
+
+# Where every number comes from: versions, data, what distinguishes the recipes, and each run.
+
+
+RUN_ID_DIGITS = 12  # shown; report.json has all of them
+NOT_RECORDED = "not recorded"
+_ENERGY = (
+    "of the devices, from their own counters, summed; not measured where a counter cannot be read or "
+    "something else used the device."
+)
+TITLES = {  # key of report.provenance -> what a reader calls it, in the order of the report
+    "code": "Code of the runs",
+    "harness": "Report written by harness",
+    "data": "Data set",
+    "data_fingerprint": "Data fingerprint (sha256)",
+    "data_left_out": "Files left out of the data",
+    "device": "Device",
+    "device_memory_gb": "Device memory, GB",
+    "cpu": "CPU",
+    "cores": "CPU cores a run could use",
+    "memory_gb": "Memory, GB",
+    "driver": "NVIDIA driver",
+    "cuda": "CUDA",
+    "cudnn": "cuDNN",
+    "os": "Operating system",
+    "platform": "Kernel and C library",
+    "hostname": "Hosts",
+    "python": "Python",
+    "torch": "PyTorch",
+    "torchvision": "torchvision",
+    "numpy": "NumPy",
+    "threads": "Threads per process",
+    "processes": "Processes per run",
+    "determinism": "Determinism",
+    "drawn_with": "Figures and PDF drawn with",
+    "inputs": "Hash of the plan and of every summary",
+    "records": "Hash of data/",
+}
+
+
+def provenance(report: ReportInput) -> Section:
+    """Versions and fingerprints, the recipes and the runs."""
+    blocks: list[Block] = [_facts(report)]
+    if report.plan.arms:
+        baseline = baseline_arm(report)
+        text = f"The recipes as trained here. The baseline is “{arm_name(report.plan, baseline)}”."
+        blocks += [Paragraph(text), _baseline_table(report, baseline), _differences_table(report, baseline)]
+    costs = _costs_table(report)
+    return Section("Provenance", (*blocks, *([costs] if costs else [])))
+
+
+def baseline_arm(report: ReportInput) -> str:
+    """The first arm in reading order that is trained."""
+    arms = report.plan.arms
+    shown = (cell.arm_id for table in report.plan.tables for cell in table.cells if cell.arm_id)
+    return next((arm_id for arm_id in (*shown, *arms) if not arms[arm_id].observes), next(iter(arms)))
+
+
+def _flat_arm(arm: Arm) -> dict[str, str]:
+    flat = flatten(dataclasses.asdict(arm.recipe))
+    names = [trick.name + (f"({_options(trick.options)})" if trick.options else "") for trick in arm.tricks]
+    return flat | {"tricks in training": ", ".join(names) or "none"}
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={setting_text(value)}" for key, value in options.items())
+
+
+def _baseline_table(report: ReportInput, baseline: str) -> Table:
+    rows = [[key, value] for key, value in _flat_arm(report.plan.arms[baseline]).items()]
+    return plain_table("baseline", "Every setting of the baseline.", {"Setting": TEXT, "Value": TEXT}, rows)
+
+
+def _differences_table(report: ReportInput, baseline: str) -> Table:
+    plan = report.plan
+    base = _flat_arm(plan.arms[baseline])
+    rows = []
+    for arm_id, arm in plan.arms.items():
+        flat = _flat_arm(arm)
+        keys = dict.fromkeys([*base, *flat])
+        other_model = arm.recipe.model.name != plan.arms[baseline].recipe.model.name
+        changes = [
+            f"{key}: {base.get(key, 'not set')} → {flat.get(key, 'not set')}"
+            for key in keys
+            if base.get(key) != flat.get(key) and not (other_model and key.startswith("model."))
+        ]
+        if other_model:
+            changes.insert(0, _model_change(plan.arms[baseline].recipe.model, arm.recipe.model))
+        if arm.teacher:
+            changes.append(f"teacher: {arm_name(plan, arm.teacher)}")
+        if arm.source:
+            changes.append(f"starts from the weights of: {arm_name(plan, arm.source)}")
+        if arm.observes:
+            changes.append(f"trains nothing, evaluates: {observed(plan, arm)}")
+        changes += [f"plugin {name}: sha256 {digest[:12]}" for name, digest in sorted(arm.plugins.items())]
+        rows.append([arm_name(plan, arm_id), "; ".join(changes) or "the baseline"])
+    titles = {"Recipe": TEXT, "Differs from the baseline in": TEXT}
+    return plain_table("recipes", "What each recipe changes.", titles, rows)
+
+
+def _model_change(old: ModelSpec, new: ModelSpec) -> str:
+    """Another architecture has other arguments: all of them, not the differences."""
+    return f"model: {old.name} → {new.name}" + (f" with {_options(new.args)}" if new.args else "")
+
+
+def _facts(report: ReportInput) -> Definitions:
+    """What the report was made from, in a fixed order; a list that is empty was not recorded."""
+    found = flatten(report.provenance)
+    if found.get("cpu") == found.get("device"):
+        found.pop("cpu", None)
+    absent = [name for name in found if report.provenance.get(name) == []]
+    names = [*(name for name in TITLES if name in found), *sorted(found.keys() - TITLES.keys())]
+    facts = [(TITLES.get(name, name), found[name]) for name in names if name not in absent]
+    if report.changes:
+        facts.insert(1, ("Changed files", ", ".join(patch_path(digest) for digest in sorted(report.changes))))
+    facts += [*_runs(report), ("Cost", cost_text(study_cost(report.records)))]
+    if absent:
+        titles = [title for name, title in TITLES.items() if name in absent]
+        facts.append(("Not recorded by any run", "; ".join(titles)))
+    return Definitions(tuple(facts))
+
+
+def _runs(report: ReportInput) -> list[tuple[str, str]]:
+    """How many runs there are, and when they were made; each of them stands in the files."""
+    runs, status_of = report.plan.runs, statuses(report)
+    counts = Counter(status_of[run.run_id] for run in runs)
+    said = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+    text = f"{count(len(runs), 'run')} ({said})"
+    if runs:
+        text += f", ids {min(run.run_id for run in runs)[:RUN_ID_DIGITS]} ... "
+        text += f"{max(run.run_id for run in runs)[:RUN_ID_DIGITS]}"
+    text += "; each with seed, status, result and time in report.json and data/runs.jsonl"
+    return [("Runs", text), ("Trained", _period(report))]
+
+
+def _period(report: ReportInput) -> str:
+    if not {"started_s", "ended_s"} <= set(report.records):
+        return NOT_RECORDED
+    starts = [value for value in report.records["started_s"] if is_number(value)]
+    ends = [value for value in report.records["ended_s"] if is_number(value)]
+    if not starts or not ends:
+        return NOT_RECORDED
+    first, last = (datetime.fromtimestamp(value, UTC) for value in (min(starts), max(ends)))
+    return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+
+
+def _costs_table(report: ReportInput) -> Table | None:
+    """Per recipe; None where no run has ended."""
+    costs = arm_costs(report.records)
+    units = {cost.unit for cost in costs.values()}
+    unit = units.pop() if len(units) == 1 else None
+    measured = any(cost.energy_kj is not None for cost in costs.values())
+    rows = []
+    for arm_id in report.plan.arms:
+        if arm_id not in costs:
+            continue
+        cost = costs[arm_id]
+        hours = missing(NOT_RECORDED)
+        if cost.device_hours is not None:
+            hours = number(cost.device_hours, 4 if cost.device_hours < 1 else 1)
+        time = missing(NOT_RECORDED) if cost.time_s is None else duration(cost.time_s)
+        energy = missing(NOT_MEASURED) if cost.energy_kj is None else number(cost.energy_kj, 1)
+        rows.append([arm_name(report.plan, arm_id), str(cost.runs), time, hours, *([energy] * measured)])
+    titles = {"Recipe": TEXT, "Runs": NUMBER, "Training of one, mean": NUMBER}
+    titles |= {unit or "Device-hours": NUMBER} | ({"Energy, kJ": NUMBER} if measured else {})
+    caption = (
+        "What each recipe cost. Device-hours: GPUs, or CPU cores, that a run held times its wall time, "
+        "summed over its runs; a GPU that several runs share counts for each. Energy: "
+    ) + (_ENERGY if measured else "not measured.")
+    return plain_table("costs", caption, titles, rows) if rows else None
+
+
+# Every number behind a verdict, for the reader who wants to check it.
+
+
+def _columns(settings: Settings) -> tuple[Column, ...]:
+    unit = effect_suffix(settings)
+    return (
+        Column(title="Row"),
+        Column(title="n", kind=NUMBER),
+        Column(title=f"Effect{unit}: Holm-adjusted interval", kind=SPREAD),
+        Column(title="p (Holm)", kind=NUMBER),
+        Column(title="df", kind=NUMBER),
+        Column(title=f"Detectable effect{unit}", kind=NUMBER),
+    )
+
+
+def evidence(report: ReportInput) -> Section | None:
+    """One table per study table that has effects; None where nothing is compared."""
+    tables = [
+        _table(table, report.findings.settings) for table in report.findings.tables if _with_effect(table)
+    ]
+    if not tables:
+        return None
+    intro = (
+        "Verdicts use the Holm-adjusted intervals. “Detectable effect” is the smallest true effect that this "
+        "n would find with probability 0.8."
+    )
+    return Section("Evidence for each verdict", (Paragraph(intro), *tables))
+
+
+def _with_effect(table: TableFinding) -> list[tuple[CellFinding, Effect]]:
+    return [
+        (cell, cell.effect) for cell in ordered(table) if cell.effect and cell.effect.estimate is not None
+    ]
+
+
+def _table(table: TableFinding, settings: Settings) -> Table:
+    cells = _with_effect(table)
+    noise = [f"Comparisons in the Holm family: {table.contrasts}."]
+    if table.pooled_sd is not None:
+        sd = f"{number(table.pooled_sd)} pp" if settings.in_percent else number(table.pooled_sd, None)
+        noise.append(f"Pooled sd between seeds: {sd}.")
+    if table.seed_correlation is not None:
+        noise.append(f"Share of the variance that runs with the same seed have in common: "
+                     f"{number(table.seed_correlation)}.")  # fmt: skip
+    guarded = [cell.row for cell, effect in cells if effect.flagged]
+    if guarded:
+        noise.append(f"Mostly own variance instead of the pooled one (variance guard): {', '.join(guarded)}.")
+    return Table(
+        key=f"{table.key}_evidence",
+        caption=f"{table_name(table)}: the numbers behind the verdicts.",
+        columns=_columns(settings),
+        rows=tuple(Row(_row(cell, effect, settings), cell.column or "") for cell, effect in cells),
+        notes=(" ".join(noise),),
+    )
+
+
+def _row(cell: CellFinding, effect: Effect, settings: Settings) -> tuple[Cell, ...]:
+    digits = effect_digits(effect, settings)
+    texts = (
+        cell.row,
+        str(effect.n),
+        interval(effect.adjusted_low, effect.adjusted_high, digits),
+        "" if effect.p_holm is None else probability(effect.p_holm),
+        "" if effect.df is None else number(effect.df, 1),
+        "" if effect.detectable is None else number(effect.detectable, digits),
+    )
+    why = "(same run)" if effect.estimate == 0.0 and effect.p is None else "(no spread known)"
+    return tuple(Cell(text) if text else Cell(DASH, why) for text in texts)

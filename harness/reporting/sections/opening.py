@@ -1,9 +1,13 @@
-"""What a reader sees first: what this is not, what was asked, how much was run, and the answer."""
+"""What a reader sees first: what was asked, how much was run, what is missing, undecided or changed."""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 from harness.analysis.findings import (
     GLYPHS,
@@ -15,12 +19,46 @@ from harness.analysis.findings import (
     CellFinding,
     TableFinding,
 )
-from harness.reporting.document import Block, Bullets, Claim, Claims, Paragraph, Section
-from harness.reporting.inputs import ReportInput
-from harness.reporting.names import as_sentences, flatten, ordered, seeds_planned, table_name
-from harness.reporting.numbers import MINUS, count, duration, is_number
-from harness.reporting.places import places
+from harness.analysis.outcomes import can_be
+from harness.analysis.verdicts import no_value, size_text
+from harness.reporting.document import (
+    MINUS,
+    NUMBER,
+    TEXT,
+    Block,
+    Bullets,
+    Claim,
+    Claims,
+    Paragraph,
+    Section,
+    Table,
+    as_sentences,
+    cell_name,
+    count,
+    duration,
+    flatten,
+    is_number,
+    missing,
+    ordered,
+    plain_table,
+    run_name,
+    seeds_planned,
+    short_name,
+    table_name,
+)
+from harness.reporting.report_input import ReportInput, places
 from harness.reporting.sections.claims import claims_tally
+from harness.runs.records import FINISHED
+from harness.study.declaration import (
+    HASH_SHOWN,
+    amendments,
+    declaration_of,
+    declared_before_results,
+    plan_hash,
+)
+
+# What a reader sees first: what this is not, what was asked, how much was run, and the answer.
+
 
 MOST_SENTENCES = 40  # in the answer: about a page
 _NEGATIVE = re.compile(r"(?<=[\s\[(])-(?=\d)")  # the hyphen of a negative number, not that of a name
@@ -158,3 +196,324 @@ def with_minus(text: str) -> str:
     'x-y: −0.31 pp [−0.5, 0.1]'
     """
     return _NEGATIVE.sub(MINUS, text)
+
+
+# What is missing or failed, what was replaced, and what the paper leaves out.
+
+
+NOT_RUN = "not run"
+ERROR_CHARS = 120
+
+
+def statuses(report: ReportInput) -> dict[str, str]:
+    """run_id -> status, for every run of the plan."""
+    known = dict(zip(report.records["run_id"], report.records["status"], strict=True))
+    return {run.run_id: str(known.get(run.run_id, NOT_RUN)) for run in report.plan.runs}
+
+
+def shortfalls(report: ReportInput) -> Section:
+    """Runs without a result, substitutions at this size, and the gaps of the paper."""
+    blocks: list[Block] = []
+    bad = _unfinished(report)
+    total = len(report.plan.runs)
+    if bad is None:
+        blocks.append(Paragraph(f"All {count(total, 'planned run')} finished."))
+    else:
+        lost = len(bad.rows)
+        blocks += [Paragraph(f"{count(lost, 'run')} of {total} did not finish with a value."), bad]
+    for title, items in (
+        ("What differs from the paper at this size:", report.plan.notes),
+        ("Deviations:", as_sentences(report.plan.header.get("deviations"))),
+        ("What the paper leaves out:", as_sentences(report.plan.header.get("unknown"))),
+    ):
+        if items:
+            blocks += [Paragraph(title), Bullets(tuple(items))]
+    return Section("Missing, failed, replaced", tuple(blocks))
+
+
+def _unfinished(report: ReportInput) -> Table | None:
+    attempts, errors, status_of = _column(report, "attempts"), _column(report, "error"), statuses(report)
+    rows = [
+        [
+            run_name(report.plan, run),
+            str(run.seed),
+            status_of[run.run_id],
+            attempts.get(run.run_id, missing("none")),
+            _first_line(errors.get(run.run_id, "")),
+        ]
+        for run in report.plan.runs
+        if status_of[run.run_id] != FINISHED
+    ]
+    metric = report.findings.settings.metric
+    lacking = _lacking(report, metric)
+    rows += [
+        [
+            run_name(report.plan, run),
+            str(run.seed),
+            FINISHED,
+            attempts.get(run.run_id, missing("none")),
+            no_value(metric),
+        ]
+        for run in report.plan.runs
+        if run.run_id in lacking
+    ]
+    if not rows:
+        return None
+    titles = {"Run": TEXT, "Seed": NUMBER, "Status": TEXT, "Attempts": NUMBER, "Error": TEXT}
+    return plain_table("unfinished", "Planned runs without a value.", titles, rows)
+
+
+def _lacking(report: ReportInput, metric: str) -> frozenset[str]:
+    """The finished runs without a value of the metric that the analysis takes for one."""
+    if metric not in report.records:
+        return frozenset()
+    rows = report.records[["run_id", "status", metric]].itertuples(index=False)
+    return frozenset(
+        str(run) for run, status, value in rows if status == FINISHED and not can_be(metric, value)
+    )
+
+
+def _column(report: ReportInput, name: str) -> dict[str, str]:
+    """run_id -> the value of a column as text, where there is one."""
+    if name not in report.records:
+        return {}
+    pairs = zip(report.records["run_id"], report.records[name], strict=True)
+    return {str(run): str(value) for run, value in pairs if value is not None and value == value}
+
+
+def _first_line(error: str) -> str:
+    lines = error.strip().splitlines()
+    return textwrap.shorten(lines[0], ERROR_CHARS, placeholder=" ...") if lines else missing("none recorded")
+
+
+# What is undecided, and what it would cost to settle it.
+
+
+def settling(report: ReportInput) -> Section:
+    """Seeds, runs and training time for each open verdict, and for all of them together."""
+    open_cells = [
+        (table, cell)
+        for table in report.findings.tables
+        for cell in table.cells
+        if cell.effect and cell.effect.verdict == UNDECIDED
+    ]
+    title = "Undecided, and what it would cost to settle"
+    if not open_cells:
+        return Section(title, (Paragraph("No comparison is undecided."),))
+    times = mean_train_time(report)
+    rows, wanted = [], dict[str, int]()
+    for table, cell in open_cells:
+        seeds = more_seeds(cell)
+        runs = {arm: each * (seeds or 0) for arm, each in _arms(report, table, cell).items()}
+        rows.append([short_name(table.key), cell_name(cell), *_cost(seeds, runs, times)])
+        for arm, n in runs.items():
+            wanted[arm] = max(wanted.get(arm, 0), n)
+    titles = {"Table": TEXT, "Row": TEXT, "More seeds": NUMBER, "Runs": NUMBER, "Training time": NUMBER}
+    table_of_costs = plain_table("undecided", "The cost of a verdict on each open row.", titles, rows)
+    settings = report.findings.settings
+    delta = size_text(settings.smallest_effect_pp, settings)
+    text = (
+        f"Seeds are estimated for the smallest effect of interest ({delta}), not for the effect seen, "
+        "with probability 0.8 of a verdict if the true effect has that size. Rows share runs: "
+        f"{_total(wanted, times)}."
+    )
+    return Section(title, (Paragraph(text), table_of_costs))
+
+
+def more_seeds(cell: CellFinding) -> int | None:
+    """About how many further seeds per arm would settle the row, where that is known."""
+    return cell.effect.more_seeds if cell.effect else None
+
+
+def mean_train_time(report: ReportInput) -> dict[str, float]:
+    """Arm -> mean training time of one run in seconds, for arms with a measured run."""
+    if "train_time_s" not in report.records:
+        return {}
+    by_arm: dict[str, list[float]] = {}
+    for arm, time_s in zip(report.records["arm_id"], report.records["train_time_s"], strict=True):
+        if is_number(time_s):
+            by_arm.setdefault(str(arm), []).append(float(time_s))
+    return {arm: sum(times) / len(times) for arm, times in by_arm.items()}
+
+
+def _arms(report: ReportInput, table: TableFinding, cell: CellFinding) -> dict[str, int]:
+    """Arm -> runs per further seed: the row, the one it is compared with, and all that these need."""
+    assert cell.effect is not None
+    versus = next(
+        (c.arm_id for c in table.cells if c.row == cell.effect.versus and c.column == cell.column), None
+    )
+    runs: dict[str, int] = {}
+    for arm in (cell.arm_id, versus):
+        if arm:
+            _add_needs(report, arm, 1, runs)
+    return runs
+
+
+def _add_needs(report: ReportInput, arm_id: str, each: int, runs: dict[str, int]) -> None:
+    """Count an arm, its teacher, the run it starts from and the networks that it evaluates.
+
+    Rows share runs, so that the larger number of two needs counts, not their sum.
+    """
+    runs[arm_id] = max(runs.get(arm_id, 0), each)
+    arm = report.plan.arms.get(arm_id)
+    if arm is None:
+        return
+    for other in (arm.teacher, arm.source):
+        if other:
+            _add_needs(report, other, each, runs)
+    for member in arm.observes:
+        _add_needs(report, member.arm, member.runs, runs)
+
+
+def _cost(seeds: int | None, runs: dict[str, int], times: dict[str, float]) -> list[str]:
+    """Seeds, runs and time of one row, or dashes where the number of seeds is not known."""
+    if not seeds:
+        return [missing("not known")] * 3
+    return [f"about {seeds}", str(sum(runs.values())), _time(runs, times)]
+
+
+def _time(seeds: dict[str, int], times: dict[str, float]) -> str:
+    if any(arm not in times for arm in seeds):
+        return missing("not measured")
+    return duration(sum(n * times[arm] for arm, n in seeds.items()))
+
+
+def _total(wanted: dict[str, int], times: dict[str, float]) -> str:
+    runs = sum(wanted.values())
+    if not runs:
+        return "no number of seeds is known yet"
+    time_s = _time(wanted, times)
+    return f"all open rows together need {count(runs, 'run')}, {time_s} of training one after another"
+
+
+# When the plan was declared, and what was changed after that.
+
+
+TITLE = "Amendments to the plan"
+NOTHING_SHOWS = "nothing here shows that it was declared before the results"
+
+Record = Mapping[str, Any]
+
+
+def declared_text(report: ReportInput) -> str:
+    """One or two sentences for the method box: when the plan was recorded, and what had ended by then."""
+    records = _records(report)
+    if report.declaration is None:
+        return f"The plan was not recorded when its runs were started: {NOTHING_SHOWS}."
+    damaged = report.declaration["problem"]
+    if not records:
+        return f"The record of the plan cannot be used ({damaged}): {NOTHING_SHOWS}."
+    first = records[0]
+    said = f"The plan (hash {_short(first)}) was recorded on {when(first)}"
+    if not first["ended"]:
+        text = f"{said}, before any of its {count(first['runs'], 'run')} had ended."
+    elif first["ended"] == first["runs"]:
+        text = f"{said}, when all of its {count(first['runs'], 'run')} had ended: {NOTHING_SHOWS}."
+    else:
+        text = (
+            f"{said}, when {first['ended']} of its {count(first['runs'], 'run')} had ended: for the results "
+        )
+        text += "that were there by then, nothing here shows that it was declared before them."
+    return text + (f" It was changed since: see “{TITLE}”." if amendments_section(report) else "")
+
+
+def amendments_section(report: ReportInput) -> Section | None:
+    """Every later declaration in words; None where the plan is the one that was declared first."""
+    records = _records(report)
+    blocks: list[Block] = [*_unusable(report)]
+    items = [_amendment(old, new) for old, new in pairwise(records)]
+    if records and (text := _unrecorded(report, records[-1])):
+        items.append(text)
+    if items:
+        intro = f"First declared on {when(records[0])}, plan hash {_short(records[0])}. Changed since:"
+        blocks += [Paragraph(intro), Bullets(tuple(items)), *_consequences(report, records)]
+    return Section(TITLE, tuple(blocks)) if blocks else None
+
+
+def when(record: Record) -> str:
+    """For example "2026-11-22 17:31 UTC"."""
+    return f"{record['time'][:16].replace('T', ' ')} UTC"
+
+
+def declaration_json(report: ReportInput) -> dict[str, Any]:
+    """The key `declaration` of report.json, as docs/json.md says."""
+    records = _records(report)
+    changes = [
+        {**_head(new), "changes": amendments(old["declaration"], new["declaration"])}
+        for old, new in pairwise(records)
+    ]
+    last = records[-1]["declaration"] if records else None
+    return {
+        "problem": report.declaration["problem"] if report.declaration else None,
+        "first": _head(records[0]) if records else None,
+        "amendments": changes,
+        "not_recorded": amendments(last, declaration_of(report.plan)) if last else [],
+    }
+
+
+def _head(record: Record) -> dict[str, Any]:
+    return {name: record[name] for name in ("time", "plan_hash", "runs", "ended", "seen")}
+
+
+def _records(report: ReportInput) -> Sequence[Record]:
+    return report.declaration["declarations"] if report.declaration else ()
+
+
+def _short(record: Record) -> str:
+    return str(record["plan_hash"])[:HASH_SHOWN]
+
+
+def _unusable(report: ReportInput) -> list[Block]:
+    problem = report.declaration["problem"] if report.declaration else None
+    if problem is None:
+        return []
+    text = f"A record of the plan cannot be used: {problem}. What was declared from there on is not known."
+    return [Paragraph(text)]
+
+
+def _amendment(old: Record, new: Record) -> str:
+    changes = "; ".join(amendments(old["declaration"], new["declaration"])) or "nothing that the hash covers"
+    return f"{when(new)}, plan hash {_short(new)}, {_ended(new)}: {changes}."
+
+
+def _ended(record: Record) -> str:
+    if not record["ended"] and not record["seen"]:
+        return "before any run had ended"
+    before = (
+        f", and {count(record['seen'], 'further run')} of recipes declared before" if record["seen"] else ""
+    )
+    return f"when {record['ended']} of its {count(record['runs'], 'run')} had ended{before}"
+
+
+def _unrecorded(report: ReportInput, newest: Record) -> str:
+    """How this report's plan differs from the newest declaration; "" where it does not."""
+    now = declaration_of(report.plan)
+    if plan_hash(now) == newest["plan_hash"]:
+        return ""
+    changes = "; ".join(amendments(newest["declaration"], now))
+    return f"Not recorded, but so in this report (plan hash {plan_hash(now)[:HASH_SHOWN]}): {changes}."
+
+
+def _consequences(report: ReportInput, records: Sequence[Record]) -> list[Block]:
+    rows = [
+        f"{short_name(table.key)} / {cell_name(cell)}"
+        for table in report.findings.tables
+        for cell in table.cells
+        if cell.effect and cell.effect.exploratory
+    ]
+    blocks: list[Block] = []
+    if rows:
+        text = (
+            f"{count(len(rows), 'verdict')} marked as exploratory, because the comparison, or the recipe of "
+            "one of its sides, was not declared before results were there. They stay in the Holm family, "
+            f"which is that of the plan as it is now: {', '.join(rows)}."
+        )
+        blocks.append(Paragraph(text))
+    base = declared_before_results(records)
+    if base["declaration"]["looks"] != declaration_of(report.plan)["looks"]:
+        text = (
+            "How many seeds there are was changed when results were there. The error rate of the verdicts "
+            "holds for seeds, and looks at the results, that were declared before."
+        )
+        blocks.append(Paragraph(text))
+    return blocks

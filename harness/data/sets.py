@@ -1,0 +1,281 @@
+"""Data sets in a few files: CIFAR, MNIST, the IDX format, and generated pixels for tests."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.data.entry import IMAGENET_MEAN, IMAGENET_STD, RGB, Entry, Pixels, Source, no_arguments_to_check
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+# CIFAR-10 and CIFAR-100: 50,000 + 10,000 colour images of 32x32 pixels, from the user's files.
+#
+# Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images", technical report,
+# Toronto. Nothing is downloaded; torchvision checks the files' md5 before it reads them.
+
+
+FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
+
+
+def _missing_cifar(name: str, data_dir: Path) -> str | None:
+    folder = data_dir / name / FOLDERS[name]
+    if folder.is_dir():
+        return None
+    return (
+        f"{name} needs the folder {folder}: unpack {ARCHIVES[name]} "
+        f"(from www.cs.toronto.edu/~kriz/cifar.html) into {data_dir / name}"
+    )
+
+
+def _load_cifar(name: str, classes: int, data_dir: Path) -> Source:
+    from harness.data.loading import decoded_once
+
+    def part(split: str) -> Pixels:
+        cache = data_dir / name / ".decoded"
+        images = decoded_once(cache / f"{split}_images.npy", lambda: _read(name, split, data_dir)[0])
+        labels = decoded_once(cache / f"{split}_labels.npy", lambda: _read(name, split, data_dir)[1])
+        return Pixels(images=images, labels=labels)
+
+    return Source(train=part("train"), test=part("test"), classes=classes)
+
+
+def _read(name: str, split: str, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    import numpy as np
+
+    from harness.data.torchvision_import import torchvision
+
+    dataset = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}[name]
+    try:
+        made = getattr(torchvision.datasets, dataset)(
+            root=str(data_dir / name), train=split == "train", download=False
+        )
+    except RuntimeError as error:
+        raise ValueError(f"{data_dir / name / FOLDERS[name]} is incomplete or damaged: {error}") from error
+    return made.data, np.array(made.targets, np.int64)
+
+
+def _entry(name: str, classes: int, mean: RGB, std: RGB) -> Entry:
+    def missing(args: Mapping[str, Any], data_dir: Path) -> str | None:
+        return _missing_cifar(name, data_dir)
+
+    def load(args: Mapping[str, Any], data_dir: Path) -> Source:
+        return _load_cifar(name, classes, data_dir)
+
+    return Entry(
+        name=name,
+        args={},
+        channels=3,
+        mean=mean,
+        std=std,
+        missing=missing,
+        load=load,
+        validate=no_arguments_to_check,
+        count_classes=lambda args, data_dir: classes,
+        classes=classes,
+        train_images=50_000,
+        test_images=10_000,
+    )
+
+
+# mean and std: over the pixels of the 50,000 training images
+CIFAR10 = _entry("cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+CIFAR100 = _entry("cifar100", 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+
+
+# Generated pixels for benchmarks and tests, never for a report: a pattern per class under uniform noise.
+
+
+PATTERN_CELLS = 4  # the pattern of a class has 4 x 4 cells
+PATTERN_SEED = 20190601
+
+
+def draw_images(labels: np.ndarray, args: Mapping[str, Any], part: int) -> np.ndarray:
+    """(N, size, size, channels) uint8: half the pattern of the label's class, half noise; a pure function."""
+    import numpy as np
+
+    side, channels = args["size"], args["channels"]
+    patterns = np.random.Generator(np.random.Philox(PATTERN_SEED)).integers(
+        0, 128, (args["classes"], PATTERN_CELLS, PATTERN_CELLS, channels), dtype=np.uint8
+    )
+    cell = np.arange(side) * PATTERN_CELLS // side
+    noise = np.random.Generator(np.random.Philox([PATTERN_SEED, part + 1])).integers(
+        0, 128, (len(labels), side, side, channels), dtype=np.uint8
+    )
+    return patterns[:, cell][:, :, cell][labels] + noise
+
+
+def _load_generated(args: Mapping[str, Any], data_dir: Path) -> Source:
+    import numpy as np
+
+    def part(number: int, count: int) -> Pixels:
+        labels = np.arange(count, dtype=np.int64) % args["classes"]
+        return Pixels(images=draw_images(labels, args, number), labels=labels)
+
+    return Source(train=part(0, args["train"]), test=part(1, args["test"]), classes=args["classes"])
+
+
+def _validate_generated(args: Mapping[str, Any]) -> None:
+    for key in ("classes", "size", "train", "test"):
+        if not isinstance(args[key], int) or isinstance(args[key], bool) or args[key] < 1:
+            raise ValueError(f"generated: {key} must be a whole number of at least 1, not {args[key]!r}")
+    if args["channels"] not in (1, 3):
+        raise ValueError(f"generated: channels must be 1 or 3, not {args['channels']!r}")
+    if args["classes"] < 2:
+        raise ValueError("generated: classes must be at least 2")
+
+
+GENERATED = Entry(
+    name="generated",
+    args={"classes": 10, "size": 32, "channels": 3, "train": 1024, "test": 256},
+    channels=3,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    missing=lambda args, data_dir: None,
+    load=_load_generated,
+    validate=_validate_generated,
+    count_classes=lambda args, data_dir: args["classes"],
+    for_reports=False,
+    counts=lambda args: (args["classes"], args["train"], args["test"]),
+    is_fixed=lambda args: True,
+)
+
+
+# The IDX format of MNIST and its kin: one file of images and one of labels, for training and for testing.
+#
+# Format: LeCun, Cortes and Burges, "The MNIST database of handwritten digits": two zero bytes, the type of
+# the values (0x08: unsigned bytes), the number of dimensions, each dimension as a big-endian 32-bit number,
+# values.
+
+
+LARGEST = 2**30  # bytes of one unzipped file
+FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+
+
+def find_idx(folder: Path, name: str) -> Path | None:
+    """The file `name` of the folder, or its gzipped form; None where there is neither."""
+    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
+
+
+def absent_idx(folder: Path) -> list[str]:
+    """The names of the four files that are in the folder neither plain nor gzipped."""
+    return [name for name in FILES.values() if find_idx(folder, name) is None]
+
+
+def read_idx_files(folder: Path) -> dict[str, np.ndarray]:
+    """The four files as arrays: images (N, H, W) uint8 and labels (N,) uint8 of `train` and `test`.
+
+    Raises:
+        FileNotFoundError: a file is not there; the message says which.
+        ValueError: a file is not in the IDX format, or images and labels do not match.
+    """
+    arrays = {}
+    for key, name in FILES.items():
+        path = find_idx(folder, name)
+        if path is None:
+            raise FileNotFoundError(f"{folder / name} is not there, nor is {name}.gz")
+        arrays[key] = read_idx(path)
+    for part in ("train", "test"):
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+            raise ValueError(
+                f"{folder}: the {part} files do not belong together: images of shape {images.shape}, "
+                f"labels of shape {labels.shape}; expected (N, height, width) and (N,)"
+            )
+    return arrays
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """One IDX file of unsigned bytes, plain or gzipped.
+
+    Raises:
+        ValueError: it is damaged or in another format.
+    """
+    import numpy as np
+
+    data = _unzipped(path) if path.suffix == ".gz" else path.read_bytes()
+    if len(data) < 8 or data[:3] != b"\x00\x00\x08" or len(data) < 4 + 4 * data[3]:
+        raise ValueError(f"{path} is not an IDX file of unsigned bytes (starts with {data[:4].hex()})")
+    dimensions = data[3]
+    shape = np.frombuffer(data, ">u4", count=dimensions, offset=4).astype(int)
+    values = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
+    if values.size != shape.prod():
+        raise ValueError(
+            f"{path} is cut off: {values.size} bytes of pixels or labels, expected {shape.prod()}"
+        )
+    return values.reshape(shape)
+
+
+def _unzipped(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            data = file.read(LARGEST + 1)  # a few kilobytes can be zipped from any number of bytes
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole gzip file: {error}") from None
+    if len(data) > LARGEST:
+        raise ValueError(f"{path} unzips to more than {LARGEST:,} bytes, and MNIST's to 47,040,016")
+    return data
+
+
+def grey_source(arrays: Mapping[str, np.ndarray], classes: int) -> Source:
+    """Arrays as `read_idx_files` gives them, as a data set of grey images."""
+
+    def part(name: str) -> Pixels:
+        return Pixels(
+            images=arrays[f"{name}_images"][..., None], labels=arrays[f"{name}_labels"].astype("int64")
+        )
+
+    return Source(train=part("train"), test=part("test"), classes=classes)
+
+
+# MNIST: 28x28 grey images of handwritten digits in 10 classes, 60,000 + 10,000, from the user's files.
+#
+# Source: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition",
+# Proceedings of the IEEE 86(11). Nothing is downloaded.
+
+
+CLASSES = 10
+
+
+def _missing_mnist(args: Mapping[str, Any], data_dir: Path) -> str | None:
+    folder = data_dir / "mnist"
+    absent = absent_idx(folder)
+    if not absent:
+        return None
+    return (
+        f"mnist needs the {len(FILES)} original files in {folder}, each plain or with .gz at its end: "
+        f"{', '.join(FILES.values())}. Not there: {', '.join(absent)}. Nothing is downloaded here; "
+        "torchvision.datasets.MNIST leaves them in its folder MNIST/raw."
+    )
+
+
+def _load_mnist(args: Mapping[str, Any], data_dir: Path) -> Source:
+    return grey_source(read_idx_files(data_dir / "mnist"), CLASSES)
+
+
+# mean and std: over the pixels of the 60,000 training images
+MNIST = Entry(
+    name="mnist",
+    args={},
+    channels=1,
+    mean=(0.1307, 0.1307, 0.1307),
+    std=(0.3081, 0.3081, 0.3081),
+    missing=_missing_mnist,
+    load=_load_mnist,
+    validate=no_arguments_to_check,
+    count_classes=lambda args, data_dir: CLASSES,
+    classes=CLASSES,
+    train_images=60_000,
+    test_images=10_000,
+)

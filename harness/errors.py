@@ -1,0 +1,222 @@
+"""Errors that teach: where, what is wrong, the nearest valid name, the valid ones; what may be shown."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from urllib.parse import unquote, unquote_plus
+
+# Errors that teach: where, what is wrong, the nearest valid name, the valid ones.
+
+
+# Exit codes of the command line.
+DONE, SOME_FAILED, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 3
+
+Location = tuple[
+    str | int, ...
+]  # keys and list indices from the top of the file, e.g. ("tables", "t1", "rows", 0)
+
+MOST_PROBLEMS = 500  # of one file; a file with more was not meant to be a study
+MOST_NAMES = 1_000  # that are looked through for the nearest one
+LONGEST_NAME = 100  # characters of a name, and
+LONGEST_MESSAGE = 2_000  # of a whole sentence, that are shown
+# Controls of a terminal, line ends, changes of direction, halves of characters, what no text may hold, tags
+_NEVER = (
+    "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff\ufdd0-\ufdef\ufff9-\ufffb\ufffe\uffff"
+    "\U000e0000-\U000e007f"
+)
+UNPRINTABLE = re.compile(f"[\x00-\x1f{_NEVER}]")
+_COMMANDS = re.compile(f"[\x00-\x08\x0b-\x1f{_NEVER}]")  # lines and tabs are none
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake in a study, in the words a user sees."""
+
+    path: str
+    line: int
+    message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
+
+    def __str__(self) -> str:
+        path = printable(self.path)
+        where = f"{path}:{self.line}" if self.line else path
+        return f"{where}: {self.message}"
+
+
+class StudyError(Exception):
+    """Every mistake found in a study, not only the first. The CLI prints them and exits with 2."""
+
+    consequence = "nothing was started"  # what they mean for what the user asked for
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(sorted(set(problems)))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def printable(text: str) -> str:
+    """The text on one line and cut to a length that a person reads; a file's own words may be anything.
+
+    >>> printable("a\\x1b[31m\\nb")
+    'a\\\\x1b[31m\\\\nb'
+    """
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def visible(text: str) -> str:
+    """Lines of a terminal without what would move its cursor, colour it, or change the order of letters.
+
+    >>> visible("a\\x1b[31m\\n\\tb")
+    'a\\\\x1b[31m\\n\\tb'
+    """
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shortened(name: str) -> str:
+    """A name as it is shown in a sentence."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+
+
+def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
+    """Say that `name` is not a known `kind`, suggest the nearest one and list them all.
+
+    >>> unknown("trick", "mixupp", ["mixup", "cosine"])
+    "unknown trick 'mixupp'; did you mean 'mixup'? Valid: cosine, mixup"
+    """
+    names = sorted(islice(valid, MOST_NAMES))
+    name = shortened(name)
+    close = difflib.get_close_matches(name, map(shortened, names), n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else "."
+    return f"unknown {kind} '{name}'{hint} Valid: {', '.join(map(shortened, names)) or 'none'}"
+
+
+class ProblemList:
+    """Mistakes found so far. The same mistake in several rows or at several sizes is said once."""
+
+    def __init__(self, path: str, line_of: Callable[[Location], int]) -> None:
+        self._path = path
+        self._line_of = line_of
+        self._found: dict[tuple[int, str], tuple[dict[str, None], dict[str, None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, location: Location, message: str, *, row: str = "", size: str = "") -> None:
+        """Note a mistake at a place in the file; `row` and `size` say where it shows.
+
+        Raises:
+            StudyError: there are too many to go on.
+        """
+        if len(self._found) >= MOST_PROBLEMS:
+            message = f"more than {MOST_PROBLEMS} mistakes; what follows was not read"
+            raise StudyError([*self.problems(), Problem(self._path, self._line_of(location), message)])
+        rows, sizes = self._found.setdefault((self._line_of(location), message), ({}, {}))
+        if row:
+            rows[row] = None
+        if size:
+            sizes[size] = None
+
+    def problems(self) -> list[Problem]:
+        """What was found, one `Problem` per line and message."""
+        return [
+            Problem(self._path, line, message + _shown_in(list(rows), list(sizes)))
+            for (line, message), (rows, sizes) in self._found.items()
+        ]
+
+    def raise_if_any(self) -> None:
+        """Raises:
+        StudyError: something was found.
+        """
+        if self._found:
+            raise StudyError(self.problems())
+
+
+def _shown_in(rows: list[str], sizes: list[str]) -> str:
+    parts = []
+    if rows:
+        more = len(rows) - 1
+        parts.append(rows[0] + (f" and {more} more row{'s' if more > 1 else ''}" if more else ""))
+    if sizes:
+        parts.append(f"size{'s' if len(sizes) > 1 else ''} {', '.join(sizes)}")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+# Addresses as they may be shown and logged: the one place that takes passwords and tokens out of a text.
+
+
+HIDDEN = "***"
+SHORTEST = 3  # characters of a password that is looked for in a text; shorter ones are parts of words
+LONGEST = 10_000  # characters of a text that are looked through; no message is longer
+
+# Whoever stands before an @ may be a password, a token, or a name; none is needed to find the server.
+_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/{2})(?P<user>[^\s/'\"<>][^\s'\"<>]*)@")
+# Of a query, of libpq's keyword form, of ODBC, of JSON; quoted values may have spaces.
+_KEY_VALUE = re.compile(
+    r"""(?P<key>[\w%.+-]{1,200}["']?[ ]?(?:=|:(?!//))[ ]?)"""
+    r"""(?P<value>'(?:[^'\\]|\\.){0,2000}'|"(?:[^"\\]|\\.){0,2000}"|\{[^}]{0,2000}\}|[^\s&;,'"]{1,4000})"""
+)
+_SECRET_KEY = re.compile(
+    r"pass(word|wd|phrase)|pwd|token|secret|api[-_.]?key|a(ccess|ccount|uth)[-_.]?key|private[-_.]?key|"
+    r"credential|signature|(^|[-_.])(pass|sig|sas|auth|authorization)$",
+    re.IGNORECASE,
+)
+# Tokens that say themselves what they are: of Databricks, GitHub, AWS; of HTTP headers.
+_BARE = re.compile(
+    r"\bdapi[0-9a-f]{8,}(?:-\d+)?\b|\bgh[opsur]_\w{8,}|\bAKIA[0-9A-Z]{12,}\b"
+    r"|(?<=\bBearer )\S+|(?<=\bBasic )\S+"
+)
+
+
+def masked(text: str, uri: str = "") -> str:
+    """The text with *** in place of every secret that an address in it holds, and of those of `uri`.
+
+    >>> masked("postgresql://me:secret@db/x and http://127.0.0.1:5000")
+    'postgresql://***@db/x and http://127.0.0.1:5000'
+    >>> masked("host=db password='s p' user=me"), masked("http://h/?a=1&Token=x")
+    ("host=db password='***' user=me", 'http://h/?a=1&Token=***')
+    """
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    for secret in sorted(set(_secrets(uri)), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    text = _USER.sub(rf"\g<scheme>{HIDDEN}@", _BARE.sub(HIDDEN, text))
+    return _KEY_VALUE.sub(_without_value, text)
+
+
+def has_secret(uri: str) -> bool:
+    """Whether the address must not be shown as it is."""
+    return masked(uri) != uri
+
+
+def _without_value(found: re.Match[str]) -> str:
+    """The pair without its value where the key is one of a secret, or the value holds such a pair itself."""
+    key, value = found["key"], found["value"]
+    word = unquote_plus(key.rstrip(" =:\"'"))
+    inner = unquote_plus(value)
+    if _SECRET_KEY.search(word) or (inner != value and masked(inner) != inner):
+        quote = value[0] if value[0] in "'\"" else ""
+        return f"{key}{quote}{HIDDEN}{quote}"
+    holds_pairs = re.search("[=:]", value) is not None  # as in `MLFLOW_TRACKING_URI=http://h?token=x`
+    return f"{key}{masked(value)}" if holds_pairs else found[0]
+
+
+def _secrets(uri: str) -> Iterator[str]:
+    """The secrets of an address as written and with its %-signs resolved, as drivers say them."""
+    found = _USER.match(uri)
+    parts = found["user"].partition(":")[2] or found["user"] if found else ""
+    values = [parts, *(pair["value"].strip("'\"") for pair in _KEY_VALUE.finditer(uri) if _is_secret(pair))]
+    for value in values:
+        for each in {value, unquote(value), unquote_plus(value)}:
+            if len(each) >= SHORTEST:
+                yield each
+
+
+def _is_secret(pair: re.Match[str]) -> bool:
+    return _SECRET_KEY.search(unquote_plus(pair["key"].rstrip(" =:\"'"))) is not None

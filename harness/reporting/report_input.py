@@ -1,0 +1,307 @@
+"""Everything a report is written from: findings, costs, environments, places. Nothing else is read."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.findings import Findings
+from harness.reporting.document import is_number, setting_text
+from harness.runs.records import ENDED, parsed
+from harness.spec import DataSpec
+from harness.study.plan import Plan
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+# Everything a report is written from. Nothing else is read: no run folder, no clock, no environment.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportInput:
+    """The findings, and what is needed to show where they come from.
+
+    records: one row per run; `run_id`, `arm_id`, `seed` and `status` are needed; `attempts`, `train_time_s`,
+    `device`, `top1`, `top5`, `loss`, ... are shown where present.
+    curves: one row per epoch of a run: `run_id`, `arm_id`, `seed`, `epoch`, `val_top1` (percent).
+    provenance: versions, device, commit, data fingerprint; one level of nesting at most.
+    declaration: what was declared and when, as `study.declared.read_history` gives it; None: not recorded.
+    calibration: what `harness calibrate` measured on this machine's noise; None: not calibrated.
+    left_out: the runs that are not in it because they saw other data, and what to say of them; None: none.
+    changes: sha256 -> what the code of runs had changed since its commit, as a patch; None: none was kept.
+    A report keeps these four under data/, so that `harness verify` can read them back.
+    """
+
+    title: str
+    findings: Findings
+    plan: Plan
+    records: DataFrame
+    curves: DataFrame
+    provenance: Mapping[str, Any]
+    declaration: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
+    left_out: Mapping[str, Any] | None = None
+    changes: Mapping[str, str] | None = None
+
+    @property
+    def extra(self) -> Mapping[str, Mapping[str, Any] | None]:
+        """Name -> what `raw.extra_files` writes beside the records."""
+        return {
+            "declaration": self.declaration,
+            "calibration": self.calibration,
+            "left_out": self.left_out,
+            "changes": self.changes,
+        }
+
+
+# What the runs of a report were made with, from the column `env`: the text of each run's env.json.
+
+
+Environment = Mapping[str, Any]
+SHOWN = (  # of env.json; one entry of the provenance each, in this order
+    "device_memory_gb", "cpu", "cores", "memory_gb", "driver", "cuda", "cudnn", "os", "platform", "python",
+    "torch", "torchvision", "numpy", "threads", "processes", "hostname",
+)  # fmt: skip
+OF_A_GPU = frozenset({"device_memory_gb", "driver", "cuda", "cudnn"})
+
+
+def environments(records: DataFrame) -> dict[str, Environment]:
+    """run_id -> what its env.json says; {} for a run that left none, or whose store did not keep it."""
+    if "env" not in records:
+        return {str(run_id): {} for run_id in records["run_id"]}
+    known: dict[Any, Environment] = {}
+    found = {}
+    for run_id, text in zip(records["run_id"], records["env"], strict=True):
+        if text not in known:
+            known[text] = _parsed(text)
+        found[str(run_id)] = known[text]
+    return found
+
+
+def distinct(found: Iterable[Environment], name: str) -> list[str]:
+    """The values of one entry over all runs, as text, sorted; runs without it are left out."""
+    values = {found_in[name] for found_in in found if found_in.get(name) is not None}
+    return sorted(str(value) for value in values)
+
+
+def _parsed(text: Any) -> Environment:
+    if not isinstance(text, str):
+        return {}
+    try:
+        data = parsed(text)
+    except ValueError:
+        return {}
+    if not isinstance(data, dict):
+        return {}
+    return {str(key): value for key, value in data.items() if not isinstance(value, dict | list)}
+
+
+def ran_with(records: DataFrame) -> dict[str, list[str]]:
+    """Everything in which runs may differ that is no part of their recipe: entry -> its distinct values.
+
+    `code` and `determinism` say for how many runs each value holds. An entry that no run recorded is [];
+    those of a GPU are left out where no run used one.
+    """
+    found = environments(records)
+    ran = [env for env in found.values() if env]
+    on_gpu = any(env.get("device", "cpu") != "cpu" for env in ran)
+    shown = [name for name in SHOWN if on_gpu or name not in OF_A_GPU]
+    columns = ("data", "data_fingerprint", "device", "threads", "torch")  # in the summaries of runs, too
+    out = {name: _column(records, name) for name in columns}
+    out |= {name: values for name in shown if (values := distinct(ran, name)) or name not in out}
+    if left_out := distinct(ran, "data_left_out"):
+        out["data_left_out"] = left_out
+    out["code"] = _counted(_code(env) for env in ran)
+    out["determinism"] = _counted(_determinism(env) for env in ran)
+    return out
+
+
+def _column(records: DataFrame, name: str) -> list[str]:
+    values = records[name].dropna().tolist() if name in records else []
+    return sorted({f"{value:g}" if isinstance(value, float) else str(value) for value in values})
+
+
+def _counted(texts: Iterable[str]) -> list[str]:
+    counts = Counter(texts)
+    if len(counts) == 1:
+        return list(counts)
+    return [f"{text} ({number} run{'s' if number != 1 else ''})" for text, number in sorted(counts.items())]
+
+
+def _code(env: Environment) -> str:
+    """For example "commit 46ae5c0294e5 with changes (patch sha256 ab12cd34ef56)"."""
+    commit = env.get("commit")
+    if not commit:
+        return "commit not recorded"
+    text = f"commit {commit!s:.12}"
+    if env.get("dirty") is None:
+        return f"{text}; whether files differed from it was not recorded"
+    if not env["dirty"]:
+        return f"{text}, no file changed"
+    patch = f"patch sha256 {env['changes']!s:.12}" if env.get("changes") else "which ones was not recorded"
+    return f"{text} with changed files ({patch})"
+
+
+def _determinism(env: Environment) -> str:
+    if "exact" not in env:
+        return "not recorded"
+    kind = "exact: repeatable algorithms only" if env["exact"] else "fast: algorithms chosen by speed"
+    tf32 = "TF32 on" if env.get("tf32") else "TF32 off"
+    half = {"emulated": ", half precision (where a recipe has it) emulated in FP32"}.get(
+        str(env.get("half_precision")), ""
+    )
+    return f"{kind}, {tf32}, {'compiled' if env.get('compile') else 'not compiled'}{half}"
+
+
+# What the runs cost: time, device-hours and energy, per recipe and for a study. A sum over runs of which
+# one was not measured is not known; nothing here is estimated.
+
+
+GPU_HOURS, CORE_HOURS = "GPU-hours", "CPU core-hours"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Of the runs that have ended (finished or diverged). None: not measured for all of them."""
+
+    runs: int
+    time_s: float | None  # training time of one run, mean; without evaluation and preparation
+    device_hours: float | None  # sum over runs: devices x wall time; a device that runs share counts for each
+    unit: str | None  # GPU_HOURS | CORE_HOURS; None: not known, or both
+    energy_kj: float | None  # sum over runs, of the GPUs or of the CPU packages, as their counters say
+
+
+def arm_costs(records: DataFrame) -> dict[str, Cost]:
+    """arm_id -> what its runs cost; arms without an ended run are left out."""
+    by_arm: dict[str, list[_Run]] = {}
+    for arm_id, run in _runs(records):
+        by_arm.setdefault(arm_id, []).append(run)
+    return {arm_id: _cost(runs) for arm_id, runs in by_arm.items()}
+
+
+def study_cost(records: DataFrame) -> Cost:
+    """All runs together."""
+    return _cost([run for _, run in _runs(records)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    time_s: float | None
+    device_hours: float | None
+    unit: str | None
+    energy_j: float | None
+
+
+def _runs(records: DataFrame) -> Iterable[tuple[str, _Run]]:
+    env = environments(records)
+    for row in records.to_dict("records"):
+        if row["status"] in ENDED:
+            yield str(row["arm_id"]), _run(row, env[str(row["run_id"])])
+
+
+def _run(row: Mapping[Any, Any], env: Environment) -> _Run:
+    unit, devices = _devices(row, env)
+    wall_s = _number(row, "wall_time_s")
+    hours = None if wall_s is None or devices is None else devices * wall_s / 3600
+    return _Run(_number(row, "train_time_s"), hours, unit, _number(row, "energy_j"))
+
+
+def _devices(row: Mapping[Any, Any], env: Environment) -> tuple[str | None, float | None]:
+    """How many GPUs, or CPU cores, a run held. Runs of before `processes` was recorded had one process."""
+    if "device" not in env:
+        return None, None
+    processes = _number({"processes": 1, **env}, "processes")
+    if env["device"] != "cpu":
+        return GPU_HOURS, processes
+    threads = _number({"threads": row.get("threads"), **env}, "threads")
+    return CORE_HOURS, None if threads is None or processes is None else processes * threads
+
+
+def _cost(runs: list[_Run]) -> Cost:
+    units = {run.unit for run in runs}
+    unit = units.pop() if len(units) == 1 else None
+    times = _sum(run.time_s for run in runs)
+    energy_j = _sum(run.energy_j for run in runs)
+    return Cost(
+        runs=len(runs),
+        time_s=None if times is None else times / len(runs),
+        device_hours=_sum(run.device_hours for run in runs) if unit else None,
+        unit=unit,
+        energy_kj=None if energy_j is None else energy_j / 1000,
+    )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """The sum, whatever their order; None where one is not known, or there is none."""
+    known = []
+    for value in values:
+        if value is None:
+            return None
+        known.append(value)
+    return math.fsum(known) if known else None
+
+
+def _number(row: Mapping[Any, Any], name: str) -> float | None:
+    value = row.get(name)
+    return float(value) if is_number(value) else None
+
+
+# On which data and at which resolution a row is trained, where rows of one report differ in that.
+
+
+MOST_LISTED = 3  # resolutions of one data set in a line of text
+
+
+def usual_data(plan: Plan) -> DataSpec | None:
+    """The data and the resolution of most cells that are trained; the first of equals."""
+    specs = [plan.arms[cell.arm_id].recipe.data for t in plan.tables for cell in t.cells if cell.arm_id]
+    counted = Counter(map(_key, specs))
+    best = max(counted.values(), default=0)
+    return next((spec for spec in specs if counted[_key(spec)] == best), None)
+
+
+def place_labels(plan: Plan) -> dict[str, str]:
+    """arm_id -> how its data differ from those of most rows, for example "at 20 × 20 pixels".
+
+    Arms that do not differ are left out.
+    """
+    usual = usual_data(plan)
+    if usual is None:
+        return {}
+    labels = {arm_id: _label(arm.recipe.data, usual) for arm_id, arm in plan.arms.items()}
+    return {arm_id: label for arm_id, label in labels.items() if label}
+
+
+def _label(data: DataSpec, usual: DataSpec) -> str:
+    size = f"{data.resolution} × {data.resolution} pixels"
+    if _set(data) != _set(usual):
+        extra = [f"{name} {setting_text(value)}" for name, value in sorted(data.args.items())]
+        named = f"{data.name} ({', '.join(extra)})" if data.name == usual.name and extra else data.name
+        return f"on {named}, {size}" if data.resolution != usual.resolution else f"on {named}"
+    return f"at {size}" if data.resolution != usual.resolution else ""
+
+
+def places(plan: Plan) -> list[str]:
+    """Every data set with its resolutions, for example "fashion_mnist (20 to 40 pixels)"."""
+    sides: dict[str, set[int]] = {}
+    for arm in plan.arms.values():
+        sides.setdefault(arm.recipe.data.name, set()).add(arm.recipe.data.resolution)
+    return [f"{name} ({_sides(sorted(found))} pixels)" for name, found in sorted(sides.items())]
+
+
+def _sides(sides: list[int]) -> str:
+    if len(sides) > MOST_LISTED:
+        return f"{sides[0]} to {sides[-1]}"
+    return ", ".join(map(str, sides))
+
+
+def _set(data: DataSpec) -> str:
+    return f"{data.name} {sorted(data.args.items())}"
+
+
+def _key(data: DataSpec) -> str:
+    return f"{_set(data)} {data.resolution}"

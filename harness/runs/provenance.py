@@ -1,0 +1,309 @@
+"""With which code and on which data a run was made, and the code of a submission, frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.runs.folder import PREFIX, RunFolder, read_json, write_bytes, write_json
+from harness.spec import DataSpec, canonical_json
+from harness.study.plan import Plan
+
+# Which version of the harness this is: the commit of its checkout, or what a snapshot of it says.
+
+
+CHANGES_FOLDER = ".changes"  # in the folder of runs: <sha256>.patch
+LONGEST_CHANGES = 1 << 20  # bytes
+HEX = re.compile(r"[0-9a-f]{64}")
+SNAPSHOT_FILE = "source.json"  # beside the package in a snapshot: {"commit", "dirty"}
+
+
+def code_version(root: Path) -> dict[str, Any]:
+    """{"commit", "dirty"} of the folder that holds the package: its commit, and whether files differ from it.
+
+    Both are None outside a checkout and a snapshot.
+    """
+    said = read_json(root / SNAPSHOT_FILE)
+    if said is not None:
+        return {"commit": said.get("commit"), "dirty": said.get("dirty")}
+    commit = git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
+    changed = git(root, "status", "--porcelain", "--untracked-files=no") if commit else None
+    return {
+        "commit": commit.strip() if commit else None,
+        "dirty": None if changed is None else bool(changed.strip()),
+    }
+
+
+def changes(root: Path) -> str:
+    """What the files of the checkout have changed since its commit, as a patch; empty outside a checkout."""
+    return (git(root, "diff", "HEAD") or "") if (root / ".git").exists() else ""
+
+
+def changes_digest(root: Path) -> str | None:
+    """sha256 of that patch; None where there is none."""
+    text = changes(root)
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest() if text else None
+
+
+def keep_changes(runs_dir: Path, root: Path) -> None:
+    """Keep that patch beside the runs under its digest, unless it is there, or too long for a report."""
+    data = changes(root).encode(errors="surrogateescape")
+    path = runs_dir / CHANGES_FOLDER / f"{hashlib.sha256(data).hexdigest()}.patch"
+    if data and len(data) <= LONGEST_CHANGES and not path.exists():
+        write_bytes(path, data)
+
+
+def kept_changes(runs_dir: Path, digests: Iterable[str]) -> dict[str, str]:
+    """Digest -> patch, of those that were kept and are still what their digest says."""
+    found = {}
+    for digest in digests:
+        path = runs_dir / CHANGES_FOLDER / f"{digest}.patch"
+        data = path.read_bytes() if HEX.fullmatch(digest) and path.is_file() else b""
+        if data and hashlib.sha256(data).hexdigest() == digest:
+            found[digest] = data.decode(errors="surrogateescape")
+    return found
+
+
+def git(root: Path, *words: str) -> str | None:
+    """What git prints about a folder; None where it cannot be asked. Never writes, not even git's index."""
+    try:
+        done = subprocess.run(  # noqa: S603 (a fixed command)
+            ["git", "--no-optional-locks", "-C", str(root), *words],  # noqa: S607
+            capture_output=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="surrogateescape")
+
+
+# The code of a submission, frozen: jobs that wait for days run what they were submitted with.
+#
+# runs/.code/<sha256>/harness/...   the package as it was; named by its content, so the same code is kept
+# once
+#                     source.json   {"commit", "dirty"}
+
+
+FOLDER = ".code"  # in the folder of runs
+LEFT_OUT = "__pycache__"
+
+
+def package() -> Path:
+    """The folder of the `harness` package that this process runs."""
+    return Path(__file__).resolve().parents[1]
+
+
+def take_snapshot(runs_dir: Path, source: Path) -> Path:
+    """The folder that holds a copy of the package; nothing is copied where it is there already.
+
+    A copy that is no longer what its name says (a disk that lost files) is put aside and made again.
+    """
+    path = snapshot_path(runs_dir, source)
+    if not path.exists():
+        return _copy(source, runs_dir)
+    if _is_whole(path, source.name):
+        return path
+    path.rename(path.with_name(f"{path.name}.damaged.{secrets.token_hex(4)}"))
+    return _copy(source, runs_dir)
+
+
+def snapshot_path(runs_dir: Path, source: Path) -> Path:
+    """Where the snapshot of a package is or will be. Another user's folder is not trusted with our code."""
+    name = digest(source)
+    path = runs_dir / FOLDER / name
+    if path.exists() and path.stat().st_uid != os.getuid():
+        path = path.with_name(f"{name}-{os.getuid()}")
+    return path
+
+
+def digest(source: Path) -> str:
+    """sha256 over the names and bytes of all files of a package."""
+    total = hashlib.sha256()
+    for file in _files(source):
+        content = file.read_bytes()
+        total.update(f"{file.relative_to(source).as_posix()}\0{len(content)}\0".encode())
+        total.update(content)
+    return total.hexdigest()
+
+
+def _is_whole(path: Path, package_name: str) -> bool:
+    return (path / package_name).is_dir() and digest(path / package_name) == path.name.partition("-")[0]
+
+
+def _copy(source: Path, runs_dir: Path) -> Path:
+    """Copy beside, then rename. Named by what was copied: files may change while they are read."""
+    draft = runs_dir / FOLDER / f".{secrets.token_hex(8)}.draft"
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    draft.mkdir(mode=0o700)
+    try:
+        for file in _files(source):
+            copy = draft / source.name / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+        write_json(draft / SNAPSHOT_FILE, code_version(source.parent))
+        path = snapshot_path(runs_dir, draft / source.name)
+        try:
+            draft.rename(path)
+        except OSError:
+            if not path.exists():  # else another submission was quicker with the same
+                raise
+        return path
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _files(source: Path) -> list[Path]:
+    found = []
+    for folder, folders, names in os.walk(source):
+        folders[:] = [name for name in folders if name != LEFT_OUT]
+        found += [Path(folder, name) for name in names]
+    return sorted(found)
+
+
+# Records of one run on different data: which of them counts, and where the others are kept.
+#
+# runs/<run_id>/other_data/<16 characters of the data's fingerprint>/    what the run left behind on those
+# data
+#
+# A run's identity holds no data, only their name: paths and contents are a machine's. So a record says
+# which data it saw (`data_fingerprint`), and one that saw others than are there now is set aside, whole,
+# and put back when its data come back. Whoever moves a record holds the run's claim (`run_claims`) or its
+# lock.
+
+
+OTHER_DATA = "other_data"
+SHOWN = 16  # characters of a fingerprint in the name of a folder
+STAYS = frozenset({OTHER_DATA, "lock", "cancel", "spec.json", "summary.json"})  # the last is moved at the end
+
+Known = Mapping[str, str | None]
+"""Key of data (`data_key`) -> the fingerprint of what is there now; None: not known here."""
+
+
+def data_key(spec: DataSpec) -> str:
+    """Which data of this machine an arm sees; the resolution is not part of it."""
+    counts = [spec.train_images, spec.test_images]
+    return canonical_json({"name": spec.name, "args": dict(spec.args), "counts": counts})
+
+
+def data_name(spec: DataSpec) -> str:
+    """As a person calls it.
+
+    >>> data_name(DataSpec(name="imagefolder", resolution=16, args={"folder": "pets", "side": None}))
+    'imagefolder pets'
+    """
+    folder = spec.args.get("folder")
+    return f"{spec.name} {folder}" if isinstance(folder, str) and folder else spec.name
+
+
+def set_aside(folder: RunFolder, fingerprint: str) -> None:
+    """Move what the run left behind to where records on these data are kept. The caller holds the run.
+
+    Stopped on the way, it is done to the end by the next call: the summary goes last, so that the run counts
+    as ended, on other data, until everything has been moved.
+    """
+    aside = folder.path / OTHER_DATA / fingerprint[:SHOWN]
+    aside.mkdir(parents=True, exist_ok=True)
+    if folder.spec.exists():
+        shutil.copyfile(folder.spec, aside / "spec.json")
+    for path in sorted(folder.path.iterdir()):
+        if path.name not in STAYS and not path.name.startswith((PREFIX, ".")):
+            _move(path, aside / path.name)
+    if folder.summary.exists():
+        _move(folder.summary, aside / "summary.json")
+
+
+def kept_on(folder: RunFolder, fingerprint: str) -> dict[str, Any] | None:
+    """The summary of the record on these data that was set aside; None: there is none that can be read."""
+    try:
+        found = read_json(folder.path / OTHER_DATA / fingerprint[:SHOWN] / "summary.json")
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("data_fingerprint") == fingerprint else None
+
+
+def put_back(folder: RunFolder, fingerprint: str) -> bool:
+    """The record on these data in its old place; False: there is none. The caller holds the run, whose other
+    record was set aside."""
+    aside = folder.path / OTHER_DATA / fingerprint[:SHOWN]
+    if not (aside / "summary.json").exists():
+        return False
+    for path in sorted(aside.iterdir()):
+        if path.name not in ("spec.json", "summary.json"):
+            _move(path, folder.path / path.name)
+    _move(aside / "summary.json", folder.summary)
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
+
+
+def _move(path: Any, target: Any) -> None:
+    if target.is_dir():
+        shutil.rmtree(target)
+    path.replace(target)
+
+
+def built_on(needed: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """What a run's record says of the data of runs that it builds on, and of those that these build on.
+
+    >>> built_on([("b", {"data_fingerprint": "2", "built_on": "a=1"})])
+    'a=1 b=2'
+    """
+    found: dict[str, str] = {}
+    for run_id, summary in needed:
+        found |= _pairs(summary.get("built_on"))
+        found[run_id] = str(summary.get("data_fingerprint"))
+    return " ".join(f"{run_id}={found[run_id]}" for run_id in sorted(found))
+
+
+def _pairs(text: Any) -> dict[str, str]:
+    pairs = (pair.partition("=") for pair in str(text or "").split())
+    return {run_id: fingerprint for run_id, _, fingerprint in pairs if fingerprint}
+
+
+def outdated(plan: Plan, records: Mapping[str, Mapping[str, Any]], now: Known) -> dict[str, str]:
+    """run_id -> key of the data that are others now, for the runs whose record must not be used.
+
+    records: run_id -> `data_fingerprint`, `ended_s` and, where it builds on others, `built_on`, of runs that
+    have ended.
+    now: where it does not know the data, the ones count that the run saw which ended last.
+    """
+    keys = keys_of(plan)
+    current = {**newest(keys, records), **{key: found for key, found in now.items() if found}}
+    wrong: dict[str, str] = {}
+    for run_id, record in records.items():
+        key = keys.get(run_id)
+        if key is None or not record.get("data_fingerprint"):
+            continue  # a record of no data, from a test or a very old version, is told from nothing
+        changed = key if record["data_fingerprint"] != current[key] else changed_below(record, keys, current)
+        if changed is not None:
+            wrong[run_id] = changed
+    return wrong
+
+
+def changed_below(record: Mapping[str, Any], keys: Mapping[str, str], now: Known) -> str | None:
+    """The key of data that changed since a run saw them on which this one builds; None: none did."""
+    for run_id, fingerprint in _pairs(record.get("built_on")).items():
+        key = keys.get(run_id, "")
+        if fingerprint != (now.get(key) or fingerprint):
+            return key
+    return None
+
+
+def keys_of(plan: Plan) -> dict[str, str]:
+    """run_id -> key of the data that it sees."""
+    by_arm = {arm_id: data_key(arm.recipe.data) for arm_id, arm in plan.arms.items()}
+    return {run.run_id: by_arm[run.arm_id] for run in plan.runs}
+
+
+def newest(keys: Mapping[str, str], records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Key of data -> the fingerprint that the record has which ended last."""
+    ended = sorted(
+        (record.get("ended_s") or 0.0, run_id) for run_id, record in records.items() if run_id in keys
+    )
+    seen = ((keys[run_id], records[run_id].get("data_fingerprint")) for _, run_id in ended)
+    return {key: str(fingerprint) for key, fingerprint in seen if fingerprint}

@@ -1,1 +1,0 @@
-"""Named recipes, one module per family of papers."""
