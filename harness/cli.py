@@ -6,9 +6,15 @@ Exit codes: 0 done, 1 some runs failed (the report is written and says which), 2
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":  # `python -m harness.cli` is `python -m harness`
+    from runpy import run_module
+
+    run_module("harness", run_name="__main__")
+
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
@@ -19,9 +25,7 @@ from harness import __version__
 from harness.errors import DONE, INTERRUPTED, USAGE_ERROR, StudyError, printable, visible
 from harness.runs import records
 
-# What `harness calibrate` may be told. Imports nothing of the harness: the command line starts with it.
-
-
+# What `harness calibrate` may be told.
 CALIBRATE = "train one recipe many times, count how often the verdicts see an effect where there is none"
 NUMBERS = (
     ("trainings", 400, "runs of the recipe"),
@@ -29,32 +33,6 @@ NUMBERS = (
     ("seeds", 3, "of each arm"),
     ("tables", 10_000, "that are drawn from the runs"),
 )
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that no other command has."""
-    parser.add_argument(
-        "study", type=Path, nargs="?", metavar="STUDY", help="default: a small network, a second a run"
-    )
-    parser.add_argument("--row", metavar="LABEL", help="the row that is trained (default: the first)")
-    parser.add_argument("--size", default="mini", help="mini (default), gpu, paper")
-    for name, value, text in NUMBERS:
-        what = f"{text} (default: {value})"
-        parser.add_argument(f"--{name}", type=_count, default=value, metavar="N", help=what)
-    parser.add_argument("--workers", type=_count, metavar="K", help="workers (default: one per core)")
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
-
-
-if __name__ == "__main__":  # `python -m harness.cli` is `python -m harness`
-    from runpy import run_module
-
-    run_module("harness", run_name="__main__")
 
 
 class Visible:
@@ -223,7 +201,7 @@ def _audit(commands: argparse._SubParsersAction) -> None:
 
 def _calibrate(commands: argparse._SubParsersAction) -> None:
     calibrate = commands.add_parser("calibrate", help=CALIBRATE, description=f"{CALIBRATE.capitalize()}.")
-    add_options(calibrate)
+    _calibrate_options(calibrate)
     _json_flag(calibrate)
     _places(calibrate)
 
@@ -326,3 +304,15 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
+
+
+def _calibrate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "study", type=Path, nargs="?", metavar="STUDY", help="default: a small network, a second a run"
+    )
+    parser.add_argument("--row", metavar="LABEL", help="the row that is trained (default: the first)")
+    parser.add_argument("--size", default="mini", help="mini (default), gpu, paper")
+    for name, value, text in NUMBERS:
+        what = f"{text} (default: {value})"
+        parser.add_argument(f"--{name}", type=_positive, default=value, metavar="N", help=what)
+    parser.add_argument("--workers", type=_positive, metavar="K", help="workers (default: one per core)")

@@ -23,9 +23,9 @@ MOST_PARAMETERS = 6
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-PICKLE_OVER_A_PIPE = {  # messages between a controller and the workers it started; never a file
-    "harness/scheduling/workers.py",
-}
+PICKLE_OVER_A_PIPE = {
+    "harness/scheduling/workers.py"
+}  # messages between a controller and the workers it started; never a file
 SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
 
 

@@ -403,10 +403,10 @@ def test_a_terminal_of_another_encoding_gets_the_number_of_a_letter():
 BYPASSES = {  # what goes round the one place -> the only modules that may
     r"\bConsole\(": {"display.py"},
     r"sys\.__std(out|err)__|\.std(out|err)\.buffer|os\.write\([12]\b": {"__main__.py", "kernel_probe.py"},
-    r"\bcsv\.writer\(": {"csv_tables.py"},
+    r"\bcsv\.writer\(": {"frames.py"},
     r"\bMarkup\((?!\"\")": {"html.py"},
     r"autoescape=False|\|\s*safe\b": set(),
-    r"://\[\^@|://\*\*\*": {"secrets.py"},
+    r"://\[\^@|://\*\*\*": {"errors.py"},
 }
 
 

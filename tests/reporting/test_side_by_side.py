@@ -15,7 +15,7 @@ from tests.end_to_end.workplace import ROOT
 
 SCRIPT = """
 import os
-from harness.reporting.figures import gallery, side_by_side
+from harness.reporting.figures import gallery, style
 from tests.reporting.sample import make_report
 
 os_fork = os.fork
@@ -23,10 +23,10 @@ forks = []
 os.fork = lambda: forks.append(1) or os_fork()
 report = make_report()
 together = gallery.draw_all(report)
-side_by_side._may_fork = lambda: False
+style._may_fork = lambda: False
 count = len(forks)
 alone = gallery.draw_all(report)
-assert len(forks) == count == side_by_side.PROCESSES, forks
+assert len(forks) == count == style.PROCESSES, forks
 assert len(together) > 5
 assert together == alone
 print("the same")

@@ -121,6 +121,10 @@ class Clock:
     def monotonic(self) -> float:
         return self.now_s
 
+    @staticmethod
+    def time() -> float:
+        return time.time()
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:

@@ -21,7 +21,7 @@ import pytest
 from harness.runs import records
 from harness.runs.folder import RunFolder
 from harness.spec import Arm, RunSpec
-from harness.tracking import store
+from harness.tracking import store as opening
 from harness.tracking.collect import collect
 from harness.tracking.content import IN_ARTIFACT, LONGEST_PARAMETER, parameters
 from harness.tracking.mirror import Mirror
@@ -188,8 +188,8 @@ def held(database: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_locked_store_is_waited_for_then_its_holder_is_named(
     store: Store, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(store, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(store.check_file, "__kwdefaults__", {"writes": False, "wait_s": 0.5})
+    monkeypatch.setattr(opening, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(opening.check_file, "__kwdefaults__", {"writes": False, "wait_s": 0.5})
     folder = finished(runs_dir)
     assert store.database is not None
     with held(store.database) as process:
@@ -204,7 +204,7 @@ def test_a_locked_store_is_waited_for_then_its_holder_is_named(
 
 
 def test_a_store_that_is_let_go_in_time_is_used(store: Store, runs_dir: Path) -> None:
-    assert store.LOCKED_S == 60.0
+    assert opening.LOCKED_S == 60.0
     folder = finished(runs_dir)
     assert store.database is not None
     with held(store.database) as process:
@@ -258,8 +258,8 @@ def slow_server(*, drips: bool) -> Iterator[str]:
 def test_a_server_has_a_limit_for_its_whole_answer_and_it_is_said_that_it_is_waited_for(
     drips: bool, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(store, "SILENT_S", 0.2)
-    monkeypatch.setattr(store, "deadline_s", lambda: 1.5)
+    monkeypatch.setattr(opening, "SILENT_S", 0.2)
+    monkeypatch.setattr(opening, "deadline_s", lambda: 1.5)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with slow_server(drips=drips) as uri:
         with pytest.raises(StoreError, match="cannot open the tracking store"):
@@ -271,15 +271,15 @@ def test_a_server_has_a_limit_for_its_whole_answer_and_it_is_said_that_it_is_wai
 def test_the_limit_is_that_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
         monkeypatch.delenv(name, raising=False)
-    assert store.deadline_s() == 134.0
+    assert opening.deadline_s() == 134.0
 
 
 def test_an_answer_in_time_is_given_on_and_so_is_an_error() -> None:
-    assert store.within(lambda: 7, "http://h", "x", limit_s=5) == 7
+    assert opening.within(lambda: 7, "http://h", "x", limit_s=5) == 7
     with pytest.raises(KeyError, match="a"):
-        store.within(lambda: {}["a"], "http://h", "x", limit_s=5)
+        opening.within(lambda: {}["a"], "http://h", "x", limit_s=5)
     with pytest.raises(TimeoutError, match=r"no whole answer \(x\) within 0 s"):
-        store.within(threading.Event().wait, "http://h", "x", limit_s=0.05)
+        opening.within(threading.Event().wait, "http://h", "x", limit_s=0.05)
 
 
 # D22: a store that can only be read
@@ -313,7 +313,7 @@ def test_a_file_that_refuses_writes_is_read_only(
         if writes:
             raise sqlite3.OperationalError("attempt to write a readonly database")
 
-    monkeypatch.setattr(store, "_try_file", refuse)
+    monkeypatch.setattr(opening, "_try_file", refuse)
     with pytest.raises(ReadOnlyStore, match="can be read only"):
         mirror(store).sync([folder])
     assert len(collect(store, STUDY, SIZE)[0]) == 1
