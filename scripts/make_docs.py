@@ -8,7 +8,6 @@ measures a sample of them again); `--fresh` measures them all again, as must be 
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import json
 import subprocess
@@ -31,7 +30,6 @@ from harness.tricks.build import describe
 from harness.tricks.cards import card
 
 ROOT = Path(__file__).resolve().parents[1]
-TREE_BEGIN, TREE_END = "<!-- tree: made by make docs -->\n", "<!-- end of tree -->\n"
 TABLE_BEGIN, TABLE_END = "<!-- table: made by make docs -->\n", "<!-- end of table -->\n"
 CLAIMS_BEGIN = "<!-- claims: made by make docs -->\n"
 STUDIES_BEGIN = "<!-- studies: made by make docs -->\n"
@@ -74,22 +72,6 @@ def cli_page() -> str:
             parts.append(f"| `{label}{value}` | {action.help or ''} |")
         parts.append("")
     return "\n".join(parts)
-
-
-def tree() -> str:
-    """Every module of the package with the first line of its docstring."""
-    lines = ["```text"]
-    for path in sorted((ROOT / "harness").rglob("*.py"), key=lambda p: (p.parent, p.name)):
-        docstring = ast.get_docstring(ast.parse(path.read_text()))
-        if docstring:
-            lines.append(f"{path.relative_to(ROOT)!s:<42} {docstring.splitlines()[0]}")
-    return "\n".join([*lines, "```\n"])
-
-
-def architecture_page() -> str:
-    """The hand-written page with a fresh tree in its middle."""
-    page = (ROOT / "docs" / "architecture.md").read_text()
-    return _between(page, TREE_BEGIN, tree(), TREE_END)
 
 
 def readme() -> str:
@@ -137,7 +119,6 @@ def model_costs() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "docs/tricks.md": tricks_page,
     "docs/cli.md": cli_page,
-    "docs/architecture.md": architecture_page,
     "README.md": readme,
     "harness/models/costs.json": model_costs,
 }

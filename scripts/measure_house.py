@@ -3,24 +3,27 @@
 `make check` calls it. What must not grow (circles, shares, double names, files a package) is held by
 tests/test_house.py with the numbers in `MUST`; totals are printed, and grow only with features.
 
-A value enters a room where a function of another file is called with it. Calls are followed from the syntax
-trees: through parameters, fields that are set to them, methods by their name where one class has it.
+A value enters a room where a function of that file is called with it: the calls are watched while they run.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import io
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import FrameType
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "harness"
@@ -34,12 +37,11 @@ MUST = {
     "files in a package, at most": 15,
 }
 MAY_HAVE_MORE_FILES = {"tricks", "reporting", "commands"}
-# value -> where its way begins (file, function, parameter), and how many rooms it may enter
-WALKS = {
-    "the path of a study, to its plan": ("commands/workspace.py", "load_plan", "args", 10),
-    "a RunSpec in run_one": ("training/__init__.py", "run_one", "spec", 17),
-    "records to findings": ("analysis/analyse.py", "analyse", "records", 11),
-    "the Slurm controller's session": ("slurm/controller.py", "execute", "self", 6),
+MOST_ROOMS = {
+    "the path of a study, command line to plan": 10,
+    "a RunSpec in run_one": 17,
+    "records to findings": 11,
+    "the Slurm controller": 6,
 }
 TIMED = {  # arguments -> seconds on one 2 GHz core of a 2017 server
     "--help": 0.1,
@@ -142,74 +144,94 @@ def _reachable(start: str, graph: dict[str, set[str]]) -> set[str]:
     return seen
 
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@cache
-def functions() -> dict[str, list[tuple[File, Function]]]:
-    """Name -> every function or method that has it; a class stands for its `__init__`."""
-    found: dict[str, list[tuple[File, Function]]] = {}
-    for file in files():
-        for node in ast.walk(file.tree):
-            if isinstance(node, Function):
-                found.setdefault(node.name, []).append((file, node))
-    return found
-
-
-def rooms(file_name: str, function: str, parameter: str) -> list[str]:
-    """The files that a parameter enters, in the order in which it does."""
-    start = next((file, node) for file, node in functions()[function] if file.name == file_name)
-    seen: set[tuple[str, str, int, str]] = set()
+def rooms(way: Callable[[], object], is_value: Callable[[object], bool]) -> list[str]:
+    """The files in which a function is called with the value while `way` runs, in this order."""
     entered: dict[str, None] = {}
-    pending = [(*start, parameter)]
-    while pending:
-        file, node, name = pending.pop(0)
-        key = (file.name, node.name, node.lineno, name)
-        if key in seen:
-            continue
-        seen.add(key)
-        entered[file.name] = None
-        pending += list(_passed_on(file, node, name))
-    return list(entered)
+    prefix = f"{PACKAGE}{os.sep}"
+
+    def look(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(prefix) and code.co_filename not in entered:
+            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            if any(is_value(frame.f_locals.get(name)) for name in names):
+                entered[code.co_filename] = None
+
+    sys.setprofile(look)
+    try:
+        way()
+    finally:
+        sys.setprofile(None)
+    return [name.removeprefix(prefix) for name in entered]
 
 
-def _passed_on(file: File, function: Function, name: str) -> Iterator[tuple[File, Function, str]]:
-    for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
-        given: list[tuple[int | str, ast.expr]] = [*enumerate(call.args)]
-        given += [(each.arg, each.value) for each in call.keywords if each.arg]
-        for place, value in given:
-            if isinstance(value, ast.Name) and value.id == name:
-                for where, called in _called(file, call.func):
-                    parameter = _parameter(called, place, is_method=isinstance(call.func, ast.Attribute))
-                    if parameter:
-                        yield where, called, parameter
-        method = call.func
-        if (
-            isinstance(method, ast.Attribute)
-            and isinstance(method.value, ast.Name)
-            and method.value.id == name
-        ):
-            for where, called in _called(file, method):
-                if called.args.args and called.args.args[0].arg == "self":
-                    yield where, called, "self"
+def rooms_of_a_path() -> list[str]:
+    """From the command line to a plan."""
+    from harness.cli import main as harness
+
+    study = "studies/bag_of_tricks.yaml"
+    with contextlib.redirect_stdout(io.StringIO()):
+        return rooms(
+            lambda: harness(["plan", study, "--json"]),
+            lambda value: isinstance(value, str | Path) and str(value) == study,
+        )
 
 
-def _called(file: File, called: ast.expr) -> list[tuple[File, Function]]:
-    name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-    candidates = functions().get(name, [])
-    here = [each for each in candidates if each[0] is file]
-    near = imported_modules(file) | {file.module}
-    known = here or [each for each in candidates if each[0].module in near]
-    known = known or (candidates if isinstance(called, ast.Name) else [])
-    return known if len(known) == 1 else []
+def rooms_of_a_spec() -> list[str]:
+    """A run of the study that `harness calibrate` trains, which takes a second."""
+    from harness.commands.workspace import build_catalogue
+    from harness.runs.folder import RunFolder
+    from harness.spec import Machine, RunSpec
+    from harness.study.expand import ExpandOptions, expand, load_study
+    from harness.training.run import run_one
+
+    catalogue = build_catalogue(ROOT / "data")
+    study = load_study(PACKAGE / "calibration.yaml", catalogue)
+    plan = expand(study, catalogue, ExpandOptions(size="mini"))
+    spec = plan.spec(plan.runs[0])
+    with tempfile.TemporaryDirectory() as runs:
+        folder = RunFolder(Path(runs) / plan.runs[0].run_id)
+        machine = Machine(runs_dir=Path(runs), data_dir=ROOT / "data")
+        return rooms(
+            lambda: run_one(spec, folder, machine, lambda: False), lambda value: isinstance(value, RunSpec)
+        )
 
 
-def _parameter(function: Function, place: int | str, *, is_method: bool) -> str | None:
-    names = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
-    if isinstance(place, str):
-        return place if place in {*names, *(each.arg for each in function.args.kwonlyargs)} else None
-    shift = 1 if names[:1] in (["self"], ["cls"]) and is_method else 0
-    return names[place + shift] if place + shift < len(names) else None
+def rooms_of_records() -> list[str]:
+    """From the records of a committed report to its findings."""
+    from argparse import Namespace
+
+    import pandas as pd
+
+    from harness.analysis.claims import Records
+    from harness.analysis.outcomes import Outcome
+    from harness.commands.report import report_input
+    from harness.commands.verify import plan_of, read_report
+    from harness.commands.workspace import Workspace
+    from harness.reporting.raw import read_extra, read_raw
+
+    folder = ROOT / "reports" / "bag_of_tricks"
+    place = Workspace(runs_dir=ROOT / "runs", data_dir=ROOT / "data", tracking_uri=None)
+    report = read_report(folder)
+    plan = plan_of(report, Namespace(study=None), place, folder)
+    records, curves = read_raw(folder)
+    extra = read_extra(folder)
+
+    def is_records(value: object) -> bool:
+        if isinstance(value, dict) and value:
+            value = next(iter(value.values()))
+            value = next(iter(value.values()), None) if isinstance(value, dict) else value
+        return isinstance(value, pd.DataFrame | Records | Outcome)
+
+    software = {key: report["provenance"].get(key) for key in ("harness", "drawn_with", "inputs")}
+    found = rooms(lambda: report_input(plan, records, curves, software, extra), is_records)
+    return [each for each in found if each.startswith("analysis/")]
+
+
+def rooms_of_the_controller() -> list[str]:
+    """The files of the two scheduling packages that the Slurm controller calls, and itself."""
+    controller = next(each for each in files() if each.name == "slurm/controller.py")
+    near = {each.module: each.name for each in files() if each.name.startswith(("slurm/", "scheduling/"))}
+    return [controller.name, *(near[each] for each in sorted(imported_modules(controller)) if each in near)]
 
 
 def measured() -> dict[str, float]:
@@ -246,14 +268,15 @@ def main() -> None:
     parser.add_argument("--times", action="store_true", help="time commands too")
     options = parser.parse_args()
     for name, value in measured().items():
-        print(f"{name:40} {value:>10,}   must: {MUST[name]:,}")
-    for name, (file, function, parameter, most) in WALKS.items():
-        found = rooms(file, function, parameter)
-        print(f"{f'rooms: {name}':40} {len(found):>10}   must: {most}   {' '.join(found)}")
+        print(f"{name:48} {value:>10,}   must: {MUST[name]:,}")
+    walks = (rooms_of_a_path, rooms_of_a_spec, rooms_of_records, rooms_of_the_controller)
+    for (name, most), walk in zip(MOST_ROOMS.items(), walks, strict=True):
+        found = walk()
+        print(f"{f'rooms: {name}':48} {len(found):>10}   must: {most}   ({' '.join(found)})")
     if options.times:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         for arguments, most_s in TIMED.items():
-            print(f"{f'harness {arguments}':40} {seconds(arguments):>10.2f} s   must: {most_s} s")
+            print(f"{f'harness {arguments}':48} {seconds(arguments):>10.2f} s   must: {most_s} s")
 
 
 if __name__ == "__main__":
