@@ -116,3 +116,51 @@ def test_every_network_that_a_library_has_as_well_was_checked_against_it():
         assert ("torchvision/" in checks) == bool(torchvision), name
         assert ("timm/" in checks) == bool(timm), name
     assert sum(bool(row[-1]) for row in fidelity_rows().values()) >= 15
+
+
+# Where something new goes, and where decisions are made
+
+PLACEHOLDER = re.compile("NAME|FAMILY|FORMAT")
+
+
+def table_below(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its head."""
+    section = (ROOT / page).read_text().split(f"{heading}\n", 1)[1]
+    lines = [line for line in section.split("\n## ", 1)[0].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def paths_in(cell: str) -> list[str]:
+    return [path for path in re.findall(r"`([^`]+)`", cell) if "/" in path and " " not in path]
+
+
+@pytest.mark.parametrize(
+    "row", table_below("CONTRIBUTING.md", "## Add something else"), ids=lambda row: row[0]
+)
+def test_what_is_there_already_stands_where_the_table_says(row: list[str]):
+    """A path with NAME stands for at least one file, and the place that names it names these."""
+    assert len(row) == 4
+    homes = paths_in(row[1])
+    assert homes
+    for path in [*homes, *paths_in(row[2]), *paths_in(row[3])]:
+        assert list(ROOT.glob(PLACEHOLDER.sub("*", path))), path
+    for place in paths_in(row[2]):
+        if PLACEHOLDER.search(homes[0]):
+            text = (ROOT / place).read_text()
+            found = [path.stem for path in ROOT.glob(PLACEHOLDER.sub("*", homes[0])) if path.stem in text]
+            assert found, f"{place} names nothing of {homes[0]}"
+
+
+@pytest.mark.parametrize(
+    "row", table_below("docs/architecture.md", "## Where decisions are made"), ids=lambda row: row[0]
+)
+def test_a_decision_is_made_where_the_table_says(row: list[str]):
+    for path in paths_in(row[1]) + [name for name in re.findall(r"`([a-z]+\.py)`", row[1])]:
+        assert (ROOT / "harness" / path).is_file(), path
+
+
+def test_every_package_is_in_the_architecture():
+    table = table_below("docs/architecture.md", "# Architecture")
+    named = set(re.findall(r"`(\w+)`", " ".join(row[0] for row in table)))
+    packages = {path.parent.name for path in (ROOT / "harness").glob("*/__init__.py")}
+    assert packages | {"errors", "spec", "cli", "api"} <= named
