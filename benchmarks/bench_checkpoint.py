@@ -21,7 +21,7 @@ import figures
 import torch
 
 from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec
-from harness.training.checkpoint import Progress, save_checkpoint
+from harness.training.checkpoint import TrainingProgress, save_checkpoint
 from harness.training.loop import train
 from harness.training.record import checkpoint_interval_s
 from harness.training.setup import build
@@ -65,7 +65,7 @@ def spec_of(model: dict[str, object]) -> RunSpec:
 
 def measure(table: figures.Figures, label: str, spec: RunSpec, folder: Path, repeats: int) -> None:
     machine = Machine(runs_dir=folder, data_dir=folder)
-    setup, progress = build(spec, machine), Progress.start(torch.device("cpu"))
+    setup, progress = build(spec, machine), TrainingProgress.start(torch.device("cpu"))
     file = folder / "checkpoint.pt"
     steps_s, saves_s = [], []
     for _ in range(repeats + 1):

@@ -27,7 +27,7 @@ from harness.runs.records import FINISHED
 from harness.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store
-from harness.training.checkpoint import Progress
+from harness.training.checkpoint import TrainingProgress
 from harness.training.record import Journal
 
 EPOCHS = 4  # of a finished run
@@ -64,7 +64,7 @@ def parse() -> argparse.Namespace:
 
 def append_times_ms(lines: int) -> list[float]:
     """The time of each append, with the values that the training loop gives."""
-    progress = Progress.start(torch.device("cpu"))
+    progress = TrainingProgress.start(torch.device("cpu"))
     progress.train_loss = 2 / 3
     times = []
     with tempfile.TemporaryDirectory() as name:

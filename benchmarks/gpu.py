@@ -118,8 +118,8 @@ def describe(device: str) -> dict[str, Any] | str:
         return f"no CUDA device that this python3 could use ({error})"
     if device != "cpu" and not torch.cuda.is_available():
         return "no CUDA device"
+    from harness.runs.provenance import cpu_name
     from harness.training.environment import device_name, source_version
-    from harness.training.hardware import cpu_name
 
     about = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.analysis.findings import Findings, TableFinding
     from harness.reporting import ReportInput
-    from harness.reporting.document import Table
+    from harness.reporting.document import TextTable
     from harness.reporting.figures.style import Picture
 
 
@@ -150,7 +150,7 @@ class Results:
         return "".join(head + _html(table) for head, table in zip(heads, shown, strict=True))
 
 
-def _html(table: Table) -> str:
+def _html(table: TextTable) -> str:
     head = "".join(f'<th scope="col">{escape(column.title)}</th>' for column in table.columns)
     rows = []
     for row in table.rows:

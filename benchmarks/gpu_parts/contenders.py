@@ -16,7 +16,7 @@ from torch.nn import functional
 from gpu_parts.rounds import Contender
 from gpu_parts.settings import Settings, stop_after
 from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec
-from harness.training.checkpoint import Progress
+from harness.training.checkpoint import TrainingProgress
 from harness.training.environment import configured
 from harness.training.loop import INTERRUPTED, train
 from harness.training.setup import Setup, build
@@ -76,7 +76,7 @@ def our_setup(shape: Shape, machine: Machine) -> Setup:
 
 def ours(setup: Setup, machine: Machine, what: str, note: str) -> Contender:
     """Our training loop itself, stopped after the wanted number of steps."""
-    progress = Progress.start(setup.device)
+    progress = TrainingProgress.start(setup.device)
 
     def run(steps: int) -> None:
         status = train(setup, progress, stop_after(steps), lambda epoch_ended: None, lambda: False)

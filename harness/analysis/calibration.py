@@ -81,7 +81,7 @@ def judge_tables(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class TrainingPool:
     """How the values of identical trainings are spread."""
 
     runs: int
@@ -102,7 +102,7 @@ class Calibration:
     seeds: int
     tables: int
     alpha: float
-    pool: Pool
+    pool: TrainingPool
     false_alarms: int  # tables with at least one "helps" or "hurts"
     rate: float
     rate_upper: float  # one-sided Clopper-Pearson: how well these tables measure this pool
@@ -146,12 +146,12 @@ def calibrate(pool: Floats, arms: int, seeds: int, tables: int, seed: int = 0) -
     )
 
 
-def describe(values: Floats) -> Pool:
+def describe(values: Floats) -> TrainingPool:
     """The shape of a pool of at least 4 values; standard errors are those of a normal sample."""
     n, center = values.size, float(np.median(values))
     robust_sd = MAD_TO_SD * float(np.median(np.abs(values - center)))
     skew_se = math.sqrt(6.0 * n * (n - 1) / ((n - 2) * (n + 1) * (n + 3)))
-    return Pool(
+    return TrainingPool(
         runs=n,
         mean=float(values.mean()),
         sd=float(values.std(ddof=1)),

@@ -21,7 +21,6 @@ from harness.study.plan import Cell, Claim, PaperValue, PlanTable
 if TYPE_CHECKING:
     import pandas as pd
 
-
 # How many optimizer steps a row's runs need to a stated accuracy, read from the learning curves.
 #
 # The target of a table is an accuracy, or what one of its rows reaches: the mean over seeds of the curve in
@@ -199,7 +198,7 @@ STEPS_TO_TARGET, TRAIN_LOSS = "steps_to_target", "train_loss"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
+class ClaimSide:
     """One row of a claim over the planned seeds."""
 
     name: str
@@ -210,7 +209,7 @@ class Side:
     shortfall: str  # diverged, missing and never-reached runs in words; "" where there are none
 
 
-def measured_side(cell: Cell, measure: str, level: float | None, records: Records) -> Side:
+def measured_side(cell: Cell, measure: str, level: float | None, records: Records) -> ClaimSide:
     """The values of a trained or observing row. `level`: the target accuracy in percent, for steps."""
     runs = records.outcomes.get(cell.arm_id or "", {})
     values: dict[int, float] = {}
@@ -233,7 +232,7 @@ def measured_side(cell: Cell, measure: str, level: float | None, records: Record
     words = ", ".join(f"{count} {what}" for what, count in sorted(lacking.items()) if count)
     if cell.arm_id in records.observers and measure in (STEPS_TO_TARGET, TRAIN_LOSS) and words:
         words = "trains nothing, so that it has no such number"
-    return Side(
+    return ClaimSide(
         name=name,
         values=values,
         never=never,
@@ -380,7 +379,7 @@ def _stage(seeds: int, looks: Looks) -> Stage:
     return Stage(looks=looks, number=max(sum(each <= seeds for each in looks) - 1, 0))
 
 
-def _by_interval(sides: tuple[Side, Side], measure: str, notes: str, looks: Looks) -> _Answer:
+def _by_interval(sides: tuple[ClaimSide, ClaimSide], measure: str, notes: str, looks: Looks) -> _Answer:
     row, versus = (side.values for side in sides)
     scale = math.log if measure == STEPS_TO_TARGET else float
     differences = {seed: scale(row[seed]) - scale(versus[seed]) for seed in row if seed in versus}
@@ -412,7 +411,7 @@ def _by_interval(sides: tuple[Side, Side], measure: str, notes: str, looks: Look
     )
 
 
-def _by_signs(sides: tuple[Side, Side], notes: str, looks: Looks) -> _Answer:
+def _by_signs(sides: tuple[ClaimSide, ClaimSide], notes: str, looks: Looks) -> _Answer:
     """Some runs ended below the target: only the direction is known, and not in every seed."""
     row, versus = sides
     signs = {seed: _direction(seed, row, versus) for seed in sorted(_ended(row) & _ended(versus))}
@@ -436,12 +435,12 @@ def _by_signs(sides: tuple[Side, Side], notes: str, looks: Looks) -> _Answer:
     )
 
 
-def _ended(side: Side) -> set[int]:
+def _ended(side: ClaimSide) -> set[int]:
     """The seeds with steps, or with a run that ended below the target."""
     return {*side.values, *side.never}
 
 
-def _direction(seed: int, row: Side, versus: Side) -> int:
+def _direction(seed: int, row: ClaimSide, versus: ClaimSide) -> int:
     """Whether the row took more (1) or fewer (-1) steps; 0 where that is not known, or a tie."""
     if seed in row.values and seed in versus.values:
         return (row.values[seed] > versus.values[seed]) - (row.values[seed] < versus.values[seed])

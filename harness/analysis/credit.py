@@ -160,7 +160,7 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tested:
+class TestedCredit:
     """One credit and what Holm's rule says of it."""
 
     combined: Combined
@@ -169,7 +169,7 @@ class Tested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class CreditColumn:
     """The arms of one column, which tricks are on in each, and their weights."""
 
     name: str | None
@@ -182,7 +182,7 @@ class Column:
     weights: Weights  # over coalitions
 
     @staticmethod
-    def of(sources: Sources, column: str | None, roots: Roots) -> Column | None:
+    def of(sources: Sources, column: str | None, roots: Roots) -> CreditColumn | None:
         """None where its rows do not give a credit (see `weights_for`)."""
         cells, verdicts = _read(sources, column)
         weights = weights_for(sources.design, list(cells), len(sources.tricks))
@@ -191,7 +191,7 @@ class Column:
         ids = list(dict.fromkeys(cell.arm_id or "" for cell in cells.values()))
         spread = np.array([[float(cell.arm_id == arm) for arm in ids] for cell in cells.values()])
         shared = roots_where_shared(ids, roots) is not None
-        return Column(
+        return CreditColumn(
             name=column,
             design=sources.design,
             tricks=sources.tricks,
@@ -206,7 +206,7 @@ class Column:
         """A contrast with weights over coalitions."""
         return self.arms.combine(weights @ self.spread)
 
-    def credit_of(self, trick: int, tested: Tested, settings: Settings) -> TrickCredit:
+    def credit_of(self, trick: int, tested: TestedCredit, settings: Settings) -> TrickCredit:
         """Everything about one trick (its position)."""
         weights, combined = self.weights, tested.combined
         verdict = self._verdict(weights.credit[trick], tested, settings)
@@ -251,7 +251,7 @@ class Column:
         level = self.cells[coalition].level if coalition in self.cells else None
         return None if level is None else level.mean
 
-    def _verdict(self, weights: Floats, tested: Tested, settings: Settings) -> Verdict:
+    def _verdict(self, weights: Floats, tested: TestedCredit, settings: Settings) -> Verdict:
         combined = tested.combined
         used = [cell for cell, weight in zip(self.cells.values(), weights, strict=True) if abs(weight) > 0]
         for cell in used:
@@ -278,7 +278,7 @@ class Column:
         return (as_first, left_out) in ((HELPS, HELPS), (HURTS, HURTS))
 
 
-def _numbers(tested: Tested) -> dict[str, Any]:
+def _numbers(tested: TestedCredit) -> dict[str, Any]:
     combined, estimate = tested.combined, tested.combined.estimate
     numbers: dict[str, Any] = {"credit": _amount_of(combined)}
     if estimate is None or combined.value is None:
@@ -399,7 +399,7 @@ def _credit(sources: Sources | None, settings: Settings, roots: Roots) -> Credit
     )
     if len(sources.tricks) == 1:
         return dataclasses.replace(finding, why_not=ONE_TRICK)
-    columns = [Column.of(sources, name, roots) for name in sources.plans[-1].columns]
+    columns = [CreditColumn.of(sources, name, roots) for name in sources.plans[-1].columns]
     ready = [column for column in columns if column is not None]
     if len(ready) < len(columns):
         why = CONFOUNDED if sources.design == "fractional" else MISSING_ROWS
@@ -412,10 +412,10 @@ def _credit(sources: Sources | None, settings: Settings, roots: Roots) -> Credit
     )
 
 
-def _credits(columns: Iterable[Column], settings: Settings) -> Iterator[TrickCredit]:
+def _credits(columns: Iterable[CreditColumn], settings: Settings) -> Iterator[TrickCredit]:
     of = [(column, trick) for column in columns for trick in range(len(column.tricks))]
     combined = [column.combine(column.weights.credit[trick]) for column, trick in of]
     family = holm([p_of(each) for each in combined], settings.alpha)
     for k, (column, trick) in enumerate(of):
-        tested = Tested(combined=combined[k], level=float(family.level[k]), p_holm=float(family.p[k]))
+        tested = TestedCredit(combined=combined[k], level=float(family.level[k]), p_holm=float(family.p[k]))
         yield column.credit_of(trick, tested, settings)

@@ -40,7 +40,6 @@ from harness.study.plan import Plan
 if TYPE_CHECKING:
     import pandas as pd
 
-
 # How an adaptive table goes, look by look.
 #
 # Look k reads the first S_k seeds of every arm that an open contrast needs, and takes place when all of
@@ -80,7 +79,7 @@ class Runs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class TableLook:
     """One look that took place at one table."""
 
     seeds: int
@@ -95,7 +94,7 @@ class Look:
 class Course:
     """How one table went."""
 
-    looks: tuple[Look, ...]
+    looks: tuple[TableLook, ...]
     settled_at: Mapping[int, int]  # position of the contrast -> seeds at the look that settled it
     open: tuple[int, ...]  # contrasts that go on
 
@@ -103,7 +102,7 @@ class Course:
 def follow(runs: Runs, pairs: Sequence[Pair], settings: Settings, relations: Relations) -> Course:
     """Every look that took place, in order."""
     still_open, settled_at = tuple(range(len(pairs))), dict[int, int]()
-    looks: list[Look] = []
+    looks: list[TableLook] = []
     rejected = 0
     until = np.zeros(len(runs.values), dtype=int)
     for number, seeds in enumerate(settings.looks):
@@ -129,11 +128,11 @@ def needed_arms(pairs: Sequence[Pair], still_open: Sequence[int]) -> list[int]:
     return sorted({arm for k in still_open for arm in pairs[k]})
 
 
-def _look(values: Floats, visible: Mask, family: Family) -> Look:
+def _look(values: Floats, visible: Mask, family: Family) -> TableLook:
     stage = family.stage
     tested = stage.open or ()
     comparisons = dict(zip(tested, compare_family(values, family), strict=True))
-    return Look(
+    return TableLook(
         seeds=values.shape[1],
         visible=visible,
         values=values,
@@ -236,7 +235,7 @@ def with_looks(settings: Settings, looks: Looks) -> Settings:
     return settings if settings.looks else replace(settings, looks=looks)
 
 
-def _result(look: Look, contrast: int) -> LookResult:
+def _result(look: TableLook, contrast: int) -> LookResult:
     found = look.comparisons[contrast]
     low, high = _around(found, found.interval_level) or (None, None)
     width = None if found.estimate is None else float(half_width(found.estimate, found.level))
@@ -357,7 +356,7 @@ def _fragile_at_the_end(
     return out
 
 
-def _seen(table: Floats, look: Look) -> Floats:
+def _seen(table: Floats, look: TableLook) -> Floats:
     return np.where(look.visible, table, np.nan)
 
 

@@ -76,7 +76,7 @@ FEWEST_ARMS, FEWEST_SEEDS = 3, 3  # below, the block fit or the verdicts are not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class CalibrationRecipe:
     """What is trained again and again."""
 
     plan: Plan
@@ -143,7 +143,7 @@ def _check(args: argparse.Namespace) -> None:
         raise StudyError(problems)
 
 
-def _recipe(args: argparse.Namespace, place: Workspace) -> Recipe:
+def _recipe(args: argparse.Namespace, place: Workspace) -> CalibrationRecipe:
     """The arm of the named row (by default the first), with as many seeds as trainings are wanted."""
     study = args.study or OWN_STUDY
     how = argparse.Namespace(study=study, size=args.size, seeds=args.trainings, smoke=False)
@@ -161,7 +161,7 @@ def _recipe(args: argparse.Namespace, place: Workspace) -> Recipe:
     plan.runs[:] = [run for run in plan.runs if run.run_id in needed]
     renew(plan, place.runs_dir, look_at_records(plan, place.runs_dir, place.data_dir, THOROUGH), to_stderr)
     look_at_records(plan, place.runs_dir, place.data_dir, THOROUGH)
-    return Recipe(plan=plan, arm_id=arm_id, label=wanted, runs=runs, first=tuple(plan.runs))
+    return CalibrationRecipe(plan=plan, arm_id=arm_id, label=wanted, runs=runs, first=tuple(plan.runs))
 
 
 def _with_needs(runs: Sequence[PlannedRun], every: Mapping[str, PlannedRun]) -> Iterator[str]:
@@ -170,7 +170,7 @@ def _with_needs(runs: Sequence[PlannedRun], every: Mapping[str, PlannedRun]) -> 
         yield from _with_needs([every[need] for need in run.needs], every)
 
 
-def _train(args: argparse.Namespace, recipe: Recipe, place: Workspace) -> set[str]:
+def _train(args: argparse.Namespace, recipe: CalibrationRecipe, place: Workspace) -> set[str]:
     """Train what is missing on this machine; the states that the runs ended in. Nothing is mirrored."""
     todo = [run for run in recipe.first if not run.done]
     if not todo:
@@ -192,7 +192,7 @@ def _train(args: argparse.Namespace, recipe: Recipe, place: Workspace) -> set[st
         return set(local.execute(jobs, run_one, display.watch).values())
 
 
-def _pool(recipe: Recipe, place: Workspace) -> list[dict[str, Any]]:
+def _pool(recipe: CalibrationRecipe, place: Workspace) -> list[dict[str, Any]]:
     """The summaries of the runs that finished with a value."""
     metric = recipe.plan.header["metric"]
     summaries = [place.folder(run.run_id).read_summary() for run in recipe.runs]
@@ -205,7 +205,9 @@ def _pool(recipe: Recipe, place: Workspace) -> list[dict[str, Any]]:
     ]
 
 
-def _measure(args: argparse.Namespace, recipe: Recipe, pool: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _measure(
+    args: argparse.Namespace, recipe: CalibrationRecipe, pool: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """
     Raises:
         StudyError: too few runs finished for a table, or all of them gave the same value.

@@ -34,7 +34,7 @@ PROGRESS = ("epoch", "checkpoint", "evaluated")  # told together, however many t
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class StoryLine:
     """One thing that happened. `detail`: further lines, e.g. a traceback."""
 
     time_s: float | None  # by the clock of the machine where it happened
@@ -42,9 +42,9 @@ class Line:
     detail: str = ""
 
 
-def story(folder: RunFolder) -> list[Line]:
+def story(folder: RunFolder) -> list[StoryLine]:
     """Every claim and event of a run in the order in which they were written; progress in short."""
-    lines: list[Line] = []
+    lines: list[StoryLine] = []
     claims = list(claims_of(folder))
     progress: list[Mapping[str, Any]] = []
     for event in folder.read_events():
@@ -103,16 +103,16 @@ def printable_lines(text: Any) -> str:
     return "\n".join(printable(line) for line in str(text or "").splitlines())
 
 
-def _taken(claim: Holder) -> Line:
+def _taken(claim: Holder) -> StoryLine:
     """A claim has the time at which it was released, or else that at which it was taken."""
     verb = "let go by" if claim.released else "taken by"
-    return Line(claim.time_s, f"{verb} {printable(claim.place)}")
+    return StoryLine(claim.time_s, f"{verb} {printable(claim.place)}")
 
 
-def _told(event: Mapping[str, Any]) -> Line:
+def _told(event: Mapping[str, Any]) -> StoryLine:
     kind = str(event.get("kind"))
     words = WORDS.get(kind, _unknown_kind)(event)
-    return Line(_time(event), printable(words), printable_lines(event.get("traceback")))
+    return StoryLine(_time(event), printable(words), printable_lines(event.get("traceback")))
 
 
 def _time(event: Mapping[str, Any]) -> float:
@@ -148,7 +148,7 @@ WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def _tell_progress(events: list[Mapping[str, Any]], lines: list[Line]) -> None:
+def _tell_progress(events: list[Mapping[str, Any]], lines: list[StoryLine]) -> None:
     """Add one line for what was collected, and begin to collect anew."""
     if events:
         parts = [*_epochs([each for each in events if each.get("kind") == "epoch"])]
@@ -157,7 +157,7 @@ def _tell_progress(events: list[Mapping[str, Any]], lines: list[Line]) -> None:
         if evaluated:
             seen = f"evaluated {evaluated[-1].get('images')} of {evaluated[-1].get('of')} images"
             parts.append(printable(seen))
-        lines.append(Line(_time(events[-1]), "; ".join(parts)))
+        lines.append(StoryLine(_time(events[-1]), "; ".join(parts)))
     events.clear()
 
 
@@ -199,13 +199,13 @@ def _checkpoints(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield printable(f"{count} at step {events[-1].get('step', '?')}")
 
 
-def _request(folder: RunFolder) -> Line | None:
+def _request(folder: RunFolder) -> StoryLine | None:
     if not is_cancelled(folder):
         return None
     said = read_map(folder.path / "cancel")
     time_s = said.get("time_s")
     by = printable(str(said.get("by", "somebody")))
-    return Line(
+    return StoryLine(
         time_s if is_time(time_s) else None,
         f"{by} asked for it to be stopped; `harness run` of a study that wants it goes on",
     )

@@ -19,7 +19,7 @@ from harness.commands.workspace import expand_plan, workspace
 from harness.runs.folder import CANCELLED, MISSING, OTHER_DATA, RUNNING, STOPPED, Holder
 from harness.runs.records import DIVERGED, FAILED, FINISHED
 from harness.runs.state import QUEUED, SHORT_ID, RunView, look
-from harness.runs.studies import Look, read_blocks
+from harness.runs.studies import LookRecord, read_blocks
 from harness.study.expand import without_garbage_collection
 from harness.study.plan import Plan, PlannedRun
 
@@ -201,7 +201,7 @@ class Overview:
     views: Mapping[str, RunView]
     queue: QueueView
     data: tuple[str, ...] = ()  # which data changed since runs ended
-    looks: tuple[Look, ...] = ()  # at the results of an adaptive study, so far
+    looks: tuple[LookRecord, ...] = ()  # at the results of an adaptive study, so far
 
     @property
     def counts(self) -> dict[str, int]:

@@ -26,7 +26,7 @@ from harness.commands.workspace import (
 from harness.errors import DONE, INTERRUPTED, SOME_FAILED, Problem, StudyError
 from harness.runs.records import ENDED, FAILED
 from harness.runs.state import look
-from harness.runs.studies import Look, write_blocks
+from harness.runs.studies import LookRecord, write_blocks
 from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.scheduling.base import Job, Scheduler
 from harness.spec import Machine
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from harness.analysis.findings import CellFinding, Findings
     from harness.slurm.controller import Slurm
-
 
 # Block after block: train what is missing, look at the results, plan the next block.
 #
@@ -54,7 +53,7 @@ Train = Callable[[Plan], Mapping[str, str]]
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
+class StudyProgress:
     """How far a study has come in this command."""
 
     plan: Plan
@@ -64,7 +63,7 @@ class Progress:
 
 def run_blocks(
     plan: Plan, place: Workspace, train: Train, say: Callable[[str], None], *, submits_only: bool
-) -> Progress:
+) -> StudyProgress:
     """Train what is missing; of an adaptive study then look at the results and go on with the next block.
 
     Returns when every comparison is settled, the budget is spent, or something keeps a block from being
@@ -73,7 +72,7 @@ def run_blocks(
 
     submits_only: come back after the first block that has anything to do; nothing is known of it yet.
     """
-    progress = Progress(plan=plan)
+    progress = StudyProgress(plan=plan)
     while True:
         block = _to_train(progress)
         if block is not None:
@@ -95,13 +94,13 @@ def saved(plan: Plan) -> str:
     )
 
 
-def _to_train(progress: Progress) -> Plan | None:
+def _to_train(progress: StudyProgress) -> Plan | None:
     """The plan without the runs that were tried in this command already; None: nothing is to be trained."""
     runs = [run for run in progress.plan.runs if run.run_id not in progress.statuses or run.done]
     return replace(progress.plan, runs=runs) if any(not run.done for run in runs) else None
 
 
-def _look_and_grow(progress: Progress, place: Workspace, say: Callable[[str], None]) -> Plan | None:
+def _look_and_grow(progress: StudyProgress, place: Workspace, say: Callable[[str], None]) -> Plan | None:
     """The plan with its next block, after telling what was seen and keeping it; None: there is none."""
     from harness.analysis.looks import next_block
 
@@ -141,7 +140,7 @@ def records_of(plan: Plan, place: Workspace) -> DataFrame:
     return pd.DataFrame(rows)
 
 
-def _seen(plan: Plan, records: DataFrame, grown: Plan | None) -> Look:
+def _seen(plan: Plan, records: DataFrame, grown: Plan | None) -> LookRecord:
     """What a look showed, in one line."""
     import pandas as pd
 
@@ -161,7 +160,7 @@ def _seen(plan: Plan, records: DataFrame, grown: Plan | None) -> Look:
         says += f" ({'; '.join(settled[:MOST_NAMED])}{_and_more(len(settled) - MOST_NAMED)})"
     if len(settled) < total:
         says += f"; {_what_follows(total - len(settled), plan, grown)}"
-    return Look(seeds=seeds, settled=len(settled), comparisons=total, says=says)
+    return LookRecord(seeds=seeds, settled=len(settled), comparisons=total, says=says)
 
 
 def _what_follows(left: int, plan: Plan, grown: Plan | None) -> str:

@@ -25,10 +25,10 @@ from typing import Any
 from harness.data import DATASETS
 from harness.data.entry import cache_folder
 from harness.runs.folder import read_json, write_json
+from harness.runs.provenance import cpu_name
 from harness.scheduling.base import detect_devices
 from harness.spec import Arm, Recipe, RunSpec, TrickSpec, canonical_json, digest
 from harness.study.plan import Plan, PlannedRun
-from harness.training.hardware import cpu_name
 
 BUDGET_S = 3.0  # of measuring; the process imports torch before that
 MEASURING_S = 15.0  # of wall time, on a machine that does other things beside

@@ -27,9 +27,9 @@ class Outputs(NamedTuple):
 #
 # Architectures are written as the papers draw them, as steps one after the other. `Conv(64, (1, 7))` is a
 # convolution with 64 outputs and a kernel 1 pixel high and 7 wide, padded so that stride 1 keeps the
-# resolution; `pad=0` is what the papers mark V. `Pool` is a 3x3 pool, and a tuple of convolutions a fork:
-# each sees the same input, their outputs stand side by side. Channel counts are the paper's; `Style` scales
-# them.
+# resolution; `pad=0` is what the papers mark V. `Pool` is a 3x3 pool, a tuple of convolutions a fork:
+# each sees the same input, their outputs stand side by side. Channel counts are the paper's; `ConvStyle`
+# scales them.
 #
 # Weights have torchvision's names: `conv` and `bn` in a unit; in `Branches` the name of the path and the
 # number of the convolution in it, branch5x5_1 and branch5x5_2, with a letter in a fork, branch3x3_2a. The
@@ -82,7 +82,7 @@ def unstrided(step: Step) -> Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Style:
+class ConvStyle:
     """What holds for every convolution and pool of a network."""
 
     width: float = 1.0  # multiplies every channel count
@@ -97,7 +97,7 @@ class Style:
 class Unit(nn.Module):
     """The module of a `Conv`: (B, inputs, H, W) -> (B, outputs, H', W')."""
 
-    def __init__(self, inputs: int, step: Conv, style: Style) -> None:
+    def __init__(self, inputs: int, step: Conv, style: ConvStyle) -> None:
         super().__init__()
         self.outputs = style.channels(step.outputs)
         kernel = step.kernel if isinstance(step.kernel, tuple) else (step.kernel, step.kernel)
@@ -114,7 +114,7 @@ class Unit(nn.Module):
         return self.relu(self.bn(self.conv(x)))
 
 
-def pool(step: Pool, style: Style) -> nn.Module:
+def pool(step: Pool, style: ConvStyle) -> nn.Module:
     """The module of a `Pool`: (B, C, H, W) -> (B, C, H', W')."""
     padding = 1 if style.keep_edges else step.pad
     if step.kind == "max":
@@ -128,12 +128,12 @@ class Branches(nn.Module):
     (B, inputs, H, W) -> (B, outputs, H', W'); every path must change H and W alike.
     """
 
-    def __init__(self, inputs: int, paths: Mapping[str, Sequence[Step]], style: Style) -> None:
+    def __init__(self, inputs: int, paths: Mapping[str, Sequence[Step]], style: ConvStyle) -> None:
         super().__init__()
         self.outputs = 0
         self.paths = [self._add(name, steps, inputs, style) for name, steps in paths.items()]
 
-    def _add(self, path: str, steps: Sequence[Step], inputs: int, style: Style) -> list[list[str]]:
+    def _add(self, path: str, steps: Sequence[Step], inputs: int, style: ConvStyle) -> list[list[str]]:
         """Add the modules of one path; for each step, the names of those that share its input."""
         names: list[list[str]] = []
         channels, number = inputs, 0
@@ -173,7 +173,7 @@ class Classifier(nn.Module):
 
     fc: nn.Linear
 
-    def __init__(self, in_channels: int, style: Style) -> None:
+    def __init__(self, in_channels: int, style: ConvStyle) -> None:
         super().__init__()
         self.style = style
         self.outputs = in_channels  # channels of what was added last

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.models.blocks import Branches, Conv, Outputs, Pool, Step, Style, Unit
+from harness.models.blocks import Branches, Conv, ConvStyle, Outputs, Pool, Step, Unit
 
 # What GoogLeNet and BN-Inception have in common: the layers before the first Inception block, and checks.
 
@@ -28,7 +28,7 @@ class Stem(nn.Module):
     which leaves out the second pool. `conv1` halves H and W and gives 64 channels, scaled.
     """
 
-    def __init__(self, conv1: nn.Module, style: Style, *, size: str, lrn: bool, norm: bool) -> None:
+    def __init__(self, conv1: nn.Module, style: ConvStyle, *, size: str, lrn: bool, norm: bool) -> None:
         super().__init__()
         self.conv1 = conv1
         self.maxpool1 = halving_pool()
@@ -160,8 +160,8 @@ class GoogLeNetConfig:
         check_word("five", self.five, "5x5", "3x3")
 
     @property
-    def style(self) -> Style:
-        return Style(width=self.width)
+    def style(self) -> ConvStyle:
+        return ConvStyle(width=self.width)
 
     @property
     def conv(self) -> Callable[..., Conv]:
@@ -169,7 +169,7 @@ class GoogLeNetConfig:
         return partial(Conv, norm=self.norm == "batch")
 
 
-class AuxiliaryHead(nn.Module):
+class GoogLeNetHead(nn.Module):
     """Average pool, 1x1 convolution, two fully connected layers with dropout 0.7 between them."""
 
     def __init__(self, inputs: int, config: GoogLeNetConfig) -> None:
@@ -207,7 +207,7 @@ class GoogLeNet(nn.Module):
             middle = self.stages[1]
             self.heads = {"aux1": middle[0], "aux2": middle[:SECOND_HEAD_AFTER][-1]}
         for head, name in self.heads.items():
-            self.add_module(head, AuxiliaryHead(outputs_of[name], config))
+            self.add_module(head, GoogLeNetHead(outputs_of[name], config))
         self.dropout = nn.Dropout(config.dropout)
         self.fc = nn.Linear(outputs, config.classes)
 
@@ -281,7 +281,7 @@ def _paths(row: Sequence[int], config: GoogLeNetConfig) -> dict[str, Sequence[St
 # max-pool: 8, 4 and 2 at 32.
 
 
-class Row(NamedTuple):
+class BlockRow(NamedTuple):
     """Output channels of a block, as the columns of Fig. 5; `double`: of two 3x3 convolutions in a row."""
 
     n1x1: int  # 0: the block has no 1x1 branch, its others have stride 2, its pool no projection
@@ -293,22 +293,22 @@ class Row(NamedTuple):
     projection: int
 
 
-FIGURE_5: tuple[Mapping[str, Row], ...] = (
+FIGURE_5: tuple[Mapping[str, BlockRow], ...] = (
     {
-        "3a": Row(64, 64, 64, 64, 96, "avg", 32),
-        "3b": Row(64, 64, 96, 64, 96, "avg", 64),
-        "3c": Row(0, 128, 160, 64, 96, "max", 0),
+        "3a": BlockRow(64, 64, 64, 64, 96, "avg", 32),
+        "3b": BlockRow(64, 64, 96, 64, 96, "avg", 64),
+        "3c": BlockRow(0, 128, 160, 64, 96, "max", 0),
     },
     {
-        "4a": Row(224, 64, 96, 96, 128, "avg", 128),
-        "4b": Row(192, 96, 128, 96, 128, "avg", 128),
-        "4c": Row(160, 128, 160, 128, 160, "avg", 128),
-        "4d": Row(96, 128, 192, 160, 192, "avg", 128),
-        "4e": Row(0, 128, 192, 192, 256, "max", 0),
+        "4a": BlockRow(224, 64, 96, 96, 128, "avg", 128),
+        "4b": BlockRow(192, 96, 128, 96, 128, "avg", 128),
+        "4c": BlockRow(160, 128, 160, 128, 160, "avg", 128),
+        "4d": BlockRow(96, 128, 192, 160, 192, "avg", 128),
+        "4e": BlockRow(0, 128, 192, 192, 256, "max", 0),
     },
     {
-        "5a": Row(352, 192, 320, 160, 224, "avg", 128),
-        "5b": Row(352, 192, 320, 192, 224, "max", 128),
+        "5a": BlockRow(352, 192, 320, 160, 224, "avg", 128),
+        "5b": BlockRow(352, 192, 320, 192, 224, "max", 128),
     },
 )
 SLIM_PROJECTION = {"4c": 96, "4d": 96}
@@ -338,15 +338,15 @@ class BNInceptionConfig:
         check_word("activation", self.activation, "relu", "sigmoid")
 
     @property
-    def style(self) -> Style:
-        return Style(width=self.width)
+    def style(self) -> ConvStyle:
+        return ConvStyle(width=self.width)
 
     @property
     def conv(self) -> Callable[..., Conv]:
         """A convolution of this network: outputs, kernel, stride."""
         return partial(Conv, norm=self.norm == "batch")
 
-    def rows(self) -> dict[str, Row]:
+    def rows(self) -> dict[str, BlockRow]:
         """The blocks that are kept, in order, as the layout has them."""
         kept = {}
         for stage, count in zip(FIGURE_5, self.depth, strict=True):
@@ -403,7 +403,7 @@ class BNInception(nn.Module):
         return self.fc(self.dropout(x.mean(dim=(2, 3))))
 
 
-def _bn_paths(row: Row, conv: Callable[..., Conv]) -> dict[str, Sequence[Step]]:
+def _bn_paths(row: BlockRow, conv: Callable[..., Conv]) -> dict[str, Sequence[Step]]:
     """The branches of a row of Fig. 5."""
     if not row.n1x1:
         return {

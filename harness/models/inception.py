@@ -13,10 +13,10 @@ from harness.models.blocks import (
     Branches,
     Classifier,
     Conv,
+    ConvStyle,
     Outputs,
     Pool,
     Step,
-    Style,
     Unit,
     check_depth,
     pool,
@@ -130,7 +130,7 @@ class Reduction(Branches):
     first, with stride 1.
     """
 
-    def __init__(self, inputs: int, paths: Paths, style: Style, *, grid: str) -> None:
+    def __init__(self, inputs: int, paths: Paths, style: ConvStyle, *, grid: str) -> None:
         if grid != "paper":
             paths = {name: tuple(unstrided(step) for step in steps) for name, steps in paths.items()}
         super().__init__(inputs, paths, style)
@@ -142,7 +142,7 @@ class Reduction(Branches):
         return self.after(super().forward(self.before(x)))
 
 
-class AuxiliaryHead(nn.Module):
+class InceptionHead(nn.Module):
     """A second classifier on the last 17-pixel map: (B, inputs, H, W) -> (B, classes).
 
     Its 5x5 convolution sees the whole pooled map: it is the fully connected layer whose batch norm the row
@@ -151,7 +151,7 @@ class AuxiliaryHead(nn.Module):
     below 5 zeros are added around the map; both are ours, for small images.
     """
 
-    def __init__(self, inputs: int, classes: int, style: Style, *, batch_norm: bool) -> None:
+    def __init__(self, inputs: int, classes: int, style: ConvStyle, *, batch_norm: bool) -> None:
         super().__init__()
         self.conv0 = Unit(inputs, Conv(128), style)
         full = Conv(768, AUXILIARY_SIDE, pad=0, norm=batch_norm, init_std=0.01)
@@ -260,7 +260,7 @@ class InceptionV3(Classifier):
     """(B, in_channels, H, W) -> logits (B, classes); `Outputs` while a net with an auxiliary head trains."""
 
     def __init__(self, config: InceptionV3Config) -> None:
-        style = Style(width=config.width, keep_edges=config.stem == "small", count_padding=True)
+        style = ConvStyle(width=config.width, keep_edges=config.stem == "small", count_padding=True)
         super().__init__(config.in_channels, style)
         for name, step in stem_v3(config).items():
             self.add(name, step)
@@ -275,7 +275,7 @@ class InceptionV3(Classifier):
         self.AuxLogits = None
         if config.auxiliary != "none":
             norm = config.auxiliary == "bn"
-            self.AuxLogits = AuxiliaryHead(self.outputs, config.classes, style, batch_norm=norm)
+            self.AuxLogits = InceptionHead(self.outputs, config.classes, style, batch_norm=norm)
         self._add_reduction("Mixed_7a", config.arranged(reduction_b()), config)
         for index in range(at_8):
             self.add(_name(7, index), config.arranged(block_c()))
@@ -416,7 +416,7 @@ class InceptionV4(Classifier):
 
     def __init__(self, config: InceptionV4Config) -> None:
         small = config.stem == "small"
-        super().__init__(config.in_channels, Style(width=config.width, keep_edges=small))
+        super().__init__(config.in_channels, ConvStyle(width=config.width, keep_edges=small))
         for name, layer in stem_v4(small=small).items():
             self.add(name, layer)
         reductions: tuple[Paths | None, ...] = (reduction_a_v4(192, 224, 256, 384), REDUCTION_B, None)

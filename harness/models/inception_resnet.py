@@ -31,9 +31,9 @@ from harness.models.blocks import (
     Branches,
     Classifier,
     Conv,
+    ConvStyle,
     Pool,
     Step,
-    Style,
     check_depth,
     unstrided,
 )
@@ -138,7 +138,7 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, paths: Paths, style: Style, *, scale: float | None, relu: bool = True
+        self, inputs: int, paths: Paths, style: ConvStyle, *, scale: float | None, relu: bool = True
     ) -> None:
         super().__init__()
         self.branches = Branches(inputs, paths, style)
@@ -155,7 +155,7 @@ class InceptionResNet(Classifier):
     """(B, in_channels, H, W) -> logits (B, classes)."""
 
     def __init__(self, config: InceptionResNetConfig) -> None:
-        super().__init__(config.in_channels, Style(width=config.width, keep_edges=config.stem == "small"))
+        super().__init__(config.in_channels, ConvStyle(width=config.width, keep_edges=config.stem == "small"))
         self.config = config
         stages, released = STAGES[config.version], config.layout == "released"
         self._add_stem()

@@ -241,7 +241,7 @@ class Skipped(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class ContractFinding:
     """What one check said of one thing."""
 
     subject: str  # e.g. "trick half_batch"
@@ -254,7 +254,7 @@ class Finding:
 Check = Callable[[Any], None]  # raises Broken or Skipped; the first line of its docstring is the claim
 
 
-def run_checks(subject: str, thing: Any, checks: Sequence[Check], path: Path) -> list[Finding]:
+def run_checks(subject: str, thing: Any, checks: Sequence[Check], path: Path) -> list[ContractFinding]:
     """Every check on one thing. An exception in the user's code is a broken contract, with its place."""
     return [_run(subject, thing, check, path) for check in checks]
 
@@ -268,15 +268,19 @@ def require(condition: bool, why: str, mend: str) -> None:
         raise Broken(why, mend)
 
 
-def _run(subject: str, thing: Any, check: Check, path: Path) -> Finding:
+def _run(subject: str, thing: Any, check: Check, path: Path) -> ContractFinding:
     claim = (check.__doc__ or check.__name__).strip().splitlines()[0].rstrip(".")
     try:
         check(thing)
     except Broken as broken:
-        return Finding(subject=subject, claim=claim, outcome=BROKEN, why=str(broken), mend=broken.mend)
+        return ContractFinding(
+            subject=subject, claim=claim, outcome=BROKEN, why=str(broken), mend=broken.mend
+        )
     except Skipped as skipped:
-        return Finding(subject=subject, claim=claim, outcome=SKIPPED, why=str(skipped))
+        return ContractFinding(subject=subject, claim=claim, outcome=SKIPPED, why=str(skipped))
     except Exception as error:
         why = str(from_exception(error, path, "it"))
-        return Finding(subject=subject, claim=claim, outcome=BROKEN, why=why, mend="mend the line it names")
-    return Finding(subject=subject, claim=claim, outcome=KEPT)
+        return ContractFinding(
+            subject=subject, claim=claim, outcome=BROKEN, why=why, mend="mend the line it names"
+        )
+    return ContractFinding(subject=subject, claim=claim, outcome=KEPT)

@@ -19,16 +19,7 @@ from harness.data.entry import DataSet, Entry
 from harness.data.loading import SourceError, checked, load_cached
 from harness.models.blocks import Outputs
 from harness.models.entry import Model
-from harness.plugins.bench import (
-    BROKEN,
-    Broken,
-    Check,
-    Finding,
-    Skipped,
-    bits,
-    require,
-    run_checks,
-)
+from harness.plugins.bench import BROKEN, Broken, Check, ContractFinding, Skipped, bits, require, run_checks
 from harness.plugins.load import Metric, Plugin, from_exception
 from harness.plugins.trick_contract import IN_EVERY_SETTING, ONCE, settings
 from harness.tricks.base import Trick
@@ -363,7 +354,7 @@ CHECKS: tuple[Check, ...] = (
 # tables.
 
 
-def check_plugin(plugin: Plugin, data_dir: Path) -> Iterator[Finding]:
+def check_plugin(plugin: Plugin, data_dir: Path) -> Iterator[ContractFinding]:
     """Every check on everything that an installed plugin names, in the order of its tables."""
     path, tables = plugin.path, plugin.tables
     for name, model in tables.models.items():
@@ -378,13 +369,13 @@ def check_plugin(plugin: Plugin, data_dir: Path) -> Iterator[Finding]:
         yield from run_checks(f"trainer {name}", trainer, TRAINER_CHECKS, path)
 
 
-def _check_trick(name: str, trick: type[Trick], path: Path) -> Iterator[Finding]:
+def _check_trick(name: str, trick: type[Trick], path: Path) -> Iterator[ContractFinding]:
     try:
         default, *others = settings(trick)
     except Exception as error:
         why = str(from_exception(error, path, "making it with its defaults"))
         mend = "let its defaults be valid options"
-        yield Finding(
+        yield ContractFinding(
             subject=f"trick {name}", claim="Its defaults are valid", outcome=BROKEN, why=why, mend=mend
         )
         return

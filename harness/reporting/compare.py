@@ -30,15 +30,15 @@ from harness.reporting.document import (
     SPREAD,
     TEXT,
     Bullets,
-    Cell,
-    Column,
     Definitions,
     Digits,
     Document,
     Paragraph,
-    Row,
     Section,
-    Table,
+    TextCell,
+    TextColumn,
+    TextRow,
+    TextTable,
     count,
     digits_for,
     effect_suffix,
@@ -54,7 +54,7 @@ from harness.reporting.html import to_html
 from harness.reporting.latex import to_latex
 from harness.reporting.markdown import to_markdown
 from harness.reporting.pdf import to_pdf
-from harness.reporting.render import Draft, Rendered, refuse_foreign_folders, write_files
+from harness.reporting.render import Rendered, ReportDraft, refuse_foreign_folders, write_files
 
 # The parts of a comparison of reports.
 
@@ -80,21 +80,21 @@ def opening_section(
     return Section("Answer", (Bullets(tuple(_tallies(rows, letters))), Definitions(tuple(sides))))
 
 
-def compared_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[Table, ...]:
+def compared_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[TextTable, ...]:
     """One table per table of the studies: each side's effect, and the difference from the first side."""
     letters, unit = letters_of(len(rows[0].sides) if rows else 0), effect_suffix(settings)
-    columns = [Column(title="Row")]
+    columns = [TextColumn(title="Row")]
     for letter in letters:
-        columns += [Column(title=f"{letter}: effect{unit}", kind=SPREAD, detail_title="95 % CI"),
-                    Column(title=f"{letter}: verdict", kind=TEXT, detail_title="n")]  # fmt: skip
+        columns += [TextColumn(title=f"{letter}: effect{unit}", kind=SPREAD, detail_title="95 % CI"),
+                    TextColumn(title=f"{letter}: verdict", kind=TEXT, detail_title="n")]  # fmt: skip
     for letter in letters[1:]:
-        columns += [Column(title=f"{letter} − A{unit}", kind=SPREAD, detail_title="95 % CI"),
-                    Column(title=f"{letter} and A", kind=TEXT)]  # fmt: skip
+        columns += [TextColumn(title=f"{letter} − A{unit}", kind=SPREAD, detail_title="95 % CI"),
+                    TextColumn(title=f"{letter} and A", kind=TEXT)]  # fmt: skip
     caption = (
         f"Effects on {metric_name(settings.metric)}, each against the row that its own study compares with."
     )
     return tuple(
-        Table(
+        TextTable(
             key=f"{key}_sides",
             caption=f"{short_name(key)}. {caption}",
             columns=tuple(columns),
@@ -104,16 +104,16 @@ def compared_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[Ta
     )
 
 
-def level_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[Table, ...]:
+def level_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[TextTable, ...]:
     """One table per table of the studies: each side's mean, sd and n."""
     letters = letters_of(len(rows[0].sides) if rows else 0)
     named = f"{metric_name(settings.metric)}{percent_suffix(settings.metric)}"
-    columns = [Column(title="Row")]
+    columns = [TextColumn(title="Row")]
     for letter in letters:
-        columns += [Column(title=f"{letter}: {named}, mean ± sd", kind=SPREAD),
-                    Column(title=f"{letter}: n", kind=NUMBER)]  # fmt: skip
+        columns += [TextColumn(title=f"{letter}: {named}, mean ± sd", kind=SPREAD),
+                    TextColumn(title=f"{letter}: n", kind=NUMBER)]  # fmt: skip
     return tuple(
-        Table(
+        TextTable(
             key=f"{key}_levels",
             caption=f"{short_name(key)}. sd: over seeds; n: seeds with a value.",
             columns=tuple(columns),
@@ -220,56 +220,58 @@ def _place_of_column(group: Sequence[ComparedRow]) -> Callable[[ComparedRow], in
     return lambda row: columns.index(row.key[2])
 
 
-def _effects_row(row: ComparedRow, settings: Settings) -> Row:
-    cells = [Cell(row.key[1])]
+def _effects_row(row: ComparedRow, settings: Settings) -> TextRow:
+    cells = [TextCell(row.key[1])]
     for side in row.sides:
         cells += _side_cells(side, settings)
     for difference in row.differences:
         cells += _difference_cells(difference, settings)
-    return Row(tuple(cells), row.key[2] or "")
+    return TextRow(tuple(cells), row.key[2] or "")
 
 
-def _side_cells(side: SideRow | None, settings: Settings) -> list[Cell]:
+def _side_cells(side: SideRow | None, settings: Settings) -> list[TextCell]:
     if side is None:
-        return [Cell(DASH, "(no such row)")] * 2
+        return [TextCell(DASH, "(no such row)")] * 2
     n = f"n={side.n}"
     if side.estimate is None:
         why = "(reference)" if side.versus is None else "(no effect)"
-        return [Cell(DASH, why), Cell(DASH, f"{why} {n}")]
+        return [TextCell(DASH, why), TextCell(DASH, f"{why} {n}")]
     digits = _digits(side.low, side.high, settings)
     word = side.verdict or ""
     return [
-        Cell(signed(side.estimate, digits), interval(side.low, side.high, digits)),
-        Cell(f"{GLYPHS.get(word, '')} {word}".strip(), n, word),
+        TextCell(signed(side.estimate, digits), interval(side.low, side.high, digits)),
+        TextCell(f"{GLYPHS.get(word, '')} {word}".strip(), n, word),
     ]
 
 
-def _difference_cells(found: Difference, settings: Settings) -> list[Cell]:
+def _difference_cells(found: Difference, settings: Settings) -> list[TextCell]:
     word = f"{ANSWER_GLYPHS[found.answer]} {found.answer}"
     if found.estimate is None:
-        return [Cell(DASH, f"({found.why})"), Cell(word)]
+        return [TextCell(DASH, f"({found.why})"), TextCell(word)]
     digits = _digits(found.low, found.high, settings)
     said = interval(found.low, found.high, digits) or f"({found.why})"
-    return [Cell(signed(found.estimate, digits), said), Cell(word)]
+    return [TextCell(signed(found.estimate, digits), said), TextCell(word)]
 
 
-def _levels_row(row: ComparedRow, settings: Settings) -> Row:
-    cells = [Cell(row.key[1])]
+def _levels_row(row: ComparedRow, settings: Settings) -> TextRow:
+    cells = [TextCell(row.key[1])]
     for side in row.sides:
         if side is None:
-            cells += [Cell(DASH, "(no such row)")] * 2
+            cells += [TextCell(DASH, "(no such row)")] * 2
         else:
-            cells += [_level_cell(side, settings), Cell(str(side.n))]
-    return Row(tuple(cells), row.key[2] or "")
+            cells += [_level_cell(side, settings), TextCell(str(side.n))]
+    return TextRow(tuple(cells), row.key[2] or "")
 
 
-def _level_cell(side: SideRow, settings: Settings) -> Cell:
+def _level_cell(side: SideRow, settings: Settings) -> TextCell:
     if side.mean is None:
-        return Cell(DASH, "(no value)")
+        return TextCell(DASH, "(no value)")
     if side.sd is None:
-        return Cell(number(side.mean, digits_for(None) if settings.in_percent else None), "(1 seed: no sd)")
+        return TextCell(
+            number(side.mean, digits_for(None) if settings.in_percent else None), "(1 seed: no sd)"
+        )
     digits = digits_for(side.sd / side.n**0.5) if settings.in_percent else None
-    return Cell(f"{number(side.mean, digits)} ± {number(side.sd, digits)}")
+    return TextCell(f"{number(side.mean, digits)} ± {number(side.sd, digits)}")
 
 
 def _digits(low: float | None, high: float | None, settings: Settings) -> Digits:
@@ -312,7 +314,7 @@ def render_comparison(inputs: CompareInput, out_dir: Path) -> Rendered:
     refuse_foreign_folders(out_dir)
     rows = compare(inputs.reports, inputs.settings.alpha)
     document = comparison_document(inputs, rows)
-    draft = Draft()
+    draft = ReportDraft()
     draft.files |= {
         "report.md": to_markdown(document).encode(),
         "report.html": to_html(document, {}).encode(),

@@ -26,16 +26,16 @@ from harness.reporting.document import (
     SPREAD,
     TEXT,
     Block,
-    Cell,
-    Claim,
-    Claims,
-    Column,
+    ClaimLine,
+    ClaimList,
     Digits,
     FigureBlock,
     Paragraph,
-    Row,
     Section,
-    Table,
+    TextCell,
+    TextColumn,
+    TextRow,
+    TextTable,
     digits_for,
     effect_suffix,
     interval,
@@ -107,7 +107,7 @@ def credit_section(
     title = f"Credit: how the total splits{f' ({name})' if name else ''}"
     if credit.why_not:
         return Section(title, (Paragraph(f"No credit is given: {credit.why_not}."),))
-    claims = Claims("What each trick deserves", tuple(_claims(credit)))
+    claims = ClaimList("What each trick deserves", tuple(_claims(credit)))
     blocks: list[Block] = [claims, credit_table(table.key, credit, settings), *figures]
     return Section(title, tuple(blocks))
 
@@ -126,7 +126,7 @@ def order_note(table: TableFinding) -> Paragraph | None:
     return Paragraph(GIVEN_ABOVE) if table.design == "stack" else None
 
 
-def credit_table(key: str, credit: CreditFinding, settings: Settings) -> Table:
+def credit_table(key: str, credit: CreditFinding, settings: Settings) -> TextTable:
     """One row per trick, and one for the total, column by column."""
     unit = effect_suffix(settings)
     first, last = ("First (alone)", "Last (given all others)")
@@ -136,17 +136,17 @@ def credit_table(key: str, credit: CreditFinding, settings: Settings) -> Table:
     rows = []
     for total in credit.totals:
         mine = [each for each in credit.credits if each.column == total.column]
-        rows += [Row(_cells(each, settings), total.column or "") for each in mine]
-        rows.append(Row(_total_cells(total, settings), total.column or ""))
-    return Table(
+        rows += [TextRow(_cells(each, settings), total.column or "") for each in mine]
+        rows.append(TextRow(_total_cells(total, settings), total.column or ""))
+    return TextTable(
         key=credit_key(key),
         title="Credit: how the total splits",
         caption=_caption(credit, settings),
         columns=(
-            Column(title="Trick"),
-            Column(title="n", kind=NUMBER),
-            *(Column(title=f"{title}{unit}", kind=SPREAD, detail_title="95 % CI") for title in titles),
-            Column(title="Verdict on the credit", kind=TEXT, detail_title="qualifier"),
+            TextColumn(title="Trick"),
+            TextColumn(title="n", kind=NUMBER),
+            *(TextColumn(title=f"{title}{unit}", kind=SPREAD, detail_title="95 % CI") for title in titles),
+            TextColumn(title="Verdict on the credit", kind=TEXT, detail_title="qualifier"),
         ),
         rows=tuple(rows),
     )
@@ -166,44 +166,44 @@ def amount_text(amount: Amount, settings: Settings) -> str:
     return _amount_cell(amount, settings).joined
 
 
-def _claims(credit: CreditFinding) -> list[Claim]:
+def _claims(credit: CreditFinding) -> list[ClaimLine]:
     claims = []
     for total in credit.totals:
-        claims.append(Claim("·", with_minus(total.sentence), ""))
+        claims.append(ClaimLine("·", with_minus(total.sentence), ""))
         for each in credit.credits:
             if each.column == total.column:
                 glyph, sentence = GLYPHS[each.verdict], with_minus(each.sentence)
                 mark = glyph if each.verdict in sentence else f"{glyph} {each.verdict}"
-                claims.append(Claim(mark, sentence, each.verdict))
+                claims.append(ClaimLine(mark, sentence, each.verdict))
     return claims
 
 
-def _cells(credit: TrickCredit, settings: Settings) -> tuple[Cell, ...]:
+def _cells(credit: TrickCredit, settings: Settings) -> tuple[TextCell, ...]:
     gap = _amount_cell(credit.half_gap, settings)
     details = [credit.qualifier] * bool(credit.qualifier)
     details += [PATH_DEPENDENT] * (credit.path_dependent or credit.contradiction)
     return (
-        Cell(credit.trick),
-        Cell(str(credit.n)),
+        TextCell(credit.trick),
+        TextCell(str(credit.n)),
         _amount_cell(credit.first, settings),
         _amount_cell(credit.last, settings),
         _amount_cell(credit.credit, settings),
         gap,
-        Cell(f"{GLYPHS[credit.verdict]} {credit.verdict}", "; ".join(details), credit.verdict),
+        TextCell(f"{GLYPHS[credit.verdict]} {credit.verdict}", "; ".join(details), credit.verdict),
     )
 
 
-def _total_cells(total: CreditTotal, settings: Settings) -> tuple[Cell, ...]:
+def _total_cells(total: CreditTotal, settings: Settings) -> tuple[TextCell, ...]:
     amount = _amount_cell(total.total, settings)
-    nothing = Cell(DASH)
-    return (Cell("All tricks"), Cell(str(total.n)), nothing, nothing, amount, nothing, nothing)
+    nothing = TextCell(DASH)
+    return (TextCell("All tricks"), TextCell(str(total.n)), nothing, nothing, amount, nothing, nothing)
 
 
-def _amount_cell(amount: Amount, settings: Settings) -> Cell:
+def _amount_cell(amount: Amount, settings: Settings) -> TextCell:
     if amount.estimate is None:
-        return Cell(DASH, "(no value)")
+        return TextCell(DASH, "(no value)")
     digits = amount_digits(amount, settings)
-    return Cell(signed(amount.estimate, digits), interval(amount.low, amount.high, digits))
+    return TextCell(signed(amount.estimate, digits), interval(amount.low, amount.high, digits))
 
 
 def _caption(credit: CreditFinding, settings: Settings) -> str:
@@ -237,7 +237,7 @@ MARGIN = 0.12
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class CreditPanel:
     """One column of the table: every trick has a credit."""
 
     total: CreditTotal
@@ -269,17 +269,17 @@ def belongs_to(table: str) -> str:
     return f"{table}/credit"
 
 
-def panels_of(credit: CreditFinding) -> list[Panel]:
+def panels_of(credit: CreditFinding) -> list[CreditPanel]:
     """The columns in which every trick has a credit."""
     panels = []
     for total in credit.totals:
         mine = tuple(each for each in credit.credits if each.column == total.column)
         if all(each.credit.estimate is not None for each in mine):
-            panels.append(Panel(total, mine))
+            panels.append(CreditPanel(total, mine))
     return panels
 
 
-def draw_waterfall(panels: Sequence[Panel], settings: Settings) -> Figure:
+def draw_waterfall(panels: Sequence[CreditPanel], settings: Settings) -> Figure:
     """From no trick to all of them: a bar per credit, its interval, and what other orders would show."""
     rows = [len(panel.credits) + 2 for panel in panels]
     figure = new_figure(sum(FRAME_IN + ROW_IN * count for count in rows))
@@ -296,7 +296,7 @@ def draw_waterfall(panels: Sequence[Panel], settings: Settings) -> Figure:
     return figure
 
 
-def _draw_steps(ax: Axes, panel: Panel, settings: Settings) -> None:
+def _draw_steps(ax: Axes, panel: CreditPanel, settings: Settings) -> None:
     ax.use_sticky_edges = False  # or the first bar would start on the frame
     at = forward = panel.start
     last = len(panel.credits) + 1
@@ -339,7 +339,7 @@ def _ends(ax: Axes, credit: TrickCredit, at: float, place: float) -> None:
         ax.plot(x, place, marker, markerfacecolor=face, markeredgecolor=INK, markersize=5.5, zorder=3)
 
 
-def _labels(ax: Axes, panel: Panel, settings: Settings) -> None:
+def _labels(ax: Axes, panel: CreditPanel, settings: Settings) -> None:
     names = ["none of them", *(each.trick for each in panel.credits), "all of them"]
     places = [float(place) for place in range(len(names))]
     ax.set_yticks(places, [textwrap.fill(name, LABEL_CHARS) for name in names])
@@ -353,7 +353,7 @@ def _labels(ax: Axes, panel: Panel, settings: Settings) -> None:
     ax.set_axisbelow(True)
 
 
-def waterfall_caption(credit: CreditFinding, panels: Sequence[Panel]) -> str:
+def waterfall_caption(credit: CreditFinding, panels: Sequence[CreditPanel]) -> str:
     """What the marks mean."""
     has_forward = all(each.forward is not None for panel in panels for each in panel.credits)
     other = "hatched: what each trick adds in the given order" if has_forward else (
@@ -367,7 +367,7 @@ def waterfall_caption(credit: CreditFinding, panels: Sequence[Panel]) -> str:
     )
 
 
-def waterfall_alt(panels: Sequence[Panel], settings: Settings) -> str:
+def waterfall_alt(panels: Sequence[CreditPanel], settings: Settings) -> str:
     """Every bar in words."""
     unit = " pp" if settings.in_percent else ""
     parts = []
@@ -381,7 +381,7 @@ def waterfall_alt(panels: Sequence[Panel], settings: Settings) -> str:
     return "Waterfall of credits. " + " ".join(parts)
 
 
-def draw_scatter(credit: CreditFinding, panels: Sequence[Panel], settings: Settings) -> Figure:
+def draw_scatter(credit: CreditFinding, panels: Sequence[CreditPanel], settings: Settings) -> Figure:
     """First across, last up; on the diagonal the order does not matter."""
     figure = new_figure(SCATTER_IN * len(panels))
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
@@ -435,7 +435,7 @@ def scatter_caption(credit: CreditFinding) -> str:
     )
 
 
-def scatter_alt(credit: CreditFinding, panels: Sequence[Panel], settings: Settings) -> str:
+def scatter_alt(credit: CreditFinding, panels: Sequence[CreditPanel], settings: Settings) -> str:
     """Every point in words."""
     across, up = credit.places
     unit = " pp" if settings.in_percent else ""

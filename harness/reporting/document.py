@@ -19,7 +19,7 @@ TEXT, NUMBER, SPREAD = "text", "number", "spread"  # SPREAD: a number with its s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class TextColumn:
     """`detail_title` names the second line of the column's cells, where they have one."""
 
     title: str
@@ -28,7 +28,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TextCell:
     """What is shown: a main text, a smaller second line, and a tone (a verdict word) for colour.
 
     `value` is what a sortable table sorts by, where that is not the number that the text starts with.
@@ -46,15 +46,15 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TextRow:
     """The first cell is the row's header. Rows with the same `group` follow each other."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[TextCell, ...]
     group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class TextTable:
     """`title` says what the table is where no heading does; the caption says what the numbers are.
 
     `notes` are footnotes.
@@ -63,8 +63,8 @@ class Table:
     key: str
     title: str = ""
     caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: tuple[TextColumn, ...]
+    rows: tuple[TextRow, ...]
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -72,9 +72,9 @@ class Table:
             if len(row.cells) != len(self.columns):
                 raise ValueError(f"table {self.key}: {len(row.cells)} cells for {len(self.columns)} columns")
 
-    def groups(self) -> list[tuple[str, list[Row]]]:
+    def groups(self) -> list[tuple[str, list[TextRow]]]:
         """The rows in order, split where the group changes."""
-        parts: list[tuple[str, list[Row]]] = []
+        parts: list[tuple[str, list[TextRow]]] = []
         for row in self.rows:
             if not parts or parts[-1][0] != row.group:
                 parts.append((row.group, []))
@@ -86,13 +86,13 @@ class Table:
         return any(row.cells[index].detail for row in self.rows)
 
 
-def plain_table(key: str, caption: str, titles: dict[str, str], rows: list[list[str]]) -> Table:
+def plain_table(key: str, caption: str, titles: dict[str, str], rows: list[list[str]]) -> TextTable:
     """A table of single-line cells. `titles` maps each column's title to its kind."""
-    return Table(
+    return TextTable(
         key=key,
         caption=caption,
-        columns=tuple(Column(title=title, kind=kind) for title, kind in titles.items()),
-        rows=tuple(Row(tuple(Cell(text) for text in row)) for row in rows),
+        columns=tuple(TextColumn(title=title, kind=kind) for title, kind in titles.items()),
+        rows=tuple(TextRow(tuple(TextCell(text) for text in row)) for row in rows),
     )
 
 
@@ -120,7 +120,7 @@ class Definitions:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ClaimLine:
     """One sentence of the answer, marked with the glyph (and the word, unless the sentence has it)."""
 
     mark: str
@@ -129,11 +129,11 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class ClaimList:
     """The claims of one table."""
 
     title: str
-    items: tuple[Claim, ...]
+    items: tuple[ClaimLine, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class FigureBlock:
     alt: str
 
 
-Block = Paragraph | Bullets | Definitions | Claims | Table | FigureBlock
+Block = Paragraph | Bullets | Definitions | ClaimList | TextTable | FigureBlock
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,14 @@ from harness.reporting.document import (
     TEXT,
     Block,
     Bullets,
-    Cell,
-    Claims,
-    Column,
+    ClaimList,
     Definitions,
     Document,
     FigureBlock,
     Paragraph,
-    Table,
+    TextCell,
+    TextColumn,
+    TextTable,
     as_slug,
     code_spans,
 )
@@ -38,8 +38,8 @@ _KINDS: dict[type, str] = {
     Paragraph: "paragraph",
     Bullets: "bullets",
     Definitions: "definitions",
-    Claims: "claims",
-    Table: "table",
+    ClaimList: "claims",
+    TextTable: "table",
     FigureBlock: "figure",
 }
 _ID = re.compile(r'\bid="([^"]+)"')
@@ -65,7 +65,7 @@ def policy(script: str) -> str:
     )
 
 
-def sort_value(cell: Cell, column: Column) -> Markup:
+def sort_value(cell: TextCell, column: TextColumn) -> Markup:
     """The attribute by which a cell of a column of numbers is sorted; "" where it has no number.
 
     >>> str(sort_value(Cell("−0.3 ± 0.1"), Column(title="x", kind="spread")))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from harness.reporting.document import NUMBER, TEXT, Cell, Column, Row, Table
+from harness.reporting.document import NUMBER, TEXT, TextCell, TextColumn, TextRow, TextTable
 
 # How wide the columns of a LaTeX table are, so that it fits into \linewidth of an article.
 
@@ -66,7 +66,7 @@ def is_interval(text: str) -> bool:
     return text.startswith("[")
 
 
-def in_cell(cell: Cell, column: Column, *, first: bool) -> str:
+def in_cell(cell: TextCell, column: TextColumn, *, first: bool) -> str:
     """What of the second line is shown in the cell; the rest is a note, as are words below numbers."""
     short = first or is_interval(cell.detail) or len(cell.detail) <= LONGEST_DETAIL
     if column.kind == NUMBER and not re.match(r"\(.*\d|\[", cell.detail):
@@ -74,7 +74,7 @@ def in_cell(cell: Cell, column: Column, *, first: bool) -> str:
     return cell.detail if short else ""
 
 
-def lay_out(table: Table) -> Layout:
+def lay_out(table: TextTable) -> Layout:
     """The first style in which the table fits and no row gets too tall; the last where it fits in none."""
     candidates = [_laid_out(table, style) for style in STYLES]
     fitting = [each for each in candidates if sum(each.widths) <= _room(table)] or candidates[-1:]
@@ -83,13 +83,13 @@ def lay_out(table: Table) -> Layout:
     return next(each for each, lines in zip(fitting, tallest, strict=True) if lines <= enough)
 
 
-def _laid_out(table: Table, style: Style) -> Layout:
+def _laid_out(table: TextTable, style: Style) -> Layout:
     widths = _widths(table, style)
     natural = [_natural(table, index, style) for index in range(len(table.columns))]
     return Layout(style, tuple(widths), tuple(w < n - 0.5 for w, n in zip(widths, natural, strict=True)))
 
 
-def head_lines(column: Column, shown_detail: bool, width: float, style: Style) -> list[str]:
+def head_lines(column: TextColumn, shown_detail: bool, width: float, style: Style) -> list[str]:
     """A column's title in lines that are no wider than the column, as far as words allow."""
     title = f"{column.title} ({column.detail_title})" if shown_detail else column.title
     lines: list[str] = []
@@ -101,18 +101,18 @@ def head_lines(column: Column, shown_detail: bool, width: float, style: Style) -
     return lines
 
 
-def shows_detail(table: Table, index: int) -> bool:
+def shows_detail(table: TextTable, index: int) -> bool:
     """Whether any cell of the column shows its second line in the cell, and the title should name it."""
     column = table.columns[index]
     details = (in_cell(row.cells[index], column, first=index == 0) for row in table.rows)
     return bool(column.detail_title) and any(text and not text.startswith("(") for text in details)
 
 
-def _room(table: Table) -> float:
+def _room(table: TextTable) -> float:
     return LINE_WIDTH_PT - COLUMN_GAP_PT * (len(table.columns) - 1)
 
 
-def _widths(table: Table, style: Style) -> list[float]:
+def _widths(table: TextTable, style: Style) -> list[float]:
     """Numbers as wide as they are; texts share what is left, at least as wide as their longest word."""
     columns = range(len(table.columns))
     widths = [_natural(table, index, style) for index in columns]
@@ -134,14 +134,14 @@ def _widths(table: Table, style: Style) -> list[float]:
     return [shared.get(index, width) for index, width in enumerate(widths)]
 
 
-def _natural(table: Table, index: int, style: Style) -> float:
+def _natural(table: TextTable, index: int, style: Style) -> float:
     column = table.columns[index]
     words = max(text_width(word, style) for word in re.split(r" (?!%|CI)", column.title))
     texts = (text for row in table.rows for text in _lines(row.cells[index], column, index, style.stacked))
     return max([words, *(text_width(text, style) for text in texts)])
 
 
-def _lines(cell: Cell, column: Column, index: int, stacked: bool) -> Iterator[str]:
+def _lines(cell: TextCell, column: TextColumn, index: int, stacked: bool) -> Iterator[str]:
     detail = in_cell(cell, column, first=index == 0)
     mark = "a" * (detail != cell.detail)
     if stacked and column.kind != TEXT:
@@ -150,7 +150,7 @@ def _lines(cell: Cell, column: Column, index: int, stacked: bool) -> Iterator[st
         yield f"{cell.text} {detail}".strip() + mark
 
 
-def _least(table: Table, index: int, style: Style) -> float:
+def _least(table: TextTable, index: int, style: Style) -> float:
     column = table.columns[index]
     texts = [
         column.title,
@@ -160,7 +160,7 @@ def _least(table: Table, index: int, style: Style) -> float:
     return max((text_width(word, style) for word in words), default=0.0) + style.points / 2
 
 
-def line_counts(table: Table, layout: Layout) -> Sequence[int]:
+def line_counts(table: TextTable, layout: Layout) -> Sequence[int]:
     """About how many lines each row needs."""
     counts = []
     for row in table.rows:
@@ -174,7 +174,7 @@ def line_counts(table: Table, layout: Layout) -> Sequence[int]:
     return counts
 
 
-def rows_room(table: Table, layout: Layout) -> int:
+def rows_room(table: TextTable, layout: Layout) -> int:
     """How many lines of rows a page holds beside caption, notes and the lines between groups."""
     remarks = {row.cells[i].detail for row in table.rows for i in range(len(table.columns))}
     written = [text for text in remarks if len(text) > LONGEST_DETAIL and not is_interval(text)]
@@ -245,7 +245,7 @@ def escape(text: str) -> str:
     return "".join(char if char <= LAST_LATIN else f"[U+{ord(char):04X}]" for char in known)
 
 
-def to_latex(table: Table) -> str:
+def to_latex(table: TextTable) -> str:
     r"""`table` environments that fit into \linewidth: several where one page is too short for all rows.
 
     Long remarks become notes below the table, marked with letters.
@@ -271,9 +271,9 @@ def _letters(place: int) -> str:
     return (_letters(first - 1) if first else "") + chr(ord("a") + last)
 
 
-def _parts(table: Table, layout: Layout) -> list[tuple[Row, ...]]:
+def _parts(table: TextTable, layout: Layout) -> list[tuple[TextRow, ...]]:
     """The rows, cut where a page is full."""
-    parts: list[list[Row]] = [[]]
+    parts: list[list[TextRow]] = [[]]
     used, room = 0, rows_room(table, layout)
     for row, lines in zip(table.rows, line_counts(table, layout), strict=True):
         if used + lines > room and parts[-1]:
@@ -284,7 +284,7 @@ def _parts(table: Table, layout: Layout) -> list[tuple[Row, ...]]:
     return [tuple(part) for part in parts]
 
 
-def _environment(table: Table, layout: Layout, continued: bool) -> str:
+def _environment(table: TextTable, layout: Layout, continued: bool) -> str:
     notes, columns = _Notes(), range(len(table.columns))
     title = f"{table.title}. {table.caption}" if table.title else table.caption
     label = f"\\label{{tab:{re.sub('[^A-Za-z0-9:.-]', '-', table.key)}}}"
@@ -315,7 +315,7 @@ def _environment(table: Table, layout: Layout, continued: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _head(table: Table, layout: Layout) -> list[str]:
+def _head(table: TextTable, layout: Layout) -> list[str]:
     """Titles over as many lines as the longest needs, level with the first row at the bottom."""
     titles = [
         head_lines(column, shows_detail(table, index), layout.widths[index], layout.style)
@@ -328,7 +328,7 @@ def _head(table: Table, layout: Layout) -> list[str]:
     ]
 
 
-def _body(table: Table, layout: Layout, notes: _Notes) -> list[str]:
+def _body(table: TextTable, layout: Layout, notes: _Notes) -> list[str]:
     lines = []
     for place, (group, rows) in enumerate(table.groups()):
         if group:
@@ -338,13 +338,13 @@ def _body(table: Table, layout: Layout, notes: _Notes) -> list[str]:
     return lines
 
 
-def _row(table: Table, row: Row, layout: Layout, notes: _Notes) -> str:
+def _row(table: TextTable, row: TextRow, layout: Layout, notes: _Notes) -> str:
     texts = [_cell(table, row, index, (layout, notes)) for index in range(len(table.columns))]
     # a row that starts with [ would be read as the optional argument of the \\ before it
     return " & ".join(["{}" + texts[0] if texts[0].startswith("[") else texts[0], *texts[1:]])
 
 
-def _cell(table: Table, row: Row, index: int, how: tuple[Layout, _Notes]) -> str:
+def _cell(table: TextTable, row: TextRow, index: int, how: tuple[Layout, _Notes]) -> str:
     cell, column = row.cells[index], table.columns[index]
     layout, notes = how
     detail = in_cell(cell, column, first=index == 0)
@@ -363,7 +363,7 @@ def _cell(table: Table, row: Row, index: int, how: tuple[Layout, _Notes]) -> str
     return f"{{{text}}}" if column.kind == NUMBER else text
 
 
-def _spec(table: Table, index: int, layout: Layout) -> str:
+def _spec(table: TextTable, index: int, layout: Layout) -> str:
     r"""`l` for text (a ragged paragraph where it is wider than its share), `S` for numbers, `r` otherwise.
 
     `S` is given the widest number of the column. Anything else in it is set in braces, as text.

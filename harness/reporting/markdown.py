@@ -10,14 +10,14 @@ from harness.reporting.document import (
     TEXT,
     Block,
     Bullets,
-    Claims,
+    ClaimList,
     Definitions,
     Document,
     FigureBlock,
     Paragraph,
-    Row,
     Section,
-    Table,
+    TextRow,
+    TextTable,
     count,
     table_name,
 )
@@ -67,17 +67,17 @@ def _block(block: Block) -> str:
             return "\n".join(f"- {escape(item)}" for item in block.items)
         case Definitions():
             return "\n".join(f"- **{inline(term)}**: {inline(text)}" for term, text in block.items)
-        case Claims():
+        case ClaimList():
             lines = [f"- {inline(f'{claim.mark} {claim.text}')}" for claim in block.items]
             return f"**{inline(block.title)}**\n\n" + "\n".join(lines)
-        case Table():
+        case TextTable():
             return table_to_markdown(block)
         case FigureBlock():
             alt = inline(block.alt).replace("[", "\\[").replace("]", "\\]")
             return f"![{alt}](figures/{block.key}.svg)\n\n*{inline(block.caption)}*"
 
 
-def table_to_markdown(table: Table) -> str:
+def table_to_markdown(table: TextTable) -> str:
     """A pipe table with its caption above and its notes below."""
     titles = []
     for index, column in enumerate(table.columns):
@@ -93,7 +93,7 @@ def table_to_markdown(table: Table) -> str:
     return f"{escape(table.caption)}\n\n" + "\n".join(lines) + notes
 
 
-def _row(row: Row) -> str:
+def _row(row: TextRow) -> str:
     return _line([inline(cell.joined) for cell in row.cells])
 
 
@@ -162,7 +162,7 @@ def _forms(report: ReportInput, table: TableFinding) -> list[Section]:
     shown = replace(shown, notes=tuple(map(_cut, shown.notes)))
     words = sentences(table, "In words")
     name = _cut(table_name(table))
-    forms = [Section(name, (Claims("In words", words.items), shown)), Section(name, (shown,))]
+    forms = [Section(name, (ClaimList("In words", words.items), shown)), Section(name, (shown,))]
     rows = len(shown.rows) // 2
     while rows:
         forms.append(Section(name, (_first_rows(shown, rows),)))
@@ -170,7 +170,7 @@ def _forms(report: ReportInput, table: TableFinding) -> list[Section]:
     return forms
 
 
-def _first_rows(shown: Table, rows: int) -> Table:
+def _first_rows(shown: TextTable, rows: int) -> TextTable:
     left = count(len(shown.rows) - rows, "further row")
     notes = (f"{left} left out here to keep this short.", *shown.notes[:3])
     return replace(shown, rows=shown.rows[:rows], notes=notes)

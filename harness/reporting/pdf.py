@@ -14,7 +14,7 @@ from typing import Any
 
 import typst
 
-from harness.reporting.document import TEXT, Block, Cell, Document, Table, code_spans
+from harness.reporting.document import TEXT, Block, Document, TextCell, TextTable, code_spans
 from harness.reporting.figures.style import OWN, Fonts, all_text, files_of, fonts_for
 from harness.reporting.html import TEMPLATES, block_kind
 
@@ -110,12 +110,12 @@ def _data(document: Document) -> dict[str, Any]:
 
 
 def _block(block: Block) -> dict[str, Any]:
-    if isinstance(block, Table):
+    if isinstance(block, TextTable):
         return _table(block)
     return {"block": block_kind(block), **asdict(block)}
 
 
-def _table(table: Table) -> dict[str, Any]:
+def _table(table: TextTable) -> dict[str, Any]:
     widths = column_widths(table)
     columns = [
         {
@@ -140,7 +140,7 @@ def _table(table: Table) -> dict[str, Any]:
     }
 
 
-def _detail_length(cell: Cell) -> float:
+def _detail_length(cell: TextCell) -> float:
     """In characters. Intervals and short remarks get their length, other second lines may wrap."""
     length = len(cell.detail)
     if cell.detail.startswith("[") or length <= SHORT_DETAIL:
@@ -148,7 +148,7 @@ def _detail_length(cell: Cell) -> float:
     return min(length * DETAIL_SHARE, LONGEST_DETAIL)
 
 
-def column_widths(table: Table) -> list[float]:
+def column_widths(table: TextTable) -> list[float]:
     """Shares of the page for the columns, in characters.
 
     Numbers get the length of their longest text, so that none wraps. Texts share what is left, in proportion
@@ -164,13 +164,13 @@ def column_widths(table: Table) -> list[float]:
     return needs
 
 
-def _needed(table: Table, index: int) -> float:
+def _needed(table: TextTable, index: int) -> float:
     cells = [row.cells[index] for row in table.rows]
     longest = max((max(len(cell.text), _detail_length(cell)) for cell in cells), default=0)
     words = max((len(word) for word in table.columns[index].title.split()), default=0)
     return float(min(max(longest, words, 4), LONGEST_TEXT)) + 1.0
 
 
-def _longest_word(table: Table, index: int) -> float:
+def _longest_word(table: TextTable, index: int) -> float:
     texts = [table.columns[index].title, *(row.cells[index].text for row in table.rows)]
     return max((len(word) for text in texts for word in text.split()), default=0) + 1.0

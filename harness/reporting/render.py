@@ -158,7 +158,7 @@ def render(report: ReportInput, out_dir: Path) -> Rendered:
         StudyError: a folder in `out_dir` that a report would replace is not a report's, such as data sets.
     """
     refuse_foreign_folders(out_dir)
-    draft = Draft()
+    draft = ReportDraft()
     pictures = draft.attempt("figures", lambda: draw_all(report)) or []
     shown = text_of(report.plan) + _texts(report, pictures, draft)
     _tables(report, draft)
@@ -169,7 +169,7 @@ def render(report: ReportInput, out_dir: Path) -> Rendered:
 
 
 @dataclass(slots=True)
-class Draft:
+class ReportDraft:
     """The files of a report so far, and in words those that could not be made."""
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -219,7 +219,7 @@ def refuse_foreign_folders(out_dir: Path) -> None:
             raise StudyError([Problem(str(folder), 0, message)])
 
 
-def _texts(report: ReportInput, pictures: list[Picture], draft: Draft) -> str:
+def _texts(report: ReportInput, pictures: list[Picture], draft: ReportDraft) -> str:
     """Adds what is to be read as a whole. Returns: every text on its pages."""
     svgs = {picture.key: picture.svg for picture in pictures}
     document = draft.attempt("the text of the report", lambda: outline(report, pictures))
@@ -230,14 +230,14 @@ def _texts(report: ReportInput, pictures: list[Picture], draft: Draft) -> str:
     return "" if document is None else text_in(document)
 
 
-def add_document(document: Document, svgs: Mapping[str, bytes], draft: Draft) -> None:
+def add_document(document: Document, svgs: Mapping[str, bytes], draft: ReportDraft) -> None:
     """A document in its three formats."""
     draft.add("report.md", lambda: to_markdown(document))
     draft.add("report.html", lambda: to_html(document, dict(svgs)))
     draft.add("report.pdf", lambda: to_pdf(document, svgs))
 
 
-def _tables(report: ReportInput, draft: Draft) -> None:
+def _tables(report: ReportInput, draft: ReportDraft) -> None:
     findings = report.findings
     for table in findings.tables:
         draft.attempt(f"a table of {table.key}", partial(_of_table, report, table, draft))
@@ -253,7 +253,7 @@ def _speed_to_latex(speed: SpeedFinding, report: ReportInput) -> str:
     return to_latex(speed_table(speed, report))
 
 
-def _of_table(report: ReportInput, table: TableFinding, draft: Draft) -> None:
+def _of_table(report: ReportInput, table: TableFinding, draft: ReportDraft) -> None:
     settings, places = report.findings.settings, place_labels(report.plan)
     draft.add(f"tables/{table.key}.csv", lambda: to_csv(table))
     draft.add(f"tables/{table.key}.tex", lambda: to_latex(main_table(table, settings, places)))

@@ -17,7 +17,6 @@ from harness.study.plan import Plan
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-
 # Everything a report is written from. Nothing else is read: no run folder, no clock, no environment.
 
 
@@ -165,7 +164,7 @@ GPU_HOURS, CORE_HOURS = "GPU-hours", "CPU core-hours"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class RunCost:
     """Of the runs that have ended (finished or diverged). None: not measured for all of them."""
 
     runs: int
@@ -175,7 +174,7 @@ class Cost:
     energy_kj: float | None  # sum over runs, of the GPUs or of the CPU packages, as their counters say
 
 
-def arm_costs(records: DataFrame) -> dict[str, Cost]:
+def arm_costs(records: DataFrame) -> dict[str, RunCost]:
     """arm_id -> what its runs cost; arms without an ended run are left out."""
     by_arm: dict[str, list[_Run]] = {}
     for arm_id, run in _runs(records):
@@ -183,7 +182,7 @@ def arm_costs(records: DataFrame) -> dict[str, Cost]:
     return {arm_id: _cost(runs) for arm_id, runs in by_arm.items()}
 
 
-def study_cost(records: DataFrame) -> Cost:
+def study_cost(records: DataFrame) -> RunCost:
     """All runs together."""
     return _cost([run for _, run in _runs(records)])
 
@@ -221,12 +220,12 @@ def _devices(row: Mapping[Any, Any], env: Environment) -> tuple[str | None, floa
     return CORE_HOURS, None if threads is None or processes is None else processes * threads
 
 
-def _cost(runs: list[_Run]) -> Cost:
+def _cost(runs: list[_Run]) -> RunCost:
     units = {run.unit for run in runs}
     unit = units.pop() if len(units) == 1 else None
     times = _sum(run.time_s for run in runs)
     energy_j = _sum(run.energy_j for run in runs)
-    return Cost(
+    return RunCost(
         runs=len(runs),
         time_s=None if times is None else times / len(runs),
         device_hours=_sum(run.device_hours for run in runs) if unit else None,

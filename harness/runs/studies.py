@@ -172,7 +172,7 @@ FILE = "blocks.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class LookRecord:
     """What was seen at one look, for people."""
 
     seeds: int  # per arm that was still open
@@ -186,7 +186,7 @@ class Blocks:
     """What the file says of a plan."""
 
     arm_seeds: Mapping[str, int]
-    looks: tuple[Look, ...]
+    looks: tuple[LookRecord, ...]
 
 
 def read_blocks(runs_dir: Path, plan: Plan) -> Blocks | None:
@@ -196,7 +196,7 @@ def read_blocks(runs_dir: Path, plan: Plan) -> Blocks | None:
         if data is None or data["plan_hash"] != _hash(plan):
             return None
         arm_seeds = {str(arm_id): int(seeds) for arm_id, seeds in data["arm_seeds"].items()}
-        looks = tuple(Look(**look) for look in data["looks"])
+        looks = tuple(LookRecord(**look) for look in data["looks"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if not all(_is_right(look) for look in looks):
@@ -205,7 +205,7 @@ def read_blocks(runs_dir: Path, plan: Plan) -> Blocks | None:
     return Blocks(arm_seeds=arm_seeds, looks=looks) if fits else None
 
 
-def _is_right(look: Look) -> bool:
+def _is_right(look: LookRecord) -> bool:
     return all(map(is_count, (look.seeds, look.settled, look.comparisons))) and isinstance(look.says, str)
 
 
@@ -215,7 +215,7 @@ def as_it_stands(plan: Plan, runs_dir: Path) -> Plan:
     return grow(plan, blocks.arm_seeds) if blocks else plan
 
 
-def write_blocks(runs_dir: Path, plan: Plan, looks: Sequence[Look]) -> None:
+def write_blocks(runs_dir: Path, plan: Plan, looks: Sequence[LookRecord]) -> None:
     """Keep where the plan stands. What another `harness run` of the study decided meanwhile is kept too.
 
     looks: those that were taken; one with the same seeds takes the place of the one before.
@@ -247,5 +247,5 @@ def _hash(plan: Plan) -> str:
     return plan_hash(declaration_of(plan))
 
 
-def _look(look: Look) -> dict[str, Any]:
+def _look(look: LookRecord) -> dict[str, Any]:
     return {name: getattr(look, name) for name in ("seeds", "settled", "comparisons", "says")}

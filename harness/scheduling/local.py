@@ -17,11 +17,11 @@ from harness.scheduling.base import INTERRUPTED, Arrival, Interrupts, Job, Progr
 from harness.scheduling.queue import ClaimedQueue, JobQueue, want
 from harness.scheduling.workers import (
     Died,
-    Ended,
     Event,
-    Pool,
     Ready,
     Replace,
+    WorkerEnded,
+    WorkerPool,
     WorkerSettings,
     attempt,
     finished_in,
@@ -41,11 +41,11 @@ Patience = Callable[[Sequence[Arrival]], float]
 
 
 @dataclass(slots=True, kw_only=True)
-class Session:
+class LocalSession:
     """One call of `execute`, or one life of an agent."""
 
     runs: ClaimedQueue
-    pool: Pool
+    pool: WorkerPool
     interrupts: Interrupts
     watch: Watch
     patience: Patience
@@ -91,7 +91,7 @@ class Session:
         self.runs.record_refusals()
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, Ended):
+        if isinstance(event, WorkerEnded):
             self._on_end(event.run_id, event.status)
         elif isinstance(event, Died):
             self._on_death(event)
@@ -238,7 +238,7 @@ class LocalSettings:
             shared=self.workers * processes > len(self.devices),
         )
 
-    def pool(self, run_one: RunOne) -> Pool:
+    def pool(self, run_one: RunOne) -> WorkerPool:
         """The workers, which start when they get their first run.
 
         Raises:
@@ -246,7 +246,7 @@ class LocalSettings:
         """
         rss_bytes = None if self.max_rss_gb is None else int(self.max_rss_gb * 1e9)
         replace = Replace(rss_bytes=rss_bytes, runs=self.runs_per_worker)
-        return Pool(self.worker_settings(pickle_by_name(run_one), _cores()), replace)
+        return WorkerPool(self.worker_settings(pickle_by_name(run_one), _cores()), replace)
 
     def claimed(self, queue: JobQueue, claims: Claims, *, since_s: float) -> ClaimedQueue:
         """The queue of this process among those that work on the same runs."""
@@ -281,7 +281,7 @@ class Local:
         want(queue, settings.machine.runs_dir)
         with Interrupts() as interrupts, Claims(settings.machine.runs_dir) as claims:
             try:
-                Session(
+                LocalSession(
                     runs=settings.claimed(queue, claims, since_s=time.time()),
                     pool=pool,
                     interrupts=interrupts,

@@ -156,7 +156,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class WorkerEnded:
     """A run has ended; `rss_bytes` is the worker's resident memory after it."""
 
     run_id: str
@@ -181,7 +181,7 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
         connection.send(Ready(not_preloaded))
         for spec, stop in iter(orders.get, None):
             status = attempt(run_one, spec, settings.machine, stop.is_set)
-            connection.send(Ended(spec.run_id, status, resident_bytes()))
+            connection.send(WorkerEnded(spec.run_id, status, resident_bytes()))
 
 
 def resident_bytes() -> int:
@@ -310,7 +310,7 @@ class Replace:
     runs: int | None = None
 
 
-Event = Ready | Ended | Died
+Event = Ready | WorkerEnded | Died
 
 
 class Slot:
@@ -383,13 +383,13 @@ class Slot:
             while self._listening and self.connection.poll():
                 message = self.connection.recv()
                 events.append(message)
-                if isinstance(message, Ended):
+                if isinstance(message, WorkerEnded):
                     self._after_run(message)
         except (EOFError, OSError, pickle.UnpicklingError):  # cut off by the worker's end
             self._listening = False
         return events
 
-    def _after_run(self, ended: Ended) -> None:
+    def _after_run(self, ended: WorkerEnded) -> None:
         self.run_id = None
         self.runs += 1
         too_large = self.replace.rss_bytes is not None and ended.rss_bytes > self.replace.rss_bytes
@@ -409,7 +409,7 @@ class Slot:
         return [] if run_id is None else [Died(run_id, exit_code, describe_exit(exit_code))]
 
 
-class Pool:
+class WorkerPool:
     """All slots of this machine."""
 
     def __init__(self, settings: Sequence[WorkerSettings], replace: Replace) -> None:

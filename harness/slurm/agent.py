@@ -37,7 +37,7 @@ from harness.scheduling.base import (
     RunOne,
     detect_devices,
 )
-from harness.scheduling.local import LocalSettings, Session
+from harness.scheduling.local import LocalSession, LocalSettings
 from harness.scheduling.queue import JobQueue, last_step
 from harness.scheduling.ranks import FOLDER as ORDERS
 from harness.scheduling.ranks import leading
@@ -348,7 +348,7 @@ class _Agent:
         pool = self._settings.pool(run_one)
         arrivals = self._interrupts.arrivals
         try:
-            Session(
+            LocalSession(
                 runs=self._settings.claimed(queue, claims, since_s=self._submission.created_s),
                 pool=pool,
                 interrupts=self._interrupts,

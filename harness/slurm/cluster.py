@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.errors import Location, Problem, ProblemList, StudyError, unknown
 from harness.spec import RunSpec
-from harness.study.yaml import Source, read_source
+from harness.study.yaml import YamlFile, read_source
 
 # What each key of a cluster file may say. Texts end in an sbatch script, where none may leave its line.
 
@@ -477,7 +477,7 @@ def read_cluster(path: Path) -> Cluster:
         message = f"no such file; {unknown('cluster file', path.name, beside)}"
         raise StudyError([Problem(str(path), 0, message)])
     found: list[Problem] = []
-    source = Source(str(path), data={}) if _says_nothing(path) else read_source(path, found)
+    source = YamlFile(str(path), data={}) if _says_nothing(path) else read_source(path, found)
     problems = source.problem_list()
     cluster = _Reader(source, problems).cluster()
     if found or problems:
@@ -497,7 +497,7 @@ def _says_nothing(path: Path) -> bool:
 class _Reader:
     """Turns plain data into a `Cluster`; mistakes are collected and reading goes on."""
 
-    def __init__(self, source: Source, problems: ProblemList) -> None:
+    def __init__(self, source: YamlFile, problems: ProblemList) -> None:
         self._source, self._problems = source, problems
 
     def cluster(self) -> Cluster:

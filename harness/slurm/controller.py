@@ -87,7 +87,7 @@ class Slurm:
             StudyError: Slurm accepts none of it; nothing was submitted.
         """
 
-        return Session(self, by_run_id(jobs), watch).run()
+        return SlurmSession(self, by_run_id(jobs), watch).run()
 
     def scripts(self, jobs: Sequence[Job]) -> str:
         """The sbatch scripts of all these jobs. Submits and writes nothing."""
@@ -145,7 +145,7 @@ class Slurm:
 class Start:
     """Puts every wanted run into a group of a submission."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: SlurmSession) -> None:
         self._session = session
 
     def take_over(self) -> None:
@@ -298,7 +298,7 @@ class Asker(Generic[Answer]):
 class Recovery:
     """Looks after the stands of a session that have runs but no agents."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: SlurmSession) -> None:
         self._session = session
 
     def round(self, asker: Asker[list[Ended] | None], accounting: Accounting) -> None:
@@ -434,7 +434,7 @@ ASK_EVERY_S = 5.0  # for the newest answer that any process has; squeue itself i
 LOCK_S = 60.0
 
 
-class Session:
+class SlurmSession:
     """Every wanted run is open until it has a status; every open run stands in a group of a submission."""
 
     def __init__(self, slurm: Slurm, jobs: dict[str, Job], watch: Watch) -> None:

@@ -248,7 +248,7 @@ class Edit(NamedTuple):
     options: Mapping[str, Any]
 
 
-class Part(NamedTuple):
+class TrickPart(NamedTuple):
     """The recipe edits of some tricks, those that stay in the arm, and the plugins' files they come from."""
 
     edits: tuple[Edit, ...]
@@ -259,7 +259,7 @@ class Part(NamedTuple):
 class Observers(NamedTuple):
     """The tricks of a row that change only how trained networks are evaluated."""
 
-    part: Part
+    part: TrickPart
     runs: int  # how many networks of the row's own training are evaluated together
     partners: tuple[tuple[str, int], ...]  # further named arms, and how many networks of each
 
@@ -268,7 +268,7 @@ class TrickSet(NamedTuple):
     """A list of tricks, looked up once: names, recipe edits, and what stays in the arm."""
 
     names: tuple[str, ...]
-    training: Part
+    training: TrickPart
     teacher: str | None  # the name of an arm
     source: str | None
     observers: Observers | None  # None: the row's network is evaluated as every other
@@ -374,8 +374,8 @@ class TrickSets:
         return str(name)
 
 
-def _part(found: list[_Found]) -> Part:
-    return Part(
+def _part(found: list[_Found]) -> TrickPart:
+    return TrickPart(
         edits=tuple(
             Edit(each.entry.name, each.entry.edit_recipe, each.options)
             for each in found
@@ -554,7 +554,7 @@ class Resolver:
                 f" ({recipe.data.name}); a {role} must know the same classes"
             )
 
-    def _plugins(self, recipe: Recipe, part: Part, others: tuple[str, ...]) -> Mapping[str, str]:
+    def _plugins(self, recipe: Recipe, part: TrickPart, others: tuple[str, ...]) -> Mapping[str, str]:
         """The plugins whose code takes part in an arm, those of the arms that it needs too."""
         catalogue = self.catalogue
         files: set[str | None] = {

@@ -11,7 +11,7 @@ from harness.errors import Location, ProblemList, unknown
 from harness.study.catalogue import Catalogue, Use
 from harness.study.plan import Claim, PaperValue
 from harness.study.schema import ClaimEntry, NamedArm, StudyFile
-from harness.study.yaml import Source
+from harness.study.yaml import YamlFile
 
 # What the rows of a study ask for, in names, before any number of a size is worked out.
 
@@ -66,7 +66,7 @@ class Study:
     """A checked study file: its named arms and the rows of its tables, and where each stands in the file."""
 
     file: StudyFile
-    source: Source
+    source: YamlFile
     arms: Mapping[str, Draft]
     rows: Mapping[str, tuple[Row, ...]]  # table key -> rows
 

@@ -91,7 +91,7 @@ MOST_BYTES = 1_000_000  # the largest shipped study has 14,000
 
 
 @dataclass(slots=True)
-class Source:
+class YamlFile:
     """What was read from a file. Lines count from 1."""
 
     path: str
@@ -111,7 +111,7 @@ class Source:
         return ProblemList(self.path, self.line)
 
 
-def read_source(path: Path, problems: list[Problem]) -> Source:
+def read_source(path: Path, problems: list[Problem]) -> YamlFile:
     """Read one YAML 1.2 document with plain values: no tags, anchors or aliases.
 
     Duplicate keys, tags and aliases are appended to `problems`, and reading goes on.
@@ -132,7 +132,7 @@ def read_source(path: Path, problems: list[Problem]) -> Source:
         raise _error(path, 0, f"not valid YAML: {str(error).splitlines()[0]}") from None
     if root is None:
         raise _error(path, 0, "the file is empty; a study needs at least study, baseline, sizes and tables")
-    source = Source(str(path))
+    source = YamlFile(str(path))
     reader = _Reader(source, problems)
     source.data = reader.value(root, ())
     return source
@@ -181,7 +181,7 @@ def _error(path: Path, line: int, message: str) -> StudyError:
 class _Reader:
     """Turns YAML nodes into plain values and remembers lines."""
 
-    def __init__(self, source: Source, problems: list[Problem]) -> None:
+    def __init__(self, source: YamlFile, problems: list[Problem]) -> None:
         self._source = source
         self._problems = problems
         self._seen: set[int] = set()

@@ -97,7 +97,7 @@ IN_ARTIFACT = (
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Point:
+class CurvePoint:
     """One value of a curve."""
 
     name: str
@@ -184,13 +184,13 @@ def mlflow_status(state: str) -> str:
     return MLFLOW_STATUS.get(state, "FINISHED")
 
 
-def curve_points(events: Iterable[Mapping[str, Any]]) -> list[Point]:
+def curve_points(events: Iterable[Mapping[str, Any]]) -> list[CurvePoint]:
     """Every number of every epoch line, with the line's own step and time.
 
     A repeated mirror gives the same points, which MLflow stores once: their step and time are in its key.
     """
     return [
-        Point(name, int(event["step"]), round(event["time_s"] * 1000), float(value))
+        CurvePoint(name, int(event["step"]), round(event["time_s"] * 1000), float(value))
         for event in events
         if event["kind"] == "epoch"
         for name, value in event.items()
@@ -198,12 +198,12 @@ def curve_points(events: Iterable[Mapping[str, Any]]) -> list[Point]:
     ]
 
 
-def final_points(summary: Mapping[str, Any]) -> list[Point]:
+def final_points(summary: Mapping[str, Any]) -> list[CurvePoint]:
     """The results of an ended run, at its last step."""
     values = {**summary["metrics"], **{name: summary.get(name) for name in FINAL_METRICS}}
     when = round(summary["ended_s"] * 1000)
     return [
-        Point(name, int(summary["steps"]), when, float(value))
+        CurvePoint(name, int(summary["steps"]), when, float(value))
         for name, value in values.items()
         if is_number(value) and is_metric(name)
     ]
@@ -302,7 +302,7 @@ class Change:
     env: str = ""  # what it was made with, as JSON; "": not recorded (yet)
 
     @property
-    def points(self) -> list[Point]:
+    def points(self) -> list[CurvePoint]:
         """The new part of the curves, and the results of an ended run."""
         final = final_points(self.summary) if self.summary is not None else []
         return curve_points(self.tail.events) + final

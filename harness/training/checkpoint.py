@@ -49,7 +49,7 @@ class Stopwatch:
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """Counters and clocks. Losses are summed on the device, so that a step does not wait for it."""
 
     loss_sum: Tensor  # scalar float64: the training loss of every step since the last epoch ended
@@ -65,8 +65,8 @@ class Progress:
     energy: EnergyMeter = field(default_factory=EnergyMeter)
 
     @staticmethod
-    def start(device: torch.device) -> Progress:
-        return Progress(loss_sum=torch.zeros((), dtype=torch.float64, device=device))
+    def start(device: torch.device) -> TrainingProgress:
+        return TrainingProgress(loss_sum=torch.zeros((), dtype=torch.float64, device=device))
 
     def count(self, loss: Tensor) -> None:
         """One step was made with this loss."""
@@ -118,7 +118,7 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be used; the run starts again from step 0."""
 
 
-def save_checkpoint(path: Path, setup: Setup, progress: Progress) -> None:
+def save_checkpoint(path: Path, setup: Setup, progress: TrainingProgress) -> None:
     """Write everything that a resumed run needs to make the same bits as one that was never stopped.
 
     Random generators are not in it: each is a function of the seed and the step.
@@ -137,7 +137,7 @@ def save_checkpoint(path: Path, setup: Setup, progress: Progress) -> None:
     )
 
 
-def load_checkpoint(path: Path, setup: Setup, progress: Progress) -> bool:
+def load_checkpoint(path: Path, setup: Setup, progress: TrainingProgress) -> bool:
     """Continue where the file stopped. False: there is no file and nothing was changed.
 
     Several processes continue with what the first one reads: a file system may show another an older file.

@@ -28,7 +28,7 @@ from harness.plugins.load import from_exception
 from harness.runs.folder import RunFolder, write_bytes
 from harness.runs.records import FINISHED
 from harness.spec import Machine, Recipe, RunSpec, Stop
-from harness.training.checkpoint import Progress
+from harness.training.checkpoint import TrainingProgress
 from harness.training.environment import device_name
 from harness.training.evaluate import evaluate
 from harness.training.feed import seed_default
@@ -107,7 +107,7 @@ def train_custom(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop,
     recipe = spec.arm.recipe
     if recipe.trainer not in TRAINERS:
         raise ValueError(unknown("trainer", recipe.trainer, ["harness", *TRAINERS]))
-    progress = Progress.start(torch.device(machine.device))
+    progress = TrainingProgress.start(torch.device(machine.device))
     start = time.perf_counter()
     data = load_data(recipe, machine)
     journal.see(data)

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch.utils import deterministic
 
-from harness.runs.provenance import changes_digest, code_version
+from harness.runs.provenance import changes_digest, code_version, cpu_name, describe_hardware
 from harness.spec import Machine
-from harness.training.hardware import cpu_name, describe_hardware
 
 # What this process computes with: settings that make results repeatable, and a record of the machine.
 

@@ -128,15 +128,15 @@ def curve_subset(images: int, at_most: int = 1000) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Viewing:
     """How a network sees a test image."""
 
     resolution: int  # pixels
     eval_crop: float  # of the shorter side, for 1 and 10 crops
 
     @staticmethod
-    def of(recipe: Recipe) -> Look:
-        return Look(resolution=recipe.data.resolution, eval_crop=recipe.eval_crop)
+    def of(recipe: Recipe) -> Viewing:
+        return Viewing(resolution=recipe.data.resolution, eval_crop=recipe.eval_crop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ class Answerer:
     """A network as it is evaluated."""
 
     predict: Predict
-    look: Look
+    look: Viewing
 
 
 def make_answers(
@@ -155,7 +155,7 @@ def make_answers(
     Several networks or crops answer with the logarithm of the mean of their softmax probabilities
     (Szegedy et al. 2015, Sec. 7); one network on one crop with its own logits, bit for bit.
     """
-    by_look: dict[Look, list[Predict]] = {}  # so that networks alike share the work of cutting
+    by_look: dict[Viewing, list[Predict]] = {}  # so that networks alike share the work of cutting
     for answerer in answerers:
         by_look.setdefault(answerer.look, []).append(answerer.predict)
 

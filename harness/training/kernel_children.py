@@ -26,7 +26,7 @@ HANGS = f"it did not end within {LIMIT_S:g} s"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class KernelVerdict:
     """The fastest form in which a layer is exact (empty: none), and what is wrong with the ones before it."""
 
     form: str
@@ -59,15 +59,15 @@ class _Case:
         self.forms = [each for each in self.call.forms() if each not in self.faults]
         self.is_exact = False
 
-    def verdict(self) -> Verdict:
-        return Verdict(self.forms[0] if self.is_exact else "", dict(self.faults))
+    def verdict(self) -> KernelVerdict:
+        return KernelVerdict(self.forms[0] if self.is_exact else "", dict(self.faults))
 
 
 class ChildError(Exception):
     """No child process could be started, or it ended before it examined anything."""
 
 
-def examine_all(calls: Sequence[LayerCall]) -> list[Verdict]:
+def examine_all(calls: Sequence[LayerCall]) -> list[KernelVerdict]:
     """What holds for each layer, in child processes of this one; this one computes nothing of it.
 
     A child that dies names the layer that it was at. Memory that one layer broke may kill the child in a
@@ -81,7 +81,9 @@ def examine_all(calls: Sequence[LayerCall]) -> list[Verdict]:
             if done is not None:
                 _find_culprit(*done)
     except ChildError as error:
-        return [Verdict(kernel_probe.AS_IT_IS, {"unchecked": str(error)}, is_certain=False) for _ in calls]
+        return [
+            KernelVerdict(kernel_probe.AS_IT_IS, {"unchecked": str(error)}, is_certain=False) for _ in calls
+        ]
     return [case.verdict() for case in cases]
 
 

@@ -30,9 +30,9 @@ from torch.overrides import TorchFunctionMode
 
 from harness.data.entry import cache_folder
 from harness.runs.folder import exclusive
+from harness.runs.provenance import cpu_name
 from harness.spec import Machine, RunSpec, digest
-from harness.training.hardware import cpu_name
-from harness.training.kernel_children import Verdict, examine_all
+from harness.training.kernel_children import KernelVerdict, examine_all
 from harness.training.kernel_probe import (
     AS_IT_IS,
     CONTIGUOUS,
@@ -203,7 +203,7 @@ def _find_forms(model: nn.Module, spec: RunSpec, batch: int, answers: Answers) -
         _apply(trial, new)
 
 
-def _form_of(name: str, verdicts: Mapping[LayerCall, Verdict]) -> str:
+def _form_of(name: str, verdicts: Mapping[LayerCall, KernelVerdict]) -> str:
     """The fastest form in which all calls of a layer are exact.
 
     Raises:
@@ -281,7 +281,7 @@ class Answers:
 
     path: Path | None
     machine: Mapping[str, Any]
-    verdicts: dict[str, Verdict] = field(default_factory=dict)  # key of a call ->
+    verdicts: dict[str, KernelVerdict] = field(default_factory=dict)  # key of a call ->
     networks: dict[str, dict[str, str]] = field(default_factory=dict)  # signature -> layer -> safer form
     unchecked: str = ""  # why layers could not be examined
     _read_bytes: int = 0
@@ -309,7 +309,7 @@ class Answers:
             self.read()
             yield
 
-    def ask(self, calls: Sequence[LayerCall]) -> dict[LayerCall, Verdict]:
+    def ask(self, calls: Sequence[LayerCall]) -> dict[LayerCall, KernelVerdict]:
         """What holds for each layer call; those not known yet are examined in a child process and kept."""
         new = [call for call in calls if call.key not in self.verdicts]
         for call, verdict in zip(new, examine_all(new), strict=True):
@@ -346,7 +346,7 @@ class Answers:
             self.networks[entry["network"]] = dict(entry["forms"])
         elif "call" in entry:
             call = LayerCall.from_json(entry["call"])
-            self.verdicts[call.key] = Verdict(form=entry["form"], faults=dict(entry["faults"]))
+            self.verdicts[call.key] = KernelVerdict(form=entry["form"], faults=dict(entry["faults"]))
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         """One write, after the end of any half line."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from harness.runs.records import DIVERGED, FINISHED
 from harness.spec import Stop
-from harness.training.checkpoint import Progress
+from harness.training.checkpoint import TrainingProgress
 from harness.training.feed import seed_default
 from harness.training.optim import lr_at, set_lr
 from harness.training.setup import Setup
@@ -18,7 +18,7 @@ Boundary = Callable[[bool], None]  # after each step, with the clock stopped; Tr
 IsDue = Callable[[], bool]  # whether the boundary is wanted although no epoch ended
 
 
-def train(setup: Setup, progress: Progress, stop: Stop, boundary: Boundary, is_due: IsDue) -> str:
+def train(setup: Setup, progress: TrainingProgress, stop: Stop, boundary: Boundary, is_due: IsDue) -> str:
     """Train from `progress.step` to the end of the schedule, or until `stop()`: of several processes the
     first one's, so that all of them stop at the same step.
 

@@ -104,7 +104,7 @@ class RMSpropTF(Optimizer):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class OptimizerEntry:
     """An optimizer's constructor, and what a recipe leaves to us."""
 
     make: type[Optimizer]
@@ -112,13 +112,13 @@ class Entry:
     fused: bool = True  # has one kernel for all parameters on CPU and CUDA
 
 
-OPTIMIZERS: Mapping[str, Entry] = {
+OPTIMIZERS: Mapping[str, OptimizerEntry] = {
     # Nesterov momentum 0.9 is the optimizer of He et al. 2019 (GluonCV's NAG) and of Goyal et al. 2017.
-    "sgd": Entry(torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
-    "adam": Entry(torch.optim.Adam),
-    "adamw": Entry(torch.optim.AdamW),
-    "rmsprop": Entry(torch.optim.RMSprop, fused=False),
-    "rmsprop_tf": Entry(RMSpropTF, fused=False),
+    "sgd": OptimizerEntry(torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "adam": OptimizerEntry(torch.optim.Adam),
+    "adamw": OptimizerEntry(torch.optim.AdamW),
+    "rmsprop": OptimizerEntry(torch.optim.RMSprop, fused=False),
+    "rmsprop_tf": OptimizerEntry(RMSpropTF, fused=False),
 }
 
 

@@ -18,7 +18,7 @@ from harness.runs.folder import FolderGone, RunFolder, identity_of, write_bytes,
 from harness.runs.provenance import built_on, set_aside
 from harness.runs.records import DIVERGED, FINISHED
 from harness.spec import SCHEMA_VERSION, Machine, Recipe, RunSpec
-from harness.training.checkpoint import Progress, save_checkpoint
+from harness.training.checkpoint import TrainingProgress, save_checkpoint
 from harness.training.environment import describe, device_name
 from harness.training.evaluate import Evaluation, curve_subset, evaluate, median
 from harness.training.optim import lr_at
@@ -153,7 +153,7 @@ def _drop_drafts(folder: RunFolder) -> None:
 # What a run leaves behind when it has ended: weights, predictions, env.json and, last, summary.json.
 
 
-class Cost(NamedTuple):
+class NetworkCost(NamedTuple):
     """Parameters, and multiply-adds for one test image."""
 
     params: int
@@ -166,7 +166,7 @@ class Attempt:
 
     spec: RunSpec
     data: DataSet
-    progress: Progress
+    progress: TrainingProgress
     folder: RunFolder
     machine: Machine
     journal: Journal
@@ -204,7 +204,7 @@ def read_out(attempt: Attempt, setup: Setup) -> str:
     return write_finished(attempt, median(progress.kept), cost_of([recipe], classes=setup.data.classes))
 
 
-def write_finished(attempt: Attempt, result: Evaluation, cost: Cost) -> str:
+def write_finished(attempt: Attempt, result: Evaluation, cost: NetworkCost) -> str:
     """The predictions and the summary, after everything else."""
     attempt.journal.require_folder()
     write_bytes(attempt.folder.predictions, result.packed())
@@ -221,13 +221,13 @@ def write_diverged(attempt: Attempt) -> str:
     return DIVERGED
 
 
-def cost_of(recipes: Sequence[Recipe], *, classes: int, crops: int = 1) -> Cost:
+def cost_of(recipes: Sequence[Recipe], *, classes: int, crops: int = 1) -> NetworkCost:
     """What it costs to answer one image with the networks of these recipes and so many crops each."""
     costs = [
         lookup(recipe.model.name, recipe.model.args, resolution=recipe.data.resolution, classes=classes)
         for recipe in recipes
     ]
-    return Cost(params=sum(cost[0] for cost in costs), macs=crops * sum(cost[1] for cost in costs))
+    return NetworkCost(params=sum(cost[0] for cost in costs), macs=crops * sum(cost[1] for cost in costs))
 
 
 def portable_state(model: nn.Module) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def portable_state(model: nn.Module) -> dict[str, Any]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
 
-def write_end(attempt: Attempt, status: str, cost: Cost, **results: Any) -> None:
+def write_end(attempt: Attempt, status: str, cost: NetworkCost, **results: Any) -> None:
     """env.json and, last, the summary: the run has ended."""
     folder, env = attempt.folder, {**describe(attempt.machine), "kernels": dict(attempt.kernels)}
     if attempt.data.left_out:

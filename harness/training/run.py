@@ -16,10 +16,10 @@ from harness.plugins import load_stored, only
 from harness.runs.folder import RunFolder, exclusive, write_json
 from harness.runs.records import DIVERGED, FINISHED, Specs, event_of, read_quickly, summary_of
 from harness.spec import TOO_FEW_NORM_IMAGES, Machine, Recipe, RunSpec, Stop, norm_images_in_words
-from harness.training.checkpoint import CheckpointError, Progress, load_checkpoint
+from harness.training.checkpoint import CheckpointError, TrainingProgress, load_checkpoint
 from harness.training.custom import train_custom
 from harness.training.environment import configured, device_name
-from harness.training.evaluate import Answerer, Answers, Evaluation, Look, evaluate, make_answers
+from harness.training.evaluate import Answerer, Answers, Evaluation, Viewing, evaluate, make_answers
 from harness.training.kernels import record_of_kernels
 from harness.training.loop import INTERRUPTED, train
 from harness.training.optim import Precision
@@ -74,7 +74,7 @@ def observe(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, jour
     networks = [member.network(raw=recipe.eval_weights == "raw") for member in members]
     answerers = [_answerer(*each, device) for each in zip(members, networks, strict=True)]
     answers = make_answers(answerers, data, crops=recipe.eval_crops, device=device)
-    progress = Progress.start(device)
+    progress = TrainingProgress.start(device)
     progress.wall.time_s += time.perf_counter() - start
     attempt = Attempt(
         spec=spec, data=data, progress=progress, folder=folder, machine=machine, journal=journal,
@@ -112,7 +112,7 @@ def _answerer(member: TrainedRun, model: nn.Module, device: torch.device) -> Ans
     predict: Callable[[Tensor], Tensor] = logits
     for trick in member.tricks:
         predict = trick.edit_prediction(predict)
-    return Answerer(predict=predict, look=Look.of(recipe))
+    return Answerer(predict=predict, look=Viewing.of(recipe))
 
 
 def _evaluate(attempt: Attempt, answers: Answers, stop: Stop) -> Evaluation:
@@ -277,11 +277,11 @@ def _batch_norm_in_words(recipe: Recipe) -> Iterator[None]:
 
 def _resume(
     spec: RunSpec, folder: RunFolder, machine: Machine, journal: Journal, world: World
-) -> tuple[Setup, Progress]:
+) -> tuple[Setup, TrainingProgress]:
     """Everything built, at the state of the checkpoint where there is a usable one, else at step 0."""
     setup = build(spec, machine, world)
     mended = journal.see(setup.data)
-    progress = Progress.start(setup.device)
+    progress = TrainingProgress.start(setup.device)
     try:
         load_checkpoint(folder.checkpoint, setup, progress)
         if mended and progress.kept:
@@ -291,5 +291,5 @@ def _resume(
         if world.is_main:
             folder.checkpoint.unlink()
         setup = build(spec, machine, world)
-        progress = Progress.start(setup.device)
+        progress = TrainingProgress.start(setup.device)
     return setup, progress

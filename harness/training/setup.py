@@ -24,7 +24,7 @@ from harness.runs.folder import RunFolder, read_json, write_bytes
 from harness.runs.provenance import data_key, data_name
 from harness.runs.records import FINISHED
 from harness.spec import Machine, Recipe, RunSpec
-from harness.training.evaluate import Answerer, Answers, Look, Metric, make_answers
+from harness.training.evaluate import Answerer, Answers, Metric, Viewing, make_answers
 from harness.training.feed import ORDERS, Feed, count_steps_per_epoch, seed_default
 from harness.training.kernels import LARGEST_BATCH, trust_kernels
 from harness.training.optim import (
@@ -433,7 +433,7 @@ class Setup:
         return self._answers(predict, crops=self.recipe.eval_crops)
 
     def _answers(self, predict: Predict, *, crops: int) -> Answers:
-        answerer = Answerer(predict=predict, look=Look.of(self.recipe))
+        answerer = Answerer(predict=predict, look=Viewing.of(self.recipe))
         return make_answers([answerer], self.data, crops=crops, device=self.device)
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from harness.data.augment import CROPS, views
 from harness.spec import Machine, RunSpec
-from harness.training.checkpoint import Progress
+from harness.training.checkpoint import TrainingProgress
 from harness.training.environment import configured
 from harness.training.evaluate import EVAL_BATCH, Answers
 from harness.training.loop import train
@@ -86,7 +86,7 @@ def _steps(setup: Setup) -> tuple[float, float]:
         stamps.append(time.process_time())
         return len(stamps) > 2 and (len(stamps) > STEPS + 1 or stamps[-1] - stamps[1] > ENOUGH_S)
 
-    train(setup, Progress.start(setup.device), stop, lambda _: None, lambda: False)
+    train(setup, TrainingProgress.start(setup.device), stop, lambda _: None, lambda: False)
     stamps.append(time.process_time())
     times = [after - before for before, after in pairwise(stamps)][:-1]
     return times[0], min(times[1:] or times)

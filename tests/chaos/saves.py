@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from harness.runs.folder import RunFolder
-from harness.training.checkpoint import CheckpointError, Progress, load_checkpoint, save_checkpoint
+from harness.training.checkpoint import CheckpointError, TrainingProgress, load_checkpoint, save_checkpoint
 from harness.training.setup import Setup, build
 from tests.chaos import patches
 from tests.chaos.injector import Injector
@@ -87,7 +87,7 @@ class Saver:
     def _save_for_ever(self, writer: int) -> None:
         signal.alarm(int(HANGS_S))
         patches.install(Injector(self.base / "control"))
-        progress = Progress.start(self.setup.device)
+        progress = TrainingProgress.start(self.setup.device)
         for number in itertools.count(self.last + 1):
             fill(self.setup, number)
             progress.step = number
@@ -95,7 +95,7 @@ class Saver:
             os.write(writer, struct.pack("q", number))
 
     def _check(self, done: int) -> None:
-        progress = Progress.start(self.setup.device)
+        progress = TrainingProgress.start(self.setup.device)
         try:
             found = load_checkpoint(self.folder.checkpoint, self.setup, progress)
         except CheckpointError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.cli import main
-from harness.commands.run import Progress, records_of, run_blocks, saved
+from harness.commands.run import StudyProgress, records_of, run_blocks, saved
 from harness.commands.workspace import Workspace, expand_plan, workspace
 from harness.errors import DONE, USAGE_ERROR
 from harness.runs.folder import RunFolder
@@ -75,7 +75,7 @@ def work(place: Workplace, seeds: tuple[int, ...] | None = None) -> tuple[Worksp
     return folders, expand_plan(args, folders)
 
 
-def go_on(place: Workplace, train: Trainer, *, submits_only: bool = False) -> tuple[Progress, list[str]]:
+def go_on(place: Workplace, train: Trainer, *, submits_only: bool = False) -> tuple[StudyProgress, list[str]]:
     """What one `harness run` does, and what it says."""
     from harness.runs.state import reconcile
 

@@ -14,7 +14,7 @@ import pytest
 from harness.cli import build_parser
 from harness.commands.workspace import Workspace
 from harness.runs.folder import append_line, write_json
-from harness.runs.studies import Look, write_blocks
+from harness.runs.studies import LookRecord, write_blocks
 from tests.end_to_end.conftest import begin
 from tests.end_to_end.identical import make_identical_runs
 from tests.end_to_end.under_way import UnderWay
@@ -123,7 +123,7 @@ def under_way(folder: Path) -> dict[str, list[Any]]:
 
 def adaptive_status(study: UnderWay, place: Workplace) -> Any:
     """What is said of the study with looks, of which one was taken."""
-    look = Look(seeds=2, settled=1, comparisons=2, says="look 1 of 2")
+    look = LookRecord(seeds=2, settled=1, comparisons=2, says="look 1 of 2")
     write_blocks(study.runs_dir, study.plan_with(seeds=(2, 3)), [look])
     return place.json("status", "tiny.yaml", "--seeds", "2..3")
 

@@ -9,7 +9,7 @@ import pytest
 from harness.cli import main
 from harness.models import MODELS
 from harness.plugins import Plugin, only, trick_contract
-from harness.plugins.bench import BROKEN, KEPT, SKIPPED, Finding, run_checks
+from harness.plugins.bench import BROKEN, KEPT, SKIPPED, ContractFinding, run_checks
 from harness.plugins.contract import CHECKS, check_plugin
 from harness.plugins.trick_contract import IN_EVERY_SETTING, ONCE, settings
 from harness.tricks import TRICKS
@@ -18,7 +18,7 @@ from tests.plugins.sources import DATA, METRIC, MODEL, TRAINER, TRICK, loaded, w
 EVERYTHING = TRICK + MODEL + DATA + METRIC + TRAINER
 
 
-def findings(plugin: Plugin, data_dir: Path) -> list[Finding]:
+def findings(plugin: Plugin, data_dir: Path) -> list[ContractFinding]:
     with only([plugin]):
         return list(check_plugin(plugin, data_dir))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.reporting.document import DASH, NUMBER, SPREAD, Cell, Document, Table
+from harness.reporting.document import DASH, NUMBER, SPREAD, Document, TextCell, TextTable
 
 ESTIMATE = re.compile(r"[+−]?(\d+)(?:\.(\d+))?(?: pp)?$")
 INTERVAL = re.compile(r"^\[[−]?\d+(?:\.(\d+))?, [−]?\d+(?:\.(\d+))?\]")
@@ -21,11 +21,13 @@ NEEDS_NO_N = (
 )
 
 
-def tables_of(document: Document) -> list[Table]:
-    return [block for section in document.sections for block in section.blocks if isinstance(block, Table)]
+def tables_of(document: Document) -> list[TextTable]:
+    return [
+        block for section in document.sections for block in section.blocks if isinstance(block, TextTable)
+    ]
 
 
-def faults(table: Table) -> Iterator[str]:
+def faults(table: TextTable) -> Iterator[str]:
     """Every fault of one table."""
     for row in table.rows:
         name = f"{table.key}, {row.cells[0].text}"
@@ -47,7 +49,7 @@ def faults(table: Table) -> Iterator[str]:
         yield f"{table.key} has no n"
 
 
-def _text_faults(cell: Cell) -> Iterator[str]:
+def _text_faults(cell: TextCell) -> Iterator[str]:
     if "**" in cell.joined:
         yield "is bold"
     if cell.text == DASH and not re.match(r"\(.+\)|\[", cell.detail):
@@ -56,13 +58,13 @@ def _text_faults(cell: Cell) -> Iterator[str]:
         yield "is empty"
 
 
-def has_n(table: Table) -> bool:
+def has_n(table: TextTable) -> bool:
     """Whether n, or of how many runs a row counts, is a column or stands in one."""
     titles = [f"{column.title} {column.detail_title}" for column in table.columns]
     return any(re.search(r"(^|: | )n( |$)|Reached by|Seeds|Runs", title) for title in titles)
 
 
-def _uneven(cell: Cell) -> Iterator[str]:
+def _uneven(cell: TextCell) -> Iterator[str]:
     """An estimate and its interval, and a mean and its sd, have the same number of decimals."""
     decimals = set()
     for part in cell.text.split(" ± ") if " ± " in cell.text else [cell.text]:

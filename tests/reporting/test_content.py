@@ -9,7 +9,7 @@ import pytest
 
 from harness.analysis.findings import HELPS, UNDECIDED
 from harness.analysis.looks import SETTLING
-from harness.reporting.document import Table
+from harness.reporting.document import TextTable
 from harness.reporting.markdown import to_markdown
 from harness.reporting.render import outline
 from harness.reporting.sections import opening
@@ -23,17 +23,17 @@ def markdown(report) -> str:
     return to_markdown(outline(report, []))
 
 
-def shown(report, key: str) -> Table:
+def shown(report, key: str) -> TextTable:
     table = next(table for table in report.findings.tables if table.key == key)
     return main_table(table, report.findings.settings)
 
 
-def printed(report, key: str) -> Table:
+def printed(report, key: str) -> TextTable:
     table = next(table for table in report.findings.tables if table.key == key)
     return values_table(table, report.findings.settings)
 
 
-def column(table: Table, title: str) -> list[str]:
+def column(table: TextTable, title: str) -> list[str]:
     index = next(i for i, column in enumerate(table.columns) if column.title.startswith(title))
     return [row.cells[index].joined for row in table.rows]
 
@@ -129,7 +129,7 @@ def test_unfinished_runs_are_listed_with_seed_status_and_error(report):
     records = report.records.assign(error=None)
     records.loc[records["status"] == "failed", "error"] = "OutOfMemoryError: no memory left\nTraceback ..."
     section = shortfalls(replace(report, records=records))
-    table = next(block for block in section.blocks if isinstance(block, Table))
+    table = next(block for block in section.blocks if isinstance(block, TextTable))
     rows = [[cell.text for cell in row.cells] for row in table.rows]
     assert rows == [
         ["Table 6 / + mixup w/o distill", "1", "diverged", "1", "— (none recorded)"],

@@ -15,7 +15,7 @@ import pytest
 from harness.analysis import analyse
 from harness.analysis.findings import NOT_SETTLED, UNDECIDED, YES, Settings
 from harness.reporting import ReportInput
-from harness.reporting.document import TEXT, Table
+from harness.reporting.document import TEXT, TextTable
 from harness.reporting.figures.curves import STEP, draw_curves, panels_of
 from harness.reporting.figures.gallery import draw_all
 from harness.reporting.figures.runs import MOST_ROWS, matrix_alt, matrix_caption, matrix_pages
@@ -53,15 +53,15 @@ def table_of(report, key):
     return next(table for table in report.findings.tables if table.key == key)
 
 
-def shown(report, key) -> Table:
+def shown(report, key) -> TextTable:
     return main_table(table_of(report, key), report.findings.settings, place_labels(report.plan))
 
 
-def printed(report, key) -> Table:
+def printed(report, key) -> TextTable:
     return values_table(table_of(report, key), report.findings.settings)
 
 
-def column(table: Table, title: str) -> list[str]:
+def column(table: TextTable, title: str) -> list[str]:
     index = next(i for i, each in enumerate(table.columns) if each.title.startswith(title))
     return [row.cells[index].joined for row in table.rows]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.reporting.document import Cell, Row
+from harness.reporting.document import TextCell, TextRow
 from harness.reporting.latex import to_latex
 from harness.reporting.render import outline
 from tests.reporting.edits import comparable
@@ -64,7 +64,7 @@ def test_tables_of_any_shape_fit_on_a_page(report, tmp_path: Path):
 @needs_latex
 def test_a_table_that_is_too_wide_is_noticed(report, tmp_path: Path):
     table = next(table for table in tables_of(outline(report, [])) if table.key == "table5")
-    long = Row((*table.rows[0].cells[:2], Cell("8" * 90), *table.rows[0].cells[3:]))
+    long = TextRow((*table.rows[0].cells[:2], TextCell("8" * 90), *table.rows[0].cells[3:]))
     (tmp_path / "t0.tex").write_text(to_latex(replace(table, rows=(long,))))
     assert "Overfull" in compile_in(tmp_path, r"\input{t0}")
 

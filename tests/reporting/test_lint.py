@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.reporting.document import Cell, Row, ordered
+from harness.reporting.document import TextCell, TextRow, ordered
 from harness.reporting.html import to_html
 from harness.reporting.latex import to_latex
 from harness.reporting.markdown import table_to_markdown
@@ -35,13 +35,13 @@ def test_no_table_of_a_report_has_a_fault(documents):
 @pytest.mark.parametrize(
     ("column", "cell", "fault"),
     [
-        (3, Cell("—"), "does not say why"),
-        (3, Cell("+0.3 ± 0.1", "[0.1, 0.5]"), "does not call sd"),
-        (3, Cell("+0.30", "± 0.1"), "line of the interval"),
-        (3, Cell("+0.305", "[0.1, 0.5]"), "different numbers of decimals"),
-        (2, Cell("80.12 ± 0.3"), "different numbers of decimals"),
-        (4, Cell(""), "is empty"),
-        (1, Cell("**3**"), "is bold"),
+        (3, TextCell("—"), "does not say why"),
+        (3, TextCell("+0.3 ± 0.1", "[0.1, 0.5]"), "does not call sd"),
+        (3, TextCell("+0.30", "± 0.1"), "line of the interval"),
+        (3, TextCell("+0.305", "[0.1, 0.5]"), "different numbers of decimals"),
+        (2, TextCell("80.12 ± 0.3"), "different numbers of decimals"),
+        (4, TextCell(""), "is empty"),
+        (1, TextCell("**3**"), "is bold"),
     ],
 )
 def test_the_lint_finds_a_planted_fault(report, column, cell, fault):
@@ -49,7 +49,7 @@ def test_the_lint_finds_a_planted_fault(report, column, cell, fault):
     assert list(faults(table)) == []
     cells = list(table.rows[1].cells)
     cells[column] = cell
-    planted = replace(table, rows=(Row(tuple(cells)), *table.rows[1:]))
+    planted = replace(table, rows=(TextRow(tuple(cells)), *table.rows[1:]))
     assert any(fault in found for found in faults(planted))
 
 

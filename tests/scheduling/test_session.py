@@ -18,7 +18,7 @@ from harness.runs.claims import Claims, request_cancel
 from harness.runs.folder import RunFolder, run_state
 from harness.runs.records import FAILED, FINISHED
 from harness.scheduling.base import INTERRUPTED, Interrupts, Job, Progress
-from harness.scheduling.local import Inline, Local, LocalSettings, Session
+from harness.scheduling.local import Inline, Local, LocalSession, LocalSettings
 from harness.scheduling.queue import ClaimedQueue, JobQueue, last_step
 from harness.scheduling.workers import finished_in
 from harness.spec import Machine
@@ -107,7 +107,7 @@ def execute(
     claiming = {"beat_s": 0.1, "stale_s": FOREVER_S} | claiming
     with Interrupts() as interrupts, Claims(tmp_path, **claiming) as claims:
         try:
-            Session(
+            LocalSession(
                 runs=settings.claimed(queue, claims, since_s=time.time() - 60),
                 pool=pool,
                 interrupts=interrupts,

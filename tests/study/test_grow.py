@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import StudyError
-from harness.runs.studies import FILE, Look, as_it_stands, read_blocks, study_folder, write_blocks
+from harness.runs.studies import FILE, LookRecord, as_it_stands, read_blocks, study_folder, write_blocks
 from harness.spec import MEMBER_STRIDE
 from harness.study import expand
 from harness.study.expand import grow, runs_at_most
@@ -19,7 +19,7 @@ from tests.study.fakes import HEAD, arm_of, cells, plan_of
 from tests.study.test_observers import ARMS, TABLE
 
 ADAPTIVE = HEAD.replace("{start: 2, at_most: 2}", "{start: 2, at_most: 5}")
-LOOK = Look(seeds=2, settled=1, comparisons=7, says="look 1 of 3")
+LOOK = LookRecord(seeds=2, settled=1, comparisons=7, says="look 1 of 3")
 
 
 def plan(folder: Path, text: str = ADAPTIVE, **options: object) -> Plan:

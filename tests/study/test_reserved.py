@@ -29,7 +29,7 @@ from harness.study.reserved import (
 )
 from harness.study.rows import SHOWN
 from harness.study.schema import CHANGE_FIELDS
-from harness.study.yaml import Source
+from harness.study.yaml import YamlFile
 from harness.tracking.content import FINAL_METRICS, parameters
 from tests.fuzz import workplace
 from tests.study.fakes import HEAD, HEAD_LINES, mistakes
@@ -178,7 +178,7 @@ def test_labels_that_a_reader_cannot_tell_apart_are_refused(one: str, other: str
 
 
 def test_labels_that_differ_in_case_are_two():
-    problems = Source("x").problem_list()
+    problems = YamlFile("x").problem_list()
     check_apart(["Mixup", "mixup"], ("rows",), problems, case=True)
     assert len(problems) == 0
     assert looks_like(" a\u00a0 b\u200d") == "a b"

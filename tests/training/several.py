@@ -14,7 +14,7 @@ import torch
 
 from harness.runs.folder import RunFolder
 from harness.spec import RunSpec
-from harness.training.checkpoint import Progress
+from harness.training.checkpoint import TrainingProgress
 from harness.training.loop import train
 from harness.training.parallel import World
 from harness.training.run import run_one
@@ -114,7 +114,7 @@ def state_of_rank(spec: RunSpec, runs_dir: Path, steps: int, **machine: Any) -> 
     machine = machine_of_rank(runs_dir, **machine)
     with World.join(machine) as world:
         setup = build(spec, machine, world)
-        progress = Progress.start(setup.device)
+        progress = TrainingProgress.start(setup.device)
         train(setup, progress, stop_after(steps), lambda _: None, lambda: False)
         return {
             "model": dict(setup.model.state_dict()),

@@ -16,7 +16,7 @@ from harness.models.costs import lookup
 from harness.runs.folder import RunFolder
 from harness.spec import Arm, DataSpec, Member, RunSpec, TrickSpec
 from harness.training import evaluate
-from harness.training.evaluate import Answerer, Look, make_answers
+from harness.training.evaluate import Answerer, Viewing, make_answers
 from harness.training.setup import MemberError, build_network, load_data, make_tricks
 from tests.training.runs import (
     DATA_ARGS,
@@ -88,7 +88,7 @@ def test_an_ensemble_of_two_answers_with_the_mean_of_their_probabilities(tmp_pat
 def test_the_answer_is_the_logarithm_of_a_probability(tmp_path: Path) -> None:
     """Which metrics beside accuracy and loss may need: two constant networks, 10 crops."""
     data = load_data(tiny_recipe(), machine_in(tmp_path))
-    look = Look(resolution=16, eval_crop=0.875)
+    look = Viewing(resolution=16, eval_crop=0.875)
     scores = (torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([9.0, 0.0, 0.0, 0.0]))
     answerers = [Answerer(predict=lambda x, z=z: z.repeat(len(x), 1), look=look) for z in scores]
     logits = make_answers(answerers, data, crops=10, device=torch.device("cpu"))(torch.tensor([3, 5]))

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pandas import DataFrame
 
-
 # Learning curves over epochs or steps: mean over seeds, lowest to highest seed as a band.
 
 
@@ -37,7 +36,7 @@ EPOCH, STEP = "epoch", "step"
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class DrawnCurve:
     """One recipe. Arrays (P,) over the curve's points, accuracies in percent. `label` names its rows."""
 
     label: str
@@ -48,9 +47,9 @@ class Curve:
     high: NDArray[np.float64]
 
 
-def panels_of(table: TableFinding, curves: DataFrame, axis: str = EPOCH) -> dict[str, list[Curve]]:
+def panels_of(table: TableFinding, curves: DataFrame, axis: str = EPOCH) -> dict[str, list[DrawnCurve]]:
     """Column of the table -> its curves over `axis`; rows that share an arm share a curve."""
-    panels: dict[str, list[Curve]] = {}
+    panels: dict[str, list[DrawnCurve]] = {}
     for column in table.columns:
         labels: dict[str, list[str]] = {}
         for cell in table.cells:
@@ -63,7 +62,7 @@ def panels_of(table: TableFinding, curves: DataFrame, axis: str = EPOCH) -> dict
     return panels
 
 
-def _curve(label: str, arm_id: str, curves: DataFrame, axis: str) -> Curve | None:
+def _curve(label: str, arm_id: str, curves: DataFrame, axis: str) -> DrawnCurve | None:
     rows = curves[(curves["arm_id"] == arm_id) & curves["val_top1"].between(0.0, 100.0)]
     if rows.empty:
         return None
@@ -71,11 +70,13 @@ def _curve(label: str, arm_id: str, curves: DataFrame, axis: str) -> Curve | Non
     arrays = (by_point.mean(), by_point.min(), by_point.max())
     mean, low, high = (array.to_numpy(dtype=float) for array in arrays)
     at = np.asarray(by_point.mean().index, dtype=float)
-    return Curve(label, int(rows["seed"].nunique()), at, mean, low, high)
+    return DrawnCurve(label, int(rows["seed"].nunique()), at, mean, low, high)
 
 
 def draw_curves(
-    panels: dict[str, list[Curve]], axis: str = EPOCH, targets: Mapping[str, float] = MappingProxyType({})
+    panels: dict[str, list[DrawnCurve]],
+    axis: str = EPOCH,
+    targets: Mapping[str, float] = MappingProxyType({}),
 ) -> Figure:
     """One panel per column of the table, on a common accuracy axis. `targets`: column -> a dashed line."""
     labels = list(dict.fromkeys(curve.label for curves in panels.values() for curve in curves))
@@ -118,7 +119,7 @@ def _legend(figure: Figure, labels: list[str]) -> None:
     )
 
 
-def steps_caption(table: TableFinding, panels: dict[str, list[Curve]]) -> str:
+def steps_caption(table: TableFinding, panels: dict[str, list[DrawnCurve]]) -> str:
     """What line, band and dashed line are."""
     return (
         f"{table.title}: top-1 against optimizer steps, on a fixed part of the test set (at most 1,000 "
@@ -127,7 +128,7 @@ def steps_caption(table: TableFinding, panels: dict[str, list[Curve]]) -> str:
     )
 
 
-def curves_caption(table: TableFinding, panels: dict[str, list[Curve]]) -> str:
+def curves_caption(table: TableFinding, panels: dict[str, list[DrawnCurve]]) -> str:
     """What line and band are, and that the frame may hide the start."""
     return (
         f"{table.title}: top-1 during training on a fixed part of the test set (at most 1,000 images, "
@@ -137,7 +138,7 @@ def curves_caption(table: TableFinding, panels: dict[str, list[Curve]]) -> str:
     )
 
 
-def curves_alt(panels: dict[str, list[Curve]]) -> str:
+def curves_alt(panels: dict[str, list[DrawnCurve]]) -> str:
     """The end of each curve in words."""
     ends = [
         f"{f'{title}, ' if title else ''}{curve.label} {number(curve.mean[-1])} %"
@@ -147,12 +148,12 @@ def curves_alt(panels: dict[str, list[Curve]]) -> str:
     return f"Learning curves; mean test top-1 at the last epoch: {'; '.join(ends)}."
 
 
-def _seeds(panels: dict[str, list[Curve]]) -> str:
+def _seeds(panels: dict[str, list[DrawnCurve]]) -> str:
     seeds = sorted({curve.seeds for curves in panels.values() for curve in curves})
     return str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
 
 
-def _limits(curves: list[Curve], hidden: float) -> tuple[float, float]:
+def _limits(curves: list[DrawnCurve], hidden: float) -> tuple[float, float]:
     shown = [
         values[curve.at >= hidden * curve.at[-1]] for curve in curves for values in (curve.low, curve.high)
     ]
@@ -161,7 +162,7 @@ def _limits(curves: list[Curve], hidden: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _draw(ax: Axes, curve: Curve, index: int) -> None:
+def _draw(ax: Axes, curve: DrawnCurve, index: int) -> None:
     colour, style = LINES[index % len(LINES)], STYLES[(index + index // len(LINES)) % len(STYLES)]
     ax.fill_between(curve.at, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
     ax.plot(
@@ -170,7 +171,7 @@ def _draw(ax: Axes, curve: Curve, index: int) -> None:
     )  # fmt: skip
 
 
-def _direct_labels(ax: Axes, curves: list[Curve], labels: list[str]) -> None:
+def _direct_labels(ax: Axes, curves: list[DrawnCurve], labels: list[str]) -> None:
     low, high = ax.get_ylim()
     ranked = sorted(curves, key=lambda curve: curve.mean[-1])
     texts = _shown([curve.label for curve in ranked])

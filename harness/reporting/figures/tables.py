@@ -164,35 +164,35 @@ SEED_DOT_OFFSET = 0.24  # rows below the interval, so that dots do not hide it
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ForestLine:
     """One line of the plot: an effect, or the heading of a column of the table."""
 
     label: str
     effect: Effect | None
 
 
-def lines_of(table: TableFinding) -> list[Line]:
+def lines_of(table: TableFinding) -> list[ForestLine]:
     """The effects in the order of the table, with a heading before each column of rows."""
-    lines: list[Line] = []
+    lines: list[ForestLine] = []
     column: str | None = None
     for cell in ordered(table):
         if cell.effect is None:
             continue
         if cell.column is not None and cell.column != column:
-            lines.append(Line(cell.column, None))
+            lines.append(ForestLine(cell.column, None))
         column = cell.column
-        lines.append(Line(cell.row, cell.effect))
+        lines.append(ForestLine(cell.row, cell.effect))
     return lines
 
 
-def forest_pages(lines: list[Line]) -> list[list[Line]]:
+def forest_pages(lines: list[ForestLine]) -> list[list[ForestLine]]:
     """The lines in figures of at most `MOST_LINES`, cut before a heading where possible."""
-    groups: list[list[Line]] = []
+    groups: list[list[ForestLine]] = []
     for line in lines:
         if line.effect is None or not groups:
             groups.append([])
         groups[-1].append(line)
-    pages: list[list[Line]] = []
+    pages: list[list[ForestLine]] = []
     for part in (piece for group in groups for piece in _pieces(group)):
         if pages and len(pages[-1]) + len(part) <= MOST_LINES:
             pages[-1].extend(part)
@@ -201,14 +201,16 @@ def forest_pages(lines: list[Line]) -> list[list[Line]]:
     return pages
 
 
-def _pieces(group: list[Line]) -> list[list[Line]]:
+def _pieces(group: list[ForestLine]) -> list[list[ForestLine]]:
     """A group that is too long for one figure, cut; every piece has the group's heading."""
     heading = group[:1] if group[0].effect is None else []
     rows, most = group[len(heading) :], MOST_LINES - len(heading)
     return [[*heading, *rows[start : start + most]] for start in range(0, len(rows), most)]
 
 
-def draw_forest(table: TableFinding, settings: Settings, lines: list[Line] | None = None) -> Figure | None:
+def draw_forest(
+    table: TableFinding, settings: Settings, lines: list[ForestLine] | None = None
+) -> Figure | None:
     """The figure of some lines (by default all of them), or None where nothing is compared."""
     lines = lines_of(table) if lines is None else lines
     if not any(line.effect for line in lines):
@@ -243,7 +245,7 @@ def forest_caption(table: TableFinding, settings: Settings) -> str:
     )
 
 
-def forest_alt(table: TableFinding, settings: Settings, lines: list[Line] | None = None) -> str:
+def forest_alt(table: TableFinding, settings: Settings, lines: list[ForestLine] | None = None) -> str:
     """Every effect of the plot in words."""
     parts = []
     for line in lines_of(table) if lines is None else lines:
@@ -285,7 +287,7 @@ def _draw_effect(ax: Axes, place: int, effect: Effect) -> None:
         ax.plot(effect.estimate, place, "o", color=colour, markersize=5, zorder=5)
 
 
-def _label_forest(ax: Axes, lines: list[Line], settings: Settings) -> None:
+def _label_forest(ax: Axes, lines: list[ForestLine], settings: Settings) -> None:
     places = list(range(len(lines)))
     ax.set_yticks(places, [textwrap.fill(line.label, FOREST_CHARS) for line in lines])
     ax.tick_params(axis="y", length=0)
@@ -313,7 +315,7 @@ MARGIN = 0.08
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class PaperPoint:
     """One effect that the paper also has. `series` is the position of its table."""
 
     series: int
@@ -331,10 +333,10 @@ class Point:
         return self.effect.paper
 
 
-def points_of(findings: Findings) -> list[Point]:
+def points_of(findings: Findings) -> list[PaperPoint]:
     """Every effect with an estimate here and in the paper."""
     return [
-        Point(index, cell_name(cell), cell.effect)
+        PaperPoint(index, cell_name(cell), cell.effect)
         for index, table in enumerate(findings.tables)
         for cell in table.cells
         if cell.effect and cell.effect.estimate is not None and cell.effect.paper is not None
@@ -397,7 +399,7 @@ def sign_agreement(findings: Findings) -> tuple[int, int]:
     return sum(point.ours * point.paper > 0 for point in points), len(points)
 
 
-def _frame(ax: Axes, points: list[Point]) -> None:
+def _frame(ax: Axes, points: list[PaperPoint]) -> None:
     across = [0.0, *(point.paper for point in points)]
     up = [
         0.0,
@@ -408,7 +410,7 @@ def _frame(ax: Axes, points: list[Point]) -> None:
         set_limits(min(values) - margin, max(values) + margin)
 
 
-def _draw_series(ax: Axes, points: list[Point], name: str) -> None:
+def _draw_series(ax: Axes, points: list[PaperPoint], name: str) -> None:
     index = points[0].series
     colour, marker = LINES[index % len(LINES)], MARKERS[index % len(MARKERS)]
     for point in points:

@@ -25,14 +25,14 @@ from harness.reporting.document import (
     SPREAD,
     TEXT,
     Block,
-    Cell,
-    Column,
     Digits,
     FigureBlock,
     Paragraph,
-    Row,
     Section,
-    Table,
+    TextCell,
+    TextColumn,
+    TextRow,
+    TextTable,
     count,
     digits_for,
     interval,
@@ -70,26 +70,28 @@ def claims_tally(report: ReportInput) -> str:
     return f"{_title(report)}: {counts}." if counts else ""
 
 
-def claims_table(findings: Findings) -> Table:
+def claims_table(findings: Findings) -> TextTable:
     """One row per claim, in the study's order."""
     columns = (
-        Column(title="Claim", detail_title="source"),
-        Column(title="Compared", kind=TEXT, detail_title="expected"),
-        Column(title="Difference", kind=SPREAD, detail_title="95 % CI of this claim"),
-        Column(title="n", kind=NUMBER),
-        Column(title="Answer", kind=TEXT, detail_title="what limits it"),
-        Column(title="Paper", kind=SPREAD),
+        TextColumn(title="Claim", detail_title="source"),
+        TextColumn(title="Compared", kind=TEXT, detail_title="expected"),
+        TextColumn(title="Difference", kind=SPREAD, detail_title="95 % CI of this claim"),
+        TextColumn(title="n", kind=NUMBER),
+        TextColumn(title="Answer", kind=TEXT, detail_title="what limits it"),
+        TextColumn(title="Paper", kind=SPREAD),
     )
     shown = [claim for claim in findings.claims if claim.paper is not None]
     kept = columns if shown else columns[:-1]
-    rows = tuple(Row(_claim_cells(claim)[: len(kept)]) for claim in findings.claims)
+    rows = tuple(TextRow(_claim_cells(claim)[: len(kept)]) for claim in findings.claims)
     notes: tuple[str, ...] = ()
     if any(claim.paper_status == "memory" for claim in shown):
         notes = ("† The paper's values from memory, not verified against the printed ones.",)
     caption = (
         "n: seeds in which both runs have a value. Difference: mean of the paired differences over seeds."
     )
-    return Table(key="paper_claims", title="Claims", caption=caption, columns=kept, rows=rows, notes=notes)
+    return TextTable(
+        key="paper_claims", title="Claims", caption=caption, columns=kept, rows=rows, notes=notes
+    )
 
 
 def _title(report: ReportInput) -> str:
@@ -118,14 +120,14 @@ def _intro(findings: Findings) -> str:
     )
 
 
-def _claim_cells(claim: ClaimFinding) -> tuple[Cell, ...]:
+def _claim_cells(claim: ClaimFinding) -> tuple[TextCell, ...]:
     return (
-        Cell(claim.claim.says, claim.claim.source),
-        Cell(_compared(claim), f"expected: {claim.claim.expect}"),
+        TextCell(claim.claim.says, claim.claim.source),
+        TextCell(_compared(claim), f"expected: {claim.claim.expect}"),
         difference_cell(claim),
-        Cell(str(claim.n)),
+        TextCell(str(claim.n)),
         _answer(claim),
-        Cell(_paper(claim)),
+        TextCell(_paper(claim)),
     )
 
 
@@ -140,15 +142,15 @@ def _compared(claim: ClaimFinding) -> str:
     return f"{measure}, {short_name(said.table)}: {names[0]} {relation} {names[1]}"
 
 
-def difference_cell(claim: ClaimFinding) -> Cell:
+def difference_cell(claim: ClaimFinding) -> TextCell:
     """The estimate with its interval in the measure's own unit; steps as "2.1 times fewer"."""
     if claim.estimate is None:
-        return Cell(DASH, "(no value)")
+        return TextCell(DASH, "(no value)")
     if claim.claim.measure == STEPS:
         return _factor_cell(claim.estimate, claim.low, claim.high)
     digits = _digits(claim)
     unit = " pp" if claim.claim.measure.startswith("top") else ""
-    return Cell(signed(claim.estimate, digits) + unit, interval(claim.low, claim.high, digits))
+    return TextCell(signed(claim.estimate, digits) + unit, interval(claim.low, claim.high, digits))
 
 
 def _digits(claim: ClaimFinding) -> Digits:
@@ -159,11 +161,11 @@ def _digits(claim: ClaimFinding) -> Digits:
     return digits_for((claim.high - claim.low) / 4)
 
 
-def _factor_cell(ratio: float, low: float | None, high: float | None) -> Cell:
+def _factor_cell(ratio: float, low: float | None, high: float | None) -> TextCell:
     if ratio > 1:
-        return Cell(f"{number(ratio, _factor_digits(ratio))} times more", _factor_interval(low, high))
+        return TextCell(f"{number(ratio, _factor_digits(ratio))} times more", _factor_interval(low, high))
     flipped = (1 / high, 1 / low) if low and high else (None, None)
-    return Cell(f"{number(1 / ratio, _factor_digits(1 / ratio))} times fewer", _factor_interval(*flipped))
+    return TextCell(f"{number(1 / ratio, _factor_digits(1 / ratio))} times fewer", _factor_interval(*flipped))
 
 
 def _factor_interval(low: float | None, high: float | None) -> str:
@@ -176,11 +178,11 @@ def _factor_digits(factor: float) -> int:
     return 1 if factor >= 10 else 2
 
 
-def _answer(claim: ClaimFinding) -> Cell:
+def _answer(claim: ClaimFinding) -> TextCell:
     details = [claim.why.replace(" -", f" {MINUS}")] if claim.why else []
     if claim.answer != claim.answer_holm:
         details.append(f"{claim.answer_holm} after Holm's correction")
-    return Cell(
+    return TextCell(
         f"{ANSWER_GLYPHS[claim.answer]} {claim.answer}", "; ".join(details), _TONES.get(claim.answer, "")
     )
 
@@ -211,28 +213,28 @@ def speed_section(report: ReportInput, figures: dict[str, FigureBlock]) -> Secti
     return Section(TITLE, tuple(blocks))
 
 
-def speed_table(speed: SpeedFinding, report: ReportInput) -> Table:
+def speed_table(speed: SpeedFinding, report: ReportInput) -> TextTable:
     """One row per row of the study's table, stacked by column."""
     printed = any(row.paper for panel in speed.panels for row in panel.rows)
     columns = [
-        Column(title="Row"),
-        Column(title="Reached by", kind=SPREAD, detail_title="not counted"),
-        Column(title="Steps: median", kind=NUMBER, detail_title="lowest to highest seed"),
-        Column(title=f"Times fewer than {speed.reference}", kind=NUMBER),
+        TextColumn(title="Row"),
+        TextColumn(title="Reached by", kind=SPREAD, detail_title="not counted"),
+        TextColumn(title="Steps: median", kind=NUMBER, detail_title="lowest to highest seed"),
+        TextColumn(title=f"Times fewer than {speed.reference}", kind=NUMBER),
     ]
     if printed:
         columns += [
-            Column(title="Paper, million steps", kind=NUMBER),
-            Column(title="Paper: times fewer", kind=NUMBER),
+            TextColumn(title="Paper, million steps", kind=NUMBER),
+            TextColumn(title="Paper: times fewer", kind=NUMBER),
         ]
     batches = _batches(speed, report)
     rows = tuple(
-        Row(_speed_cells(row, batches)[: len(columns)], panel.column or "")
+        TextRow(_speed_cells(row, batches)[: len(columns)], panel.column or "")
         for panel in speed.panels
         for row in panel.rows
     )
     memory = any(row.paper and mark(row.paper.status) for panel in speed.panels for row in panel.rows)
-    return Table(
+    return TextTable(
         key=f"{speed.table}_steps",
         title=f"{short_name(speed.table)}: {speed.title}",
         caption="Optimizer steps until the learning curve first reaches the target. A run that ended below "
@@ -267,22 +269,22 @@ def _batches(speed: SpeedFinding, report: ReportInput) -> dict[str, int]:
     return sizes if len(set(sizes.values())) > 1 else {}
 
 
-def _speed_cells(row: SpeedRow, batches: dict[str, int]) -> tuple[Cell, ...]:
+def _speed_cells(row: SpeedRow, batches: dict[str, int]) -> tuple[TextCell, ...]:
     batch = batches.get(row.arm_id or "")
-    name = Cell(row.row, f"{batch} images per step" if batch else "")
-    paper = Cell(f"{row.paper.value:g}{mark(row.paper.status)}" if row.paper else missing("none"))
-    paper_factor = Cell(missing("none") if row.paper_factor is None else _factor(row.paper_factor))
+    name = TextCell(row.row, f"{batch} images per step" if batch else "")
+    paper = TextCell(f"{row.paper.value:g}{mark(row.paper.status)}" if row.paper else missing("none"))
+    paper_factor = TextCell(missing("none") if row.paper_factor is None else _factor(row.paper_factor))
     if not row.trained:
         what = "(quoted)" if row.arm_id is None else "(trains nothing)"
-        return name, *(Cell(DASH, what) for _ in range(3)), paper, paper_factor
+        return name, *(TextCell(DASH, what) for _ in range(3)), paper, paper_factor
     reached = sum(step is not None for step in row.steps.values())
     left_out = [f"{row.diverged} diverged"] * bool(row.diverged)
     left_out += [f"{row.missing} missing"] * bool(row.missing)
     return (
         name,
-        Cell(f"{reached} of {len(row.steps)}", ", ".join(left_out)),
-        Cell(missing("no median") if row.median is None else f"{row.median:,.0f}", _range(row)),
-        Cell(missing("no median") if row.factor is None else _factor(row.factor)),
+        TextCell(f"{reached} of {len(row.steps)}", ", ".join(left_out)),
+        TextCell(missing("no median") if row.median is None else f"{row.median:,.0f}", _range(row)),
+        TextCell(missing("no median") if row.factor is None else _factor(row.factor)),
         paper,
         paper_factor,
     )

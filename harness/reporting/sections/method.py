@@ -29,13 +29,13 @@ from harness.reporting.document import (
     SPREAD,
     TEXT,
     Block,
-    Cell,
-    Column,
     Definitions,
     Paragraph,
-    Row,
     Section,
-    Table,
+    TextCell,
+    TextColumn,
+    TextRow,
+    TextTable,
     arm_name,
     count,
     duration,
@@ -52,7 +52,7 @@ from harness.reporting.document import (
     table_name,
 )
 from harness.reporting.raw import patch_path
-from harness.reporting.report_input import Cost, ReportInput, arm_costs, study_cost
+from harness.reporting.report_input import ReportInput, RunCost, arm_costs, study_cost
 from harness.reporting.sections.opening import declared_text, statuses
 from harness.reporting.sections.tables import effect_digits, observed, observer_blocks
 from harness.runs.records import DIVERGED, ENDED
@@ -82,7 +82,7 @@ def checklist(report: ReportInput) -> list[Block]:
     return [Paragraph("Answers to a paper checklist, written from the records:"), Definitions(answers)]
 
 
-def cost_text(cost: Cost) -> str:
+def cost_text(cost: RunCost) -> str:
     """For example "41.2 GPU-hours (measured energy: 1,200 kJ)"."""
     hours = "device-hours not known"
     if cost.device_hours is not None:
@@ -91,7 +91,7 @@ def cost_text(cost: Cost) -> str:
     return f"{hours}; energy: {energy_text(cost)}"
 
 
-def energy_text(cost: Cost) -> str:
+def energy_text(cost: RunCost) -> str:
     return NOT_MEASURED if cost.energy_kj is None else f"{number(cost.energy_kj, 1)} kJ"
 
 
@@ -312,12 +312,12 @@ def _options(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={setting_text(value)}" for key, value in options.items())
 
 
-def _baseline_table(report: ReportInput, baseline: str) -> Table:
+def _baseline_table(report: ReportInput, baseline: str) -> TextTable:
     rows = [[key, value] for key, value in _flat_arm(report.plan.arms[baseline]).items()]
     return plain_table("baseline", "Every setting of the baseline.", {"Setting": TEXT, "Value": TEXT}, rows)
 
 
-def _differences_table(report: ReportInput, baseline: str) -> Table:
+def _differences_table(report: ReportInput, baseline: str) -> TextTable:
     plan = report.plan
     base = _flat_arm(plan.arms[baseline])
     rows = []
@@ -390,7 +390,7 @@ def _period(report: ReportInput) -> str:
     return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
 
 
-def _costs_table(report: ReportInput) -> Table | None:
+def _costs_table(report: ReportInput) -> TextTable | None:
     """Per recipe; None where no run has ended."""
     costs = arm_costs(report.records)
     units = {cost.unit for cost in costs.values()}
@@ -419,15 +419,15 @@ def _costs_table(report: ReportInput) -> Table | None:
 # Every number behind a verdict, for the reader who wants to check it.
 
 
-def _columns(settings: Settings) -> tuple[Column, ...]:
+def _columns(settings: Settings) -> tuple[TextColumn, ...]:
     unit = effect_suffix(settings)
     return (
-        Column(title="Row"),
-        Column(title="n", kind=NUMBER),
-        Column(title=f"Effect{unit}: Holm-adjusted interval", kind=SPREAD),
-        Column(title="p (Holm)", kind=NUMBER),
-        Column(title="df", kind=NUMBER),
-        Column(title=f"Detectable effect{unit}", kind=NUMBER),
+        TextColumn(title="Row"),
+        TextColumn(title="n", kind=NUMBER),
+        TextColumn(title=f"Effect{unit}: Holm-adjusted interval", kind=SPREAD),
+        TextColumn(title="p (Holm)", kind=NUMBER),
+        TextColumn(title="df", kind=NUMBER),
+        TextColumn(title=f"Detectable effect{unit}", kind=NUMBER),
     )
 
 
@@ -451,7 +451,7 @@ def _with_effect(table: TableFinding) -> list[tuple[CellFinding, Effect]]:
     ]
 
 
-def _table(table: TableFinding, settings: Settings) -> Table:
+def _table(table: TableFinding, settings: Settings) -> TextTable:
     cells = _with_effect(table)
     noise = [f"Comparisons in the Holm family: {table.contrasts}."]
     if table.pooled_sd is not None:
@@ -463,16 +463,16 @@ def _table(table: TableFinding, settings: Settings) -> Table:
     guarded = [cell.row for cell, effect in cells if effect.flagged]
     if guarded:
         noise.append(f"Mostly own variance instead of the pooled one (variance guard): {', '.join(guarded)}.")
-    return Table(
+    return TextTable(
         key=f"{table.key}_evidence",
         caption=f"{table_name(table)}: the numbers behind the verdicts.",
         columns=_columns(settings),
-        rows=tuple(Row(_row(cell, effect, settings), cell.column or "") for cell, effect in cells),
+        rows=tuple(TextRow(_row(cell, effect, settings), cell.column or "") for cell, effect in cells),
         notes=(" ".join(noise),),
     )
 
 
-def _row(cell: CellFinding, effect: Effect, settings: Settings) -> tuple[Cell, ...]:
+def _row(cell: CellFinding, effect: Effect, settings: Settings) -> tuple[TextCell, ...]:
     digits = effect_digits(effect, settings)
     texts = (
         cell.row,
@@ -483,4 +483,4 @@ def _row(cell: CellFinding, effect: Effect, settings: Settings) -> tuple[Cell, .
         "" if effect.detectable is None else number(effect.detectable, digits),
     )
     why = "(same run)" if effect.estimate == 0.0 and effect.p is None else "(no spread known)"
-    return tuple(Cell(text) if text else Cell(DASH, why) for text in texts)
+    return tuple(TextCell(text) if text else TextCell(DASH, why) for text in texts)

@@ -27,11 +27,11 @@ from harness.reporting.document import (
     TEXT,
     Block,
     Bullets,
-    Claim,
-    Claims,
+    ClaimLine,
+    ClaimList,
     Paragraph,
     Section,
-    Table,
+    TextTable,
     as_sentences,
     cell_name,
     count,
@@ -151,7 +151,7 @@ def _settled(tables: tuple[TableFinding, ...]) -> list[Block]:
     found = [(table, tuple(cell for cell in ordered(table) if _is_settled(cell))) for table in tables]
     if sum(len(cells) for _, cells in found) > MOST_SENTENCES:
         return []
-    return [Claims(table_name(table), tuple(map(_claim, cells))) for table, cells in found if cells]
+    return [ClaimList(table_name(table), tuple(map(_claim, cells))) for table, cells in found if cells]
 
 
 def _is_settled(cell: CellFinding) -> bool:
@@ -164,9 +164,9 @@ def has_sentences(report: ReportInput) -> bool:
     return sum(len(table.cells) for table in report.findings.tables) <= MOST_SENTENCES
 
 
-def sentences(table: TableFinding, title: str) -> Claims:
+def sentences(table: TableFinding, title: str) -> ClaimList:
     """One sentence per row of a table."""
-    return Claims(title, tuple(_claim(cell) for cell in ordered(table)))
+    return ClaimList(title, tuple(_claim(cell) for cell in ordered(table)))
 
 
 def _tally(tables: tuple[TableFinding, ...]) -> str:
@@ -181,12 +181,12 @@ def _tally(tables: tuple[TableFinding, ...]) -> str:
     return f"Verdicts on {count(sum(words.values()), 'comparison')}: {counts}.{tail}"
 
 
-def _claim(cell: CellFinding) -> Claim:
+def _claim(cell: CellFinding) -> ClaimLine:
     sentence = with_minus(cell.sentence)
     if cell.effect is None:
-        return Claim("·", sentence, "")
+        return ClaimLine("·", sentence, "")
     glyph, word = GLYPHS.get(cell.effect.verdict, ""), cell.effect.verdict
-    return Claim(glyph if word in sentence else f"{glyph} {word}", sentence, word)
+    return ClaimLine(glyph if word in sentence else f"{glyph} {word}", sentence, word)
 
 
 def with_minus(text: str) -> str:
@@ -231,7 +231,7 @@ def shortfalls(report: ReportInput) -> Section:
     return Section("Missing, failed, replaced", tuple(blocks))
 
 
-def _unfinished(report: ReportInput) -> Table | None:
+def _unfinished(report: ReportInput) -> TextTable | None:
     attempts, errors, status_of = _column(report, "attempts"), _column(report, "error"), statuses(report)
     rows = [
         [

@@ -19,12 +19,12 @@ from harness.reporting.document import (
     TEXT,
     Block,
     Bullets,
-    Cell,
-    Column,
     Digits,
     Paragraph,
-    Row,
-    Table,
+    TextCell,
+    TextColumn,
+    TextRow,
+    TextTable,
     arm_name,
     cell_name,
     count,
@@ -41,7 +41,7 @@ from harness.reporting.document import (
     signed,
     verdict_text,
 )
-from harness.reporting.report_input import GPU_HOURS, Cost
+from harness.reporting.report_input import GPU_HOURS, RunCost
 from harness.spec import MEMBER_STRIDE, Arm, Member
 from harness.study.plan import PaperValue, Plan
 
@@ -68,7 +68,7 @@ def other_metric(metric: str) -> str:
     return "top5" if metric == "top1" else "top1"
 
 
-def paper_cell(cell: CellFinding, settings: Settings) -> Cell:
+def paper_cell(cell: CellFinding, settings: Settings) -> TextCell:
     """The printed value of the metric; its sd and the other accuracy on the second line."""
     value = paper_text(cell.paper.get(settings.metric))
     std = cell.paper.get(STD) if settings.metric == "top1" else None
@@ -76,19 +76,19 @@ def paper_cell(cell: CellFinding, settings: Settings) -> Cell:
     details = [f"(sd {std.value:g}{mark(std.status)})"] if std else []
     details += [f"({other})"] if other else []
     if not value and not details:
-        return Cell(DASH, "(none)")
-    return Cell(value or DASH, " ".join(details))
+        return TextCell(DASH, "(none)")
+    return TextCell(value or DASH, " ".join(details))
 
 
-def extras_column(cells: list[CellFinding]) -> Column | None:
+def extras_column(cells: list[CellFinding]) -> TextColumn | None:
     """A column for the further printed numbers, where any row has one."""
-    return Column(title="Also printed", kind=TEXT) if any(map(_extras, cells)) else None
+    return TextColumn(title="Also printed", kind=TEXT) if any(map(_extras, cells)) else None
 
 
-def extras_cell(cell: CellFinding) -> Cell:
+def extras_cell(cell: CellFinding) -> TextCell:
     """For example "4.2 G multiply-adds, 25.6 M parameters"."""
     texts = [_extra(name, value) for name, value in _extras(cell).items()]
-    return Cell(", ".join(texts)) if texts else Cell(DASH, "(nothing)")
+    return TextCell(", ".join(texts)) if texts else TextCell(DASH, "(nothing)")
 
 
 def paper_column_kind(cells: list[CellFinding], settings: Settings) -> str:
@@ -113,7 +113,7 @@ def _extra(name: str, value: PaperValue) -> str:
 
 def values_table(
     table: TableFinding, settings: Settings, places: Mapping[str, str] = MappingProxyType({})
-) -> Table:
+) -> TextTable:
     """Means with their spread and interval, the other accuracy, and everything that the paper printed.
 
     It stands below the leading table, or in its place (with its key) where nothing is compared.
@@ -126,12 +126,12 @@ def values_table(
         columns.append(extras)
         rows = [[*row, extras_cell(cell)] for row, cell in zip(rows, cells, strict=True)]
     caption = "n: seeds with a value. sd: over these seeds; the 95 % CI is that of the mean."
-    return Table(
+    return TextTable(
         key=table.key if leads else f"{table.key}_values",
         title=table.title if leads else short_name(table.key),
         caption=caption if leads else f"Values, ours and the paper's. {caption}",
         columns=tuple(columns),
-        rows=tuple(Row(tuple(row), cell.column or "") for row, cell in zip(rows, cells, strict=True)),
+        rows=tuple(TextRow(tuple(row), cell.column or "") for row, cell in zip(rows, cells, strict=True)),
         notes=_value_notes(table, leads),
     )
 
@@ -152,31 +152,31 @@ def effect_digits(effect: Effect, settings: Settings) -> Digits:
     return digits_for((effect.high - effect.low) / 4)
 
 
-def n_cell(level: Level | None, effect: Effect | None = None) -> Cell:
+def n_cell(level: Level | None, effect: Effect | None = None) -> TextCell:
     """Seeds with a value; below it runs that have none, and whether an adaptive study ended the row."""
     if level is None:
-        return Cell("0", "(quoted)")
+        return TextCell("0", "(quoted)")
     said = [f"{level.diverged} diverged"] * bool(level.diverged)
     said += [f"{level.without_value} without a finite value"] * bool(level.without_value)
     absent = level.missing - level.without_value
     said += [f"{absent} missing"] * bool(absent)
     if effect is not None and effect.settled_at is not None:
         said.append("settled" if effect.settled_at >= level.n else f"settled at {effect.settled_at}")
-    return Cell(str(level.n), ", ".join(said))
+    return TextCell(str(level.n), ", ".join(said))
 
 
-def spread_cell(level: Level | None, settings: Settings, *, with_interval: bool = False) -> Cell:
+def spread_cell(level: Level | None, settings: Settings, *, with_interval: bool = False) -> TextCell:
     """Mean and sd, and on demand the interval of the mean; or why there is none."""
     if level is None:
-        return Cell(DASH, "(quoted)")
+        return TextCell(DASH, "(quoted)")
     if level.mean is None:
-        return Cell(DASH, f"({level.missing_reason or 'no run has ended with a value'})")
+        return TextCell(DASH, f"({level.missing_reason or 'no run has ended with a value'})")
     digits = level_digits(level, settings)
     mean = number(level.mean, digits)
     if level.sd is None:
-        return Cell(mean, "(1 seed: no sd)")
+        return TextCell(mean, "(1 seed: no sd)")
     said = interval(level.low, level.high, digits) if with_interval else ""
-    return Cell(f"{mean} ± {number(level.sd, digits)}", said)
+    return TextCell(f"{mean} ± {number(level.sd, digits)}", said)
 
 
 def row_notes(table: TableFinding) -> list[str]:
@@ -188,26 +188,26 @@ def row_notes(table: TableFinding) -> list[str]:
     return notes
 
 
-def _value_columns(settings: Settings, paper_kind: str) -> list[Column]:
+def _value_columns(settings: Settings, paper_kind: str) -> list[TextColumn]:
     metric, other = settings.metric, other_metric(settings.metric)
     return [
-        Column(title="Row"),
-        Column(title="n", kind=NUMBER, detail_title="remarks"),
-        Column(
+        TextColumn(title="Row"),
+        TextColumn(title="n", kind=NUMBER, detail_title="remarks"),
+        TextColumn(
             title=f"{metric_name(metric)}{percent_suffix(metric)}: mean ± sd",
             kind=SPREAD,
             detail_title="95 % CI of the mean",
         ),
-        Column(title=f"{metric_name(other)}{percent_suffix(other)}", kind=NUMBER),
-        Column(
+        TextColumn(title=f"{metric_name(other)}{percent_suffix(other)}", kind=NUMBER),
+        TextColumn(
             title=f"Paper {metric_name(metric)}", kind=paper_kind, detail_title=f"paper {metric_name(other)}"
         ),
     ]
 
 
-def _value_cells(cell: CellFinding, settings: Settings, places: Mapping[str, str]) -> list[Cell]:
+def _value_cells(cell: CellFinding, settings: Settings, places: Mapping[str, str]) -> list[TextCell]:
     return [
-        Cell(cell.row, places.get(cell.arm_id or "", "")),
+        TextCell(cell.row, places.get(cell.arm_id or "", "")),
         n_cell(cell.level),
         spread_cell(cell.level, settings, with_interval=True),
         _secondary_cell(cell.level, settings),
@@ -215,14 +215,14 @@ def _value_cells(cell: CellFinding, settings: Settings, places: Mapping[str, str
     ]
 
 
-def _secondary_cell(level: Level | None, settings: Settings) -> Cell:
+def _secondary_cell(level: Level | None, settings: Settings) -> TextCell:
     metric = other_metric(settings.metric)
     if level is None:
-        return Cell(DASH, "(quoted)")
+        return TextCell(DASH, "(quoted)")
     if metric not in level.secondary:
-        return Cell(DASH, "(no value)" if level.mean is None else "(not measured)")
+        return TextCell(DASH, "(no value)" if level.mean is None else "(not measured)")
     digits = level_digits(level, settings) if settings.in_percent else MOST_DIGITS
-    return Cell(number(level.secondary[metric], digits))
+    return TextCell(number(level.secondary[metric], digits))
 
 
 def _value_notes(table: TableFinding, leads: bool) -> tuple[str, ...]:
@@ -242,7 +242,7 @@ ABOVE = "the row above"
 
 def main_table(
     table: TableFinding, settings: Settings, places: Mapping[str, str] = MappingProxyType({})
-) -> Table:
+) -> TextTable:
     """One row per cell of the paper's table, stacked by column group; narrow enough for a printed page.
 
     What the paper printed, and what else is known of a row, is in the tables of `values.py` and `details.py`;
@@ -254,15 +254,15 @@ def main_table(
         return values_table(table, settings, places)
     versus = _versus_rule(cells)
     columns = [
-        Column(title="Row", detail_title="" if versus else "compared with"),
-        Column(title="n", kind=NUMBER, detail_title="remarks"),
-        Column(
+        TextColumn(title="Row", detail_title="" if versus else "compared with"),
+        TextColumn(title="n", kind=NUMBER, detail_title="remarks"),
+        TextColumn(
             title=f"{metric_name(settings.metric)}{percent_suffix(settings.metric)}: mean ± sd", kind=SPREAD
         ),
         *_effect_columns(settings),
     ]
     rows = tuple(_row(cell, settings, places, versus) for cell in cells)
-    return Table(
+    return TextTable(
         key=table.key,
         title=table.title,
         caption=_caption(settings, versus),
@@ -272,31 +272,31 @@ def main_table(
     )
 
 
-def _row(cell: CellFinding, settings: Settings, places: Mapping[str, str], versus: str | None) -> Row:
+def _row(cell: CellFinding, settings: Settings, places: Mapping[str, str], versus: str | None) -> TextRow:
     effect = cell.effect
     said = [places.get(cell.arm_id or "", "")]
     said += [f"minus {effect.versus}"] if effect and versus is None else []
     cells = [
-        Cell(cell.row, "; ".join(filter(None, said))),
+        TextCell(cell.row, "; ".join(filter(None, said))),
         n_cell(cell.level, effect),
         spread_cell(cell.level, settings),
-        effect_cell(effect, settings) if cell.level is not None else Cell(DASH, "(quoted)"),
+        effect_cell(effect, settings) if cell.level is not None else TextCell(DASH, "(quoted)"),
         _verdict_cell(cell),
         _paper_effect_cell(cell),
     ]
     if settings.comparable_to_paper:
         cells.append(_gap_cell(effect, settings))
-    return Row(tuple(cells), cell.column or "")
+    return TextRow(tuple(cells), cell.column or "")
 
 
-def effect_cell(effect: Effect | None, settings: Settings) -> Cell:
+def effect_cell(effect: Effect | None, settings: Settings) -> TextCell:
     """The estimate with its 95 % interval, or why there is none."""
     if effect is None:
-        return Cell(DASH, "(reference)")
+        return TextCell(DASH, "(reference)")
     if effect.estimate is None:
-        return Cell(DASH, f"({effect.qualifier or effect.verdict})")
+        return TextCell(DASH, f"({effect.qualifier or effect.verdict})")
     digits = effect_digits(effect, settings)
-    return Cell(signed(effect.estimate, digits), interval(effect.low, effect.high, digits))
+    return TextCell(signed(effect.estimate, digits), interval(effect.low, effect.high, digits))
 
 
 def _versus_rule(cells: list[CellFinding]) -> str | None:
@@ -315,41 +315,41 @@ def _versus_rule(cells: list[CellFinding]) -> str | None:
     return references.pop() if len(references) == 1 else None
 
 
-def _effect_columns(settings: Settings) -> list[Column]:
+def _effect_columns(settings: Settings) -> list[TextColumn]:
     columns = [
-        Column(title=f"Effect{effect_suffix(settings)}", kind=SPREAD, detail_title="95 % CI"),
-        Column(title="Verdict", kind=TEXT, detail_title="qualifier"),
-        Column(title="Paper effect", kind=NUMBER),
+        TextColumn(title=f"Effect{effect_suffix(settings)}", kind=SPREAD, detail_title="95 % CI"),
+        TextColumn(title="Verdict", kind=TEXT, detail_title="qualifier"),
+        TextColumn(title="Paper effect", kind=NUMBER),
     ]
     if settings.comparable_to_paper:
-        columns.append(Column(title="Effect minus paper's, pp", kind=SPREAD, detail_title="95 % CI"))
+        columns.append(TextColumn(title="Effect minus paper's, pp", kind=SPREAD, detail_title="95 % CI"))
     return columns
 
 
-def _verdict_cell(cell: CellFinding) -> Cell:
+def _verdict_cell(cell: CellFinding) -> TextCell:
     effect = cell.effect
     if effect is None:
-        return Cell(DASH, "(quoted)" if cell.level is None else "(reference)")
+        return TextCell(DASH, "(quoted)" if cell.level is None else "(reference)")
     details = [effect.qualifier] * bool(effect.qualifier) + ["fragile"] * effect.fragile
     details += ["exploratory"] * effect.exploratory
-    return Cell(verdict_text(effect), "; ".join(details), effect.verdict)
+    return TextCell(verdict_text(effect), "; ".join(details), effect.verdict)
 
 
-def _paper_effect_cell(cell: CellFinding) -> Cell:
+def _paper_effect_cell(cell: CellFinding) -> TextCell:
     effect = cell.effect
     if effect is None:
-        return Cell(DASH, "(quoted)" if cell.level is None else "(reference)")
+        return TextCell(DASH, "(quoted)" if cell.level is None else "(reference)")
     if effect.paper is None:
-        return Cell(DASH, "(none)")
-    return Cell(signed(effect.paper) + mark(effect.paper_status))
+        return TextCell(DASH, "(none)")
+    return TextCell(signed(effect.paper) + mark(effect.paper_status))
 
 
-def _gap_cell(effect: Effect | None, settings: Settings) -> Cell:
+def _gap_cell(effect: Effect | None, settings: Settings) -> TextCell:
     if effect is None or effect.gap is None:
-        return Cell(DASH, "(reference)" if effect is None else "(none)")
+        return TextCell(DASH, "(reference)" if effect is None else "(none)")
     digits = effect_digits(effect, settings)
     details = [interval(effect.gap_low, effect.gap_high, digits), effect.agreement or ""]
-    return Cell(signed(effect.gap, digits), " ".join(filter(None, details)))
+    return TextCell(signed(effect.gap, digits), " ".join(filter(None, details)))
 
 
 def _caption(settings: Settings, versus: str | None) -> str:
@@ -383,13 +383,13 @@ class _DeviceTime:
     device: str
     unit: str
 
-    def of_a_run(self, cost: Cost | None) -> float | None:
+    def of_a_run(self, cost: RunCost | None) -> float | None:
         if cost is None or cost.device_hours is None or not cost.runs:
             return None
         return cost.device_hours * 3600 / cost.runs / UNITS_S[self.unit]
 
 
-def details_table(table: TableFinding, settings: Settings, costs: Mapping[str, Cost]) -> Table | None:
+def details_table(table: TableFinding, settings: Settings, costs: Mapping[str, RunCost]) -> TextTable | None:
     """One row per trained cell: intervals on new images, P(better), time, energy; None without effects.
 
     costs: by arm, of the whole study.
@@ -403,13 +403,13 @@ def details_table(table: TableFinding, settings: Settings, costs: Mapping[str, C
     columns, notes = _detail_columns(settings), list[str]()
     rows = [_detail_cells(cell, settings, costs) for cell in cells]
     if any(cost.energy_kj is not None for cost in costs.values()):
-        columns.append(Column(title="Energy per run, kJ", kind=NUMBER))
+        columns.append(TextColumn(title="Energy per run, kJ", kind=NUMBER))
         rows = [[*row, _energy_cell(costs.get(c.arm_id or ""))] for row, c in zip(rows, cells, strict=True)]
     else:
         notes.append("Energy: not measured.")
     if unit is not None:
         columns.append(
-            Column(title=f"Effect per {unit.device}-{unit.unit}{effect_suffix(settings)}", kind=NUMBER)
+            TextColumn(title=f"Effect per {unit.device}-{unit.unit}{effect_suffix(settings)}", kind=NUMBER)
         )
         rows = [[*row, _yield_cell(c, costs, unit)] for row, c in zip(rows, cells, strict=True)]
         notes.append(
@@ -418,18 +418,18 @@ def details_table(table: TableFinding, settings: Settings, costs: Mapping[str, C
         )
     else:
         notes.append("Device time: not measured.")
-    return Table(
+    return TextTable(
         key=f"{table.key}_details",
         title=short_name(table.key),
         caption="Does it hold on other images and in a single run, and at what cost? n: seeds with a value. "
         "P(better): the chance that one run of the row beats one run of the row it is compared with.",
         columns=tuple(columns),
-        rows=tuple(Row(tuple(row), cell.column or "") for row, cell in zip(rows, cells, strict=True)),
+        rows=tuple(TextRow(tuple(row), cell.column or "") for row, cell in zip(rows, cells, strict=True)),
         notes=tuple(notes),
     )
 
 
-def _device_time(costs: Mapping[str, Cost]) -> _DeviceTime | None:
+def _device_time(costs: Mapping[str, RunCost]) -> _DeviceTime | None:
     """The longest unit that half of the arms fill; None where no device time is known, or of two kinds."""
     known = [cost for cost in costs.values() if cost.device_hours is not None and cost.runs]
     devices = {cost.unit for cost in known}
@@ -440,72 +440,72 @@ def _device_time(costs: Mapping[str, Cost]) -> _DeviceTime | None:
     return _DeviceTime("GPU" if devices == {GPU_HOURS} else "core", unit)
 
 
-def _detail_columns(settings: Settings) -> list[Column]:
+def _detail_columns(settings: Settings) -> list[TextColumn]:
     unit = effect_suffix(settings)
     return [
-        Column(title="Row"),
-        Column(title="n", kind=NUMBER),
-        Column(title=f"On new images too{unit}: 95 % CI", kind=SPREAD),
-        Column(title="P(better)", kind=SPREAD, detail_title="95 % CI"),
-        Column(title="Time per run", kind=NUMBER),
+        TextColumn(title="Row"),
+        TextColumn(title="n", kind=NUMBER),
+        TextColumn(title=f"On new images too{unit}: 95 % CI", kind=SPREAD),
+        TextColumn(title="P(better)", kind=SPREAD, detail_title="95 % CI"),
+        TextColumn(title="Time per run", kind=NUMBER),
     ]
 
 
-def _detail_cells(cell: CellFinding, settings: Settings, costs: Mapping[str, Cost]) -> list[Cell]:
+def _detail_cells(cell: CellFinding, settings: Settings, costs: Mapping[str, RunCost]) -> list[TextCell]:
     return [
-        Cell(cell.row),
-        Cell(n_cell(cell.level).text),
+        TextCell(cell.row),
+        TextCell(n_cell(cell.level).text),
         _new_images_cell(cell.effect, settings),
         _better_cell(cell.effect),
         _time_cell(costs.get(cell.arm_id or "")),
     ]
 
 
-def _new_images_cell(effect: Effect | None, settings: Settings) -> Cell:
+def _new_images_cell(effect: Effect | None, settings: Settings) -> TextCell:
     if effect is None:
-        return Cell(DASH, "(reference)")
+        return TextCell(DASH, "(reference)")
     text = interval(effect.new_images_low, effect.new_images_high, effect_digits(effect, settings))
     if text:
-        return Cell(text, value=effect.estimate)
+        return TextCell(text, value=effect.estimate)
     if effect.estimate is None or effect.low is None:
-        return Cell(DASH, "(no effect)")
-    return Cell(DASH, "(same run)" if effect.df is None else NO_BITS)
+        return TextCell(DASH, "(no effect)")
+    return TextCell(DASH, "(same run)" if effect.df is None else NO_BITS)
 
 
-def _better_cell(effect: Effect | None) -> Cell:
+def _better_cell(effect: Effect | None) -> TextCell:
     if effect is None:
-        return Cell(DASH, "(reference)")
+        return TextCell(DASH, "(reference)")
     if effect.prob_better is None:
-        return Cell(DASH, "(no effect)" if effect.estimate is None else "(same run)")
-    return Cell(number(effect.prob_better), interval(effect.prob_better_low, effect.prob_better_high))
+        return TextCell(DASH, "(no effect)" if effect.estimate is None else "(same run)")
+    return TextCell(number(effect.prob_better), interval(effect.prob_better_low, effect.prob_better_high))
 
 
-def _time_cell(cost: Cost | None) -> Cell:
+def _time_cell(cost: RunCost | None) -> TextCell:
     if cost is None or cost.time_s is None:
-        return Cell(DASH, "(not measured)")
+        return TextCell(DASH, "(not measured)")
     if cost.time_s == 0:
-        return Cell(DASH, "(trains nothing)")
-    return Cell(duration(cost.time_s), value=cost.time_s)
+        return TextCell(DASH, "(trains nothing)")
+    return TextCell(duration(cost.time_s), value=cost.time_s)
 
 
-def _energy_cell(cost: Cost | None) -> Cell:
+def _energy_cell(cost: RunCost | None) -> TextCell:
     if cost is None or cost.energy_kj is None:
-        return Cell(DASH, "(not measured)")
-    return Cell(f"{cost.energy_kj / cost.runs:.3g}")
+        return TextCell(DASH, "(not measured)")
+    return TextCell(f"{cost.energy_kj / cost.runs:.3g}")
 
 
-def _yield_cell(cell: CellFinding, costs: Mapping[str, Cost], unit: _DeviceTime) -> Cell:
+def _yield_cell(cell: CellFinding, costs: Mapping[str, RunCost], unit: _DeviceTime) -> TextCell:
     effect, time = cell.effect, unit.of_a_run(costs.get(cell.arm_id or ""))
     if effect is None:
-        return Cell(DASH, "(reference)")
+        return TextCell(DASH, "(reference)")
     if effect.estimate is None or effect.low is None or effect.high is None:
-        return Cell(DASH, "(no effect)")
+        return TextCell(DASH, "(no effect)")
     if effect.low <= 0.0 <= effect.high:
-        return Cell(DASH, "(0 in CI)")
+        return TextCell(DASH, "(0 in CI)")
     if not time:
-        return Cell(DASH, "(not measured)")
+        return TextCell(DASH, "(not measured)")
     value = effect.estimate / time
-    return Cell(signed(value, None), value=value)
+    return TextCell(signed(value, None), value=value)
 
 
 # Rows that train nothing: what they evaluate, in words.
