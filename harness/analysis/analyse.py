@@ -12,7 +12,6 @@ from harness.analysis.contrasts import by_column, contrasts_of, noise, reference
 from harness.analysis.credit import with_credit
 from harness.analysis.effects import Side, empty_effect, measured, same_run
 from harness.analysis.findings import (
-    ACCURACIES,
     NOT_EVALUABLE,
     UNDECIDED,
     CellFinding,
@@ -25,6 +24,7 @@ from harness.analysis.looks import Name, Tested, tests_of, with_looks
 from harness.analysis.outcomes import Outcomes, read_outcomes, roots_of
 from harness.analysis.precision import budget_of, flips_of, resolvable
 from harness.analysis.verdicts import level_of, not_evaluable, paper_effect, sentence_for
+from harness.spec import ACCURACIES
 from harness.study.plan import Cell, Plan, PlanTable
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.spec import ACCURACIES
 from harness.study.plan import Claim, PaperValue
 
 # How the total of a table splits over its tricks: plain data, in percentage points (or the metric's units).
@@ -147,8 +148,6 @@ GLYPHS = {HELPS: "▲", HURTS: "▼", NO_DIFFERENCE: "≈", UNDECIDED: "?", NOT_
 REPRODUCED, DIFFERS, COMPATIBLE = "reproduced", "differs", "compatible but imprecise"
 
 YES, NO, NOT_SETTLED = "yes", "no", "not settled"  # answers to a claim of the paper
-
-ACCURACIES = ("top1", "top5")  # percent, more is better
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.analysis.findings import ACCURACIES
 from harness.analysis.intervals import Estimate, Floats, mean
-from harness.spec import Arm
+from harness.spec import ACCURACIES, Arm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
-METRICS = ("top1", "top5", "loss", "train_loss")
+METRICS = (*ACCURACIES, "loss", "train_loss")
 LARGEST = 1e60  # of a metric: beyond it, squares of variances overflow
 _PREFERRED = (FINISHED, DIVERGED)  # where an arm and a seed have two records
 

@@ -6,8 +6,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions
 from rich.padding import Padding
@@ -15,15 +14,16 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from harness.commands.machine import Finding
-from harness.data.entry import Look
 from harness.errors import visible
-from harness.runs.folder import RunFolder
 from harness.runs.records import DIVERGED, FAILED, FINISHED
-from harness.scheduling.base import Progress
-from harness.study.expand import runs_at_most
-from harness.study.plan import Cell, Plan, PlannedRun, PlanTable, Union
-from harness.study.rows import METRICS
+from harness.spec import ACCURACIES
+
+if TYPE_CHECKING:
+    from harness.commands.machine import Finding
+    from harness.data.entry import Look
+    from harness.runs.folder import RunFolder
+    from harness.scheduling.base import Progress
+    from harness.study.plan import Cell, Plan, PlannedRun, PlanTable, Union
 
 # What a person reads in a terminal: plans, states, listings. Labels are never taken for markup.
 
@@ -114,7 +114,7 @@ def _paper(cell: Cell, metric: str) -> str:
     printed = cell.paper.get(metric)
     if printed is None:
         return ""
-    digits = f"{printed.value:.2f}" if metric in METRICS else f"{printed.value:g}"
+    digits = f"{printed.value:.2f}" if metric in ACCURACIES else f"{printed.value:g}"
     return digits + (" " if printed.status == "verified" else MEMORY_MARK)
 
 
@@ -140,6 +140,8 @@ def plan_line(plan: Plan, *, hint: bool = True) -> str:
 
 def _seeds(plan: Plan) -> str:
     """How many, and of an adaptive study at which look."""
+    from harness.study.plan import runs_at_most
+
     if not plan.is_adaptive:
         return f"{len(plan.seeds)} seeds"
     fewest = min(plan.arm_seeds.values(), default=len(plan.seeds))
@@ -286,7 +288,7 @@ REFRESH_PER_S = 4.0  # a spinner at rich's 12.5 takes time from the runs on a sm
 RECENT_RUNS = 10
 MOST_NAMED = 4  # labels in one line
 
-FolderOf = Callable[[str], RunFolder]  # run_id -> its folder
+FolderOf = Callable[[str], "RunFolder"]  # run_id -> its folder
 
 
 class Tally:
@@ -332,6 +334,8 @@ class Tally:
     @property
     def images_per_s(self) -> float | None:
         """Training images per second now: runs under way x the median speed of those that finished last."""
+        from statistics import median
+
         return len(self.running) * median(self._speeds) if self._speeds and self.running else None
 
     @property

@@ -30,8 +30,8 @@ from harness.runs.studies import LookRecord, write_blocks
 from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.scheduling.base import Job, Scheduler
 from harness.spec import Machine
-from harness.study.expand import grow, runs_at_most
-from harness.study.plan import Plan
+from harness.study.expand import grow
+from harness.study.plan import Plan, runs_at_most
 from harness.training import run_one
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from harness.analysis.findings import ACCURACIES, GLYPHS, CellFinding, Effect, Settings, TableFinding
-from harness.spec import MEMBER_STRIDE
+from harness.analysis.findings import GLYPHS, CellFinding, Effect, Settings, TableFinding
+from harness.spec import ACCURACIES, MEMBER_STRIDE
 from harness.study.plan import PaperValue, Plan, PlannedRun
 
 # A table as every format sees it: columns with a kind, rows of text cells, notes below.

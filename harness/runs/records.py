@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import math
 import os
 import stat
@@ -18,11 +17,10 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from harness.errors import printable
-from harness.spec import SCHEMA_VERSION, canonical_json, digest, run_id
+from harness.spec import ACCURACIES, SCHEMA_VERSION, canonical_json, digest, run_id
 
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 ENDED = frozenset({FINISHED, DIVERGED})  # outcomes; `failed` is retried by the next `harness run`
-ACCURACIES = ("top1", "top5")  # percent
 LARGEST = 1e300
 LARGEST_WHOLE = 2**62
 LARGEST_MEASURE = 1e15  # seconds, multiply-adds, ...
@@ -48,7 +46,6 @@ PRESENT = ("run_id", "arm_id", "seed", "steps", "started_s", "ended_s")  # in ev
 HALF = b"\\u"  # of JSON: a character, or half of one
 NO_SPEC = "it is missing, though the run has ended"
 
-_log = logging.getLogger(__name__)
 _named: dict[str, str] = {}  # path -> why, of what this command has named
 
 
@@ -62,16 +59,18 @@ def note(path: str | Path, why: str) -> None:
     text = str(path)
     if text in _named or len(_named) > MOST_NAMED:
         return
+    import logging
     from multiprocessing import parent_process
 
     _named[text] = why
     if parent_process() is not None:
         return
+    log = logging.getLogger(__name__)
     if len(_named) > MOST_NAMED:
-        _log.warning("more files are damaged; only %d are named", MOST_NAMED)
+        log.warning("more files are damaged; only %d are named", MOST_NAMED)
     else:
         mend = MENDS.get(os.path.basename(text), "")
-        _log.warning("%s is damaged (%s) and counts as none%s", printable(text), printable(why), mend)
+        log.warning("%s is damaged (%s) and counts as none%s", printable(text), printable(why), mend)
 
 
 def parsed(text: bytes | str) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from harness.spec import (
+    ACCURACIES,
     Arm,
     CanonicalText,
     DataSpec,
@@ -32,7 +33,7 @@ from harness.study.catalogue import (
     trick_options,
 )
 from harness.study.recipes import RECIPES
-from harness.study.rows import METRICS, Draft, Study
+from harness.study.rows import Draft, Study
 from harness.study.schema import AUGMENT_FIELDS, DATA_FIELDS, Size, StudyFile, check_optimizer
 from harness.study.sizes import Inputs, Scale, scaled_recipe
 
@@ -214,7 +215,7 @@ class Fields:
         if found is None:
             file, of_size = self._file, self._size.set
             own = self._own(recipe)
-            measured = file.metrics if file.metric in METRICS else (file.metric, *file.metrics)
+            measured = file.metrics if file.metric in ACCURACIES else (file.metric, *file.metrics)
             found = {**own, "metrics": tuple(dict.fromkeys(measured)), **_numbers(of_size.values())}
             found["augment"] = dataclasses.replace(own["augment"], **_augment(of_size.values()))
             found["data"] = self._inputs.asked(None, None)

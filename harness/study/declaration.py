@@ -7,9 +7,8 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.spec import canonical_json
+from harness.spec import ACCURACIES, canonical_json
 from harness.study.plan import Cell, Plan, PlanTable
-from harness.study.rows import METRICS
 
 # What a study declares before its first run: what is compared, on what metric, with how many seeds.
 #
@@ -144,7 +143,7 @@ def seeds_text(looks: Sequence[int]) -> str:
 
 
 def _settings(before: Declaration, after: Declaration) -> Iterator[str]:
-    unit = " pp" if after["metric"] in METRICS else ""
+    unit = " pp" if after["metric"] in ACCURACIES else ""
     plain = {"metric": "metric", "smallest_effect": "smallest effect", "alpha": "alpha"}
     for key, name in plain.items():
         if before[key] != after[key]:

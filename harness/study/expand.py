@@ -551,12 +551,6 @@ def grow(plan: Plan, wanted: Mapping[str, int]) -> Plan:
     )
 
 
-def runs_at_most(plan: Plan) -> int:
-    """How many runs the plan would have with all its arms at the last look."""
-    of_one_seed = sum(run.seed % MEMBER_STRIDE == 0 for run in plan.runs)
-    return of_one_seed * (plan.looks[-1] if plan.looks else len(plan.seeds))
-
-
 def _raise_to(seeds: int, arm_id: str, arms: Mapping[str, Arm], counts: dict[str, int]) -> None:
     """Of an arm and of all that its runs need."""
     if counts[arm_id] >= seeds:

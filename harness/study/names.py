@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
 
 from harness.errors import Location, Problem, ProblemList, shortened, unknown
+from harness.spec import ACCURACIES
 from harness.study.catalogue import (
     Catalogue,
     Use,
@@ -24,7 +24,7 @@ from harness.study.catalogue import (
 )
 from harness.study.recipes import RECIPES
 from harness.study.reserved import check_apart, check_files
-from harness.study.rows import BASELINE, METRICS
+from harness.study.rows import BASELINE
 from harness.study.schema import CHANGE_FIELDS, DATA_FIELDS, Changes, Size, StudyFile
 from harness.study.yaml import read_source, read_text
 
@@ -57,7 +57,7 @@ def check_changes(
 def check_metrics(names: tuple[str, ...], at: Location, catalogue: Catalogue, problems: ProblemList) -> None:
     """Add every name that is not a metric of a plugin."""
     for index, name in enumerate(names):
-        if name in (*METRICS, "loss"):
+        if name in (*ACCURACIES, "loss"):
             problems.add((*at, index), f"{name} is always measured; 'metrics' names those of plugins")
         elif name not in catalogue.metrics:
             problems.add((*at, index), unknown("metric of a plugin", name, catalogue.metrics))
@@ -267,8 +267,8 @@ def _check_own_code(file: StudyFile, catalogue: Catalogue, problems: ProblemList
         if PurePosixPath(plugin).name not in catalogue.plugin_hashes:
             problems.add(("plugins", index), f"the plugin '{plugin}' was not loaded")
     check_metrics(file.metrics, ("metrics",), catalogue, problems)
-    if file.metric not in METRICS and file.metric not in catalogue.metrics:
-        problems.add(("metric",), unknown("metric", file.metric, (*METRICS, *catalogue.metrics)))
+    if file.metric not in ACCURACIES and file.metric not in catalogue.metrics:
+        problems.add(("metric",), unknown("metric", file.metric, (*ACCURACIES, *catalogue.metrics)))
 
 
 # Which files of the user's own code a study names, read before anything else of the study is checked.
@@ -331,6 +331,8 @@ def _file(folder: Path, name: Any, at: tuple[str, int], problems: ProblemList) -
 
 
 def _package(name: str, at: tuple[str, int], problems: ProblemList) -> Path | None:
+    from importlib.metadata import entry_points
+
     offered = {each.name for each in entry_points(group=GROUP)}
     if name not in offered:
         valid = unknown("plugin", name, offered)

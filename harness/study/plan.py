@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.spec import Arm, RunSpec
+from harness.spec import ACCURACIES, MEMBER_STRIDE, Arm, RunSpec
 
 # The runs a study needs: unique, ordered by need, priced, and which table cells share them.
 
 
-MEASURES = ("top1", "top5", "loss", "train_loss", "steps_to_target")
+MEASURES = (*ACCURACIES, "loss", "train_loss", "steps_to_target")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +121,12 @@ class Plan:
     def spec(self, run: PlannedRun) -> RunSpec:
         """The full spec of a planned run."""
         return RunSpec(arm=self.arms[run.arm_id], seed=run.seed)
+
+
+def runs_at_most(plan: Plan) -> int:
+    """How many runs the plan would have with all its arms at the last look."""
+    of_one_seed = sum(run.seed % MEMBER_STRIDE == 0 for run in plan.runs)
+    return of_one_seed * (plan.looks[-1] if plan.looks else len(plan.seeds))
 
 
 # `harness plan --json`: the plan as plain data, with a stable schema.

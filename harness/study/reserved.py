@@ -11,12 +11,12 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from harness.errors import Location, ProblemList
-from harness.spec import Arm, AugmentSpec, Recipe
+from harness.spec import ACCURACIES, Arm, AugmentSpec, Recipe
 from harness.study.plan import MEASURES
 
 # Records: one row per run
 IDENTITY = ("run_id", "arm_id", "seed", "status", "attempts")
-RESULTS = ("top1", "top5", "loss")
+RESULTS = (*ACCURACIES, "loss")
 NUMBERS = (
     "train_loss",
     "train_time_s",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.errors import Location, ProblemList, unknown
+from harness.spec import ACCURACIES
 from harness.study.catalogue import Catalogue, Use
 from harness.study.plan import Claim, PaperValue
 from harness.study.schema import ClaimEntry, NamedArm, StudyFile
@@ -140,7 +141,6 @@ def _in_circles(arms: Mapping[str, NamedArm], catalogue: Catalogue, problems: Pr
 # top1 and top5 are accuracies in percent, which the analysis reads. The others are carried along and shown.
 
 
-METRICS = ("top1", "top5")  # accuracy in percent
 SHOWN = {  # positive numbers -> what they are, as a heading
     "top1_std": "std of top-1, points",
     "params_m": "parameters, millions",
@@ -177,9 +177,9 @@ def _cell(cell: Mapping[str, Any], at: Location, problems: ProblemList) -> dict[
         if metric == "status" or value is None:  # null: not printed
             continue
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if metric not in METRICS and metric not in SHOWN:
-            problems.add((*at, metric), unknown("metric", str(metric), (*METRICS, *SHOWN, "status")))
-        elif metric in METRICS and not (number and 0 <= value <= 100):
+        if metric not in ACCURACIES and metric not in SHOWN:
+            problems.add((*at, metric), unknown("metric", str(metric), (*ACCURACIES, *SHOWN, "status")))
+        elif metric in ACCURACIES and not (number and 0 <= value <= 100):
             problems.add((*at, metric), f"{metric} must be a percentage from 0 to 100, got {value!r}")
         elif metric in SHOWN and not (number and 0 < value < math.inf):
             problems.add((*at, metric), f"{metric} must be a number greater than 0, got {value!r}")

@@ -27,7 +27,7 @@ from harness.plugins import TRAINERS
 from harness.plugins.load import from_exception
 from harness.runs.folder import RunFolder, write_bytes
 from harness.runs.records import FINISHED
-from harness.spec import Machine, Recipe, RunSpec, Stop
+from harness.spec import ACCURACIES, Machine, Recipe, RunSpec, Stop
 from harness.training.checkpoint import TrainingProgress
 from harness.training.environment import device_name
 from harness.training.evaluate import evaluate
@@ -37,7 +37,7 @@ from harness.training.record import Attempt, Journal, cost_of, write_end
 from harness.training.setup import load_data, make_metrics
 
 OWN_FOLDER = "trainer"  # in the run folder: the function's own files, e.g. its checkpoints
-NUMBERS = ("top1", "top5", "loss")
+NUMBERS = (*ACCURACIES, "loss")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -203,7 +203,7 @@ def _number(value: Any, key: str, name: str) -> float:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
-    percent = key in ("top1", "top5")
+    percent = key in ACCURACIES
     if not math.isfinite(number) or (percent and not 0 <= number <= 100):
         words = "a percentage from 0 to 100" if percent else "a finite number"
         raise ValueError(f"trainer '{name}': {key} must be {words}, got {value!r:.80}")

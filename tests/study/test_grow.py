@@ -12,8 +12,8 @@ from harness.errors import StudyError
 from harness.runs.studies import FILE, LookRecord, as_it_stands, read_blocks, study_folder, write_blocks
 from harness.spec import MEMBER_STRIDE
 from harness.study import expand
-from harness.study.expand import grow, runs_at_most
-from harness.study.plan import Plan, plan_to_json
+from harness.study.expand import grow
+from harness.study.plan import Plan, plan_to_json, runs_at_most
 from harness.study.seeds import parse_seeds
 from tests.study.fakes import HEAD, arm_of, cells, plan_of
 from tests.study.test_observers import ARMS, TABLE

@@ -42,7 +42,7 @@ from harness.reporting.document import (
     verdict_text,
 )
 from harness.reporting.report_input import GPU_HOURS, RunCost
-from harness.spec import MEMBER_STRIDE, Arm, Member
+from harness.spec import ACCURACIES, MEMBER_STRIDE, Arm, Member
 from harness.study.plan import PaperValue, Plan
 
 # What the paper printed beside a row: accuracies, and further numbers that are shown, never analysed.
@@ -60,7 +60,6 @@ _FORMS = {
     "epoch_minutes": "{} min per epoch",
     "steps_to_target_m": "{} M steps",
 }
-_ACCURACIES = ("top1", "top5")
 
 
 def other_metric(metric: str) -> str:
@@ -97,7 +96,7 @@ def paper_column_kind(cells: list[CellFinding], settings: Settings) -> str:
 
 
 def _extras(cell: CellFinding) -> dict[str, PaperValue]:
-    shown = {name: value for name, value in cell.paper.items() if name not in (*_ACCURACIES, STD)}
+    shown = {name: value for name, value in cell.paper.items() if name not in (*ACCURACIES, STD)}
     places = {name: place for place, name in enumerate(_FORMS)}
     return dict(sorted(shown.items(), key=lambda item: (places.get(item[0], len(places)), item[0])))
 
