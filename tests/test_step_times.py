@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -101,7 +102,7 @@ def test_another_instruction_set_or_torch_is_another_machine(here: Workspace, mo
     assert cache_file() != before
     monkeypatch.delenv(name)
     assert cache_file() == before
-    monkeypatch.setattr(step_times, "version", lambda _: "9.9")
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "9.9")
     assert machine_key()["torch"] == "9.9"
     assert cache_file() != before
 

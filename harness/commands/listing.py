@@ -7,10 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.commands.workspace import build_catalogue, load_plugins, workspace
-from harness.data.entry import Reading
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError
-from harness.study.expand import ExpandOptions, expand, load_study
 
 
 def main(args: argparse.Namespace) -> int:
@@ -74,6 +71,8 @@ def _models(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _data(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from harness.commands.workspace import build_catalogue, workspace
+
     entries = build_catalogue(workspace(args).data_dir).data
     return [
         {
@@ -94,7 +93,9 @@ def _folder(args: argparse.Namespace) -> int:
     Raises:
         StudyError: there is no such folder, neither here nor in the data folder.
     """
+    from harness.commands.workspace import workspace
     from harness.data.contents import examine
+    from harness.data.entry import Reading
 
     place = workspace(args)
     here = [path for path in (args.folder, place.data_dir / args.folder) if path.is_dir()]
@@ -116,6 +117,9 @@ def _folder(args: argparse.Namespace) -> int:
 
 
 def _studies(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from harness.commands.workspace import build_catalogue, load_plugins, workspace
+    from harness.study.expand import ExpandOptions, expand, load_study
+
     folder: Path = args.folder
     data_dir = workspace(args).data_dir
     rows: list[dict[str, Any]] = []

@@ -18,7 +18,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +81,11 @@ def estimate(plan: Plan, data_dir: Path, *, measure: bool) -> None:
     todo = [run for run in plan.runs if not run.done and (run.time_s is None or run.rough)]
     if not todo or detect_devices() != ("cpu",):
         return
-    questions = _questions(plan, todo)
-    path = cache_file()
+    path = cache_file() if measure or _is_kept() else None
     known = _read(path)
+    if not (measure or known):
+        return
+    questions = _questions(plan, todo)
     wanted = {each.key: each for each in questions.values()}
     if measure and any(key not in known for key in wanted) and os.environ.get(SWITCH) != "0":
         known |= _measure([each for key, each in wanted.items() if key not in known], data_dir)
@@ -280,6 +281,8 @@ def _facts(recipe: Recipe) -> tuple[int | None, int | None, int | None]:
 def machine_key() -> dict[str, str]:
     """What the measured times depend on."""
     # `harness` names its Python API, which needs this file: imported at the top it would be a circle.
+    from importlib.metadata import PackageNotFoundError, version
+
     from harness import __version__
 
     try:
@@ -294,6 +297,12 @@ def cache_file() -> Path | None:
     """Where the times of this machine are kept; None where the user has no home."""
     folder = cache_folder()
     return folder and folder / "step_times" / f"{digest(canonical_json(machine_key()))}.json"
+
+
+def _is_kept() -> bool:
+    """Whether any times are: which ones is asked of torch's metadata, and that takes 15 ms."""
+    folder = cache_folder()
+    return folder is not None and (folder / "step_times").is_dir()
 
 
 def _read(path: Path | None) -> dict[str, Any]:
