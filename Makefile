@@ -11,8 +11,12 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/runtime  ## run the Bag of Tricks study on embedded real data, end in a report
 	$(BIN)/harness run studies/bag_of_tricks.yaml
 
-test: .venv/dev  ## every test, at most 10 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(AGAIN)
+test: .venv/dev  ## every test but the campaigns, at most 4 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not campaign" $(AGAIN)
+
+.PHONY: test-campaigns
+test-campaigns: .venv/dev  ## kills, fuzzing, error rates, browser, LaTeX, examples: the long tests; 4 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "campaign and not slow" $(AGAIN)
 
 # What trains or computes networks runs a second time as on a CPU that has nothing newer than AVX2.
 CAPPED := tests/training tests/models tests/tricks tests/test_tricks_contract.py tests/plugins tests/end_to_end \

@@ -1,15 +1,21 @@
-"""A folder in which a user works, and the harness as a real process in it."""
+"""A folder in which a user works, and the harness in it: in this process, or as one of its own."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from harness.cli import main
 from harness.runs.folder import RunFolder
 from tests.timing import PATIENCE_S
 
@@ -41,14 +47,24 @@ class Workplace:
         return self.call(command, "tiny.yaml", *arguments)
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`harness ...`, to its end."""
+        """`harness ...`, to its end, in this process: an interpreter that imports torch takes seconds."""
+        output, errors = io.StringIO(), io.StringIO()
+        with _in_folder(self.path), _said_to(output, errors):
+            try:
+                code = main(arguments)
+            except SystemExit as left:  # argparse
+                code = left.code if isinstance(left.code, int) else 1
+        said = output.getvalue(), errors.getvalue()
+        return subprocess.CompletedProcess(["harness", *arguments], code, *said)
+
+    def call_apart(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`harness ...`, to its end, as a user's process."""
         process = self.start(*arguments)
         output, errors = process.communicate(timeout=PATIENCE_S)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """`harness ...` in a process group of its own, without a terminal."""
-        environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
         return subprocess.Popen(
             [sys.executable, "-m", "harness.cli", *arguments],
             stdin=subprocess.DEVNULL,
@@ -56,7 +72,7 @@ class Workplace:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.path,
-            env=environment | {"PYTHONPATH": str(ROOT)},
+            env=_environment() | {"PYTHONPATH": str(ROOT)},
             process_group=0,
         )
 
@@ -93,6 +109,31 @@ class Workplace:
     def add_row(self, row: str) -> None:
         """Append a row to the table, which is the last thing in the file."""
         self.study.write_text(self.study.read_text() + f"      - {row}\n")
+
+
+def _environment() -> dict[str, str]:
+    """That of this process, without what a user may have set."""
+    return {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+
+
+@contextlib.contextmanager
+def _in_folder(path: Path) -> Iterator[None]:
+    with contextlib.chdir(path), patch.dict(os.environ, _environment(), clear=True):
+        yield
+
+
+@contextlib.contextmanager
+def _said_to(output: io.StringIO, errors: io.StringIO) -> Iterator[None]:
+    """As in a process without a terminal. pytest takes the records of loggers, so they are handed on."""
+    handler = logging.StreamHandler(errors)
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("harness")
+    logger.addHandler(handler)
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def group_of(process: subprocess.Popen[str]) -> list[int]:
