@@ -29,6 +29,7 @@ def missed(name):
     return {row.quantity for row in validate_statistics.missed_targets([name])}
 
 
+@pytest.mark.campaign
 def test_seeds_that_are_not_taken_as_blocks(monkeypatch):
     def around_arm_means(design, runs):
         of_arm = design.x[:, : design.present.shape[0]]
@@ -38,6 +39,7 @@ def test_seeds_that_are_not_taken_as_blocks(monkeypatch):
     assert missed("coverage") == {"coverage, per row"}
 
 
+@pytest.mark.campaign
 def test_degrees_of_freedom_of_all_runs(break_everywhere):
     right = fit._design
 
@@ -57,6 +59,7 @@ def test_no_correction_for_the_number_of_rows(break_everywhere):
     assert missed("mixed") == {"family-wise error"}
 
 
+@pytest.mark.campaign
 def test_a_guard_that_never_minds_noise(break_everywhere):
     def pooled(fitted, threshold):
         zeros = np.zeros_like(fitted.own)
@@ -67,6 +70,7 @@ def test_a_guard_that_never_minds_noise(break_everywhere):
     assert "coverage of P(A > B)" in missed("better")
 
 
+@pytest.mark.campaign
 def test_a_guard_that_gives_every_arm_its_own_variance(break_everywhere):
     def own(fitted, threshold):
         return Guarded(variance=np.maximum(fitted.own, 1e-9), weight=np.ones_like(fitted.own))
@@ -75,17 +79,20 @@ def test_a_guard_that_gives_every_arm_its_own_variance(break_everywhere):
     assert missed("power") == {"power, 3 sigma"}
 
 
+@pytest.mark.campaign
 def test_the_whole_level_at_every_look(break_everywhere):
     break_everywhere(spending.nominal_levels, lambda alpha, looks, sides=2: (alpha,) * len(looks))
     assert missed("unequal") == {"family-wise error, adaptive"}
 
 
+@pytest.mark.campaign
 def test_an_equivalence_margin_twice_as_wide(break_everywhere):
     right = intervals.is_equivalent
     break_everywhere(right, lambda estimate, margin, alpha=0.05: right(estimate, 2.0 * margin, alpha))
     assert missed("equivalence") == {"exact smallest effect called no difference"}
 
 
+@pytest.mark.campaign
 def test_new_images_without_the_images_part(break_everywhere):
     right = intervals.new_images_half_width
 

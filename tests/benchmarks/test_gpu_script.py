@@ -71,6 +71,7 @@ def tiny(blocked: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNames
     return SimpleNamespace(done=done, figures=figures, sections=sections)
 
 
+@pytest.mark.campaign
 def test_every_section_runs_without_the_packages_that_a_gpu_machine_lacks(tiny: SimpleNamespace) -> None:
     assert [row for row in tiny.figures["rows"] if row["failed"]] == []
     assert tiny.done.returncode == 0, tiny.done.stderr
@@ -79,6 +80,7 @@ def test_every_section_runs_without_the_packages_that_a_gpu_machine_lacks(tiny: 
     assert tiny.done.stdout.count("\n| ") == 2 + len(tiny.figures["rows"])
 
 
+@pytest.mark.campaign
 def test_the_header_names_versions_device_and_date(tiny: SimpleNamespace) -> None:
     about = tiny.figures["about"]
     assert about["torch"] == torch.__version__.split("+")[0] or about["torch"] == torch.__version__
@@ -87,6 +89,7 @@ def test_the_header_names_versions_device_and_date(tiny: SimpleNamespace) -> Non
     assert "figures mean nothing" in tiny.done.stdout
 
 
+@pytest.mark.campaign
 def test_both_precisions_resume_within_an_epoch(tiny: SimpleNamespace) -> None:
     fp16, bf16 = tiny.sections["exact"]
     assert fp16["value"] == bf16["value"] == "bit-identical"
@@ -94,6 +97,7 @@ def test_both_precisions_resume_within_an_epoch(tiny: SimpleNamespace) -> None:
     assert "loss scale" not in bf16["note"]
 
 
+@pytest.mark.campaign
 def test_throughput_is_measured_for_ours_timm_and_torchvision_with_both_flags(tiny: SimpleNamespace) -> None:
     names = {row["what"].split(": ")[1] for row in tiny.sections["resnet50"] if row["value"]}
     wanted = {
@@ -104,6 +108,7 @@ def test_throughput_is_measured_for_ours_timm_and_torchvision_with_both_flags(ti
     assert len(tiny.sections["compile"]) == 3
 
 
+@pytest.mark.campaign
 def test_the_study_takes_its_arms_from_the_plan_file_and_says_what_part_was_run(
     tiny: SimpleNamespace,
 ) -> None:

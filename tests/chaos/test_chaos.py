@@ -13,6 +13,7 @@ from tests.chaos.regimes import WritePoints
 from tests.chaos.trial import Trial, undisturbed
 from tests.timing import PATIENCE_S
 
+pytestmark = pytest.mark.campaign
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 KILLS = 6
 POINTS = ("replace checkpoint.pt", "write checkpoint.pt", "write events.jsonl")

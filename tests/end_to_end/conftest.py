@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Once
 from tests.end_to_end.workplace import TINY, Workplace
 
 
@@ -25,20 +23,14 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Made once, also where pytest has several workers."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    said = folder / "finished.json"
-    place = Workplace(folder / "finished")
-    with (folder / "finished.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not said.exists():
-            shutil.rmtree(place.path, ignore_errors=True)
-            done = begin(place.path).call_apart("run", "tiny.yaml")
-            said.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
-    return Finished(place, *json.loads(said.read_text()))
+def finished(once: Once[Finished]) -> Finished:
+    """Run by a process of its own, as a user's; made once, also where pytest has several workers."""
+
+    def run(folder: Path) -> Finished:
+        done = begin(folder / "place").call_apart("run", "tiny.yaml")
+        return Finished(Workplace(folder / "place"), done.returncode, done.stdout, done.stderr)
+
+    return once("finished", run)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from harness.commands.plan import declare, history_of
 from harness.commands.workspace import load_plan, workspace
 from harness.study.declaration import exploratory
+from tests.conftest import Once
 from tests.end_to_end.conftest import Finished, copy_of
 from tests.end_to_end.workplace import Workplace
 
@@ -59,9 +61,13 @@ def test_a_study_that_was_trained_before_it_was_recorded_is_honest_about_that(co
 
 
 @pytest.fixture(scope="module")
-def amended(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def amended(finished: Finished, once: Once[Workplace]) -> Workplace:
     """A row was added when all had ended, and its runs were trained."""
-    place = copy_of(finished, tmp_path_factory.mktemp("amended") / "copy")
+    return once("amended", partial(amend, finished))
+
+
+def amend(finished: Finished, folder: Path) -> Workplace:
+    place = copy_of(finished, folder / "copy")
     place.add_row("{label: Warmer, add: {distillation: {teacher: teacher, temperature: 5}}}")
     text = "this plan differs: row “Warmer” of only added"
     assert text in place.harness("plan").stdout

@@ -7,9 +7,12 @@ import sqlite3
 import subprocess
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import Once
 from tests.end_to_end.conftest import Finished, copy_of
 from tests.end_to_end.workplace import Workplace
 
@@ -58,8 +61,12 @@ class Extended:
 
 
 @pytest.fixture(scope="module")
-def extended(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Extended:
-    place = copy_of(finished, tmp_path_factory.mktemp("extended") / "copy")
+def extended(finished: Finished, once: Once[Extended]) -> Extended:
+    return once("extended", partial(extend, finished))
+
+
+def extend(finished: Finished, folder: Path) -> Extended:
+    place = copy_of(finished, folder / "copy")
     old = place.runs()
     [teacher] = [run_id for run_id, about in old.items() if about == ("only / Smoothed", 1)]
     (place.runs_dir / teacher / "weights.pt").unlink()

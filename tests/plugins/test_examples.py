@@ -70,6 +70,7 @@ def empty(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.campaign
 def test_the_story_goes_from_an_empty_folder_to_a_report(tmp_path: Path) -> None:
     place = empty(tmp_path / "work")
     done = shell(commands_of_the_story(slow=False), place)

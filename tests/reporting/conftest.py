@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.reporting import ReportInput, render
+from tests.conftest import Once
 from tests.reporting.sample import make_report
 
 
@@ -16,8 +17,11 @@ def report() -> ReportInput:
 
 
 @pytest.fixture(scope="session")
-def rendered(report: ReportInput, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rendered(report: ReportInput, once: Once[Path]) -> Path:
     """The folder of the rendered sample."""
-    folder = tmp_path_factory.mktemp("report")
-    assert render(report, folder).failures == ()
-    return folder
+
+    def draw(folder: Path) -> Path:
+        assert render(report, folder).failures == ()
+        return folder
+
+    return once("rendered", draw)

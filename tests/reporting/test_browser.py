@@ -14,7 +14,7 @@ from tests.timing import PATIENCE_S
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NONE = "NOT TRIED IN A BROWSER: no chromium here (package chromium)"
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NONE)
+pytestmark = [pytest.mark.campaign, pytest.mark.skipif(CHROMIUM is None, reason=NONE)]
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 FIND_TABLE = """
 const table = [...document.querySelectorAll("table")].find((each) => each.querySelector("tr.group"));

@@ -23,6 +23,7 @@ HEAD = r"\documentclass{article}\usepackage{booktabs}\usepackage{siunitx}\begin{
 
 WIDE, MOST_PT = re.compile(r"Overfull \\hbox \(([\d.]+)pt"), 5.0
 NONE = "NOT COMPILED: no pdflatex here (packages texlive-latex-recommended and texlive-science)"
+pytestmark = pytest.mark.campaign
 needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason=NONE)
 
 

@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 from harness.tracking.store import Store
+from tests.conftest import Once
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = Store.beside(tmp_path_factory.mktemp("empty") / "runs")
-    store.client()
-    assert store.database is not None
-    return store.database
+def empty_database(once: Once[Path]) -> Path:
+    def create(folder: Path) -> Path:
+        store = Store.beside(folder / "runs")
+        store.client()
+        assert store.database is not None
+        return store.database
+
+    return once("empty_database", create)
 
 
 @pytest.fixture

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CHECKS = Path(__file__).with_name("kernel_checks.py")
 
 
+@pytest.mark.campaign
 def test_the_checks_of_kernels_pass_in_a_fresh_interpreter() -> None:
     command = [
         sys.executable,
