@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -84,6 +83,14 @@ def shortened(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
+def nearest(name: str, valid: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The valid name that is most like this one; None where none is like it."""
+    # Imported when something is wrong: each command pays for what it imports at its start.
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, list(valid), n=1, cutoff=cutoff)), None)
+
+
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     """Say that `name` is not a known `kind`, suggest the nearest one and list them all.
 
@@ -92,8 +99,8 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     """
     names = sorted(islice(valid, MOST_NAMES))
     name = shortened(name)
-    close = difflib.get_close_matches(name, map(shortened, names), n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else "."
+    near = nearest(name, map(shortened, names))
+    hint = f"; did you mean '{near}'?" if near is not None else "."
     return f"unknown {kind} '{name}'{hint} Valid: {', '.join(map(shortened, names)) or 'none'}"
 
 

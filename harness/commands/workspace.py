@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from harness.data import DATASETS
 from harness.data import look_at_data as look_at_one
 from harness.data import missing_data as missing_of_one
 from harness.data.entry import Entry, Facts, Look
-from harness.errors import Problem, StudyError, unknown
+from harness.errors import Problem, StudyError, nearest, unknown
 from harness.models import MODELS, VARIANTS, find
 from harness.models.costs import lookup
 from harness.models.entry import Model
@@ -414,8 +413,8 @@ def by_prefix(prefix: str, runs_dir: Path) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        near = difflib.get_close_matches(prefix, names, n=1, cutoff=0.3)
-        hint = f"; the nearest is {near[0]}" if near else ""
+        near = nearest(prefix, names, cutoff=0.3)
+        hint = f"; the nearest is {near}" if near else ""
         how = "a row is named with its study: harness logs ROW STUDY --seed N"
         raise problem(runs_dir, f"no run begins with '{prefix}'{hint}; {how}")
     shown = ", ".join(found[:MOST_LISTED]) + (", ..." if len(found) > MOST_LISTED else "")

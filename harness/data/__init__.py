@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data import fashion_mnist, imagefolder, sets
-from harness.data.entry import Entry, Look, unknown
+from harness.data.entry import Entry, Look
+from harness.errors import unknown
 
 if TYPE_CHECKING:
     from harness.data.entry import DataSet

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -118,18 +117,6 @@ class Entry:
         if self.counts is None:
             return self.classes, self.train_images, self.test_images
         return self.counts({**self.args, **args})
-
-
-def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """Say that `name` is not a known `kind`, suggest the nearest one and list them all.
-
-    >>> unknown("data set", "cifar", ["cifar10", "imagenet"])
-    "unknown data set 'cifar'; did you mean 'cifar10'? Valid: cifar10, imagenet"
-    """
-    names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else "."
-    return f"unknown {kind} '{name}'{hint} Valid: {', '.join(names) or 'none'}"
 
 
 def no_arguments_to_check(args: Mapping[str, Any]) -> None:

@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.entry import Entry, Facts, Source, unknown
+from harness.data.entry import Entry, Facts, Source
 from harness.data.sets import FILES, absent_idx, grey_source, read_idx_files
+from harness.errors import unknown
 
 if TYPE_CHECKING:
     import numpy as np

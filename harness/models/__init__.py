@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import unknown
 from harness.models.entry import (
     MOBILENET_DEPTH,
     Argument,
@@ -21,7 +22,6 @@ from harness.models.entry import (
     number,
     shallow_removes_something,
     switch,
-    unknown,
     whole,
 )
 from harness.models.zoo import is_zoo_name, zoo_model

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harness.models.entry import scaled_channels, unknown
+from harness.errors import unknown
+from harness.models.entry import scaled_channels
 
 # What a network with auxiliary heads answers while it trains.
 

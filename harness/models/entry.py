@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from harness.errors import unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -151,17 +152,6 @@ def scaled_channels(count: int, width: float) -> int:
     if scaled < 1:
         raise ValueError(f"width {width:g} leaves no channel of {count}")
     return scaled
-
-
-def unknown(kind: str, name: str, valid: Mapping[str, Any]) -> str:
-    """Say that `name` is not a known `kind`, suggest the nearest one and list them all.
-
-    >>> unknown("argument", "widht", {"width": 1.0, "depth": 2})
-    "unknown argument 'widht'; did you mean 'width'? Valid: depth, width"
-    """
-    close = difflib.get_close_matches(name, valid, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else "."
-    return f"unknown {kind} '{name}'{hint} Valid: {', '.join(sorted(valid))}"
 
 
 # What must hold between the arguments of a ResNet or a MobileNet: asked when planning, and when building.

@@ -6,12 +6,12 @@ initial weights of its own constructor. The library is imported when a study nam
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import nearest
 from harness.models.entry import Model
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def _check(name: str) -> None:
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if network not in names:
-        near = difflib.get_close_matches(network, names, n=1)
-        hint = f"; did you mean '{library}/{near[0]}'?" if near else "."
+        near = nearest(network, names)
+        hint = f"; did you mean '{library}/{near}'?" if near else "."
         begin_alike = [each for each in names if each[:4] == network[:4]] or names
         some = ", ".join(f"{library}/{each}" for each in begin_alike[:SHOWN])
         raise ValueError(f"unknown model '{name}'{hint} {library} has {len(names)}, among them {some}")

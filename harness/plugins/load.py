@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import importlib.abc
 import importlib.util
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data import DATASETS
 from harness.data.entry import Entry
+from harness.errors import nearest
 from harness.models import MODELS, VARIANTS
 from harness.models.entry import Model
 from harness.study.reserved import RESULTS, why_not
@@ -137,9 +137,9 @@ def read_tables(found: Mapping[str, Any]) -> Tables:
 
 def _no_table(found: Mapping[str, Any]) -> str:
     near = [
-        f"'{name}' (did you mean {close[0]}?)"
+        f"'{name}' (did you mean {close}?)"
         for name in found
-        if name.isupper() and (close := difflib.get_close_matches(name, NAMES, n=1))
+        if name.isupper() and (close := nearest(name, NAMES))
     ]
     but = f"; it has {', '.join(near)}" if near else ""
     return f"names nothing a study could use: it needs one of {', '.join(NAMES)}{but}"
@@ -213,8 +213,8 @@ def _check_trick(trick: type[Trick]) -> None:
             raise Breach(f"{where}: option '{option.name}' needs a default", where)
     for name in vars(trick):
         if name.startswith("edit_") and name not in HOOKS:
-            close = difflib.get_close_matches(name, HOOKS, n=1)
-            hint = f"; did you mean {close[0]}?" if close else "."
+            near = nearest(name, HOOKS)
+            hint = f"; did you mean {near}?" if near else "."
             raise Breach(f"{where}: {name} is not a hook{hint} Hooks: {', '.join(HOOKS)}", where)
         if name in HOOKS:
             _check_hook(trick, name)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
+from harness.errors import nearest, unknown
 from harness.tricks import TRICKS
 from harness.tricks.base import Trick, hooks_of
 
@@ -51,7 +51,7 @@ def make(name: str, options: Mapping[str, Any], *, tricks: Mapping[str, type[Tri
         ValueError: an unknown trick or option, a value of the wrong type or out of range.
     """
     if name not in tricks:
-        raise ValueError(_unknown("trick", name, tricks))
+        raise ValueError(unknown("trick", name, tricks))
     return instantiate(tricks[name], options)
 
 
@@ -64,7 +64,7 @@ def instantiate(trick_cls: type[Trick], options: Mapping[str, Any]) -> Trick:
     types = _option_types(trick_cls)  # type: ignore[arg-type]  # mypy asks whether instances are hashable
     for key in options:
         if key not in types:
-            raise ValueError(f"{trick_cls.name}: {_unknown('option', key, types)}")
+            raise ValueError(f"{trick_cls.name}: {unknown('option', key, types)}")
     return trick_cls(**{key: _typed(trick_cls, key, types[key], value) for key, value in options.items()})
 
 
@@ -79,7 +79,8 @@ def _typed(trick_cls: type[Trick], key: str, expected: Any, value: Any) -> Any:
     if typing.get_origin(expected) is Literal:
         choices = typing.get_args(expected)
         if not any(value == choice and type(value) is type(choice) for choice in choices):
-            hint = _nearest(value, map(str, choices)) if isinstance(value, str) else ""
+            near = nearest(value, map(str, choices)) if isinstance(value, str) else None
+            hint = f"; did you mean {near!r}?" if near else ""
             raise ValueError(f"{where} must be one of {', '.join(map(str, choices))}, got {value!r}{hint}")
         return value
     if expected is float and type(value) is int:
@@ -87,13 +88,3 @@ def _typed(trick_cls: type[Trick], key: str, expected: Any, value: Any) -> Any:
     if type(value) is not expected or (expected is float and not math.isfinite(value)):
         raise ValueError(f"{where} must be {_WORDS[expected]}, got {value!r}")
     return value
-
-
-def _unknown(kind: str, name: Any, valid: Iterable[str]) -> str:
-    names = sorted(valid)
-    return f"unknown {kind} {name!r}{_nearest(str(name), names) or '.'} Valid: {', '.join(names) or 'none'}"
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(valid), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
