@@ -50,6 +50,7 @@ check: .venv/dev  ## format, lint, types, house rules, the same tests on every m
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_house.py tests/test_docs.py tests/test_collection.py
 	$(BIN)/python scripts/make_docs.py --check
+	$(BIN)/python scripts/measure_house.py
 
 fmt: .venv/dev  ## format and fix what can be fixed
 	$(BIN)/ruff format .

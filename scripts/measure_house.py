@@ -39,7 +39,7 @@ MUST = {
 MAY_HAVE_MORE_FILES = {"tricks", "reporting", "commands"}
 MOST_ROOMS = {
     "the path of a study, command line to plan": 10,
-    "a RunSpec in run_one": 17,
+    "a RunSpec, its arm or recipe, in run_one": 17,
     "records to findings": 11,
     "the Slurm controller": 6,
 }
@@ -180,7 +180,7 @@ def rooms_of_a_spec() -> list[str]:
     """A run of the study that `harness calibrate` trains, which takes a second."""
     from harness.commands.workspace import build_catalogue
     from harness.runs.folder import RunFolder
-    from harness.spec import Machine, RunSpec
+    from harness.spec import Arm, Machine, Recipe, RunSpec
     from harness.study.expand import ExpandOptions, expand, load_study
     from harness.training.run import run_one
 
@@ -192,7 +192,8 @@ def rooms_of_a_spec() -> list[str]:
         folder = RunFolder(Path(runs) / plan.runs[0].run_id)
         machine = Machine(runs_dir=Path(runs), data_dir=ROOT / "data")
         return rooms(
-            lambda: run_one(spec, folder, machine, lambda: False), lambda value: isinstance(value, RunSpec)
+            lambda: run_one(spec, folder, machine, lambda: False),
+            lambda value: isinstance(value, RunSpec | Arm | Recipe),
         )
 
 
@@ -209,7 +210,7 @@ def rooms_of_records() -> list[str]:
     from harness.commands.workspace import Workspace
     from harness.reporting.raw import read_extra, read_raw
 
-    folder = ROOT / "reports" / "bag_of_tricks"
+    folder = ROOT / "reports" / "inception_v3"
     place = Workspace(runs_dir=ROOT / "runs", data_dir=ROOT / "data", tracking_uri=None)
     report = read_report(folder)
     plan = plan_of(report, Namespace(study=None), place, folder)
@@ -228,10 +229,23 @@ def rooms_of_records() -> list[str]:
 
 
 def rooms_of_the_controller() -> list[str]:
-    """The files of the two scheduling packages that the Slurm controller calls, and itself."""
+    """The files of the two scheduling packages of which the Slurm controller calls something, and itself."""
     controller = next(each for each in files() if each.name == "slurm/controller.py")
     near = {each.module: each.name for each in files() if each.name.startswith(("slurm/", "scheduling/"))}
-    return [controller.name, *(near[each] for each in sorted(imported_modules(controller)) if each in near)]
+    called = {
+        node.func.value.id
+        if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name)
+        else getattr(node.func, "id", "")
+        for node in ast.walk(controller.tree)
+        if isinstance(node, ast.Call)
+    }
+    home = {
+        alias.asname or alias.name: node.module or ""
+        for node in ast.walk(controller.tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return [controller.name, *sorted({near[home[name]] for name in called if home.get(name) in near})]
 
 
 def measured() -> dict[str, float]:

@@ -7,10 +7,11 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -19,8 +20,10 @@ from typing import Any
 
 from harness.errors import printable
 from harness.runs import records
-from harness.runs.records import FAILED, is_count, is_time, parsed, read_with_time
+from harness.runs.records import FAILED, FINISHED, is_count, is_time, parsed, read_with_time
 from harness.spec import Stop
+
+_log = logging.getLogger(__name__)
 
 # Who holds a run: the claims in its folder, read by any process on any machine. Nothing here writes.
 #
@@ -425,6 +428,35 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def record(runs_dir: Path, run_id: str, kind: str, **values: Any) -> None:
+    """Append an event to a run that was started. A full disk, or a folder that is gone, does not stop the
+    others."""
+    try:
+        RunFolder(runs_dir / run_id).append_event(kind, **values)
+    except OSError as error:
+        _log.error("run %s: %s %s (not recorded: %s)", run_id, kind, values.get("message", ""), error)
+
+
+def record_refused(runs_dir: Path, run_id: str, message: str) -> None:
+    """Write down why a run failed that was never started."""
+    try:
+        (runs_dir / run_id).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.error("run %s: failed %s (not recorded: %s)", run_id, message, error)
+    else:
+        record(runs_dir, run_id, FAILED, message=message)
+
+
+def finished_in(runs_dir: Path) -> Callable[[str], bool]:
+    """A function that says whether a run has finished in an earlier session."""
+
+    def has_finished(run_id: str) -> bool:
+        summary = RunFolder(runs_dir / run_id).read_summary()
+        return summary is not None and summary["status"] == FINISHED
+
+    return has_finished
 
 
 def append_line(path: Path, data: Mapping[str, Any]) -> None:

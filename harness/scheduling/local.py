@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from harness.runs.claims import Claims
+from harness.runs.folder import finished_in
 from harness.runs.records import ENDED, FAILED
 from harness.scheduling import base
 from harness.scheduling.base import INTERRUPTED, Arrival, Interrupts, Job, Progress, RunOne, Watch
@@ -24,7 +25,6 @@ from harness.scheduling.workers import (
     WorkerPool,
     WorkerSettings,
     attempt,
-    finished_in,
     pickle_by_name,
 )
 from harness.spec import Machine

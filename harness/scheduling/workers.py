@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness.runs.folder import FolderGone, RunFolder
+from harness.runs.folder import FolderGone, RunFolder, record
 from harness.runs.records import DIVERGED, FAILED, FINISHED
 from harness.scheduling import base
 from harness.scheduling.base import INTERRUPTED, SIGNALS, THREAD_VARIABLES, RunOne
@@ -93,35 +93,6 @@ def _alone(machine: Machine) -> Machine:
     """The machine of several processes for a run that has one: on the first of their devices."""
     device = machine.devices[0] if machine.devices else machine.device
     return dataclasses.replace(machine, device=device, devices=(), processes=1)
-
-
-def record(runs_dir: Path, run_id: str, kind: str, **values: Any) -> None:
-    """Append an event to a run that was started. A full disk, or a folder that is gone, does not stop the
-    others."""
-    try:
-        RunFolder(runs_dir / run_id).append_event(kind, **values)
-    except OSError as error:
-        _log.error("run %s: %s %s (not recorded: %s)", run_id, kind, values.get("message", ""), error)
-
-
-def record_refused(runs_dir: Path, run_id: str, message: str) -> None:
-    """Write down why a run failed that was never started."""
-    try:
-        (runs_dir / run_id).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _log.error("run %s: failed %s (not recorded: %s)", run_id, message, error)
-    else:
-        record(runs_dir, run_id, FAILED, message=message)
-
-
-def finished_in(runs_dir: Path) -> Callable[[str], bool]:
-    """A function that says whether a run has finished in an earlier session."""
-
-    def has_finished(run_id: str) -> bool:
-        summary = RunFolder(runs_dir / run_id).read_summary()
-        return summary is not None and summary["status"] == FINISHED
-
-    return has_finished
 
 
 # The worker's side: take a run from the pipe, do it, say how it ended, until told to leave.

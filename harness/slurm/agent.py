@@ -20,6 +20,7 @@ from harness.runs.claims import Claims
 from harness.runs.folder import (
     RunFolder,
     append_line,
+    finished_in,
     holder_of,
     identity,
     is_cancelled,
@@ -41,7 +42,6 @@ from harness.scheduling.local import LocalSession, LocalSettings
 from harness.scheduling.queue import JobQueue, last_step
 from harness.scheduling.ranks import FOLDER as ORDERS
 from harness.scheduling.ranks import leading
-from harness.scheduling.workers import finished_in
 from harness.slurm.cluster import Resources
 from harness.slurm.queue import environment
 from harness.slurm.submission import Group, Submission

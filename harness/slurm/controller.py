@@ -18,11 +18,10 @@ from typing import Generic, TypeVar
 from harness.errors import Problem, StudyError
 from harness.runs import provenance
 from harness.runs.claims import clear_cancel
-from harness.runs.folder import CANCELLED, RUNNING, RunFolder, run_state
+from harness.runs.folder import CANCELLED, RUNNING, RunFolder, record, record_refused, run_state
 from harness.runs.provenance import changes, code_version
 from harness.runs.records import ENDED, FAILED
 from harness.scheduling.base import INTERRUPTED, Interrupts, Job, Progress, RunOne, Watch
-from harness.scheduling.workers import record, record_refused
 from harness.slurm.cluster import Cluster
 from harness.slurm.evidence import MOST_IN_VAIN, Decision, Stand, decide
 from harness.slurm.queue import EVERY_S, Accounting, Agents, Ended, Outcomes, Queue, ask_queue, locked
