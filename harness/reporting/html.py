@@ -68,7 +68,7 @@ def policy(script: str) -> str:
 def sort_value(cell: TextCell, column: TextColumn) -> Markup:
     """The attribute by which a cell of a column of numbers is sorted; "" where it has no number.
 
-    >>> str(sort_value(Cell("−0.3 ± 0.1"), Column(title="x", kind="spread")))
+    >>> str(sort_value(TextCell("−0.3 ± 0.1"), TextColumn(title="x", kind="spread")))
     ' data-value="-0.3"'
     """
     value = cell.value

@@ -35,7 +35,7 @@ class KernelVerdict:
 
     def says(self) -> str:
         """
-        >>> Verdict("", {"as it is": "it ends the process (SIGABRT)"}).says()
+        >>> KernelVerdict("", {"as it is": "it ends the process (SIGABRT)"}).says()
         'as it is: it ends the process (SIGABRT)'
         """
         return "; ".join(f"{form}: {fault}" for form, fault in self.faults.items())

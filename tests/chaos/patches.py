@@ -163,7 +163,7 @@ class _Steps(importlib.abc.MetaPathFinder):
 
         def then_patch(module: ModuleType) -> None:
             execute(module)
-            progress, real, injector = module.Progress, module.Progress.count, self.injector
+            progress, real, injector = module.TrainingProgress, module.TrainingProgress.count, self.injector
 
             def count(self: Any, *args: Any) -> None:
                 real(self, *args)
