@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from harness import __version__
-from harness.errors import DONE, INTERRUPTED, USAGE_ERROR, StudyError, printable, visible
+from harness.errors import DONE, INTERRUPTED, USAGE_ERROR, StudyError, counted, printable, visible
 from harness.runs import records
 
 # What `harness calibrate` may be told.
@@ -75,8 +75,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return import_module(f"harness.commands.{args.command}").main(args)
     except StudyError as error:
         print(error, file=sys.stderr)
-        count = len(error.problems)
-        print(f"{count} problem{'s' if count != 1 else ''}; {error.consequence}.", file=sys.stderr)
+        print(f"{counted(len(error.problems), 'problem')}; {error.consequence}.", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

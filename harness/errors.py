@@ -104,6 +104,15 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     return f"unknown {kind} '{name}'{hint} Valid: {', '.join(map(shortened, names)) or 'none'}"
 
 
+def counted(count: int, what: str) -> str:
+    """How many there are.
+
+    >>> counted(1, "run"), counted(2, "run")
+    ('1 run', '2 runs')
+    """
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 class ProblemList:
     """Mistakes found so far. The same mistake in several rows or at several sizes is said once."""
 
@@ -149,7 +158,7 @@ def _shown_in(rows: list[str], sizes: list[str]) -> str:
     parts = []
     if rows:
         more = len(rows) - 1
-        parts.append(rows[0] + (f" and {more} more row{'s' if more > 1 else ''}" if more else ""))
+        parts.append(rows[0] + (f" and {counted(more, 'more row')}" if more else ""))
     if sizes:
         parts.append(f"size{'s' if len(sizes) > 1 else ''} {', '.join(sizes)}")
     return f" ({'; '.join(parts)})" if parts else ""

@@ -60,11 +60,11 @@ def trick_sentence(credit: TrickCredit, places: tuple[str, str], settings: Setti
     if credit.verdict == NOT_EVALUABLE:
         seen = ""
         if credit.credit.estimate is not None:
-            seen = f"; observed {effect_text(credit.credit.estimate, settings)}, {seeds(credit.n)}"
+            seen = f"; observed {effect_text(credit.credit.estimate, settings)}, {counted(credit.n, 'seed')}"
         return f"{name}: the credit is not evaluable: {credit.qualifier}{seen}."
     if credit.qualifier == SAME_RUN:
         return f"{name} changes no run at this size: its credit is 0 by construction."
-    numbers = f"{_amount_text(credit.credit, settings)} of the total, {seeds(credit.n)}"
+    numbers = f"{_amount_text(credit.credit, settings)} of the total, {counted(credit.n, 'seed')}"
     claim = f"{_verb(name, credit)}: {numbers} ({_places(credit, places, settings)})"
     if credit.verdict not in (HELPS, HURTS) and credit.qualifier:
         claim += f"; {credit.qualifier}"
@@ -82,7 +82,7 @@ def total_sentence(total: CreditTotal, design: str, tricks: int, settings: Setti
     fitted = ", as fitted" if design == "fractional" else ""
     text = (
         f"All {tricks} tricks together{where}: {_amount_text(total.total, settings)}{levels}{fitted}, "
-        f"{seeds(total.n)}. The credits add up to exactly this."
+        f"{counted(total.n, 'seed')}. The credits add up to exactly this."
     )
     return f"{text}{_higher_order(total, design, tricks, settings)}"
 

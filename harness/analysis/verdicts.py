@@ -33,6 +33,7 @@ from harness.analysis.intervals import (
     seeds_to_resolve,
 )
 from harness.analysis.outcomes import DIVERGED, FINISHED, Outcome, is_lost, lacks_value
+from harness.errors import counted
 from harness.study.plan import Cell, PaperValue
 
 # How an amount is written: accuracies in percent and percentage points, any other metric as it is.
@@ -162,7 +163,7 @@ def _undecided(estimate: Estimate, level: float, seeds: int, settings: Settings)
     if wanted is None:
         return Verdict(UNDECIDED, f"more than {MOST_SEEDS:,} seeds would be needed to settle it")
     more = max(wanted - seeds, 1)
-    text = f"about {more} more {'seed' if more == 1 else 'seeds'} would settle it"
+    text = f"about {counted(more, 'more seed')} would settle it"
     return Verdict(UNDECIDED, text, more)
 
 
@@ -265,7 +266,7 @@ def sentence_for(cell: Cell, level: Level | None, effect: Effect | None, setting
     if effect.qualifier == SAME_RUN:
         why = f"{name} is the same run as {effect.versus} at this size"
         return (
-            f"{why}: no detectable difference by construction, {seeds(effect.n)}{_paper(effect, settings)}."
+            f"{why}: no detectable difference by construction, {counted(effect.n, 'seed')}{_paper(effect, settings)}."
         )
     lost = _lost(level, settings)
     claim = f"{_verb(name, effect)}: {_numbers(effect, settings)}{lost}{_paper(effect, settings)}"
@@ -288,13 +289,13 @@ def _reference(name: str, level: Level, settings: Settings) -> str:
     )
     lost = _lost(level, settings)
     value = " ".join(filter(None, (level_text(level.mean, settings), interval)))
-    return f"{name}: {value}, {seeds(level.n)}{lost}."
+    return f"{name}: {value}, {counted(level.n, 'seed')}{lost}."
 
 
 def _not_evaluable(name: str, effect: Effect, settings: Settings) -> str:
     seen = ""
     if effect.estimate is not None:
-        seen = f"; observed {effect_text(effect.estimate, settings)}, {seeds(effect.n)}"
+        seen = f"; observed {effect_text(effect.estimate, settings)}, {counted(effect.n, 'seed')}"
     why = f"{effect.qualifier}{seen}{_paper(effect, settings)}"
     return f"{name} is not evaluable against {effect.versus}: {why}."
 
@@ -311,7 +312,7 @@ def _numbers(effect: Effect, settings: Settings) -> str:
     if effect.low is not None and effect.high is not None and effect.p is not None:
         parts.append(interval_text(effect.low, effect.high, settings))
     relation = "over" if effect.verdict == HELPS else "against"
-    return f"{' '.join(parts)} {relation} {effect.versus}, {seeds(effect.n)}"
+    return f"{' '.join(parts)} {relation} {effect.versus}, {counted(effect.n, 'seed')}"
 
 
 def _paper(effect: Effect, settings: Settings) -> str:
@@ -320,11 +321,6 @@ def _paper(effect: Effect, settings: Settings) -> str:
     source = "the paper, from memory" if effect.paper_status == "memory" else "the paper"
     number = f"{effect.paper:+.2f}" if settings.in_percent else f"{effect.paper:+.4g}"
     return f" ({source}: {number})"
-
-
-def seeds(n: int) -> str:
-    """For example "1 seed", "3 seeds"."""
-    return f"{n} seed" if n == 1 else f"{n} seeds"
 
 
 # The paper's own effect of a row, and how ours compares with it.

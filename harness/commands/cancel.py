@@ -22,7 +22,7 @@ from harness.commands.machine import ProgramError, answer_of
 from harness.commands.overview import Overview, look_at_study
 from harness.commands.status import print_json
 from harness.commands.workspace import Workspace, runs_of, workspace
-from harness.errors import DONE, SOME_FAILED
+from harness.errors import DONE, SOME_FAILED, counted
 from harness.runs.claims import request_cancel
 from harness.runs.folder import CANCELLED, MISSING, RUNNING, STOPPED
 from harness.runs.records import ENDED, FAILED
@@ -192,11 +192,11 @@ def in_words(done: Cancelled, study: str) -> Iterator[str]:
         (done.done_before, "had ended, failed or been cancelled before"),
     ):
         if run_ids:
-            yield f"{_count(len(run_ids))} {what}"
+            yield f"{counted(len(run_ids), 'run')} {what}"
     for label, count in done.needed_by.items():
-        yield f"{_count(count)} of {label} cannot start either: it needs one of those"
+        yield f"{counted(count, 'run')} of {label} cannot start either: it needs one of those"
     for other, count in done.also_for.items():
-        yield f"{_count(count)} of those had been submitted for the study {other} as well"
+        yield f"{counted(count, 'run')} of those had been submitted for the study {other} as well"
     if done.scancelled:
         yield f"taken out of Slurm's queue: {', '.join(done.scancelled)}"
     for command in done.by_hand:
@@ -213,7 +213,3 @@ def _shown(troubles: list[str]) -> Iterator[str]:
         yield f"not done: {trouble}"
     if len(troubles) > MOST_TROUBLES:
         yield f"not done: {len(troubles) - MOST_TROUBLES} more"
-
-
-def _count(count: int) -> str:
-    return f"{count} run{'s' if count != 1 else ''}"

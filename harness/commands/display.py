@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import visible
+from harness.errors import counted, visible
 from harness.runs.records import DIVERGED, FAILED, FINISHED
 from harness.spec import ACCURACIES
 
@@ -151,7 +151,7 @@ def _seeds(plan: Plan) -> str:
 
 
 def _work(runs: int, macs: float, time_s: float | None, *, hint: bool = True) -> str:
-    text = f"{runs} run{'s' if runs != 1 else ''}, {macs:.2e} multiply-adds"
+    text = f"{counted(runs, 'run')}, {macs:.2e} multiply-adds"
     if time_s is None:
         return text + (" (seconds are known once a run has finished here)" if hint else "")
     return text + f", about {duration(time_s)} of one worker"
@@ -171,7 +171,7 @@ def show_plans(plans: Sequence[Plan], together: Union, data: Look) -> None:
         + (f"to train: {_work(todo, together.macs, together.time_s)}" if todo else "nothing to train")
     )
     for studies, count in together.sharing:
-        console.print(f"shared by {', '.join(studies)}: {count} run{'s' if count != 1 else ''}")
+        console.print(f"shared by {', '.join(studies)}: {counted(count, 'run')}")
 
 
 def in_words(counts: Mapping[str, int]) -> str:
@@ -393,7 +393,7 @@ class ProgressDisplay:
         self._reasons: dict[str, list[str]] = {}  # why runs failed -> their labels
         self._console = console or plain_console(stderr=True)
         animated = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._start = start = f"starting {workers} for {_runs(self._tally.total)}"
+        self._start = start = f"starting {workers} for {counted(self._tally.total, 'run')}"
         self._status = (
             self._console.status(Text(start), refresh_per_second=REFRESH_PER_S) if animated else None
         )
@@ -434,7 +434,7 @@ class ProgressDisplay:
     def line(self, progress: Progress) -> str:
         """The state of the session in one line."""
         tally = self._tally
-        parts = [f"{len(tally.ended)} of {_runs(tally.total)} ended{self._bad()}"]
+        parts = [f"{len(tally.ended)} of {counted(tally.total, 'run')} ended{self._bad()}"]
         parts.append(f"{len(progress.running)} running, {progress.waiting} waiting")
         if progress.queue:
             parts.append(progress.queue)
@@ -450,7 +450,7 @@ class ProgressDisplay:
         outcomes = in_words(Counter(tally.ended.values())) or "0 ended"
         left = tally.total - len(tally.ended)
         more = f", {left} to go on with" if left else ""
-        return f"{_runs(tally.total)}: {outcomes}{more}; {self._cost()}"
+        return f"{counted(tally.total, 'run')}: {outcomes}{more}; {self._cost()}"
 
     def _cost(self) -> str:
         spent_s = self._clock() - self._start_s
@@ -473,10 +473,6 @@ class ProgressDisplay:
 
     def _say(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False, emoji=False, highlight=False)
-
-
-def _runs(count: int) -> str:
-    return f"{count} run" if count == 1 else f"{count} runs"
 
 
 def _names(labels: Sequence[str]) -> str:

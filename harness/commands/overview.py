@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from harness.commands.data import QUICK, again, look_at_records
 from harness.commands.workspace import expand_plan, workspace
+from harness.errors import counted
 from harness.runs.folder import CANCELLED, MISSING, OTHER_DATA, RUNNING, STOPPED, Holder
 from harness.runs.records import DIVERGED, FAILED, FINISHED
 from harness.runs.state import QUEUED, SHORT_ID, RunView, look
@@ -316,9 +317,9 @@ def _group_waits(overview: Overview, group: GroupView, where: str) -> Iterator[s
             if reason.startswith("Dependency") and group.group.after
             else ""
         )
-        yield f"{where}: {_agents(count)} waiting for {in_words(reason)}{after}"
+        yield f"{where}: {counted(count, 'agent')} waiting for {in_words(reason)}{after}"
     if group.running and states[QUEUED]:
-        yield f"{where}: {_runs(states[QUEUED])} for a place with its {_agents(group.running)}"
+        yield f"{where}: {_runs(states[QUEUED])} for a place with its {counted(group.running, 'agent')}"
 
 
 def _needs(overview: Overview) -> Iterator[str]:
@@ -354,7 +355,3 @@ def _role(plan: Plan, arm_id: str, need_arm: str) -> str:
 
 def _runs(count: int) -> str:
     return f"{count} runs wait" if count != 1 else "1 run waits"
-
-
-def _agents(count: int) -> str:
-    return f"{count} agent{'s' if count != 1 else ''}"

@@ -23,7 +23,7 @@ from harness.commands.workspace import (
     store_plugins,
     workspace,
 )
-from harness.errors import DONE, INTERRUPTED, SOME_FAILED, Problem, StudyError
+from harness.errors import DONE, INTERRUPTED, SOME_FAILED, Problem, StudyError, counted
 from harness.runs.records import ENDED, FAILED
 from harness.runs.state import look
 from harness.runs.studies import LookRecord, write_blocks
@@ -110,7 +110,7 @@ def _look_and_grow(progress: StudyProgress, place: Workspace, say: Callable[[str
     grown = grow(plan, wanted) if wanted else None
     waiting = sum(status not in _NO_LONGER_AWAITED for status in records["status"])
     if grown is None and waiting:
-        say(f"look {_which(plan)} waits for {_count(waiting, 'run')} without an outcome")
+        say(f"look {_which(plan)} waits for {counted(waiting, 'run')} without an outcome")
         return None
     seen = _seen(plan, records, grown)
     say(seen.says)
@@ -154,8 +154,8 @@ def _seen(plan: Plan, records: DataFrame, grown: Plan | None) -> LookRecord:
         if cell.effect and cell.effect.settled_at
     ]
     seeds, total = len(plan.seeds), len(compared)
-    where = f"look {_which(plan)} ({_count(seeds, 'seed')})"
-    says = f"{where}: {len(settled)} of {_count(total, 'comparison')} settled"
+    where = f"look {_which(plan)} ({counted(seeds, 'seed')})"
+    says = f"{where}: {len(settled)} of {counted(total, 'comparison')} settled"
     if settled:
         says += f" ({'; '.join(settled[:MOST_NAMED])}{_and_more(len(settled) - MOST_NAMED)})"
     if len(settled) < total:
@@ -166,7 +166,7 @@ def _seen(plan: Plan, records: DataFrame, grown: Plan | None) -> LookRecord:
 def _what_follows(left: int, plan: Plan, grown: Plan | None) -> str:
     """For the comparisons that are not settled."""
     if grown is not None:
-        further = _count(len(grown.runs) - len(plan.runs), "further run")
+        further = counted(len(grown.runs) - len(plan.runs), "further run")
         return f"{left} {'goes' if left == 1 else 'go'} on to {len(grown.seeds)} seeds: {further}"
     if plan.look == len(plan.looks):
         return f"{left} undecided, the budget is spent"
@@ -198,10 +198,6 @@ def _which(plan: Plan) -> str:
 
 def _and_more(count: int) -> str:
     return f"; and {count} more" if count > 0 else ""
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 # `harness run`: reconcile, train what is missing, mirror, report. Does nothing the second time.

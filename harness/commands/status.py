@@ -16,7 +16,7 @@ from harness.commands.display import duration, in_words, listing_console, plain_
 from harness.commands.overview import Overview, SubmissionView, age_s, look_at_study, waits
 from harness.commands.plan import declared_line
 from harness.commands.workspace import workspace
-from harness.errors import DONE
+from harness.errors import DONE, counted
 from harness.runs.folder import RUNNING
 from harness.runs.state import SHORT_ID, RunView
 from harness.study.plan import Plan, PlannedRun
@@ -243,7 +243,7 @@ def _at_work(overview: Overview) -> Iterator[str]:
     halted = {holder.place: holder.pid for holder in overview.halted}
     places = Counter(view.holder.place for view in overview.views.values() if view.holder is not None)
     for place, count in places.most_common(MOST_HOLDERS):
-        runs = f"{count} run{'s' if count > 1 else ''}"
+        runs = counted(count, "run")
         if place in halted:
             yield f"halted: {place} holds {runs}; kill -CONT {halted[place]} lets it go on"
         else:
@@ -306,7 +306,7 @@ def _sums(overview: Overview) -> Iterator[str]:
         if overview.eta_s is None:
             yield f"{left}; none is at work"
         else:
-            workers = f"{overview.workers} worker{'s' if overview.workers > 1 else ''} at work"
+            workers = counted(overview.workers, "worker") + " at work"
             yield f"{left}: about {duration(overview.eta_s)} with {workers}"
 
 

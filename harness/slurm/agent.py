@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.errors import counted
 from harness.runs.claims import Claims
 from harness.runs.folder import (
     RunFolder,
@@ -301,8 +302,8 @@ def too_few_gpus(resources: Resources, seen: int, environment: Mapping[str, str]
     wanted = resources.gpus
     given = environment.get("CUDA_VISIBLE_DEVICES", "")
     node = environment.get("SLURMD_NODENAME", "this node")
-    kind = f" {resources.gpu_type}" if resources.gpu_type else ""
-    what = f"{wanted}{kind} GPU{'s' if wanted > 1 else ''} asked for, CUDA_VISIBLE_DEVICES={given!r}"
+    kind = f"{resources.gpu_type} " if resources.gpu_type else ""
+    what = f"{counted(wanted, f'{kind}GPU')} asked for, CUDA_VISIBLE_DEVICES={given!r}"
     shows = f"{seen or 'no'} NVIDIA device{'s' if seen > 1 else ''}"
     mend = "choose a partition that has them, or ask for fewer in the cluster file"
     return f"{what}, but {node} shows {shows}; {mend}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from harness.errors import Problem, StudyError
+from harness.errors import Problem, StudyError, counted
 from harness.runs import provenance
 from harness.runs.claims import clear_cancel
 from harness.runs.folder import CANCELLED, RUNNING, RunFolder, record, record_refused, run_state
@@ -164,7 +164,7 @@ class Start:
             self._take_over_one(submission)
         if session.stand_of:
             jobs = ", ".join(job_id for stand in session.stands for job_id in stand.arrays())
-            session.notes.append(f"{runs_in_words(len(session.stand_of))} in the queue already (job {jobs})")
+            session.notes.append(f"{counted(len(session.stand_of), 'run')} in the queue already (job {jobs})")
 
     def _take_over_one(self, submission: Submission) -> None:
         session = self._session
@@ -240,21 +240,15 @@ class Start:
             except (Refused, ValueError) as refusal:
                 refused[group.name] = str(refusal)
             else:
-                session.notes.append(f"submitted {runs_in_words(len(stand.run_ids))} as job {', '.join(ids)}")
+                session.notes.append(
+                    f"submitted {counted(len(stand.run_ids), 'run')} as job {', '.join(ids)}"
+                )
         return refused
 
     def _elsewhere(self, need: str) -> list[str]:
         stand = self._session.stand_of.get(need)
         by_cluster = stand.arrays_by_cluster() if stand else {}
         return [f"{each};{cluster}".rstrip(";") for cluster, ids in by_cluster.items() for each in ids]
-
-
-def runs_in_words(count: int) -> str:
-    """
-    >>> runs_in_words(1), runs_in_words(2)
-    ('1 run', '2 runs')
-    """
-    return f"{count} run" if count == 1 else f"{count} runs"
 
 
 # Asking Slurm beside the watching: an answer may take ten seconds, and the display must not wait for it.
@@ -415,7 +409,7 @@ class Recovery:
                 return
         for run_id in again:
             self._note(run_id, "resubmitted", decision.reason, job=ids)
-        count = f"{len(again)} run{'s' if len(again) > 1 else ''} lost their agents"
+        count = f"{counted(len(again), 'run')} lost their agents"
         tries = f", {stand.in_vain} of {MOST_IN_VAIN} times in vain" if stand.in_vain else ""
         session.notes.append(f"{count} ({decision.reason}{tries}); submitted again as job {ids}")
 
@@ -500,7 +494,7 @@ class SlurmSession:
         for run_id in names:
             self.end(run_id, INTERRUPTED)
         if names:
-            self.notes.append(f"{runs_in_words(len(names))} left for another `harness run`: {why}")
+            self.notes.append(f"{counted(len(names), 'run')} left for another `harness run`: {why}")
 
     def new_stand(self, submission: Submission, name: str) -> Stand:
         """A group of a submission, so far without runs."""
@@ -596,4 +590,4 @@ class SlurmSession:
         reasons = Counter(task.reason for task in tasks if not task.is_running)
         reason = next((f" ({each})" for each, _ in reasons.most_common(1) if each != "None"), "")
         waiting = f", {reasons.total()} queued{reason}" if reasons else ""
-        return f"{at_work} agent{'' if at_work == 1 else 's'}{waiting}"
+        return counted(at_work, "agent") + waiting

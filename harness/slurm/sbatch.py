@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from submitit.slurm.slurm import SlurmExecutor
 
+from harness.errors import counted
 from harness.runs.folder import write_bytes, write_json
 from harness.slurm.cluster import Gpus, Resources, gpus_of
 from harness.slurm.queue import Queue, Task, ask_queue, environment, has_logs, on_cluster
@@ -505,8 +506,8 @@ def scripts(submission: Submission, runs: Mapping[str, int]) -> str:
     for group in submission.groups.values():
         after = [*group.after_jobs, *(f"JOB_OF_{name}" for name in group.after)]
         text = script(submission, Chunk(group=group, number=0, tasks=group.width), after)
-        agents = f"{group.width} agent{'s' if group.width > 1 else ''}"
-        count = f"{runs[group.name]} run{'s' if runs[group.name] > 1 else ''}"
+        agents = counted(group.width, "agent")
+        count = counted(runs[group.name], "run")
         parts.append(f"# {group.name}: {count}, {agents}\n{text}")
     return "\n".join(parts)
 

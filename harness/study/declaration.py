@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.errors import counted
 from harness.spec import ACCURACIES, canonical_json
 from harness.study.plan import Cell, Plan, PlanTable
 
@@ -163,10 +164,10 @@ def _tables(before: Declaration, after: Declaration) -> Iterator[str]:
     old, new = _rows_by_table(before), _rows_by_table(after)
     for key in new:
         if key not in old:
-            yield f"{key} added ({_count(len(new[key]))})"
+            yield f"{key} added ({counted(len(new[key]), 'trained row')})"
     for key, rows in old.items():
         if key not in new:
-            yield f"{key} left out ({_count(len(rows))})"
+            yield f"{key} left out ({counted(len(rows), 'trained row')})"
         else:
             yield from _changed_rows(key, rows, new[key])
 
@@ -226,10 +227,6 @@ def _label(name: RowKey) -> str:
 
 def _versus(row: str | None) -> str:
     return "no row" if row is None else f"“{row}”"
-
-
-def _count(rows: int) -> str:
-    return f"{rows} trained row{'' if rows == 1 else 's'}"
 
 
 def _short(digest: str | None) -> str:
