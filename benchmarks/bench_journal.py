@@ -23,8 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from harness.runs.folder import RunFolder, write_bytes, write_json
-from harness.runs.records import FINISHED
-from harness.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
+from harness.spec import FINISHED, Arm, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store
 from harness.training.checkpoint import TrainingProgress

@@ -22,10 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import figures
 
 from harness.runs.folder import RunFolder
-from harness.runs.records import FINISHED
 from harness.scheduling.base import Job
 from harness.scheduling.local import Local, LocalSettings
-from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec
+from harness.spec import FINISHED, Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec
 from harness.training import run_one
 
 

@@ -29,10 +29,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.runs.folder import RunFolder
-from harness.runs.records import FINISHED
 from harness.scheduling.base import Job
 from harness.scheduling.local import Local, LocalSettings
-from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec, Stop
+from harness.spec import FINISHED, Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec, Stop
 
 WORK_S = 2.0  # about how long one CPU-bound run takes
 

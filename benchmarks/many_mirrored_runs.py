@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.runs.folder import RunFolder, write_bytes, write_json
-from harness.runs.records import FINISHED
-from harness.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
+from harness.spec import FINISHED, Arm, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.commands.workspace import Workspace, load_plan, mirror, workspace
 from harness.errors import Problem, StudyError, unknown
-from harness.runs.records import ENDED
+from harness.spec import ENDED
 from harness.study.plan import Plan
 
 if TYPE_CHECKING:

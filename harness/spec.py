@@ -19,6 +19,8 @@ from typing import Any
 
 
 SCHEMA_VERSION = 2
+FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"  # what became of a run
+ENDED = frozenset({FINISHED, DIVERGED})  # outcomes; `failed` is retried by the next `harness run`
 ACCURACIES = ("top1", "top5")  # results in percent; more is better
 ID_HEX_DIGITS = 32  # 128 bits of sha256
 MEMBER_STRIDE = 1000  # member k of the ensemble with seed s is the run with seed s + k * MEMBER_STRIDE

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.runs.folder import RunFolder, write_json
-from harness.runs.records import FINISHED
-from harness.spec import RunSpec
+from harness.spec import FINISHED, RunSpec
 
 
 def end(

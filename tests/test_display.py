@@ -15,9 +15,9 @@ from harness.commands.overview import Overview, QueueView
 from harness.commands.status import show_status
 from harness.data.entry import Look
 from harness.runs.folder import RunFolder
-from harness.runs.records import FAILED, FINISHED
 from harness.runs.state import RunView
 from harness.scheduling.base import INTERRUPTED, Progress
+from harness.spec import FAILED, FINISHED
 from harness.study.plan import Plan
 from tests.ended import end
 from tests.study.fakes import HEAD, plan_of

@@ -14,10 +14,9 @@ from pathlib import Path
 from gpu_parts.rows import Add, Row, guarded
 from gpu_parts.settings import Settings
 from harness.runs.folder import RunFolder
-from harness.runs.records import FINISHED
 from harness.scheduling.base import Job
 from harness.scheduling.local import Local, LocalSettings
-from harness.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
+from harness.spec import FINISHED, Arm, DataSpec, ModelSpec, Recipe, RunSpec
 from harness.training import run_one
 
 RUNS_PER_WORKER = 4  # the first of them starts the worker up

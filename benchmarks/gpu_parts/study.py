@@ -19,10 +19,9 @@ from gpu_parts.settings import Settings
 from gpu_parts.study_plan import StudyPlan, find_plan, in_time, rewrite, with_teachers
 from harness.models.costs import lookup
 from harness.runs.folder import RunFolder
-from harness.runs.records import ENDED, FAILED
 from harness.scheduling.base import Job, Progress
 from harness.scheduling.local import Local, LocalSettings
-from harness.spec import Arm, DataSpec, Recipe, RunSpec
+from harness.spec import ENDED, FAILED, Arm, DataSpec, Recipe, RunSpec
 from harness.training import run_one
 
 TINY_DATA = {"classes": 10, "size": 32, "channels": 3, "train": 64, "test": 50}

@@ -18,8 +18,8 @@ from harness.analysis.contrasts import Pair
 from harness.analysis.fit import BlockDesign, contrast, fit, guard, thresholds
 from harness.analysis.intervals import Estimate, Floats, Holm, half_width, holm, p_value
 from harness.analysis.verdicts import FEWEST_SEEDS
+from harness.study.declaration import ALPHA
 
-ALPHA = 0.05
 FEWEST_ARMS = 3  # with two arms their residuals mirror each other and the fit is not used
 OUTLIER_SD = 3.5  # of the robust standard deviation, from the median (Iglewicz and Hoaglin 1993)
 MAD_TO_SD = 1.4826  # of a normal distribution

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from harness.analysis.findings import NO, NOT_SETTLED, YES, ClaimFinding, SpeedFinding, SpeedPanel, SpeedRow
 from harness.analysis.intervals import fewest_for, half_width, holm, mean, p_value, sign_test
-from harness.analysis.outcomes import DIVERGED, FINISHED, Outcome, Outcomes
+from harness.analysis.outcomes import Outcome, Outcomes
 from harness.analysis.spending import Looks, Stage, repeated_p
 from harness.analysis.verdicts import MEMORY, SAME_RUN, VERIFIED, no_value, too_many_diverged
+from harness.spec import DIVERGED, FINISHED
+from harness.study.declaration import ALPHA
 from harness.study.plan import Cell, Claim, PaperValue, PlanTable
 
 if TYPE_CHECKING:
@@ -291,7 +293,6 @@ def _why(run: Outcome | None, measure: str, never_reached: bool, level: float | 
 # seeds.
 
 
-ALPHA = 0.05
 NO_SPREAD = 1e-9  # standard errors below this are rounding
 
 

@@ -18,7 +18,7 @@ from scipy import stats
 # (Welch 1947, Satterthwaite 1946). That holds for independent sides. Where both sides count the same runs
 # nothing is tested. Where they trained the same recipes with the same seeds, results that go together make
 # the interval wider than needed.
-
+from harness.spec import FINISHED
 
 DIFFER, AGREE, OPEN, UNTESTED = "differ", "agree", "not settled", "not tested"
 RowKey = tuple[str, str, str | None]  # table, row, column
@@ -100,7 +100,7 @@ def rows_of(report: Mapping[str, Any]) -> dict[RowKey, SideRow]:
     metric = report["findings"]["settings"]["metric"]
     runs: dict[str, set[str]] = {}
     for run in report["runs"]:
-        if run["status"] == "finished":
+        if run["status"] == FINISHED:
             runs.setdefault(run["arm_id"], set()).add(_identity(run, metric))
     rows = {}
     for table in report["findings"]["tables"]:

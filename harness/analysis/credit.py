@@ -45,10 +45,10 @@ from harness.analysis.verdicts import (
     judge,
     level_text,
     not_evaluable,
-    seeds,
     why_no_value,
     why_too_few,
 )
+from harness.errors import counted
 from harness.study.plan import PlanTable
 
 # What a credit means, in one or two plain sentences.

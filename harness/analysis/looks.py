@@ -21,20 +21,10 @@ from harness.analysis.findings import (
     Settings,
 )
 from harness.analysis.intervals import Floats, half_width
-from harness.analysis.outcomes import (
-    DIVERGED,
-    FAILED,
-    FINISHED,
-    UNRELATED,
-    Outcomes,
-    Relations,
-    is_lost,
-    matrix,
-    read_outcomes,
-    roots_of,
-)
+from harness.analysis.outcomes import UNRELATED, Outcomes, Relations, is_lost, matrix, read_outcomes, roots_of
 from harness.analysis.spending import Looks, Stage
 from harness.analysis.verdicts import FEWEST_SEEDS, too_many_diverged
+from harness.spec import DIVERGED, FAILED, FINISHED
 from harness.study.plan import Plan
 
 if TYPE_CHECKING:

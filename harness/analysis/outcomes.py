@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.analysis.intervals import Estimate, Floats, mean
-from harness.spec import ACCURACIES, Arm
+from harness.spec import ACCURACIES, DIVERGED, FINISHED, Arm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 # The frame of records, one row per run, as plain outcomes: arm -> seed -> what came of it.
 
 
-FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
 METRICS = (*ACCURACIES, "loss", "train_loss")
 LARGEST = 1e60  # of a metric: beyond it, squares of variances overflow
 _PREFERRED = (FINISHED, DIVERGED)  # where an arm and a seed have two records

@@ -27,8 +27,9 @@ from harness.analysis.intervals import (
     satterthwaite,
     unpack,
 )
-from harness.analysis.outcomes import FINISHED, Outcome, Outcomes
-from harness.spec import Arm
+from harness.analysis.outcomes import Outcome, Outcomes
+from harness.spec import FINISHED, Arm
+from harness.study.declaration import ALPHA
 from harness.study.plan import Cell, PlanTable
 from harness.study.printed import AssumedSd, PrintedRow, PrintedTable
 
@@ -192,7 +193,7 @@ def _by_arm(records: DataFrame, name: str) -> dict[str, list[float]]:
     """Arm -> the values of a column over its finished runs; numbers that are absent are left out."""
     if name not in records:
         return {}
-    done = records[(records["status"] == "finished") & records[name].notna()].sort_values("seed")
+    done = records[(records["status"] == FINISHED) & records[name].notna()].sort_values("seed")
     return {str(arm): frame.tolist() for arm, frame in done.groupby("arm_id")[name]}
 
 
@@ -295,7 +296,6 @@ def _flips(table: str, cell: Cell, row: Correct, versus: Correct) -> RowFlips:
 
 BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no detectable difference"
 NOT_SETTLED, CANNOT_TELL = "not settled", "cannot be told"
-ALPHA = 0.05
 NO_SPREAD = 1e-9  # in the table's units; less than any digit that is printed
 
 

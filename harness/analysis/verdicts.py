@@ -32,8 +32,9 @@ from harness.analysis.intervals import (
     mean,
     seeds_to_resolve,
 )
-from harness.analysis.outcomes import DIVERGED, FINISHED, Outcome, is_lost, lacks_value
+from harness.analysis.outcomes import Outcome, is_lost, lacks_value
 from harness.errors import counted
+from harness.spec import DIVERGED, FINISHED
 from harness.study.plan import Cell, PaperValue
 
 # How an amount is written: accuracies in percent and percentage points, any other metric as it is.
@@ -265,9 +266,8 @@ def sentence_for(cell: Cell, level: Level | None, effect: Effect | None, setting
         return _not_evaluable(name, effect, settings)
     if effect.qualifier == SAME_RUN:
         why = f"{name} is the same run as {effect.versus} at this size"
-        return (
-            f"{why}: no detectable difference by construction, {counted(effect.n, 'seed')}{_paper(effect, settings)}."
-        )
+        n = counted(effect.n, "seed")
+        return f"{why}: no detectable difference by construction, {n}{_paper(effect, settings)}."
     lost = _lost(level, settings)
     claim = f"{_verb(name, effect)}: {_numbers(effect, settings)}{lost}{_paper(effect, settings)}"
     if effect.verdict not in (HELPS, HURTS) and effect.qualifier:

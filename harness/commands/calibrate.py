@@ -17,9 +17,10 @@ from harness.commands.data import THOROUGH, look_at_records, renew, to_stderr
 from harness.commands.workspace import Workspace, first_plan, require_data, workspace
 from harness.errors import DONE, INTERRUPTED, Problem, StudyError, unknown
 from harness.runs.folder import write_json
-from harness.runs.records import FINISHED, read_map, reason
+from harness.runs.records import read_map, reason
 from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.scheduling.base import Job
+from harness.spec import FINISHED
 from harness.study.plan import Plan, PlannedRun
 
 # What `harness calibrate` has measured on this machine: stored beside the runs, shown in reports.

@@ -25,8 +25,8 @@ from harness.commands.workspace import Workspace, runs_of, workspace
 from harness.errors import DONE, SOME_FAILED, counted
 from harness.runs.claims import request_cancel
 from harness.runs.folder import CANCELLED, MISSING, RUNNING, STOPPED
-from harness.runs.records import ENDED, FAILED
 from harness.runs.state import QUEUED
+from harness.spec import ENDED, FAILED
 from harness.study.plan import PlannedRun
 
 if TYPE_CHECKING:

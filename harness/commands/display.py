@@ -15,8 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import counted, visible
-from harness.runs.records import DIVERGED, FAILED, FINISHED
-from harness.spec import ACCURACIES
+from harness.spec import ACCURACIES, DIVERGED, FAILED, FINISHED
 
 if TYPE_CHECKING:
     from harness.commands.machine import Finding

@@ -19,8 +19,8 @@ from harness.commands.plan import history_of
 from harness.commands.workspace import Workspace, load_plan, mirror, report_folder, workspace
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError
 from harness.runs.provenance import kept_changes
-from harness.runs.records import ENDED, parsed, read_map, reason
-from harness.spec import canonical_json
+from harness.runs.records import parsed, read_map, reason
+from harness.spec import ENDED, canonical_json
 from harness.study.declaration import ALPHA, exploratory
 from harness.study.plan import Plan, plan_to_json
 

@@ -24,12 +24,11 @@ from harness.commands.workspace import (
     workspace,
 )
 from harness.errors import DONE, INTERRUPTED, SOME_FAILED, Problem, StudyError, counted
-from harness.runs.records import ENDED, FAILED
 from harness.runs.state import look
 from harness.runs.studies import LookRecord, write_blocks
 from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.scheduling.base import Job, Scheduler
-from harness.spec import Machine
+from harness.spec import ENDED, FAILED, Machine
 from harness.study.expand import grow
 from harness.study.plan import Plan, runs_at_most
 from harness.training import run_one
@@ -122,7 +121,7 @@ def _look_and_grow(progress: StudyProgress, place: Workspace, say: Callable[[str
     return grown if len(grown.runs) > len(plan.runs) else None
 
 
-_NO_LONGER_AWAITED = ENDED | {"failed"}
+_NO_LONGER_AWAITED = ENDED | {FAILED}
 
 
 def records_of(plan: Plan, place: Workspace) -> DataFrame:

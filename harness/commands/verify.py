@@ -20,9 +20,10 @@ from harness.errors import DONE, SOME_FAILED, Problem, StudyError
 from harness.reporting.document import count
 from harness.runs.folder import RunFolder
 from harness.runs.provenance import data_key, data_name
-from harness.runs.records import ENDED, parsed, reason
+from harness.runs.records import parsed, reason
 from harness.runs.state import reconcile
 from harness.runs.studies import wrong_with
+from harness.spec import ENDED
 from harness.study.expand import grow
 from harness.study.plan import Plan
 from harness.tracking.content import env_text

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.findings import Findings
 from harness.reporting.document import is_number, setting_text
-from harness.runs.records import ENDED, parsed
-from harness.spec import DataSpec
+from harness.runs.records import parsed
+from harness.spec import ENDED, DataSpec
 from harness.study.plan import Plan
 
 if TYPE_CHECKING:

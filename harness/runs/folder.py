@@ -20,8 +20,8 @@ from typing import Any
 
 from harness.errors import printable
 from harness.runs import records
-from harness.runs.records import FAILED, FINISHED, is_count, is_time, parsed, read_with_time
-from harness.spec import Stop
+from harness.runs.records import is_count, is_time, parsed, read_with_time
+from harness.spec import FAILED, FINISHED, Stop
 
 _log = logging.getLogger(__name__)
 

@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from harness.errors import printable
-from harness.spec import ACCURACIES, SCHEMA_VERSION, canonical_json, digest, run_id
+from harness.spec import ACCURACIES, ENDED, SCHEMA_VERSION, canonical_json, digest, run_id
 
-FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"
-ENDED = frozenset({FINISHED, DIVERGED})  # outcomes; `failed` is retried by the next `harness run`
 LARGEST = 1e300
 LARGEST_WHOLE = 2**62
 LARGEST_MEASURE = 1e15  # seconds, multiply-adds, ...

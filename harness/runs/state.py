@@ -24,8 +24,6 @@ from harness.runs.folder import (
     newest_of,
 )
 from harness.runs.records import (
-    FAILED,
-    FINISHED,
     NO_SPEC,
     Specs,
     event_of,
@@ -38,6 +36,7 @@ from harness.runs.records import (
     reason,
     summary_of,
 )
+from harness.spec import FAILED, FINISHED
 from harness.study.plan import Plan, PlannedRun
 
 # The state of every run of a plan, read fast: ten thousand folders in less than a second. Writes nothing.

@@ -12,7 +12,6 @@ from functools import partial
 
 from harness.runs.claims import Claims
 from harness.runs.folder import finished_in
-from harness.runs.records import ENDED, FAILED
 from harness.scheduling import base
 from harness.scheduling.base import INTERRUPTED, Arrival, Interrupts, Job, Progress, RunOne, Watch
 from harness.scheduling.queue import ClaimedQueue, JobQueue, want
@@ -27,7 +26,7 @@ from harness.scheduling.workers import (
     attempt,
     pickle_by_name,
 )
-from harness.spec import Machine
+from harness.spec import ENDED, FAILED, Machine
 
 # Hands claimed runs to the workers of a pool until nothing is left for this process, or a signal comes.
 

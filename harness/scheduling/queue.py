@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from harness.runs.claims import LOST, Claims, Held, clear_cancel
 from harness.runs.folder import BEAT_S, Holder, RunFolder, is_cancelled, record, record_refused
-from harness.runs.records import FAILED, FINISHED
 from harness.scheduling.base import INTERRUPTED, Job
+from harness.spec import FAILED, FINISHED
 
 # Which job goes next, and what the end of one job means for the others. Plain data, no processes.
 

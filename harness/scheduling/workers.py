@@ -25,11 +25,10 @@ from types import FrameType
 from typing import Any
 
 from harness.runs.folder import FolderGone, RunFolder, record
-from harness.runs.records import DIVERGED, FAILED, FINISHED
 from harness.scheduling import base
 from harness.scheduling.base import INTERRUPTED, SIGNALS, THREAD_VARIABLES, RunOne
 from harness.scheduling.ranks import RankDied, RankFailed, run_ranks
-from harness.spec import Machine, RunSpec, Stop
+from harness.spec import DIVERGED, FAILED, FINISHED, Machine, RunSpec, Stop
 
 # One attempt at one run, in whichever process: whatever happens, it comes to a status and a record.
 

@@ -28,7 +28,6 @@ from harness.runs.folder import (
     read_lines,
     run_state,
 )
-from harness.runs.records import ENDED, FAILED
 from harness.scheduling.base import (
     INTERRUPTED,
     SIGNALS,
@@ -46,7 +45,7 @@ from harness.scheduling.ranks import leading
 from harness.slurm.cluster import Resources
 from harness.slurm.queue import environment
 from harness.slurm.submission import Group, Submission
-from harness.spec import Machine
+from harness.spec import ENDED, FAILED, Machine
 
 # What an agent says about itself: lines in its own file of the submission, which nobody else writes.
 #

@@ -20,7 +20,6 @@ from harness.runs import provenance
 from harness.runs.claims import clear_cancel
 from harness.runs.folder import CANCELLED, RUNNING, RunFolder, record, record_refused, run_state
 from harness.runs.provenance import changes, code_version
-from harness.runs.records import ENDED, FAILED
 from harness.scheduling.base import INTERRUPTED, Interrupts, Job, Progress, RunOne, Watch
 from harness.slurm.cluster import Cluster
 from harness.slurm.evidence import MOST_IN_VAIN, Decision, Stand, decide
@@ -38,6 +37,7 @@ from harness.slurm.submission import (
     submissions,
     write_submission,
 )
+from harness.spec import ENDED, FAILED
 
 # Slurm: submit what nobody has submitted, then watch. The jobs do not need this process, nor it them.
 #

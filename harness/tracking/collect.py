@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from harness.errors import masked
 from harness.runs.records import is_number, parsed
+from harness.spec import ENDED
 from harness.study.expand import without_garbage_collection
 from harness.study.reserved import CURVES, NUMBERS, RECORD_COLUMNS, RESULTS, TEXTS
 from harness.tracking.content import IN_ARTIFACT
@@ -124,7 +125,7 @@ def read_runs(store: Store, study: str, size: str, curves: Sequence[str]) -> Con
 def _check(run: Mirrored) -> None:
     """A sync writes every tag before `status`: where one is missing, somebody has deleted it."""
     wrong = [name for name, form in NEEDED.items() if not re.fullmatch(form, run.tags.get(name, ""))]
-    if run.tags["status"] in ("finished", "diverged") and "summary" not in run.tags:
+    if run.tags["status"] in ENDED and "summary" not in run.tags:
         wrong.append("summary")
     if wrong:
         name, parts = run.tags["run_id"], " and ".join(wrong)

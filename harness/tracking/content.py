@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.runs.folder import RunFolder, read_json, run_state
-from harness.runs.records import ENDED, FAILED, event_of, is_number, read_map, read_quickly, reason
-from harness.spec import RunSpec
+from harness.runs.records import event_of, is_number, read_map, read_quickly, reason
+from harness.spec import ENDED, FAILED, RunSpec
 
 # Whether the files of a run folder say what they should, before any of it goes into MLflow.
 #

@@ -26,8 +26,7 @@ from harness.errors import unknown
 from harness.plugins import TRAINERS
 from harness.plugins.load import from_exception
 from harness.runs.folder import RunFolder, write_bytes
-from harness.runs.records import FINISHED
-from harness.spec import ACCURACIES, Machine, Recipe, RunSpec, Stop
+from harness.spec import ACCURACIES, FINISHED, Machine, Recipe, RunSpec, Stop
 from harness.training.checkpoint import TrainingProgress
 from harness.training.environment import device_name
 from harness.training.evaluate import evaluate

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.runs.records import DIVERGED, FINISHED
-from harness.spec import Stop
+from harness.spec import DIVERGED, FINISHED, Stop
 from harness.training.checkpoint import TrainingProgress
 from harness.training.feed import seed_default
 from harness.training.optim import lr_at, set_lr

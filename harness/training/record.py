@@ -16,8 +16,7 @@ from harness.data.entry import DataSet
 from harness.models.costs import lookup
 from harness.runs.folder import FolderGone, RunFolder, identity_of, write_bytes, write_json
 from harness.runs.provenance import built_on, set_aside
-from harness.runs.records import DIVERGED, FINISHED
-from harness.spec import SCHEMA_VERSION, Machine, Recipe, RunSpec
+from harness.spec import DIVERGED, FINISHED, SCHEMA_VERSION, Machine, Recipe, RunSpec
 from harness.training.checkpoint import TrainingProgress, save_checkpoint
 from harness.training.environment import describe, device_name
 from harness.training.evaluate import Evaluation, curve_subset, evaluate, median

@@ -14,8 +14,17 @@ from torch import Tensor, nn
 from harness.data.entry import DataSet
 from harness.plugins import load_stored, only
 from harness.runs.folder import RunFolder, exclusive, write_json
-from harness.runs.records import DIVERGED, FINISHED, Specs, event_of, read_quickly, summary_of
-from harness.spec import TOO_FEW_NORM_IMAGES, Machine, Recipe, RunSpec, Stop, norm_images_in_words
+from harness.runs.records import Specs, event_of, read_quickly, summary_of
+from harness.spec import (
+    DIVERGED,
+    FINISHED,
+    TOO_FEW_NORM_IMAGES,
+    Machine,
+    Recipe,
+    RunSpec,
+    Stop,
+    norm_images_in_words,
+)
 from harness.training.checkpoint import CheckpointError, TrainingProgress, load_checkpoint
 from harness.training.custom import train_custom
 from harness.training.environment import configured, device_name

@@ -22,8 +22,7 @@ from harness.models.blocks import SCHEMES, Outputs
 from harness.plugins import METRICS
 from harness.runs.folder import RunFolder, read_json, write_bytes
 from harness.runs.provenance import data_key, data_name
-from harness.runs.records import FINISHED
-from harness.spec import Machine, Recipe, RunSpec
+from harness.spec import FINISHED, Machine, Recipe, RunSpec
 from harness.training.evaluate import Answerer, Answers, Metric, Viewing, make_answers
 from harness.training.feed import ORDERS, Feed, count_steps_per_epoch, seed_default
 from harness.training.kernels import LARGEST_BATCH, trust_kernels

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.runs.folder import RunFolder
-from harness.runs.records import FINISHED
+from harness.spec import FINISHED
 from tests.chaos.place import Place, results
 from tests.chaos.victims import living
 from tests.timing import wait_until

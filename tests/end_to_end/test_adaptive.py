@@ -16,9 +16,8 @@ from harness.commands.run import StudyProgress, records_of, run_blocks, saved
 from harness.commands.workspace import Workspace, expand_plan, workspace
 from harness.errors import DONE, USAGE_ERROR
 from harness.runs.folder import RunFolder
-from harness.runs.records import DIVERGED, FAILED, FINISHED
 from harness.scheduling.base import INTERRUPTED
-from harness.spec import RunSpec
+from harness.spec import DIVERGED, FAILED, FINISHED, RunSpec
 from harness.study.plan import Plan
 from tests.end_to_end import scripted
 from tests.end_to_end.workplace import Workplace

@@ -16,10 +16,9 @@ import pytest
 from harness.commands import cancel as command
 from harness.runs.claims import Claims
 from harness.runs.folder import run_state
-from harness.runs.records import FINISHED
 from harness.scheduling.base import INTERRUPTED, Job
 from harness.scheduling.local import Inline
-from harness.spec import Machine
+from harness.spec import FINISHED, Machine
 from tests.end_to_end.under_way import UnderWay, program, squeue_says, task
 from tests.timing import not_waited_out, wait_until
 

@@ -15,7 +15,7 @@ import pytest
 from harness.commands.logs import TAIL_BYTES, story, tail
 from harness.runs.claims import Claims, request_cancel
 from harness.runs.folder import RunFolder, append_line
-from harness.runs.records import FAILED
+from harness.spec import FAILED
 from tests.end_to_end.under_way import UnderWay
 
 

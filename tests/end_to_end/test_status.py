@@ -21,8 +21,8 @@ from harness.commands.overview import Overview
 from harness.runs import state
 from harness.runs.claims import Claims, request_cancel
 from harness.runs.folder import MISSING, RunFolder, run_state, write_json
-from harness.runs.records import DIVERGED, FAILED
 from harness.runs.state import reconcile
+from harness.spec import DIVERGED, FAILED
 from harness.study.plan import Plan
 from tests.end_to_end.under_way import UnderWay, program, squeue_says, task
 from tests.ended import end

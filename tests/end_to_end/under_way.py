@@ -14,10 +14,10 @@ from typing import Any
 from harness.cli import main
 from harness.commands.workspace import expand_plan, workspace
 from harness.runs.folder import RunFolder, write_json
-from harness.runs.records import FINISHED
 from harness.scheduling.base import Job
 from harness.slurm.cluster import Cluster
 from harness.slurm.submission import FOLDER, Submission, make_groups, submissions
+from harness.spec import FINISHED
 from harness.study.plan import Plan, PlannedRun
 from tests.end_to_end.workplace import TINY
 from tests.ended import end

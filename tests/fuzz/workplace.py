@@ -12,8 +12,7 @@ from unittest.mock import patch
 from harness import cli
 from harness.commands.workspace import build_catalogue
 from harness.runs.folder import RunFolder
-from harness.runs.records import FINISHED
-from harness.spec import Machine, RunSpec, Stop
+from harness.spec import FINISHED, Machine, RunSpec, Stop
 from harness.study.expand import ExpandOptions, expand, load_study
 from tests.fuzz.corpus import TINY
 from tests.tracking.folders import epoch, finish, start

@@ -13,12 +13,12 @@ from typing import Any
 
 from harness.runs import provenance
 from harness.runs.folder import RunFolder, append_line
-from harness.runs.records import FINISHED
 from harness.scheduling.base import Job, Progress
 from harness.slurm import controller, evidence, queue, sbatch
 from harness.slurm.cluster import Cluster, Resources
 from harness.slurm.controller import Slurm, SlurmSettings
 from harness.slurm.submission import Submission, submissions
+from harness.spec import FINISHED
 from tests.ended import end
 from tests.scheduling.fakes import run_fake
 from tests.timing import PATIENCE_S

@@ -9,9 +9,8 @@ import time
 from pathlib import Path
 
 from harness.runs.folder import RunFolder, read_json, write_json
-from harness.runs.records import DIVERGED, FINISHED
 from harness.scheduling.base import INTERRUPTED, Job
-from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec, Stop
+from harness.spec import DIVERGED, FINISHED, Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec, Stop
 from tests.ended import end
 from tests.timing import FOREVER_S
 

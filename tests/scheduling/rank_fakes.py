@@ -14,9 +14,8 @@ import time
 from pathlib import Path
 
 from harness.runs.folder import RunFolder, read_json, write_json
-from harness.runs.records import FINISHED
 from harness.scheduling.base import INTERRUPTED
-from harness.spec import Machine, RunSpec, Stop
+from harness.spec import FINISHED, Machine, RunSpec, Stop
 from tests.ended import end
 from tests.timing import FOREVER_S, PATIENCE_S
 

@@ -22,12 +22,12 @@ from harness.runs.folder import (
     read_lines,
     run_state,
 )
-from harness.runs.records import DIVERGED, FINISHED
 from harness.scheduling import ranks
 from harness.scheduling.base import Job
 from harness.slurm import agent
 from harness.slurm.cluster import Resources
 from harness.slurm.submission import Group, Order, Submission, draft, read_submission, write_submission
+from harness.spec import DIVERGED, FINISHED
 from tests.scheduling.fakes import events, go, has_begun, job, run_fake
 from tests.timing import PATIENCE_S, until
 

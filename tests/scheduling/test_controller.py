@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.runs.folder import RunFolder
-from harness.runs.records import FINISHED
+from harness.spec import FINISHED
 from tests.scheduling.fakes import events, go, has_begun, job
 from tests.timing import PATIENCE_S, wait_until
 

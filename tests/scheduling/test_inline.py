@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.runs.folder import RunFolder
-from harness.runs.records import DIVERGED, FAILED, FINISHED
 from harness.scheduling.base import INTERRUPTED, Job, Progress
 from harness.scheduling.local import Inline
-from harness.spec import Machine, RunSpec, Stop
+from harness.spec import DIVERGED, FAILED, FINISHED, Machine, RunSpec, Stop
 from tests.scheduling.fakes import events, go, job, run_fake
 
 

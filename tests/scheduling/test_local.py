@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from harness.runs.folder import RunFolder
-from harness.runs.records import DIVERGED, FAILED, FINISHED
 from harness.scheduling.base import INTERRUPTED, Job, Progress
 from harness.scheduling.local import Local, LocalSettings
-from harness.spec import Machine
+from harness.spec import DIVERGED, FAILED, FINISHED, Machine
 from tests.ended import end
 from tests.scheduling.fakes import events, go, has_begun, job, run_fake
 from tests.timing import FOREVER_S, not_waited_out, wait_until

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.runs.records import DIVERGED, FAILED, FINISHED
 from harness.scheduling.base import INTERRUPTED, Job
 from harness.scheduling.queue import JobQueue
+from harness.spec import DIVERGED, FAILED, FINISHED
 from tests.scheduling.fakes import job
 
 JOBS = [job(seed) for seed in range(12)]

@@ -18,14 +18,13 @@ from typing import Any
 import pytest
 
 from harness.runs.folder import RunFolder, read_json
-from harness.runs.records import FAILED, FINISHED
 from harness.scheduling import base, ranks
 from harness.scheduling.base import INTERRUPTED, Job
 from harness.scheduling.local import Local, LocalSettings
 from harness.scheduling.rank import load, machine_from_json, machine_to_json, name_of
 from harness.scheduling.ranks import Orders, RankDied, RankFailed, follow, leading, run_ranks
 from harness.scheduling.workers import attempt
-from harness.spec import Arm, DataSpec, Machine, Member, ModelSpec, Recipe, RunSpec
+from harness.spec import FAILED, FINISHED, Arm, DataSpec, Machine, Member, ModelSpec, Recipe, RunSpec
 from tests.scheduling.rank_fakes import STEP_S, run_rank
 from tests.timing import FOREVER_S, PATIENCE_S, until
 

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from harness.runs.folder import RunFolder
-from harness.runs.records import FINISHED
 from harness.scheduling.base import Job
 from harness.scheduling.local import Local, LocalSettings
-from harness.spec import Machine, RunSpec, Stop
+from harness.spec import FINISHED, Machine, RunSpec, Stop
 from harness.training import run_one
 from tests.training.runs import assert_same_bits, folder_of, results, tiny_spec, train
 

@@ -16,11 +16,10 @@ import pytest
 
 from harness.runs.claims import Claims, request_cancel
 from harness.runs.folder import RunFolder, finished_in, run_state
-from harness.runs.records import FAILED, FINISHED
 from harness.scheduling.base import INTERRUPTED, Interrupts, Job, Progress
 from harness.scheduling.local import Inline, Local, LocalSession, LocalSettings
 from harness.scheduling.queue import ClaimedQueue, JobQueue, last_step
-from harness.spec import Machine
+from harness.spec import FAILED, FINISHED, Machine
 from tests.ended import end
 from tests.scheduling.fakes import events, go, has_begun, job, run_fake
 from tests.timing import FOREVER_S, PATIENCE_S, not_waited_out, paces, until, wait_until

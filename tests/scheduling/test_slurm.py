@@ -16,10 +16,10 @@ import pytest
 
 from harness.errors import StudyError
 from harness.runs.claims import Claims, request_cancel
-from harness.runs.records import FAILED, FINISHED
 from harness.scheduling.base import INTERRUPTED
 from harness.slurm.cluster import Cluster, Resources, Shape
 from harness.slurm.submission import submissions
+from harness.spec import FAILED, FINISHED
 from tests.scheduling.fake_slurm import FakeSlurm, Place, with_resources
 from tests.scheduling.fakes import job
 

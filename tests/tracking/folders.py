@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.runs.folder import RunFolder, write_bytes, write_json
-from harness.runs.records import FINISHED
-from harness.spec import Arm, DataSpec, Member, ModelSpec, Recipe, RunSpec, TrickSpec
+from harness.spec import FINISHED, Arm, DataSpec, Member, ModelSpec, Recipe, RunSpec, TrickSpec
 
 STARTED_S = 1_700_000_000.0
 TEST_IMAGES = 1001

@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 
 from harness.runs.folder import RunFolder
-from harness.runs.records import DIVERGED
-from harness.spec import RunSpec
+from harness.spec import DIVERGED, RunSpec
 from harness.tracking.collect import collect
 from harness.tracking.mirror import Mirror
 from harness.tracking.store import Store, StoreError

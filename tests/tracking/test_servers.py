@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 
 from harness.runs.folder import RunFolder
-from harness.runs.records import DIVERGED
+from harness.spec import DIVERGED
 from harness.tracking import store
 from harness.tracking.collect import collect
 from harness.tracking.mirror import Mirror

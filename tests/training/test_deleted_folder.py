@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.runs.folder import MISSING, FolderGone, RunFolder, run_state, write_json
-from harness.runs.records import FAILED, FINISHED
 from harness.scheduling.workers import attempt
+from harness.spec import FAILED, FINISHED
 from harness.training.run import run_one
 from tests.training.runs import folder_of, machine_in, tiny_spec, train
 

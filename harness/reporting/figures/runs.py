@@ -32,8 +32,7 @@ from harness.reporting.figures.style import (
 from harness.reporting.figures.tables import Panel, RowLine, draw_rows, row_pages, with_headings
 from harness.reporting.report_input import ReportInput
 from harness.reporting.sections.opening import NOT_RUN, statuses
-from harness.runs.records import DIVERGED, FAILED, FINISHED
-from harness.spec import MEMBER_STRIDE
+from harness.spec import DIVERGED, FAILED, FINISHED, MEMBER_STRIDE
 from harness.study.plan import Plan, PlannedRun
 
 # Run matrix: every recipe and seed of the plan, and what became of it.

@@ -55,8 +55,7 @@ from harness.reporting.raw import patch_path
 from harness.reporting.report_input import ReportInput, RunCost, arm_costs, study_cost
 from harness.reporting.sections.opening import declared_text, statuses
 from harness.reporting.sections.tables import effect_digits, observed, observer_blocks
-from harness.runs.records import DIVERGED, ENDED
-from harness.spec import Arm, ModelSpec
+from harness.spec import DIVERGED, ENDED, Arm, ModelSpec
 
 # Answers to the questions of a paper checklist, each from the inputs of this report.
 #

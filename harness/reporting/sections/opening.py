@@ -48,7 +48,7 @@ from harness.reporting.document import (
 )
 from harness.reporting.report_input import ReportInput, places
 from harness.reporting.sections.claims import claims_tally
-from harness.runs.records import FINISHED
+from harness.spec import FINISHED
 from harness.study.declaration import (
     HASH_SHOWN,
     amendments,
