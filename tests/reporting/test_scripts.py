@@ -16,7 +16,14 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from harness.reporting import render
 from harness.reporting.document import Document, Paragraph, Section
 from harness.reporting.figures import style as fonts_module
-from harness.reporting.figures.style import OWN, REPLACEMENT, fonts_for, house_style
+from harness.reporting.figures.style import (
+    OWN,
+    REPLACEMENT,
+    fonts_for,
+    house_style,
+    new_figure,
+    to_svg,
+)
 from harness.reporting.latex import escape
 from harness.reporting.pdf import to_pdf
 from tests.reporting.edits import edit_tables, only_table
@@ -103,6 +110,17 @@ def test_a_font_of_the_system_shows_what_the_harness_s_fonts_lack(tmp_path: Path
         assert matplotlib.rcParams["font.family"] == [OWN, "Squares"]
     with house_style("Latin"):
         assert matplotlib.rcParams["font.family"] == [OWN]
+
+
+def test_a_bold_heading_in_a_font_without_a_bold_cut_is_no_message(tmp_path: Path, monkeypatch, caplog):
+    chinese = SCRIPTS["chinese"]
+    squares = font_with(chinese, tmp_path / "Squares.ttf")
+    monkeypatch.setattr(fonts_module, "_system_fonts", lambda: (squares,))
+    with house_style(chinese):
+        figure = new_figure(1.0)
+        figure.text(0.5, 0.5, chinese, fontweight="bold")
+        assert to_svg(figure)
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_a_file_that_is_no_font_is_passed_over(tmp_path: Path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import multiprocessing
 import os
 import re
@@ -203,8 +204,19 @@ def house_style(text: str = "") -> Iterator[None]:
     register(fonts)
     family = [OWN, *fonts.families] if fonts.files else OWN
     with rc_context({**_RC, "font.family": family}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # `Fonts.sentence` says it
-        yield
+        # `Fonts.sentence` says it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        # A font of the system is taken in its regular weight, also where a heading is bold.
+        log = logging.getLogger("matplotlib.font_manager")
+        log.addFilter(_is_no_weight)
+        try:
+            yield
+        finally:
+            log.removeFilter(_is_no_weight)
+
+
+def _is_no_weight(record: logging.LogRecord) -> bool:
+    return "Failed to find font weight" not in record.getMessage()
 
 
 def new_figure(height_in: float) -> Figure:
