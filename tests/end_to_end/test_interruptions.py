@@ -16,6 +16,7 @@ from tests.end_to_end.conftest import Finished
 from tests.end_to_end.workplace import Workplace, group_of, states_of_group
 from tests.timing import PATIENCE_S, wait_until
 
+pytestmark = pytest.mark.campaign
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
 
 

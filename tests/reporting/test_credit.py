@@ -213,6 +213,7 @@ def test_no_credit_says_why(tables):
     assert [block.text for block in section.blocks] == ["No credit is given: because."]
 
 
+@pytest.mark.campaign
 @needs_latex
 def test_the_latex_table_compiles(tables, tmp_path):
     body = "\n".join(to_latex(credit_table(key, tables[key].credit, SETTINGS)) for key in DESIGNS)

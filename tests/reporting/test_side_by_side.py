@@ -33,6 +33,7 @@ print("the same")
 """
 
 
+@pytest.mark.campaign
 @pytest.mark.skipif(not hasattr(os, "fork") or os.cpu_count() == 1, reason="one process draws here")
 def test_two_processes_draw_the_same_pictures_in_the_same_order():
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True)

@@ -16,6 +16,7 @@ from harness.spec import FINISHED, Machine, RunSpec, Stop
 from harness.training import run_one
 from tests.training.runs import assert_same_bits, folder_of, results, tiny_spec, train
 
+pytestmark = pytest.mark.campaign
 SPEC = tiny_spec("mixup", lr=0.01, epochs=3)  # 15 steps
 KILLED_AFTER = 7  # steps of the first attempt; not at the end of an epoch
 LEAST = 2e-5  # float32: sums in another order
