@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.analysis import intervals, verdicts
 from harness.analysis.contrasts import Comparison, Family, compare_family, words_without_seed
 from harness.analysis.findings import (
     HELPS,
@@ -24,30 +25,9 @@ from harness.analysis.findings import (
     Settings,
     TableFinding,
 )
-from harness.analysis.intervals import (
-    Estimate,
-    Floats,
-    MeanSquares,
-    detectable_effect,
-    half_width,
-    mean_squares,
-    new_images_half_width,
-    unpack,
-)
+from harness.analysis.intervals import Estimate, Floats, MeanSquares
 from harness.analysis.outcomes import Outcome
-from harness.analysis.verdicts import (
-    FEWEST_SEEDS,
-    SAME_RUN,
-    PaperEffect,
-    Verdict,
-    better_interval,
-    gap_to_paper,
-    judge,
-    not_evaluable,
-    probability_better,
-    why_no_value,
-    why_too_few,
-)
+from harness.analysis.verdicts import PaperEffect, Verdict
 
 ON_THIS_TEST_SET = "on this test set"
 
@@ -95,8 +75,8 @@ def empty_effect(versus: str, verdict: Verdict, paper: PaperEffect | None, n: in
 def same_run(versus: str, side: Side, paper: PaperEffect | None) -> Effect:
     """Row and reference are one arm at this size: the effect is 0 by construction, nothing is tested."""
     if side.level.n == 0:
-        return empty_effect(versus, not_evaluable(why_no_value(side.level)), paper)
-    blank = empty_effect(versus, Verdict(NO_DIFFERENCE, SAME_RUN), paper, side.level.n)
+        return empty_effect(versus, verdicts.not_evaluable(verdicts.why_no_value(side.level)), paper)
+    blank = empty_effect(versus, Verdict(NO_DIFFERENCE, verdicts.SAME_RUN), paper, side.level.n)
     zeros = dict.fromkeys(side.level.values, 0.0)
     return dataclasses.replace(blank, estimate=0.0, low=0.0, high=0.0, differences=zeros)
 
@@ -124,7 +104,11 @@ def measured(
         return effect
     low, high = _interval(estimate, comparison.interval_level)
     adjusted_low, adjusted_high = _interval(estimate, comparison.level)
-    new_width = None if images is None else new_images_half_width(estimate, images, comparison.interval_level)
+    new_width = (
+        None
+        if images is None
+        else intervals.new_images_half_width(estimate, images, comparison.interval_level)
+    )
     effect = dataclasses.replace(
         effect,
         low=low,
@@ -134,7 +118,7 @@ def measured(
         df=float(estimate.df),
         new_images_low=None if new_width is None else float(estimate.value) - new_width,
         new_images_high=None if new_width is None else float(estimate.value) + new_width,
-        detectable=detectable_effect(estimate, comparison.level),
+        detectable=intervals.detectable_effect(estimate, comparison.level),
         **_better_interval(comparison),
     )
     return _with_gap(effect, comparison, paper, settings)
@@ -146,12 +130,12 @@ def _run_by_run(row: Level, reference: Level) -> dict[str, Any]:
     }
     if not row.n or not reference.n:
         return {"differences": common}
-    better = probability_better(list(row.values.values()), list(reference.values.values()))
+    better = verdicts.probability_better(list(row.values.values()), list(reference.values.values()))
     return {"differences": common, "prob_better": better}
 
 
 def _better_interval(comparison: Comparison) -> dict[str, Any]:
-    found = better_interval(comparison.estimate, comparison.one_run_sd, comparison.interval_level)
+    found = verdicts.better_interval(comparison.estimate, comparison.one_run_sd, comparison.interval_level)
     return {} if found is None else {"prob_better_low": found[0], "prob_better_high": found[1]}
 
 
@@ -159,18 +143,18 @@ def _verdict(
     comparison: Comparison, sides: tuple[Side, Side], images: MeanSquares | None, settings: Settings
 ) -> Verdict:
     for side in sides:
-        if too_few := why_too_few(side.level, settings.metric):
-            return not_evaluable(too_few)
+        if too_few := verdicts.why_too_few(side.level, settings.metric):
+            return verdicts.not_evaluable(too_few)
         if side.level.n == 0:
-            return not_evaluable(why_no_value(side.level))
+            return verdicts.not_evaluable(verdicts.why_no_value(side.level))
     if comparison.seeds == 1:
-        return not_evaluable("1 seed: no verdict possible")
+        return verdicts.not_evaluable("1 seed: no verdict possible")
     if comparison.estimate is None:
-        return not_evaluable("every seed gave the same value: the spread between seeds is unknown")
+        return verdicts.not_evaluable("every seed gave the same value: the spread between seeds is unknown")
     equivalence = comparison.equivalence_level
-    verdict = judge(comparison.estimate, comparison.level, comparison.seeds, settings, equivalence)
+    verdict = verdicts.judge(comparison.estimate, comparison.level, comparison.seeds, settings, equivalence)
     if verdict.word in (HELPS, HURTS) and images is not None:
-        width = new_images_half_width(comparison.estimate, images, comparison.level)
+        width = intervals.new_images_half_width(comparison.estimate, images, comparison.level)
         if abs(comparison.estimate.value) <= width:
             return Verdict(verdict.word, " ".join(filter(None, (ON_THIS_TEST_SET, verdict.qualifier))))
     if verdict.word == UNDECIDED and not _includes_zero(
@@ -192,11 +176,13 @@ def _images(sides: tuple[Side, Side], settings: Settings) -> MeanSquares | None:
             pairs.append(bits[0].astype(np.int8) - bits[1].astype(np.int8))
     if len(pairs) < 2 or len({pair.size for pair in pairs}) > 1 or pairs[0].size < 2:
         return None
-    return mean_squares(np.stack(pairs))
+    return intervals.mean_squares(np.stack(pairs))
 
 
 def _bits(run: Outcome | None) -> NDArray[np.uint8] | None:
-    return None if run is None or run.predictions is None else unpack(run.predictions, run.test_images)
+    return (
+        None if run is None or run.predictions is None else intervals.unpack(run.predictions, run.test_images)
+    )
 
 
 def _with_gap(
@@ -204,14 +190,14 @@ def _with_gap(
 ) -> Effect:
     if paper is None or comparison.estimate is None or not settings.comparable_to_paper:
         return effect
-    gap = gap_to_paper(comparison.estimate, effect.n, paper, settings, comparison.interval_level)
+    gap = verdicts.gap_to_paper(comparison.estimate, effect.n, paper, settings, comparison.interval_level)
     return dataclasses.replace(
         effect, gap=gap.value, gap_low=gap.low, gap_high=gap.high, agreement=gap.agreement
     )
 
 
 def _interval(estimate: Estimate, alpha: float) -> tuple[float, float]:
-    width = float(half_width(estimate, alpha))
+    width = float(intervals.half_width(estimate, alpha))
     return float(estimate.value) - width, float(estimate.value) + width
 
 
@@ -278,7 +264,7 @@ def fragile_pairs(values: Floats, failures: Floats, family: Family, words: Seque
     out = []
     tested = family.pairs if family.stage.open is None else [family.pairs[k] for k in family.stage.open]
     for k, (arm, versus) in enumerate(tested):
-        if words[k] == NOT_EVALUABLE or present[[arm, versus]].sum(axis=1).min() < FEWEST_SEEDS:
+        if words[k] == NOT_EVALUABLE or present[[arm, versus]].sum(axis=1).min() < verdicts.FEWEST_SEEDS:
             out.append(False)
             continue
         used = present[arm] | present[versus]

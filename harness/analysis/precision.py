@@ -12,21 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from harness.analysis import intervals
 from harness.analysis.findings import BudgetPoint, Level, Resolvable, RowFlips, Settings, TableFinding
-from harness.analysis.intervals import (
-    MOST_SEEDS,
-    POWER,
-    Estimate,
-    detectable_effect,
-    half_width,
-    holm,
-    is_equivalent,
-    mean,
-    p_value,
-    quantile,
-    satterthwaite,
-    unpack,
-)
+from harness.analysis.intervals import Estimate
 from harness.analysis.outcomes import Outcome, Outcomes
 from harness.spec import FINISHED, Arm
 from harness.study.declaration import ALPHA
@@ -82,16 +70,18 @@ def resolvable(
 def effect_at(seeds: int, sd: float, df_per_seed: float, level: float) -> float:
     """The effect that `seeds` >= 2 runs per arm find with 80 % power at a two-sided `level`."""
     se, df = sd * math.sqrt(2 / seeds), df_per_seed * (seeds - 1)
-    found = detectable_effect(Estimate(value=np.asarray(0.0), se=np.asarray(se), df=np.asarray(df)), level)
+    found = intervals.detectable_effect(
+        Estimate(value=np.asarray(0.0), se=np.asarray(se), df=np.asarray(df)), level
+    )
     assert found is not None  # the standard error is above 0
     return found
 
 
 def _fewest(effect: Callable[[int], float], size: float) -> int | None:
     """The smallest number of seeds whose effect is at most `size`; the effect falls with the seeds."""
-    if not effect(MOST_SEEDS) <= size:
+    if not effect(intervals.MOST_SEEDS) <= size:
         return None
-    low, high = FEWEST - 1, MOST_SEEDS
+    low, high = FEWEST - 1, intervals.MOST_SEEDS
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if effect(middle) <= size else (middle, high)
@@ -157,7 +147,7 @@ def _point(
 ) -> BudgetPoint:
     assert level.mean is not None
     total = sum(float(np.mean(each)) for each in times)
-    width = _width([mean(each) for each in times]) if all(len(each) > 1 for each in times) else None
+    width = _width([intervals.mean(each) for each in times]) if all(len(each) > 1 for each in times) else None
     measured = all(len(energy) == len(time) for energy, time in zip(energies, times, strict=True))
     return BudgetPoint(
         arm_id=arm_id,
@@ -177,9 +167,9 @@ def _point(
 def _width(parts: Sequence[Estimate]) -> float:
     """Half the 95 % interval of a sum of independent means."""
     variances = np.asarray([float(part.se) ** 2 for part in parts])
-    df = satterthwaite(variances, np.asarray([float(part.df) for part in parts]))
+    df = intervals.satterthwaite(variances, np.asarray([float(part.df) for part in parts]))
     whole = Estimate(value=np.asarray(0.0), se=np.sqrt(variances.sum()), df=df)
-    return float(half_width(whole, 0.05))
+    return float(intervals.half_width(whole, 0.05))
 
 
 def _chain(arm_id: str, arms: Mapping[str, Arm]) -> list[str]:
@@ -243,7 +233,11 @@ def flips_of(tables: Sequence[PlanTable], outcomes: Outcomes, seeds: Sequence[in
 def correct_of(runs: Sequence[Outcome]) -> Correct | None:
     """Counts over the finished runs with bits; runs with another number of test images are left out."""
     packed = [run for run in runs if run.status == FINISHED and run.predictions is not None]
-    bits = [found for run in packed if (found := unpack(run.predictions or b"", run.test_images)) is not None]
+    bits = [
+        found
+        for run in packed
+        if (found := intervals.unpack(run.predictions or b"", run.test_images)) is not None
+    ]
     if not bits:
         return None
     size = Counter(each.size for each in bits).most_common(1)[0][0]
@@ -345,8 +339,8 @@ def audit(table: PrintedTable) -> Audit:
     pairs = [(row, by_label[row.versus]) for row in table.rows if row.versus is not None]
     estimates = [_estimate(row, versus, table) for row, versus in pairs]
     family = len(pairs)
-    raw = [1.0 if estimate is None else float(p_value(estimate)) for estimate in estimates]
-    adjusted = holm(raw, ALPHA).p if raw else np.empty(0)
+    raw = [1.0 if estimate is None else float(intervals.p_value(estimate)) for estimate in estimates]
+    adjusted = intervals.holm(raw, ALPHA).p if raw else np.empty(0)
     rows = [
         _row(row, versus, estimate, float(p), table)
         for (row, versus), estimate, p in zip(pairs, estimates, adjusted, strict=True)
@@ -365,7 +359,7 @@ def spread_of(row: PrintedRow, assumed: AssumedSd | None) -> Spread | None:
     if row.plus_minus is not None and runs >= 2 and row.plus_minus > NO_SPREAD:
         factor = {"sd": 1.0, "se": math.sqrt(runs), "unknown": math.sqrt(runs)}.get(row.spread)
         if factor is None:
-            factor = math.sqrt(runs) / float(quantile(0.975, runs - 1))
+            factor = math.sqrt(runs) / float(intervals.quantile(0.975, runs - 1))
         note = "its ± is of unknown kind and read as a standard error" if row.spread == "unknown" else ""
         return Spread(sd=row.plus_minus * factor, df=runs - 1, assumed=False, note=note)
     if assumed is None:
@@ -386,7 +380,7 @@ def _estimate(row: PrintedRow, versus: PrintedRow, table: PrintedTable) -> Estim
     return Estimate(
         value=np.asarray(sign * (row.value - versus.value)),
         se=np.asarray(math.sqrt(parts.sum())),
-        df=satterthwaite(parts, df),
+        df=intervals.satterthwaite(parts, df),
     )
 
 
@@ -395,7 +389,7 @@ def _row(
 ) -> AuditedRow:
     sign = 1.0 if table.better == "higher" else -1.0
     improvement = sign * (row.value - versus.value)
-    width = None if estimate is None else float(half_width(estimate, ALPHA))
+    width = None if estimate is None else float(intervals.half_width(estimate, ALPHA))
     comparisons = sum(each.versus is not None for each in table.rows)
     word, why = _word(improvement, estimate, p_holm, table)
     return AuditedRow(
@@ -407,7 +401,7 @@ def _row(
         low=None if width is None else improvement - width,
         high=None if width is None else improvement + width,
         p_holm=None if estimate is None else p_holm,
-        detectable=None if estimate is None else detectable_effect(estimate, ALPHA / comparisons),
+        detectable=None if estimate is None else intervals.detectable_effect(estimate, ALPHA / comparisons),
         images_width=_images_width(row, versus, table),
         word=word,
         why="; ".join(filter(None, [why, *_remarks(row, versus, table)])),
@@ -422,7 +416,7 @@ def _word(
         return CANNOT_TELL, "no spread over runs is stated and none is assumed"
     if p_holm < ALPHA:
         return (BETTER if improvement > 0 else WORSE), ""
-    if table.smallest_effect is not None and bool(is_equivalent(estimate, table.smallest_effect)):
+    if table.smallest_effect is not None and bool(intervals.is_equivalent(estimate, table.smallest_effect)):
         return NO_DIFFERENCE, f"smaller than {table.smallest_effect:g}"
     return NOT_SETTLED, ""
 
@@ -460,9 +454,11 @@ def _seeds_for_smallest(table: PrintedTable, family: int) -> int | None:
     if not known or table.smallest_effect is None or not family:
         return None
     sd = float(np.median([spread.sd for spread in known]))  # one collapsed row is not the rule
-    for runs in range(2, MOST_SEEDS):
+    for runs in range(2, intervals.MOST_SEEDS):
         df = 2.0 * (runs - 1)
-        t = float(quantile(1.0 - ALPHA / family / 2.0, df) + quantile(POWER, df))
+        t = float(
+            intervals.quantile(1.0 - ALPHA / family / 2.0, df) + intervals.quantile(intervals.POWER, df)
+        )
         if t * sd * math.sqrt(2.0 / runs) <= table.smallest_effect:
             return max(3, runs)
     return None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from harness.analysis import intervals
 from harness.analysis.findings import (
     COMPATIBLE,
     DIFFERS,
@@ -23,15 +24,7 @@ from harness.analysis.findings import (
     Level,
     Settings,
 )
-from harness.analysis.intervals import (
-    MOST_SEEDS,
-    Estimate,
-    detectable_effect,
-    half_width,
-    is_equivalent,
-    mean,
-    seeds_to_resolve,
-)
+from harness.analysis.intervals import Estimate
 from harness.analysis.outcomes import Outcome, is_lost, lacks_value
 from harness.errors import counted
 from harness.spec import DIVERGED, FINISHED
@@ -124,12 +117,12 @@ def judge(
 
 def word_for(estimate: Estimate, level: float, delta: float, equivalence: float = EQUIVALENCE_ALPHA) -> str:
     """The word alone, whatever the number of seeds."""
-    width = float(half_width(estimate, level))
+    width = float(intervals.half_width(estimate, level))
     if estimate.value - width > 0:
         return HELPS
     if estimate.value + width < 0:
         return HURTS
-    return NO_DIFFERENCE if is_equivalent(estimate, delta, equivalence) else UNDECIDED
+    return NO_DIFFERENCE if intervals.is_equivalent(estimate, delta, equivalence) else UNDECIDED
 
 
 def not_evaluable(reason: str) -> Verdict:
@@ -143,7 +136,7 @@ def too_many_diverged(diverged: int, ended: int) -> bool:
 
 
 def _how_large(estimate: Estimate, level: float, settings: Settings) -> str:
-    width, size = float(half_width(estimate, level)), abs(float(estimate.value))
+    width, size = float(intervals.half_width(estimate, level)), abs(float(estimate.value))
     delta = settings.smallest_effect_pp
     if size - width > delta:
         return f"by at least {size_text(delta, settings)}"
@@ -152,7 +145,7 @@ def _how_large(estimate: Estimate, level: float, settings: Settings) -> str:
 
 def _how_small(estimate: Estimate, level: float, settings: Settings) -> str:
     text = f"smaller than {size_text(settings.smallest_effect_pp, settings)} either way"
-    seen = detectable_effect(estimate, level)
+    seen = intervals.detectable_effect(estimate, level)
     if seen is None:
         return text
     found = f"{seen:.2f} pp" if settings.in_percent else f"{seen:.4g}"
@@ -160,9 +153,9 @@ def _how_small(estimate: Estimate, level: float, settings: Settings) -> str:
 
 
 def _undecided(estimate: Estimate, level: float, seeds: int, settings: Settings) -> Verdict:
-    wanted = seeds_to_resolve(estimate, seeds, settings.smallest_effect_pp, level)
+    wanted = intervals.seeds_to_resolve(estimate, seeds, settings.smallest_effect_pp, level)
     if wanted is None:
-        return Verdict(UNDECIDED, f"more than {MOST_SEEDS:,} seeds would be needed to settle it")
+        return Verdict(UNDECIDED, f"more than {intervals.MOST_SEEDS:,} seeds would be needed to settle it")
     more = max(wanted - seeds, 1)
     text = f"about {counted(more, 'more seed')} would settle it"
     return Verdict(UNDECIDED, text, more)
@@ -183,8 +176,8 @@ def level_of(runs: Mapping[int, Outcome], seeds: Sequence[int], metric: str) -> 
     average = float(np.mean(list(values.values()))) if n else None
     sd = low = high = None
     if n > 1:
-        estimate = mean(list(values.values()))
-        width = float(half_width(estimate, 0.05))
+        estimate = intervals.mean(list(values.values()))
+        width = float(intervals.half_width(estimate, 0.05))
         sd = float(np.std(list(values.values()), ddof=1))
         low, high = float(estimate.value) - width, float(estimate.value) + width
     return Level(
@@ -369,7 +362,7 @@ def gap_to_paper(
     printed number is taken to be one run. The interval has level 1 - `alpha`.
     """
     wider = np.sqrt(1.0 + seeds / PAPER_RUNS)  # se^2 is 2 v / S
-    width = float(half_width(estimate, alpha) * wider)
+    width = float(intervals.half_width(estimate, alpha) * wider)
     value = float(estimate.value) - paper.value
     low, high = value - width, value + width
     margin = 2.0 * settings.smallest_effect_pp

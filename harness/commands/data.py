@@ -16,19 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data import DATASETS, missing_data
+from harness.runs import provenance
 from harness.runs.claims import Claims, Taken
 from harness.runs.folder import RunFolder, write_bytes
-from harness.runs.provenance import (
-    Known,
-    changed_below,
-    data_key,
-    data_name,
-    kept_on,
-    keys_of,
-    outdated,
-    put_back,
-    set_aside,
-)
+from harness.runs.provenance import Known
 from harness.runs.state import reconcile
 from harness.spec import TOO_FEW_NORM_IMAGES, DataSpec, fewest_normalised, norm_images_in_words
 from harness.study.plan import Plan
@@ -78,8 +69,8 @@ def look_at_records(plan: Plan, runs_dir: Path, data_dir: Path, how: str = LOOK)
     Where the data are not here, or too large to be read now, those count that the run saw which ended last.
     """
     summaries = reconcile(plan, runs_dir)
-    specs = {data_key(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
-    keys = keys_of(plan)
+    specs = {provenance.data_key(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
+    keys = provenance.keys_of(plan)
     now = {key: _fingerprint(specs[key], data_dir, how) for key in sorted({keys[each] for each in summaries})}
     found = with_records(plan, summaries, data_dir, DataNow(summaries={}, now=now))
     for run in plan.runs:
@@ -91,16 +82,16 @@ def with_records(
     plan: Plan, records: Mapping[str, Mapping[str, Any]], data_dir: Path, known: DataNow
 ) -> DataNow:
     """These records (run_id -> what its summary says) beside the data that are known to be there now."""
-    specs = {data_key(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
+    specs = {provenance.data_key(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
     seen = {run_id: {name: record.get(name) for name in COMPARED} for run_id, record in records.items()}
-    _translate(seen, keys_of(plan), specs, (data_dir, known.now))
-    why = outdated(plan, seen, known.now)
+    _translate(seen, provenance.keys_of(plan), specs, (data_dir, known.now))
+    why = provenance.outdated(plan, seen, known.now)
     return DataNow(
         summaries={run_id: found for run_id, found in records.items() if run_id not in why},
         others={run_id: records[run_id] for run_id in why},
         why=why,
         now=known.now,
-        names={key: data_name(spec) for key, spec in specs.items()},
+        names={key: provenance.data_name(spec) for key, spec in specs.items()},
     )
 
 
@@ -113,7 +104,7 @@ def renew(plan: Plan, runs_dir: Path, found: DataNow, say: Callable[[str], None]
     """
     if not found.why:
         return False
-    keys = keys_of(plan)
+    keys = provenance.keys_of(plan)
     back = held = 0
     with Claims(runs_dir) as claims:
         for run_id, summary in found.others.items():
@@ -121,11 +112,11 @@ def renew(plan: Plan, runs_dir: Path, found: DataNow, say: Callable[[str], None]
                 held += 1
                 continue
             folder = RunFolder(runs_dir / run_id)
-            set_aside(folder, str(summary["data_fingerprint"]))
+            provenance.set_aside(folder, str(summary["data_fingerprint"]))
             wanted = found.now.get(keys[run_id]) or ""
-            kept = kept_on(folder, wanted) if wanted else None
-            if kept is not None and changed_below(kept, keys, found.now) is None:
-                back += put_back(folder, wanted)
+            kept = provenance.kept_on(folder, wanted) if wanted else None
+            if kept is not None and provenance.changed_below(kept, keys, found.now) is None:
+                back += provenance.put_back(folder, wanted)
             claims.release(run_id)
     for text in found.says:
         say(f"{text}; what they left behind is kept in other_data/ of their folders")
@@ -206,7 +197,9 @@ def file_parts(plan: Plan, data_dir: Path) -> Iterator[Files]:
     from harness.data.entry import Files
 
     todo = {run.arm_id for run in plan.runs if not run.done}
-    specs = {data_key(plan.arms[arm_id].recipe.data): plan.arms[arm_id].recipe.data for arm_id in todo}
+    specs = {
+        provenance.data_key(plan.arms[arm_id].recipe.data): plan.arms[arm_id].recipe.data for arm_id in todo
+    }
     own = [spec for spec in specs.values() if spec.name in DATASETS and reads_files(spec)]
     parts = [found for spec in own if (found := _parts_or_none(spec, data_dir)) is not None]
     yield from (test for _, test in parts if isinstance(test, Files))
@@ -301,7 +294,7 @@ def _kept_file(spec: DataSpec, data_dir: Path) -> Path | None:
     from harness.data.entry import cache_folder
 
     folder = cache_folder()
-    name = sha256(f"{data_dir} {data_key(spec)}".encode(errors="surrogateescape")).hexdigest()[:32]
+    name = sha256(f"{data_dir} {provenance.data_key(spec)}".encode(errors="surrogateescape")).hexdigest()[:32]
     return folder / "looks" / f"{name}.json" if folder else None
 
 
@@ -397,9 +390,13 @@ def counts_of(plan: Plan, data_dir: Path) -> Counts:
     """Subsets with another number of images than was asked for, and rows whose batch norm has only one."""
     images: dict[str, int | None] = {}
     notes: list[str] = []
-    specs = {data_key(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
+    specs = {provenance.data_key(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
     for key, spec in specs.items():
-        groups = any(arm.recipe.norm_images for arm in plan.arms.values() if data_key(arm.recipe.data) == key)
+        groups = any(
+            arm.recipe.norm_images
+            for arm in plan.arms.values()
+            if provenance.data_key(arm.recipe.data) == key
+        )
         images[key] = spec.train_images or _images(spec, data_dir, look=groups)
         if (spec.train_images or spec.test_images) and spec.name in DATASETS:
             notes += subset_notes(spec, data_dir)
@@ -434,7 +431,7 @@ def subset_notes(spec: DataSpec, data_dir: Path) -> Iterator[str]:
     for kind, wanted in (("training", spec.train_images), ("test", spec.test_images)):
         if wanted is None or classes is None:
             continue
-        what = f"{data_name(spec)}: {wanted:,} {kind} images were asked for"
+        what = f"{provenance.data_name(spec)}: {wanted:,} {kind} images were asked for"
         if found is None:
             if wanted < classes:
                 yield f"{what}, fewer than its {classes:,} classes: one image of each is used"
@@ -462,7 +459,7 @@ def subset_notes(spec: DataSpec, data_dir: Path) -> Iterator[str]:
 def _of_one_image(plan: Plan, images: dict[str, int | None]) -> Iterator[str]:
     for arm_id, arm in plan.arms.items():
         recipe = arm.recipe
-        few = fewest_normalised(recipe, images[data_key(recipe.data)])
+        few = fewest_normalised(recipe, images[provenance.data_key(recipe.data)])
         if few == 1 and not arm.observes and recipe.trainer == "harness" and _has_single_values(plan, arm_id):
             yield f"row '{plan.arm_labels[arm_id]}' cannot be trained: {norm_images_in_words(recipe)}"
 

@@ -8,29 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.entry import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PLAIN,
-    Entry,
-    Files,
-    Look,
-    Pixels,
-    Reading,
-    Source,
-    no_arguments_to_check,
-)
-from harness.data.folders import (
-    SUFFIXES,
-    Found,
-    Part,
-    broken_line,
-    class_names,
-    class_problem,
-    left_out_lines,
-    missing_folder,
-    parts_of,
-)
+from harness.data import entry, folders
+from harness.data.entry import Entry, Files, Look, Pixels, Reading, Source
+from harness.data.folders import Found, Part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +29,7 @@ if TYPE_CHECKING:
 LARGEST_SIDE = 1024
 
 
-def list_images(part: Part, root: Path, reading: Reading = PLAIN) -> Files:
+def list_images(part: Part, root: Path, reading: Reading = entry.PLAIN) -> Files:
     """The image files of every class folder of `part`, by class, then as torchvision sorts them.
 
     Raises:
@@ -57,7 +37,7 @@ def list_images(part: Part, root: Path, reading: Reading = PLAIN) -> Files:
     """
     import numpy as np
 
-    broken = broken_line(part)
+    broken = folders.broken_line(part)
     if broken:
         raise ValueError(broken)
     paths: list[Path] = []
@@ -72,23 +52,23 @@ def list_images(part: Part, root: Path, reading: Reading = PLAIN) -> Files:
 
 def _why_empty(found: Found) -> str:
     reasons = ", ".join(f"{len(paths)} {reason}" for reason, paths in sorted(found.left_out.items()))
-    read = f"; read are {' '.join(sorted(SUFFIXES))}"
+    read = f"; read are {' '.join(sorted(folders.SUFFIXES))}"
     return f"has no image files, but files left out: {reasons}{read}" if reasons else "has no image files"
 
 
-def load_folder(root: Path, side: int | None = None, reading: Reading = PLAIN) -> Source:
+def load_folder(root: Path, side: int | None = None, reading: Reading = entry.PLAIN) -> Source:
     """Both parts of an image folder (see the module's docstring).
 
     Raises:
         ValueError: the parts have other classes, or a class or a file cannot be read; it is named.
     """
-    parts = parts_of(root)
+    parts = folders.parts_of(root)
     train, test = (list_images(part, root, reading) for part in parts)
     source = Source(
         train=train,
         test=test,
         classes=len(parts[0].classes),
-        left_out=tuple(line for part in parts for line in left_out_lines(part)),
+        left_out=tuple(line for part in parts for line in folders.left_out_lines(part)),
     )
     if side is None:
         return source
@@ -108,8 +88,8 @@ def load_all_classes(root: Path, title: str, classes: int) -> Source:
 
 def look_at_classes(root: Path, title: str, classes: int) -> Look:
     """Whether the class folders are those of a published set. Lists no file."""
-    problem = class_problem(root)
-    if problem is None and (found := len(class_names(root))) != classes:
+    problem = folders.class_problem(root)
+    if problem is None and (found := len(folders.class_names(root))) != classes:
         problem = (
             f"{root / 'train'} has {found} class folders, {title} has {classes}; "
             "for a part of it use the data set imagefolder"
@@ -117,17 +97,17 @@ def look_at_classes(root: Path, title: str, classes: int) -> Look:
     return Look(problems=(problem,) if problem else ())
 
 
-def look_at(root: Path, reading: Reading = PLAIN) -> Look:
+def look_at(root: Path, reading: Reading = entry.PLAIN) -> Look:
     """What a plan says of a folder: classes that do not agree, files left out, files that cannot be read, and
     numbers that do not fill their range. Lists every file, opens a few."""
-    problem = class_problem(root)
+    problem = folders.class_problem(root)
     if problem is not None:
         return Look(problems=(problem,))
     from harness.data.contents import depth_findings
 
-    parts = parts_of(root)
-    notes = [line for part in parts for line in left_out_lines(part)]
-    problems = [line for part in parts if (line := broken_line(part))]
+    parts = folders.parts_of(root)
+    notes = [line for part in parts for line in folders.left_out_lines(part)]
+    problems = [line for part in parts if (line := folders.broken_line(part))]
     for part in parts:
         for name, found in part.classes.items():
             if not found.images and not found.broken:
@@ -220,12 +200,14 @@ IMAGEFOLDER = Entry(
     args={"folder": "", "side": None, "range": None, "background": (255, 255, 255)},
     said_if_set=frozenset({"range", "background"}),
     channels=3,
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-    missing=lambda args, data_dir: missing_folder(data_dir / args["folder"], f"imagefolder {args['folder']}"),
+    mean=entry.IMAGENET_MEAN,
+    std=entry.IMAGENET_STD,
+    missing=lambda args, data_dir: folders.missing_folder(
+        data_dir / args["folder"], f"imagefolder {args['folder']}"
+    ),
     load=lambda args, data_dir: load_folder(data_dir / args["folder"], args["side"], reading_of(args)),
     validate=_validate,
-    count_classes=lambda args, data_dir: len(class_names(data_dir / args["folder"])),
+    count_classes=lambda args, data_dir: len(folders.class_names(data_dir / args["folder"])),
     listed=lambda args, data_dir: load_folder(data_dir / args["folder"], None, reading_of(args)),
     look=lambda args, data_dir: look_at(data_dir / args["folder"], reading_of(args)),
 )
@@ -246,7 +228,7 @@ IMAGENET_CLASSES = 1000
 
 def _missing_imagenet(args: Mapping[str, Any], data_dir: Path) -> str | None:
     root = data_dir / "imagenet"
-    if missing_folder(root, "imagenet") is None:
+    if folders.missing_folder(root, "imagenet") is None:
         return None
     return (
         f"imagenet needs {root / 'train'}/<wnid>/*.JPEG and {root / 'val'}/<wnid>/*.JPEG with "
@@ -265,12 +247,12 @@ IMAGENET = Entry(
     name="imagenet",
     args={},
     channels=3,
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
+    mean=entry.IMAGENET_MEAN,
+    std=entry.IMAGENET_STD,
     missing=_missing_imagenet,
     load=_load_imagenet,
     listed=_load_imagenet,
-    validate=no_arguments_to_check,
+    validate=entry.no_arguments_to_check,
     count_classes=lambda args, data_dir: IMAGENET_CLASSES,
     classes=IMAGENET_CLASSES,
     look=lambda args, data_dir: look_at_classes(data_dir / "imagenet", "ImageNet", IMAGENET_CLASSES),
@@ -296,7 +278,7 @@ PLACES365_CLASSES = 365
 
 def _missing_places365(args: Mapping[str, Any], data_dir: Path) -> str | None:
     root = data_dir / "places365"
-    if missing_folder(root, "places365") is None:
+    if folders.missing_folder(root, "places365") is None:
         return None
     return (
         f"places365 needs {root / 'train'}/<class>/*.jpg and {root / 'val'}/<class>/*.jpg with "
@@ -315,12 +297,12 @@ PLACES365 = Entry(
     name="places365",
     args={},
     channels=3,
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
+    mean=entry.IMAGENET_MEAN,
+    std=entry.IMAGENET_STD,
     missing=_missing_places365,
     load=_load_places365,
     listed=_load_places365,
-    validate=no_arguments_to_check,
+    validate=entry.no_arguments_to_check,
     count_classes=lambda args, data_dir: PLACES365_CLASSES,
     classes=PLACES365_CLASSES,
     look=lambda args, data_dir: look_at_classes(data_dir / "places365", "Places365", PLACES365_CLASSES),

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from harness.errors import printable
+from harness.runs import records
 from harness.runs.folder import (
     CANCELLED,
     MISSING,
@@ -23,19 +24,7 @@ from harness.runs.folder import (
     holder_of,
     newest_of,
 )
-from harness.runs.records import (
-    NO_SPEC,
-    Specs,
-    event_of,
-    is_count,
-    is_time,
-    note,
-    read_map,
-    read_quickly,
-    read_with_time,
-    reason,
-    summary_of,
-)
+from harness.runs.records import Specs
 from harness.spec import FAILED, FINISHED
 from harness.study.plan import Plan, PlannedRun
 
@@ -105,7 +94,7 @@ class _Gpus:
             return 0
         key = (run.arm_id, device_name)
         if key not in self._known:
-            said = read_map(f"{self._runs_dir}{os.sep}{run.run_id}{os.sep}env.json")
+            said = records.read_map(f"{self._runs_dir}{os.sep}{run.run_id}{os.sep}env.json")
             self._known[key] = _gpus(said)
             if said.get("device") == "cpu":
                 self._are_cpus.add(device_name)
@@ -133,7 +122,7 @@ def _holder(folder: str, newest: int) -> Holder | None:
     if not newest:
         return None
     try:
-        is_released = RELEASED in read_quickly(f"{folder}{os.sep}{PREFIX}{newest}")
+        is_released = RELEASED in records.read_quickly(f"{folder}{os.sep}{PREFIX}{newest}")
     except OSError:
         return None
     return None if is_released else holder_of(RunFolder(Path(folder)))
@@ -160,7 +149,7 @@ def _is_locked(path: str) -> bool:
 def _events(path: str, epochs: float) -> RunView:
     """State, time and progress from the events; of the lines only those that tell are parsed."""
     try:
-        lines = read_quickly(path).split(b"\n")[:-1]  # what follows the last line end was cut off
+        lines = records.read_quickly(path).split(b"\n")[:-1]  # what follows the last line end was cut off
     except OSError:
         return RunView()
     last = _last(lines)
@@ -171,26 +160,28 @@ def _events(path: str, epochs: float) -> RunView:
         view.message, view.failed_s = printable(str(last.get("message") or "")), float(last["time_s"])
     starts = [place for place, line in enumerate(lines) if ATTEMPT in line]
     for begin, end in zip(starts, [*starts[1:], len(lines)], strict=False):
-        first = event_of(lines[begin])
+        first = records.event_of(lines[begin])
         if first is not None:
             view.gpus = _gpus(first)
             view.used_s += max(0.0, (_last(lines[begin:end]) or first)["time_s"] - first["time_s"])
-    told = next((event for line in reversed(lines) if EPOCH in line and (event := event_of(line))), None)
+    told = next(
+        (event for line in reversed(lines) if EPOCH in line and (event := records.event_of(line))), None
+    )
     epoch = told.get("epoch") if told else None
     if starts and epochs > 0:
-        view.progress = min(1.0, epoch / epochs) if is_time(epoch) else 0.0
+        view.progress = min(1.0, epoch / epochs) if records.is_time(epoch) else 0.0
     return view
 
 
 def _last(lines: list[bytes]) -> dict[str, Any] | None:
     """The last line that is an event."""
-    return next((event for line in reversed(lines) if (event := event_of(line))), None)
+    return next((event for line in reversed(lines) if (event := records.event_of(line))), None)
 
 
 def _gpus(said: Mapping[str, Any]) -> int:
     """Of an attempt's event or env.json: one per process, none on a CPU."""
     processes = said.get("processes")
-    used = processes if is_count(processes) else 1
+    used = processes if records.is_count(processes) else 1
     return used if str(said.get("device", "cpu")).startswith("cuda") else 0
 
 
@@ -286,13 +277,13 @@ def _summary(runs_dir: Path, name: str) -> tuple[dict[str, Any] | None, int]:
     """
     path = f"{runs_dir}{os.sep}{name}{os.sep}summary.json"
     try:
-        text, touched_ns = read_with_time(path)
+        text, touched_ns = records.read_with_time(path)
     except (FileNotFoundError, NotADirectoryError):
         return None, 0
     except OSError as error:
-        note(path, reason(error))
+        records.note(path, records.reason(error))
         return None, 0
-    return summary_of(text, name, path), touched_ns
+    return records.summary_of(text, name, path), touched_ns
 
 
 def _has_spec(runs_dir: Path, name: str, specs: Specs, ended_ns: int) -> bool:
@@ -303,11 +294,11 @@ def _has_spec(runs_dir: Path, name: str, specs: Specs, ended_ns: int) -> bool:
         info = os.stat(path)
         if info.st_mtime_ns <= ended_ns and info.st_size and stat.S_ISREG(info.st_mode):
             return True
-        why = specs.wrong(read_quickly(path), name)
+        why = specs.wrong(records.read_quickly(path), name)
     except FileNotFoundError:
-        why = NO_SPEC
+        why = records.NO_SPEC
     except OSError as error:
-        why = reason(error)
+        why = records.reason(error)
     if why:
-        note(path, why)
+        records.note(path, why)
     return not why

@@ -12,14 +12,8 @@ from typing import Any
 
 from harness.runs.folder import read_json, write_json
 from harness.runs.records import is_count, parsed, read_quickly, reason
-from harness.study.declaration import (
-    DECLARATION_SCHEMA,
-    HASH_SHOWN,
-    amendments,
-    contrasts,
-    declaration_of,
-    plan_hash,
-)
+from harness.study import declaration
+from harness.study.declaration import HASH_SHOWN
 from harness.study.expand import grow
 from harness.study.plan import Plan
 
@@ -59,7 +53,7 @@ def read_history(folder: Path) -> dict[str, Any] | None:
         declarations.append(found)
     if not declarations and problem is None:
         return None
-    return {"schema": DECLARATION_SCHEMA, "problem": problem, "declarations": declarations}
+    return {"schema": declaration.DECLARATION_SCHEMA, "problem": problem, "declarations": declarations}
 
 
 def write_declaration(folder: Path, number: int, entry: Mapping[str, Any]) -> bool:
@@ -67,7 +61,9 @@ def write_declaration(folder: Path, number: int, entry: Mapping[str, Any]) -> bo
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"declaration.{number}.json"
     draft = folder / f".declaration.{os.uname().nodename}.{os.getpid()}.draft"
-    data = (json.dumps({"schema": DECLARATION_SCHEMA, **entry}, indent=1, sort_keys=True) + "\n").encode()
+    data = (
+        json.dumps({"schema": declaration.DECLARATION_SCHEMA, **entry}, indent=1, sort_keys=True) + "\n"
+    ).encode()
     try:
         _write(draft, data, os.O_TRUNC)
         try:
@@ -122,16 +118,16 @@ def _read(path: Path) -> Mapping[str, Any] | str:
 def checked(entry: Any) -> Mapping[str, Any] | str:
     """What a record holds, or what is wrong with it, in words."""
     try:
-        if entry["schema"] != DECLARATION_SCHEMA:
-            return f"is of schema {entry['schema']!r}; this version reads {DECLARATION_SCHEMA}"
+        if entry["schema"] != declaration.DECLARATION_SCHEMA:
+            return f"is of schema {entry['schema']!r}; this version reads {declaration.DECLARATION_SCHEMA}"
         found = {key: entry[key] for key in ("schema", *KEYS)}
         counts = all(type(found[key]) is int and found[key] >= 0 for key in ("runs", "ended", "seen"))
         if not counts:
             return "is damaged: a count of runs is no whole number"
         datetime.strptime(found["time"], TIME)
-        amendments(found["declaration"], found["declaration"])  # every key is there
-        contrasts(found["declaration"])
-        own = plan_hash(found["declaration"])
+        declaration.amendments(found["declaration"], found["declaration"])  # every key is there
+        declaration.contrasts(found["declaration"])
+        own = declaration.plan_hash(found["declaration"])
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         why = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
         return f"is damaged: {why}"
@@ -244,7 +240,7 @@ def _path(runs_dir: Path, plan: Plan) -> Path:
 
 
 def _hash(plan: Plan) -> str:
-    return plan_hash(declaration_of(plan))
+    return declaration.plan_hash(declaration.declaration_of(plan))
 
 
 def _look(look: LookRecord) -> dict[str, Any]:

@@ -12,20 +12,10 @@ from functools import partial
 
 from harness.runs.claims import Claims
 from harness.runs.folder import finished_in
-from harness.scheduling import base
+from harness.scheduling import base, workers
 from harness.scheduling.base import INTERRUPTED, Arrival, Interrupts, Job, Progress, RunOne, Watch
 from harness.scheduling.queue import ClaimedQueue, JobQueue, want
-from harness.scheduling.workers import (
-    Died,
-    Event,
-    Ready,
-    Replace,
-    WorkerEnded,
-    WorkerPool,
-    WorkerSettings,
-    attempt,
-    pickle_by_name,
-)
+from harness.scheduling.workers import Died, Event, Ready, Replace, WorkerEnded, WorkerPool, WorkerSettings
 from harness.spec import ENDED, FAILED, Machine
 
 # Hands claimed runs to the workers of a pool until nothing is left for this process, or a signal comes.
@@ -245,7 +235,7 @@ class LocalSettings:
         """
         rss_bytes = None if self.max_rss_gb is None else int(self.max_rss_gb * 1e9)
         replace = Replace(rss_bytes=rss_bytes, runs=self.runs_per_worker)
-        return WorkerPool(self.worker_settings(pickle_by_name(run_one), _cores()), replace)
+        return WorkerPool(self.worker_settings(workers.pickle_by_name(run_one), _cores()), replace)
 
     def claimed(self, queue: JobQueue, claims: Claims, *, since_s: float) -> ClaimedQueue:
         """The queue of this process among those that work on the same runs."""
@@ -358,7 +348,7 @@ class _Session:
 
     def execute(self, run_id: str, run_one: RunOne) -> None:
         spec = self.runs.queue.jobs[run_id].spec
-        status = attempt(run_one, spec, self.machine, partial(self.stop, run_id))
+        status = workers.attempt(run_one, spec, self.machine, partial(self.stop, run_id))
         if self.runs.claims.is_withdrawn(run_id) and status not in ENDED:
             self.runs.withdraw(run_id)
         else:

@@ -20,16 +20,8 @@ from typing import TYPE_CHECKING
 from harness.errors import masked, printable
 from harness.runs.folder import RunFolder
 from harness.runs.records import reason
-from harness.tracking.content import (
-    LONGEST_PARAMETER,
-    Cells,
-    Change,
-    Damaged,
-    Marker,
-    marker_of,
-    read_change,
-    was_replaced,
-)
+from harness.tracking import content
+from harness.tracking.content import Cells, Change, Damaged, Marker
 from harness.tracking.store import Store, StoreError, holders_of, in_words
 
 if TYPE_CHECKING:
@@ -158,7 +150,7 @@ class Mirror:
         for run in runs:
             if "run_id" not in run.data.tags:
                 continue  # not one of ours
-            marker = marker_of(run.data.tags)
+            marker = content.marker_of(run.data.tags)
             if marker is None:
                 self._writer.delete(run.info.run_id)
                 continue
@@ -168,7 +160,11 @@ class Mirror:
                 marker=marker,
                 rows=run.data.tags.get("rows", ""),
                 env=run.data.tags.get("env", ""),
-                long={key: text for key, text in run.data.params.items() if len(text) > LONGEST_PARAMETER},
+                long={
+                    key: text
+                    for key, text in run.data.params.items()
+                    if len(text) > content.LONGEST_PARAMETER
+                },
             )
 
     def _sync_one(self, folder: RunFolder, count: SyncCount) -> None:
@@ -178,10 +174,10 @@ class Mirror:
         if known is not None and known.marker.has_ended and known.stamp == stamp:
             count.unchanged += 1  # most folders of a long study, at every round
             return
-        if known is not None and was_replaced(folder, known.marker):
+        if known is not None and content.was_replaced(folder, known.marker):
             self._writer.delete(known.mlflow_id)
             known = self._known.pop(folder.run_id) and None
-        change = read_change(folder, known.marker if known else None, self.cells)
+        change = content.read_change(folder, known.marker if known else None, self.cells)
         if change is None:
             count.skipped += 1
         elif known is None:

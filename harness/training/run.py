@@ -25,6 +25,7 @@ from harness.spec import (
     Stop,
     norm_images_in_words,
 )
+from harness.training import record
 from harness.training.checkpoint import CheckpointError, TrainingProgress, load_checkpoint
 from harness.training.custom import train_custom
 from harness.training.environment import configured, device_name
@@ -33,16 +34,7 @@ from harness.training.kernels import record_of_kernels
 from harness.training.loop import INTERRUPTED, train
 from harness.training.optim import Precision
 from harness.training.parallel import World
-from harness.training.record import (
-    Attempt,
-    Journal,
-    Recorder,
-    Unwritten,
-    cost_of,
-    read_out,
-    write_diverged,
-    write_finished,
-)
+from harness.training.record import Attempt, Journal, Recorder, Unwritten
 from harness.training.setup import (
     MemberError,
     Setup,
@@ -97,10 +89,10 @@ def observe(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, jour
             journal.note("stop", step=0)
             return INTERRUPTED
         if not result.is_finite:
-            return write_diverged(attempt)
+            return record.write_diverged(attempt)
         recipes = [member.spec.arm.recipe for member in members]
-        cost = cost_of(recipes, classes=data.classes, crops=recipe.eval_crops)
-        return write_finished(attempt, result, cost)
+        cost = record.cost_of(recipes, classes=data.classes, crops=recipe.eval_crops)
+        return record.write_finished(attempt, result, cost)
 
 
 def _find(run_id: str, spec: RunSpec, machine: Machine, data: DataSet) -> TrainedRun:
@@ -263,11 +255,11 @@ def _train(
             outcome = train(setup, progress, stop, recorder.boundary, recorder.is_due)
         if outcome == FINISHED:
             with recorder.kept_if_it_fails():
-                return read_out(attempt, setup)
+                return record.read_out(attempt, setup)
         if not world.is_main:
             return outcome
         if outcome == DIVERGED:
-            return write_diverged(attempt)
+            return record.write_diverged(attempt)
         recorder.checkpoint()
         journal.note("stop", step=progress.step)
         return INTERRUPTED

@@ -23,28 +23,12 @@ from harness.plugins import METRICS
 from harness.runs.folder import RunFolder, read_json, write_bytes
 from harness.runs.provenance import data_key, data_name
 from harness.spec import FINISHED, Machine, Recipe, RunSpec
+from harness.training import optim, parallel
 from harness.training.evaluate import Answerer, Answers, Metric, Viewing, make_answers
 from harness.training.feed import ORDERS, Feed, count_steps_per_epoch, seed_default
 from harness.training.kernels import LARGEST_BATCH, trust_kernels
-from harness.training.optim import (
-    Clip,
-    Precision,
-    Schedule,
-    make_clip,
-    make_optimizer,
-    make_schedule,
-    parameter_groups,
-)
-from harness.training.parallel import (
-    ALONE,
-    Average,
-    Forward,
-    World,
-    check_parts,
-    group_statistics,
-    replicate,
-    share_norms,
-)
+from harness.training.optim import Clip, Precision, Schedule
+from harness.training.parallel import Average, Forward, World
 from harness.tricks.base import Batch, Context, Loss, Predict, State, Trick, hooks_of
 from harness.tricks.build import make as make_trick
 
@@ -65,7 +49,7 @@ def build_network(spec: RunSpec, tricks: tuple[Trick, ...], *, classes: int) -> 
         seed_default(spec.seed, f"init/{trick.name}")
         model = trick.edit_model(model)
     if recipe.norm_images > 0:
-        group_statistics(model, recipe.norm_images)
+        parallel.group_statistics(model, recipe.norm_images)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stub
 
 
@@ -436,7 +420,7 @@ class Setup:
         return make_answers([answerer], self.data, crops=crops, device=self.device)
 
 
-def build(spec: RunSpec, machine: Machine, world: World = ALONE) -> Setup:
+def build(spec: RunSpec, machine: Machine, world: World = parallel.ALONE) -> Setup:
     """Load the data and build the network, optimizer, loss and batches of a run.
 
     Raises:
@@ -447,7 +431,7 @@ def build(spec: RunSpec, machine: Machine, world: World = ALONE) -> Setup:
     """
     with world.together():
         alone = _build(spec, machine, world)
-    forward, average = replicate(alone.forward, alone.model, world)
+    forward, average = parallel.replicate(alone.forward, alone.model, world)
     return replace(alone, forward=forward, average=average)
 
 
@@ -456,15 +440,17 @@ def _build(spec: RunSpec, machine: Machine, world: World) -> Setup:
     recipe, device = spec.arm.recipe, torch.device(machine.device)
     check_names(recipe)
     data = load_data(recipe, machine)
-    check_parts(recipe, images=len(data.train.labels), processes=world.size)
+    parallel.check_parts(recipe, images=len(data.train.labels), processes=world.size)
     tricks = make_tricks(spec)
     precision = Precision(recipe.precision, device)
     teacher = load_teacher(spec, machine, precision, data) if spec.teacher_run_id else None
     context = make_context(recipe, data, teacher)
     model = make_model(spec, tricks, machine, data)
-    share_norms(model, recipe, images=len(data.train.labels), world=world)
+    parallel.share_norms(model, recipe, images=len(data.train.labels), world=world)
     states = {trick.name: state for trick in tricks if (state := trick.new_state(model)) is not None}
-    optimizer = make_optimizer(recipe, parameter_groups(model, tricks, weight_decay=recipe.weight_decay))
+    optimizer = optim.make_optimizer(
+        recipe, optim.parameter_groups(model, tricks, weight_decay=recipe.weight_decay)
+    )
     for trick in tricks:
         optimizer = trick.edit_optimizer(optimizer, states.get(trick.name))
     feed = Feed(
@@ -483,9 +469,9 @@ def _build(spec: RunSpec, machine: Machine, world: World) -> Setup:
         average=lambda loss: loss,
         optimizer=optimizer,
         precision=precision,
-        clip=make_clip(recipe),
+        clip=optim.make_clip(recipe),
         loss=make_loss(recipe, tricks, context),
-        schedule=make_schedule(recipe, steps_per_epoch=context.steps_per_epoch),
+        schedule=optim.make_schedule(recipe, steps_per_epoch=context.steps_per_epoch),
         feed=feed,
         metrics=make_metrics(recipe),
     )
@@ -519,7 +505,7 @@ def make_context(recipe: Recipe, data: DataSet, teacher: Predict | None) -> Cont
     return Context(
         classes=data.classes,
         steps_per_epoch=steps_per_epoch,
-        total_steps=make_schedule(recipe, steps_per_epoch=steps_per_epoch).total_steps,
+        total_steps=optim.make_schedule(recipe, steps_per_epoch=steps_per_epoch).total_steps,
         teacher=teacher,
     )
 

@@ -318,7 +318,7 @@ def test_an_ended_run_that_did_not_change_is_not_read_again(
     folder = finished(runs_dir)
     ours = mirror(store)
     ours.sync([folder])
-    monkeypatch.setattr("harness.tracking.mirror.read_change", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("harness.tracking.content.read_change", lambda *_: pytest.fail("read again"))
     assert counts(ours.sync([folder])) == (0, 0, 1, 0)
     folder.append_event("note", message="something new")
     with pytest.raises(pytest.fail.Exception, match="read again"):
