@@ -84,7 +84,7 @@ def test_a_run_that_failed_in_its_last_evaluation_makes_no_further_step(
 ) -> None:
     write_images(tmp_path / "data" / "own")
     spec = own_spec()
-    monkeypatch.setattr("harness.training.run.read_out", lambda *given: 1 / 0)
+    monkeypatch.setattr("harness.training.record.read_out", lambda *given: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(spec, tmp_path)
     monkeypatch.undo()
