@@ -23,7 +23,6 @@ from typing import Any, TextIO, cast
 
 from harness import __version__
 from harness.errors import DONE, INTERRUPTED, USAGE_ERROR, StudyError, counted, printable, visible
-from harness.runs import records
 
 # What `harness calibrate` may be told.
 CALIBRATE = "train one recipe many times, count how often the verdicts see an effect where there is none"
@@ -69,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for some takes 20 ms a command
-    records.begin()
     try:
         args = build_parser().parse_args(argv)
+        _forget_damage()
         return import_module(f"harness.commands.{args.command}").main(args)
     except StudyError as error:
         print(error, file=sys.stderr)
@@ -87,6 +86,13 @@ def _main(argv: Sequence[str] | None) -> int:
         where = f"{printable(str(error.filename))}: " if error.filename else ""
         print(f"{where}{error.strerror or error}; mend that, and the same command goes on", file=sys.stderr)
         return USAGE_ERROR
+
+
+def _forget_damage() -> None:
+    """What an earlier command of this process named is named again."""
+    records = sys.modules.get("harness.runs.records")
+    if records is not None:
+        records.begin()
 
 
 def build_parser() -> argparse.ArgumentParser:
