@@ -13,10 +13,10 @@ from functools import partial
 from harness.runs.claims import Claims
 from harness.runs.folder import finished_in
 from harness.scheduling import base, workers
-from harness.scheduling.base import INTERRUPTED, Arrival, Interrupts, Job, Progress, RunOne, Watch
+from harness.scheduling.base import INTERRUPTED, Arrival, Interrupts, Job, RunOne, Watch
 from harness.scheduling.queue import ClaimedQueue, JobQueue, want
 from harness.scheduling.workers import Died, Event, Ready, Replace, WorkerEnded, WorkerPool, WorkerSettings
-from harness.spec import ENDED, FAILED, Machine
+from harness.spec import FAILED, Machine
 
 # Hands claimed runs to the workers of a pool until nothing is left for this process, or a signal comes.
 
@@ -91,10 +91,7 @@ class LocalSession:
 
     def _on_end(self, run_id: str, status: str) -> None:
         self._asked_s.pop(run_id, None)
-        if self.runs.claims.is_withdrawn(run_id) and status not in ENDED:
-            self.runs.withdraw(run_id)
-        else:
-            self.runs.end(run_id, status)
+        self.runs.stopped(run_id, status)
 
     def _on_death(self, died: Died) -> None:
         """Retry the run, or give it up; a death that this process brought about is none of the run's."""
@@ -137,16 +134,7 @@ class LocalSession:
         return self.patience(self.interrupts.arrivals) - time.monotonic()
 
     def _tell(self) -> None:
-        queue, notes = self.runs.queue, self.runs.notes
-        self.watch(
-            Progress(
-                waiting=queue.waiting,
-                running=tuple(queue.running),
-                ended=dict(queue.ended),
-                note="\n".join(notes),
-            )
-        )
-        notes.clear()
+        self.watch(self.runs.progress())
 
 
 # Warm workers on this machine: several runs at a time, each in a process that outlives it.
@@ -349,10 +337,7 @@ class _Session:
     def execute(self, run_id: str, run_one: RunOne) -> None:
         spec = self.runs.queue.jobs[run_id].spec
         status = workers.attempt(run_one, spec, self.machine, partial(self.stop, run_id))
-        if self.runs.claims.is_withdrawn(run_id) and status not in ENDED:
-            self.runs.withdraw(run_id)
-        else:
-            self.runs.end(run_id, status)
+        self.runs.stopped(run_id, status)
         self.runs.record_refusals()
 
     def stop(self, run_id: str) -> bool:
@@ -363,13 +348,4 @@ class _Session:
 
     def tell(self) -> None:
         self.told_s = time.monotonic()
-        queue, notes = self.runs.queue, self.runs.notes
-        self.watch(
-            Progress(
-                waiting=queue.waiting,
-                running=tuple(queue.running),
-                ended=dict(queue.ended),
-                note="\n".join(notes),
-            )
-        )
-        notes.clear()
+        self.watch(self.runs.progress())

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from harness.runs.claims import LOST, Claims, Held, clear_cancel
 from harness.runs.folder import BEAT_S, Holder, RunFolder, is_cancelled, record, record_refused
-from harness.scheduling.base import INTERRUPTED, Job
-from harness.spec import FAILED, FINISHED
+from harness.scheduling.base import INTERRUPTED, Job, Progress
+from harness.spec import ENDED, FAILED, FINISHED
 
 # Which job goes next, and what the end of one job means for the others. Plain data, no processes.
 
@@ -197,7 +197,7 @@ class ClaimedQueue:
         `most_deaths` times in a row, on whichever machines, is given up."""
         self.queue, self.claims = queue, claims
         self.held: dict[str, Held] = {}  # run_id -> who had it when it was last looked at
-        self.notes: list[str] = []  # for the watcher, who clears them
+        self.notes: list[str] = []  # for the watcher, told once
         self._told: set[str] = set()
         self._runs_dir, self._since_s, self._most_deaths = runs_dir, since_s, most_deaths
         self._deaths: dict[str, tuple[int, int]] = {}  # run_id -> events before its last death, deaths
@@ -216,6 +216,21 @@ class ClaimedQueue:
         """A run has ended here."""
         self.claims.release(run_id)
         self.queue.end(run_id, status)
+
+    def stopped(self, run_id: str, status: str) -> None:
+        """What trained a run has come back with this status, perhaps because the run is not wanted here."""
+        if self.claims.is_withdrawn(run_id) and status not in ENDED:
+            self.withdraw(run_id)
+        else:
+            self.end(run_id, status)
+
+    def progress(self) -> Progress:
+        """What the watcher is to know now; a note is told once."""
+        queue, note = self.queue, "\n".join(self.notes)
+        self.notes.clear()
+        return Progress(
+            waiting=queue.waiting, running=tuple(queue.running), ended=dict(queue.ended), note=note
+        )
 
     def withdraw(self, run_id: str) -> None:
         """A run stopped because it is no longer wanted here: another has it, or somebody cancelled it."""
