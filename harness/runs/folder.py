@@ -371,7 +371,7 @@ def run_state(folder: RunFolder) -> str:
     summary = folder.read_summary()
     if summary is not None:
         return str(summary["status"])
-    if is_locked(folder) or holder_of(folder) is not None:
+    if is_locked(folder.lock) or holder_of(folder) is not None:
         return RUNNING
     kinds = [event["kind"] for event in folder.read_events()]
     if kinds and kinds[-1] == FAILED:
@@ -381,10 +381,14 @@ def run_state(folder: RunFolder) -> str:
     return STOPPED if kinds else MISSING
 
 
-def is_locked(folder: RunFolder) -> bool:
-    """Whether a living process on this machine is training the run; False where the files have no locks."""
+def is_locked(lock: Path | str) -> bool:
+    """Whether a living process on this machine holds a run's lock file; False where files have no locks.
+
+    Raises:
+        OSError: the file system does not say.
+    """
     try:
-        handle = os.open(folder.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from harness.runs.folder import (
     Holder,
     RunFolder,
     holder_of,
+    is_locked,
     newest_of,
 )
 from harness.runs.records import Specs
@@ -129,21 +129,11 @@ def _holder(folder: str, newest: int) -> Holder | None:
 
 
 def _is_locked(path: str) -> bool:
-    """As `records.is_locked`; where it cannot be known: no."""
+    """As `folder.is_locked`; where it cannot be known: no."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return is_locked(path)
     except OSError:
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    else:
-        return False
-    finally:
-        os.close(handle)
 
 
 def _events(path: str, epochs: float) -> RunView:
