@@ -8,12 +8,15 @@ import pickle
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from harness.tracking.store import Store
+
+CREATE_STORE = Store._create
 Made = TypeVar("Made")
 Once = Callable[[str, Callable[[Path], Made]], Made]
 
@@ -52,3 +55,33 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once[Made]:
         return pickle.loads(kept.read_bytes())
 
     return once
+
+
+@pytest.fixture(scope="session")
+def empty_database(once: Once[Path]) -> Path:
+    """A migrated MLflow store without an experiment, for copies: creating one takes seconds."""
+
+    def create(folder: Path) -> Path:
+        store = Store.beside(folder / "runs")
+        store.artifacts.mkdir()
+        CREATE_STORE(store)
+        assert store.database is not None
+        return store.database
+
+    return once("empty_database", create)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def new_stores_are_copies(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What is called in this process copies the empty store in place of making one.
+
+    The tests of tests/tracking make theirs, and so does every process that a test starts.
+    """
+
+    def copy(store: Store) -> None:
+        if store.database is not None and not store.database.exists():
+            shutil.copyfile(request.getfixturevalue("empty_database"), store.database)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "_create", copy)
+        yield

@@ -12,7 +12,7 @@ def test_after_the_store_was_deleted_sync_and_report_give_the_same_report_byte_f
     assert sorted(path.name for path in copy.path.iterdir()) == ["reports", "runs", "tiny.yaml"]
     (copy.report_dir / "report.json").unlink()
 
-    synced = copy.harness("sync")
+    synced = copy.call_apart("sync", "tiny.yaml")
     assert synced.returncode == 0, synced.stderr
     assert (copy.path / "mlflow.db").exists()
     runs_before = [copy.files()[path] for path in sorted(copy.files()) if path.startswith("runs/")]

@@ -8,18 +8,13 @@ from pathlib import Path
 import pytest
 
 from harness.tracking.store import Store
-from tests.conftest import Once
+from tests.conftest import CREATE_STORE
 
 
-@pytest.fixture(scope="session")
-def empty_database(once: Once[Path]) -> Path:
-    def create(folder: Path) -> Path:
-        store = Store.beside(folder / "runs")
-        store.client()
-        assert store.database is not None
-        return store.database
-
-    return once("empty_database", create)
+@pytest.fixture(autouse=True)
+def stores_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are for users, where a test does not ask for the copy."""
+    monkeypatch.setattr(Store, "_create", CREATE_STORE)
 
 
 @pytest.fixture

@@ -109,7 +109,11 @@ def test_periodic_checkpoints_change_nothing(tmp_path: Path) -> None:
     assert "checkpoint" not in [event["kind"] for event in none.read_events()]
 
 
-def test_the_threads_of_a_run_are_those_of_the_machine_and_are_given_back(tmp_path: Path) -> None:
+def test_the_threads_of_a_run_are_those_of_the_machine_and_are_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Kernels are examined once more for another number of threads, which proves nothing here.
+    monkeypatch.setattr("harness.training.setup.trust_kernels", lambda *_, **__: None)
     before, spec = torch.get_num_threads(), tiny_spec(epochs=0.2)
     train(spec, tmp_path, threads=before + 1)
     assert folder_of(spec, tmp_path).read_summary()["threads"] == before + 1
