@@ -154,7 +154,7 @@ def test_the_report_of_the_api_is_the_one_of_the_command_line(mirrored: Workplac
     written = harness.load(mirrored.study, runs=mirrored.runs_dir).results().report(tmp_path / "api")
     assert mirrored.harness("report", "--out", str(tmp_path / "cli")) == 0
     assert written == tmp_path / "api" / "report.md"
-    for name in ("report.md", "report.json", "report.html", "data/runs.jsonl"):
+    for name in ("report.md", "report.json", "report.html", "data/records.zip"):
         assert (tmp_path / "api" / name).read_bytes() == (tmp_path / "cli" / name).read_bytes()
     opened = harness.open_report(tmp_path / "api", study=mirrored.study)
     assert opened.findings == harness.load(mirrored.study, runs=mirrored.runs_dir).results().findings

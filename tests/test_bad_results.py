@@ -28,7 +28,7 @@ from harness.reporting import ReportInput
 from harness.reporting.figures.gallery import draw_all
 from harness.reporting.frames import to_csv, to_json
 from harness.reporting.markdown import to_markdown
-from harness.reporting.raw import raw_files, read_raw
+from harness.reporting.raw import ARCHIVE, packed, raw_files, read_raw
 from harness.reporting.render import outline
 from harness.spec import Member
 from harness.study.plan import Claim, Plan
@@ -273,9 +273,8 @@ def test_infinite_numbers_are_drawn_nowhere_kept_in_the_records_and_reach_no_tar
     speed = report.findings.speed[0].panels[0].rows[2]
     assert not any(speed.steps.values())
     assert draw_all(report) != []
-    for name, content in raw_files(records, curves, {}).items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(content)
+    (tmp_path / "data").mkdir()
+    (tmp_path / ARCHIVE).write_bytes(packed(raw_files(records, curves, {})))
     read, _ = read_raw(tmp_path)
     wanted = records.sort_values("run_id", kind="stable").reset_index(drop=True)
     for name in ("train_loss", "loss", "top1"):

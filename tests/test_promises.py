@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from harness.commands.workspace import build_catalogue, load_plugins
+from harness.reporting.raw import unpacked
 from harness.study.expand import ExpandOptions, expand, load_study
 
 REPOSITORY = Path(__file__).parents[1]
@@ -44,7 +45,8 @@ def promises_of(study: str) -> dict[str, Any]:
 def layout_of(report: str) -> dict[str, Any]:
     """The columns of a report's records, and the keys of its report.json."""
     folder = REPOSITORY / "reports" / report
-    first = json.loads((folder / "data" / "runs.jsonl").read_text().splitlines()[0])
+    _, files = unpacked(folder)
+    first = json.loads(files["runs.jsonl"].decode().splitlines()[0])
     return {"record": sorted(first), "report": sorted(json.loads((folder / "report.json").read_bytes()))}
 
 

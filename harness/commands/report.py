@@ -195,6 +195,8 @@ def settings_of(plan: Plan) -> Settings:
 
 def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path) -> bool:
     """Whether the report in `out_dir` was written from just these inputs by this version."""
+    from harness.reporting.raw import read_extra
+
     provenance = read_map(out_dir / "report.json").get("provenance")
     if not isinstance(provenance, dict) or provenance.get("inputs") != inputs_digest(plan, place):
         return False
@@ -202,7 +204,11 @@ def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path) -> bool:
         return False
     here = look_at_records(plan, place.runs_dir, place.data_dir)
     wanted = {**extra_inputs(plan, place), "left_out": left_out(plan, place, here)}
-    return all(read_map(out_dir / "data" / f"{name}.json") == (wanted[name] or {}) for name in wanted)
+    try:
+        kept = read_extra(out_dir)
+    except StudyError:
+        return False
+    return all(kept.get(name, {}) == (wanted[name] or {}) for name in wanted)
 
 
 def inputs_digest(plan: Plan, place: Workspace) -> str:

@@ -324,6 +324,8 @@ def _were_changed(
 
 def mixed_data(plan: Plan, records: DataFrame) -> list[str]:
     """Data of which the report's own records saw several versions: their runs must not be in one mean."""
+    from harness.reporting.raw import ARCHIVE, RUNS
+
     seen: dict[str, set[str]] = {}
     for row in records.to_dict("records"):
         arm = plan.arms.get(row["arm_id"])
@@ -331,7 +333,7 @@ def mixed_data(plan: Plan, records: DataFrame) -> list[str]:
             seen.setdefault(data_key(arm.recipe.data), set()).add(row["data_fingerprint"])
     names = {data_key(arm.recipe.data): data_name(arm.recipe.data) for arm in plan.arms.values()}
     return [
-        f"data/runs.jsonl: its runs saw {len(found)} different versions of {names[key]}"
+        f"{ARCHIVE}/{RUNS}: its runs saw {len(found)} different versions of {names[key]}"
         for key, found in sorted(seen.items())
         if len(found) > 1
     ]
@@ -342,9 +344,11 @@ def checked_extra(folder: Path, extra: dict[str, Mapping[str, Any]]) -> dict[str
     Raises:
         StudyError: the declaration beside the report is not one.
     """
+    from harness.reporting.raw import unpacked
+
     wrong = wrong_with(extra["declaration"]) if "declaration" in extra else None
     if wrong:
-        raise StudyError([Problem(str(folder / "data" / "declaration.json"), 0, wrong)])
+        raise StudyError([Problem(str(unpacked(folder)[0] / "declaration.json"), 0, wrong)])
     return extra
 
 
@@ -400,6 +404,8 @@ def _grown(plan: Plan, report: dict[str, Any], folder: Path) -> Plan:
 
 def _compare_runs(records: DataFrame, curves: DataFrame, place: Workspace, result: Verification) -> None:
     """The records against the folders of those runs that are here."""
+    from harness.reporting.raw import ARCHIVE, CURVES, RUNS
+
     points = {str(run_id): frame for run_id, frame in curves.groupby("run_id")}
     for row in records.to_dict("records"):
         folder = place.folder(row["run_id"])
@@ -408,11 +414,12 @@ def _compare_runs(records: DataFrame, curves: DataFrame, place: Workspace, resul
             continue
         result.runs_here += 1
         result.wrong += [
-            f"data/runs.jsonl: run {folder.run_id}: {text}" for text in _run_differences(row, summary, folder)
+            f"{ARCHIVE}/{RUNS}: run {folder.run_id}: {text}"
+            for text in _run_differences(row, summary, folder)
         ]
         if folder.run_id in points:
             result.wrong += [
-                f"data/curves.csv: run {folder.run_id}: {text}"
+                f"{ARCHIVE}/{CURVES}: run {folder.run_id}: {text}"
                 for text in _curve_differences(points[folder.run_id], folder)
             ]
 
@@ -445,25 +452,33 @@ def _same(recorded: Any, found: Any) -> bool:
 
 
 def _compare_files(folder: Path, again: Path, result: Verification, *, drawn: bool) -> None:
-    names = {str(path.relative_to(again)) for path in again.rglob("*") if path.is_file()}
-    own = [path for name in FOLDERS for path in (folder / name).rglob("*") if path.is_file()]
+    own, computed = _contents(folder), _contents(again)
     result.wrong += [
-        f"{path.relative_to(folder)}: is not a file of this report"
-        for path in sorted(own)
-        if str(path.relative_to(folder)) not in names
+        f"{name}: is not a file of this report"
+        for name in sorted(own.keys() - computed.keys())
+        if name.partition("/")[0] in FOLDERS
     ]
-    for name in sorted(names):
+    for name, now in sorted(computed.items()):
         if not drawn and name.endswith(DRAWN):
             continue
-        path = folder / name
-        if not path.is_file():
+        if name not in own:
             result.wrong.append(f"{name}: is missing")
             continue
-        was, now = path.read_bytes(), (again / name).read_bytes()
         result.files += 1
         result.numbers += numbers_in(name, now)
-        if was != now:
-            result.wrong += [f"{name}: {text}" for text in differences(name, was, now)]
+        if own[name] != now:
+            result.wrong += [f"{name}: {text}" for text in differences(name, own[name], now)]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Path -> content of the files of a report, with the members of the archive in its place."""
+    from harness.reporting.raw import ARCHIVE, unpacked
+
+    place, raw = unpacked(folder)
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    packed = {f"{ARCHIVE}/{name}": content for name, content in raw.items()}
+    rest = [name for name, path in files.items() if place not in (path, path.parent)]
+    return packed | {name: files[name].read_bytes() for name in rest}
 
 
 def _verdict(result: Verification) -> str:

@@ -138,7 +138,7 @@ class ClaimList:
 
 @dataclass(frozen=True, slots=True)
 class FigureBlock:
-    """A picture under figures/<key>.svg and .png. `alt` says what a reader who cannot see it must know."""
+    """A picture under figures/<key>.svg. `alt` says what a reader who cannot see it must know."""
 
     key: str
     caption: str

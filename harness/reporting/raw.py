@@ -1,9 +1,13 @@
 """The records a report was written from, kept beside it, so that anybody can compute its numbers again.
 
-data/runs.jsonl    first line: the columns and their kinds; then one line per run, predictions in base64
-data/curves.csv    one line per point of a learning curve
-data/changes.<digest>.patch   what the code of runs had changed since its commit, where that was kept
-data/<name>.json   what else the report was written from, where there is any (`EXTRA`)
+They are the members of one archive, data/records.zip:
+
+runs.jsonl    first line: the columns and their kinds; then one line per run, predictions in base64
+curves.csv    one line per point of a learning curve
+changes.<digest>.patch   what the code of runs had changed since its commit, where that was kept
+<name>.json   what else the report was written from, where there is any (`EXTRA`)
+
+Reports of before 0023 (docs/decisions) have the same files in data/ itself; they are read, too.
 """
 
 from __future__ import annotations
@@ -13,7 +17,10 @@ import hashlib
 import io
 import json
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +31,17 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SCHEMA_VERSION = 1
-RUNS, CURVES = "data/runs.jsonl", "data/curves.csv"
-EXTRA = ("calibration", "declaration", "left_out")  # fields of `ReportInput`, each kept as data/<name>.json
+ARCHIVE = "data/records.zip"
+RUNS, CURVES = "runs.jsonl", "curves.csv"
+EXTRA = ("calibration", "declaration", "left_out")  # fields of `ReportInput`, each kept as <name>.json
+# What an archive may hold: a thousand times the largest report here, and no more than fits into memory.
+MOST_BYTES = 2**30
 BITS = "predictions"  # the only column of bytes: one bit per test image
 KINDS = {"i": "int64", "u": "int64", "f": "float64", "b": "bool"}  # of numpy; everything else is text
 
 
 def raw_files(records: DataFrame, curves: DataFrame, more: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Path in the report folder -> content. Numbers are written so that reading gives the same bits.
+    """Name -> content. Numbers are written so that reading gives the same bits.
 
     more: files beside the records, as `extra_files` makes them.
     """
@@ -44,20 +54,66 @@ def raw_files(records: DataFrame, curves: DataFrame, more: Mapping[str, bytes]) 
     return {RUNS: text.encode(), CURVES: points.to_csv(index=False, lineterminator="\n").encode(), **more}
 
 
+def packed(files: Mapping[str, bytes]) -> bytes:
+    """The archive of raw files: the same files give the same bytes, with one version of zlib.
+
+    Another zlib may compress otherwise, so `harness verify` compares what is in the archive.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in sorted(files.items()):
+            # Without a date it says 1980, the first that a zip can say.
+            member = zipfile.ZipInfo(name)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            # As on Linux whatever the machine: a file that all may read.
+            member.create_system, member.external_attr = 3, 0o644 << 16
+            archive.writestr(member, content, compresslevel=9)
+    return buffer.getvalue()
+
+
+def unpacked(folder: Path) -> tuple[Path, dict[str, bytes]]:
+    """Where a report keeps its raw files (the archive; once the folder data/), and name -> content.
+
+    Raises:
+        StudyError: the archive is damaged, or holds more than `MOST_BYTES`.
+    """
+    path = folder / ARCHIVE
+    try:
+        if not path.exists():
+            return path.parent, {each.name: each.read_bytes() for each in _files_in(path.parent)}
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            names = [member.filename for member in members]
+            if len(set(names)) < len(names):
+                raise ValueError("it has two files of one name")
+            if sum(member.file_size for member in members) > MOST_BYTES:
+                raise ValueError(f"it holds more than {MOST_BYTES / 2**30:.0f} GiB")
+            return path, {name: archive.read(name) for name in names}
+    except OSError as error:
+        raise StudyError([Problem(str(path), 0, f"cannot be read: {reason(error)}")]) from None
+    # RuntimeError: it asks for a password; NotImplementedError: it is compressed in another way
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+        raise StudyError([Problem(str(path), 0, f"is damaged: {error}")]) from None
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_file()] if folder.is_dir() else []
+
+
 def extra_files(inputs: Mapping[str, Mapping[str, Any] | None]) -> dict[str, bytes]:
-    """Path in the report folder -> content of those of `EXTRA`, and of `changes`, that are there."""
+    """Name -> content of those of `EXTRA`, and of `changes`, that are there."""
     found = {name: inputs.get(name) for name in EXTRA}
     patches = inputs.get("changes") or {}
     return {patch_path(sha): text.encode(errors="surrogateescape") for sha, text in patches.items()} | {
-        f"data/{name}.json": (json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        f"{name}.json": (json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
         for name, data in found.items()
         if data is not None
     }
 
 
 def patch_path(digest: str) -> str:
-    """Where a report keeps what the code of its runs had changed."""
-    return f"data/changes.{digest[:12]}.patch"
+    """Under which name a report keeps what the code of its runs had changed."""
+    return f"changes.{digest[:12]}.patch"
 
 
 def read_extra(folder: Path) -> dict[str, Mapping[str, Any]]:
@@ -67,18 +123,19 @@ def read_extra(folder: Path) -> dict[str, Mapping[str, Any]]:
         StudyError: a file is there and is no JSON object.
     """
     found: dict[str, Mapping[str, Any]] = {}
-    patches = [path.read_bytes() for path in sorted((folder / "data").glob("changes.*.patch"))]
+    place, files = unpacked(folder)
+    patches = [files[name] for name in sorted(files) if fnmatch(name, "changes.*.patch")]
     if patches:
         digests = [hashlib.sha256(patch).hexdigest() for patch in patches]
         texts = [patch.decode(errors="surrogateescape") for patch in patches]
         found["changes"] = dict(zip(digests, texts, strict=True))
     for name in EXTRA:
-        path = folder / "data" / f"{name}.json"
-        try:
-            data = parsed(path.read_bytes())
-        except FileNotFoundError:
+        path = place / f"{name}.json"
+        if path.name not in files:
             continue
-        except (ValueError, OSError) as error:
+        try:
+            data = parsed(files[path.name])
+        except ValueError as error:
             raise StudyError([Problem(str(path), 0, f"is damaged: {reason(error)}")]) from None
         if not isinstance(data, dict):
             raise StudyError([Problem(str(path), 0, "is damaged: it is no JSON object")])
@@ -102,16 +159,21 @@ def read_raw(folder: Path) -> tuple[DataFrame, DataFrame]:
     """
     import pandas as pd
 
-    header, rows = _read_lines(folder / RUNS)
+    place, files = unpacked(folder)
+    for name in (RUNS, CURVES):
+        if name not in files:
+            text = "is not there: the report is of an older version; `harness report` writes it again"
+            raise StudyError([Problem(str(place / name), 0, text)])
+    header, rows = _read_lines(place / RUNS, files[RUNS])
     records = pd.DataFrame(rows, columns=list(header["runs"]))
-    curves = _read_csv(folder / CURVES, header["curves"])
+    curves = _read_csv(place / CURVES, files[CURVES], header["curves"])
     try:
         for name, kind in header["runs"].items():
             if kind == "float64":
                 records[name] = pd.to_numeric(records[name])  # an infinity was written as text
         return _typed(records, header["runs"]), curves
     except (ValueError, TypeError) as error:
-        raise StudyError([Problem(str(folder / RUNS), 0, f"is damaged: {error}")]) from None
+        raise StudyError([Problem(str(place / RUNS), 0, f"is damaged: {error}")]) from None
 
 
 def _kinds(frame: DataFrame) -> dict[str, str]:
@@ -129,11 +191,11 @@ def _line(row: Mapping[Any, Any]) -> dict[str, Any]:
     return out
 
 
-def _read_lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read_lines(path: Path, content: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     number = 1
     try:
         lines: list[Any] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(content.decode().splitlines(), start=1):
             row = parsed(line)
             if number > 1 and row.get(BITS) is not None:
                 row[BITS] = base64.b64decode(row[BITS], validate=True)
@@ -141,24 +203,18 @@ def _read_lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if lines[0]["schema"] != SCHEMA_VERSION:
             raise ValueError(f"is of schema {lines[0]['schema']}, this version reads {SCHEMA_VERSION}")
         return lines[0], lines[1:]
-    except FileNotFoundError:
-        text = "is not there: the report is of an older version; `harness report` writes it again"
-        raise StudyError([Problem(str(path), 0, text)]) from None
-    except OSError as error:
-        raise StudyError([Problem(str(path), 0, f"cannot be read: {reason(error)}")]) from None
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise StudyError([Problem(str(path), number, f"is damaged: {error}")]) from None
 
 
-def _read_csv(path: Path, kinds: Mapping[str, str]) -> DataFrame:
+def _read_csv(path: Path, content: bytes, kinds: Mapping[str, str]) -> DataFrame:
     import pandas as pd
 
     try:
-        text = path.read_text(encoding="utf-8")
         types = {name: "str" if kind == "text" else "float64" for name, kind in kinds.items()}
-        frame = pd.read_csv(io.StringIO(text), dtype=types, float_precision="round_trip")
+        frame = pd.read_csv(io.StringIO(content.decode()), dtype=types, float_precision="round_trip")
         return _typed(frame[list(kinds)], kinds)
-    except (OSError, ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise StudyError([Problem(str(path), 0, f"cannot be read: {error}")]) from None
 
 

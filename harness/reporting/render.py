@@ -29,7 +29,7 @@ from harness.reporting.html import to_html
 from harness.reporting.latex import to_latex
 from harness.reporting.markdown import to_markdown, to_short
 from harness.reporting.pdf import text_in, to_pdf
-from harness.reporting.raw import extra_files, raw_files
+from harness.reporting.raw import ARCHIVE, extra_files, packed, raw_files
 from harness.reporting.report_input import ReportInput, arm_costs, place_labels, places
 from harness.reporting.sections.claims import claims_section, claims_table, speed_section, speed_table
 from harness.reporting.sections.method import evidence, method, provenance
@@ -135,7 +135,7 @@ OWN_FILES = ("report.md", "report_short.md", "report.html", "report.pdf", "repor
 OWN_FOLDERS = {  # what each holds; replaced as a whole, so that no file of an older report stays behind
     "tables": frozenset({".csv", ".tex"}),
     "figures": frozenset({".svg", ".png", ".csv"}),
-    "data": frozenset({".csv", ".json", ".jsonl", ".patch"}),
+    "data": frozenset({".zip", ".csv", ".json", ".jsonl", ".patch"}),
 }
 
 
@@ -149,7 +149,7 @@ class Rendered:
 
 
 def render(report: ReportInput, out_dir: Path) -> Rendered:
-    """Write report.{md,html,pdf,json}, report_short.md, tables/*, figures/*, and the raw records (data/*).
+    """Write report.{md,html,pdf,json}, report_short.md, tables/*, figures/* and data/records.zip.
 
     Everything is written to a draft folder beside `out_dir` first: an error leaves the old report whole. One
     format that fails stops no other; what an older report had in its place goes.
@@ -163,7 +163,7 @@ def render(report: ReportInput, out_dir: Path) -> Rendered:
     shown = text_of(report.plan) + _texts(report, pictures, draft)
     _tables(report, draft)
     draft.files |= _figures(pictures)
-    draft.files |= raw_files(report.records, report.curves, extra_files(report.extra))
+    draft.files[ARCHIVE] = packed(raw_files(report.records, report.curves, extra_files(report.extra)))
     said = fonts_for(shown).sentence()
     return Rendered(write_files(draft.files, out_dir), tuple(draft.failures), (said,) if said else ())
 
@@ -268,9 +268,8 @@ def _of_table(report: ReportInput, table: TableFinding, draft: ReportDraft) -> N
 
 def _figures(pictures: list[Picture]) -> dict[str, bytes]:
     svgs = {f"figures/{picture.key}.svg": picture.svg for picture in pictures}
-    pngs = {f"figures/{picture.key}.png": picture.png for picture in pictures}
     data = {f"figures/{picture.key}.csv": picture.data.encode() for picture in pictures if picture.data}
-    return svgs | pngs | data
+    return svgs | data
 
 
 def _replace(draft: Path, out_dir: Path) -> None:

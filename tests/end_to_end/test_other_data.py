@@ -14,7 +14,9 @@ from PIL import Image
 
 from harness.cli import main
 from harness.data import loading
+from harness.reporting.raw import read_extra, read_raw
 from harness.runs.provenance import OTHER_DATA
+from tests.reporting.edits import loosen
 
 STUDY = """\
 study: own
@@ -108,8 +110,8 @@ def report(harness: Say, *more: str) -> str:
 
 def top1(place: Path) -> set[float]:
     """Of all rows of the report, every value."""
-    lines = (place / "reports/own/data/runs.jsonl").read_text().splitlines()[1:]
-    return {json.loads(line)["top1"] for line in lines}
+    records, _ = read_raw(place / "reports/own")
+    return set(records["top1"])
 
 
 def test_runs_on_data_that_changed_are_never_in_one_mean_with_others(place: Path, harness: Say) -> None:
@@ -140,13 +142,13 @@ def test_a_report_leaves_them_out_and_says_so_in_its_first_line(place: Path, har
     assert "imagefolder pets changed since 4 of these runs ended" in first
     assert "`harness run own.yaml` trains the rest" in first
     assert top1(place) == set()
-    kept = json.loads((place / "reports/own/data/left_out.json").read_text())
+    kept = read_extra(place / "reports/own")["left_out"]
     assert sorted((run["arm"], run["seed"]) for run in kept["runs"]) == [
         ("only / other", 0), ("only / other", 1), ("only / plain", 0), ("only / plain", 1)
     ]  # fmt: skip
     harness("verify", "reports/own", "--study", "own.yaml")
     harness("run", "own.yaml", "--on", "inline")
-    assert not (place / "reports/own/data/left_out.json").exists()
+    assert "left_out" not in read_extra(place / "reports/own")
     assert "Left out" not in (place / "reports/own/report.md").read_text()
 
 
@@ -199,6 +201,7 @@ def test_a_run_that_another_process_holds_is_left_as_it_is(place: Path, harness:
 def test_verify_refuses_a_report_whose_runs_saw_different_data(place: Path, harness: Say) -> None:
     train(harness, "--seeds", "1")
     report(harness, "--seeds", "1")
+    loosen(place / "reports/own")
     path = place / "reports/own/data/runs.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[1]["data_fingerprint"] = "0" * 64

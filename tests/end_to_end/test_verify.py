@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,9 @@ import pytest
 from harness.cli import build_parser
 from harness.commands.verify import verify as verify_report
 from harness.commands.workspace import workspace
+from harness.reporting.raw import ARCHIVE, packed, unpacked
 from tests.end_to_end.workplace import ROOT, Workplace
+from tests.reporting.edits import edit_raw, loosen
 from tests.timing import PATIENCE_S
 
 campaign = partial(pytest.param, marks=pytest.mark.campaign)
@@ -28,13 +31,20 @@ def verify(place: Workplace, *arguments: str) -> subprocess.CompletedProcess[str
     return place.call("verify", "reports/tiny", "--study", "tiny.yaml", *arguments)
 
 
-def edit_one_digit(path: Path, marked: str) -> None:
+def with_one_digit_up(text: str, marked: str) -> str:
     """The last digit of the first match of `marked`, one up."""
-    text = path.read_text()
     found = re.search(marked, text)
     assert found, marked
     at = found.end() - 1
-    path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+    return text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :]
+
+
+def edit_one_digit(folder: Path, name: str, marked: str) -> None:
+    """In a file of a report, or in a member of its archive."""
+    if name.startswith(f"{ARCHIVE}/"):
+        edit_raw(folder, Path(name).name, lambda text: with_one_digit_up(text, marked))
+    else:
+        (folder / name).write_text(with_one_digit_up((folder / name).read_text(), marked))
 
 
 def test_a_report_follows_from_its_records_and_they_from_the_run_folders(copy: Workplace):
@@ -59,16 +69,16 @@ def test_without_the_run_folders_it_is_computed_from_the_records_beside_the_repo
         campaign("report.json", r'"torch": \[\s+"\d'),
         campaign("tables/only.csv", r",\d\d"),
         campaign("tables/only.tex", r"\d\.\d"),
-        ("data/runs.jsonl", r'"top1": \d\d'),
-        campaign("data/runs.jsonl", r'"started_s": \d+'),
-        campaign("data/curves.csv", r"\d\.\d\d\d"),
+        ("data/records.zip/runs.jsonl", r'"top1": \d\d'),
+        campaign("data/records.zip/runs.jsonl", r'"started_s": \d+'),
+        campaign("data/records.zip/curves.csv", r"\d\.\d\d\d"),
     ],
 )
 def test_one_edited_digit_is_found_without_the_runs_and_its_file_named(
     copy: Workplace, name: str, marked: str
 ):
     shutil.rmtree(copy.runs_dir)
-    edit_one_digit(copy.report_dir / name, marked)
+    edit_one_digit(copy.report_dir, name, marked)
     done = verify(copy)
     assert done.returncode == 1, done.stdout
     assert "differences; " in done.stdout
@@ -152,10 +162,10 @@ def test_a_last_digit_that_another_cpu_may_sum_to_is_no_difference(copy: Workpla
 
 
 def test_an_edited_record_is_followed_back_to_its_run(copy: Workplace):
-    edit_one_digit(copy.report_dir / "data/runs.jsonl", r'"top1": \d\d')
+    edit_one_digit(copy.report_dir, "data/records.zip/runs.jsonl", r'"top1": \d\d')
     done = verify(copy)
     assert done.returncode == 1
-    assert re.search(r"data/runs.jsonl: run \w+: top1 is [\d.]+, its folder has [\d.]+", done.stdout)
+    assert re.search(r"records.zip/runs.jsonl: run \w+: top1 is [\d.]+, its folder has [\d.]+", done.stdout)
 
 
 @pytest.mark.campaign
@@ -178,6 +188,27 @@ def test_a_missing_and_a_foreign_file_are_found(copy: Workplace):
     assert "figures/more.svg: is not a file of this report" in done.stdout
 
 
+def test_a_report_with_its_records_as_text_is_verified_as_it_was(copy: Workplace):
+    loosen(copy.report_dir)
+    done = verify(copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    edit_one_digit(copy.report_dir, "data/runs.jsonl", r'"top1": \d\d')
+    assert "data/records.zip/runs.jsonl: run" in verify(copy).stdout
+
+
+def test_archives_of_another_zlib_are_equal_and_what_lies_beside_one_is_foreign(copy: Workplace):
+    place, files = unpacked(copy.report_dir)
+    with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    assert place.read_bytes() != packed(files)
+    assert verify(copy).returncode == 0
+    (place.parent / "runs.jsonl").write_bytes(files["runs.jsonl"])
+    done = verify(copy)
+    assert done.returncode == 1
+    assert "data/runs.jsonl: is not a file of this report" in done.stdout
+
+
 @pytest.mark.campaign
 def test_a_report_drawn_by_other_versions_is_compared_but_for_its_pictures(copy: Workplace):
     path = copy.report_dir / "report.json"
@@ -190,14 +221,23 @@ def test_a_report_drawn_by_other_versions_is_compared_but_for_its_pictures(copy:
     assert "figures, PDF and HTML not compared: drawn with" in done.stdout
 
 
+def declare_a_size(folder: Path, size: int) -> None:
+    """Let the archive say that its last member is so large when unpacked."""
+    content = (folder / ARCHIVE).read_bytes()
+    at = content.rindex(b"PK\x01\x02") + 24
+    (folder / ARCHIVE).write_bytes(content[:at] + size.to_bytes(4, "little") + content[at + 4 :])
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
         (lambda folder: (folder / "report.json").unlink(), "is not there; give the folder of a report"),
         (lambda folder: (folder / "report.json").write_text("{"), "is not a report"),
         (lambda folder: shutil.rmtree(folder / "data"), "`harness report` writes it again"),
-        (lambda folder: (folder / "data/runs.jsonl").write_text('{"schema": 1}\n3\n'), "jsonl:2: is damaged"),
-        (lambda folder: (folder / "data/curves.csv").write_text("a,b\n"), "curves.csv: cannot be read"),
+        (lambda folder: edit_raw(folder, "runs.jsonl", lambda _: '{"schema": 1}\n3'), "jsonl:2: is damaged"),
+        (lambda folder: edit_raw(folder, "curves.csv", lambda _: "a,b\n"), "curves.csv: cannot be read"),
+        (lambda folder: (folder / ARCHIVE).write_bytes(b"PK"), "records.zip: is damaged: File is not a zip"),
+        (lambda folder: declare_a_size(folder, 2**31), "records.zip: is damaged: it holds more than 1 GiB"),
     ],
 )  # fmt: skip
 def test_a_damaged_report_is_one_sentence(copy: Workplace, damage, says):

@@ -28,6 +28,7 @@ from tests.end_to_end.under_way import UnderWay
 from tests.fuzz.damage import DAMAGES, file_instead_of_folder
 from tests.fuzz.records import Bug, ended_in_order, prepared
 from tests.fuzz.workplace import Workplace, nothing_trained
+from tests.reporting.edits import loosen
 
 LIMIT_S = 5.0  # of one core, for a command
 HARMLESS = [each for each in DAMAGES if each is not file_instead_of_folder]
@@ -52,6 +53,8 @@ CALIBRATED = {
 SLOW = ("report", "run", "verify")  # seconds each
 LOOKING = ("plan", "status", "status --json", "logs", "logs --json")
 TRAINING = ("sync", "report --out OUT", "run --on inline --no-report", "run --on slurm --dry-run")
+# Of an archive, laid open in data/ as older reports have them.
+RAW = ("runs.jsonl", "curves.csv", "declaration.json")
 OF_REPORTS = ("verify", "compare", "run --on inline --out REPORT")
 
 
@@ -87,7 +90,7 @@ class Scene:
         found["declaration.1.json"] = Target("runs/.studies/tiny-mini/declaration.1.json", both)
         found["calibration"] = Target(f"runs/{CALIBRATION}/calibration.json", TRAINING)
         found[".queue.json"] = Target("runs/.queue.json", ("status", "cancel"))
-        for name in ("report.json", "data/runs.jsonl", "data/curves.csv", "data/declaration.json"):
+        for name in ("report.json", "data/records.zip", *(f"data/{each}" for each in RAW)):
             found[f"report {name}"] = Target(f"report/{name}", OF_REPORTS)
         return found
 
@@ -160,6 +163,8 @@ def judge_file(scene: Scene, name: str, number: int, seed: int, *, slow: bool = 
     for folder in ("runs", "report"):
         shutil.copytree(scene.place.path / folder, whole / folder, symlinks=True)
     hurt = random.choice(HARMLESS)
+    if target.path in {f"report/data/{each}" for each in RAW}:
+        loosen(scene.place.path / "report")
     try:
         hurt(scene.place.path / target.path, random)
         for command in target.commands:

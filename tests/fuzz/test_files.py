@@ -17,7 +17,8 @@ from tests.fuzz.records import Bug
 FILES = (
     *("summary.json", "spec.json", "events.jsonl", "env.json", "predictions.bin", "open events.jsonl"),
     *("open claim.2", "open cancel", "submission.json", "runs.jsonl", "jobs.json", "agents/7.jsonl"),
-    *("declaration.1.json", "calibration", ".queue.json", "report report.json", "report data/runs.jsonl"),
+    *("declaration.1.json", "calibration", ".queue.json", "report report.json"),
+    *("report data/records.zip", "report data/runs.jsonl"),
 )
 
 
@@ -32,7 +33,7 @@ def test_no_command_that_looks_ends_in_a_traceback_whatever_file_is_damaged(name
     judge_file(made, name, 0, seed=5, slow=False)
 
 
-@pytest.mark.parametrize("name", ["summary.json", "report data/runs.jsonl"])
+@pytest.mark.parametrize("name", ["summary.json", "report data/runs.jsonl", "report data/records.zip"])
 def test_nor_does_one_that_trains_or_reports(name: str, made: Scene) -> None:
     judge_file(made, name, 0, seed=5)
 

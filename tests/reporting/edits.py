@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from harness.analysis.findings import CellFinding, Settings, TableFinding
 from harness.reporting import ReportInput
+from harness.reporting.raw import ARCHIVE, packed, unpacked
 
 
 def edit_tables(report: ReportInput, edit: Callable[[TableFinding], TableFinding]) -> ReportInput:
@@ -30,3 +32,17 @@ def comparable(report: ReportInput) -> ReportInput:
     """The same report as if data and size were the paper's."""
     settings: Settings = replace(report.findings.settings, comparable_to_paper=True)
     return replace(report, findings=replace(report.findings, settings=settings))
+
+
+def loosen(folder: Path) -> None:
+    """Lay the raw files of a report open, as older reports have them: data/runs.jsonl, ..."""
+    _, files = unpacked(folder)
+    (folder / ARCHIVE).unlink()
+    for name, content in files.items():
+        (folder / "data" / name).write_bytes(content)
+
+
+def edit_raw(folder: Path, name: str, edit: Callable[[str], str]) -> None:
+    """Change the text of one raw file in the archive of a report."""
+    _, files = unpacked(folder)
+    (folder / ARCHIVE).write_bytes(packed({**files, name: edit(files[name].decode()).encode()}))

@@ -214,4 +214,7 @@ def test_provenance_names_versions_recipe_changes_and_where_every_run_stands(rep
     assert "lr: 0.1 → 0.2; tricks in training: none → mixup(alpha=0.2)" in text
     assert "teacher: Table 5 / ResNet-50-B" in text
     assert f"**Runs**: {len(report.plan.runs)} runs (" in text
-    assert "each with seed, status, result and time in report.json and data/runs.jsonl" in text
+    assert (
+        "each with seed, status, result and time in report.json, and in runs.jsonl of data/records.zip"
+        in text
+    )

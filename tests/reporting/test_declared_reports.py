@@ -17,7 +17,7 @@ from harness.errors import StudyError
 from harness.reporting import ReportInput
 from harness.reporting.frames import to_csv, to_json
 from harness.reporting.markdown import to_markdown
-from harness.reporting.raw import extra_files, raw_digest, raw_files, read_extra
+from harness.reporting.raw import ARCHIVE, extra_files, packed, raw_digest, raw_files, read_extra
 from harness.reporting.render import outline
 from harness.reporting.report_input import ran_with
 from harness.runs.provenance import kept_changes
@@ -170,18 +170,17 @@ def test_inputs_beside_the_records_come_back_from_the_folder_as_they_were(
 ):
     inputs = {"declaration": {"declarations": [1.25, "a→b"]}, "calibration": None}
     files = extra_files(inputs)
-    assert list(files) == ["data/declaration.json"]
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(content)
+    assert list(files) == ["declaration.json"]
+    (tmp_path / "data").mkdir()
+    (tmp_path / ARCHIVE).write_bytes(packed(files))
     assert read_extra(tmp_path) == {"declaration": inputs["declaration"]}
     assert extra_files(read_extra(tmp_path)) == files
 
 
 def test_a_report_without_them_has_the_files_and_the_hash_that_it_had(report: ReportInput):
     assert extra_files(report.extra) == {}
-    assert set(raw_files(report.records, report.curves, {})) == {"data/runs.jsonl", "data/curves.csv"}
-    without, with_one = (raw_digest(report.records, report.curves, more) for more in ({}, {"data/x": b"1"}))
+    assert set(raw_files(report.records, report.curves, {})) == {"runs.jsonl", "curves.csv"}
+    without, with_one = (raw_digest(report.records, report.curves, more) for more in ({}, {"x": b"1"}))
     assert without != with_one
 
 
@@ -202,12 +201,11 @@ def test_the_patch_of_changed_code_lies_beside_the_records_under_its_digest(repo
     assert kept_changes(tmp_path / "runs", [digest, "0" * 64, "../../etc/passwd"]) == {digest: patch}
     changed = replace(report, changes={digest: patch})
     files = extra_files(changed.extra)
-    assert files == {f"data/changes.{digest[:12]}.patch": b"+caf\xe9\n"}
+    assert files == {f"changes.{digest[:12]}.patch": b"+caf\xe9\n"}
     (tmp_path / "data").mkdir()
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
+    (tmp_path / ARCHIVE).write_bytes(packed(files))
     assert read_extra(tmp_path) == {"changes": {digest: patch}}
-    assert f"**Changed files**: data/changes.{digest[:12]}.patch" in markdown(changed)
+    assert f"**Changed files**: changes.{digest[:12]}.patch in data/records.zip" in markdown(changed)
     path.write_bytes(b"another")
     assert kept_changes(tmp_path / "runs", [digest]) == {}
 

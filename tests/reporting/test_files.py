@@ -36,7 +36,9 @@ def test_every_format_of_every_table_and_figure_is_written(rendered):
     assert {"tables/table5_values.tex", "tables/table5_details.tex"} <= names
     figures = {Path(name).stem for name in names if name.startswith("figures/")}
     assert {"table6_effects", "table6_curves", "paper_effects", "runs"} <= figures
-    assert all({f"figures/{stem}.svg", f"figures/{stem}.png"} <= names for stem in figures)
+    assert all(f"figures/{stem}.svg" in names for stem in figures)
+    assert {Path(name).suffix for name in names if name.startswith("figures/")} == {".svg", ".csv"}
+    assert [name for name in names if name.startswith("data/")] == ["data/records.zip"]
 
 
 def test_two_renderings_are_the_same_bytes_in_every_format(report, rendered, tmp_path):

@@ -223,5 +223,3 @@ def test_pdf_is_tagged_titled_and_claims_accessibility(rendered):
 def test_figures_carry_no_date_and_no_program_name(rendered):
     for path in (rendered / "figures").glob("*.svg"):
         assert "<dc:date>" not in path.read_text()
-    for path in (rendered / "figures").glob("*.png"):
-        assert b"tEXt" not in path.read_bytes()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 from harness.reporting import ReportInput, render
+from harness.reporting.raw import read_extra
 from harness.reporting.sections.method import method
 
 STORED = {"runs": 400, "recipe": "“r” (m on d)", "tables": 10_000, "arms": 9, "seeds": 3, "schema": 1}
@@ -19,4 +19,4 @@ def test_the_badge_is_in_the_report_and_its_numbers_are_kept_beside_it(report: R
     assert "false alarms 3.1 % (upper bound 3.5 %) at nominal 5 %." in str(method(tested))
     render(tested, tmp_path)
     assert "400 identical trainings of “r” (m on d)" in (tmp_path / "report.md").read_text()
-    assert json.loads((tmp_path / "data" / "calibration.json").read_text()) == STORED
+    assert read_extra(tmp_path)["calibration"] == STORED

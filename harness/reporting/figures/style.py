@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib import font_manager, rc_context
@@ -162,6 +163,7 @@ def text_of(plan: Plan) -> str:
 
 WIDTH_IN = 6.9  # the text width of an A4 page
 PNG_DPI = 160
+_PNG_PAGE = b'#set page(width: auto, height: auto, margin: 0pt)\n#image(bytes(sys.inputs.svg), format: "svg")'
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#5F5F5F"
 INK, FAINT = "#1A1A1A", "#D9D9D9"
 
@@ -251,16 +253,14 @@ def settle(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
-# Both by the canvas's own method: `savefig` draws every figure twice, the first time for the layout alone.
-
-
 def to_svg(figure: Figure) -> bytes:
     """A settled figure as SVG, without a date."""
     buffer = io.BytesIO()
     dpi = figure.get_dpi()
+    # By the canvas's own method: `savefig` draws every figure twice, the first time for the layout alone.
     FigureCanvasSVG(figure).print_svg(buffer, metadata=_NO_METADATA)
     figure.set_dpi(dpi)
-    return numbered_ids(buffer.getvalue().decode()).encode()
+    return compact(numbered_ids(buffer.getvalue().decode()))
 
 
 def numbered_ids(svg: str) -> str:
@@ -274,12 +274,137 @@ def numbered_ids(svg: str) -> str:
     return _HASHED.sub(lambda found: f"{found[1]}{numbers.setdefault(found[0], len(numbers) + 1)}", svg)
 
 
-def to_png(figure: Figure) -> bytes:
-    """A settled figure as PNG, without the name of the program that wrote it."""
-    buffer = io.BytesIO()
-    figure.set_dpi(PNG_DPI)
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+def to_png(svg: bytes) -> bytes:
+    """The picture of an SVG, `PNG_DPI` dots per inch."""
+    import typst
+
+    return bytes(typst.compile(_PNG_PAGE, format="png", ppi=PNG_DPI, sys_inputs={"svg": svg.decode()}))
+
+
+# matplotlib's SVG in fewer bytes. Half of them were digits beyond what can be seen, names to which nothing
+# refers, and the same words for every letter of every text.
+
+
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_USE, _GROUP, _DEFS, _PATH, _RECT = (f"{{{SVG}}}{tag}" for tag in ("use", "g", "defs", "path", "rect"))
+_HREF = f"{{{XLINK}}}href"
+# Of a point: four micrometres on paper.
+DECIMALS = 2
+# Outlines of letters are drawn in 1/6400 of their size. An eighth of that is 1/100 point for 8-point letters.
+_GLYPH_SCALE, _GLYPH_GRID = "scale(0.015625)", 8
+# The ids of outlines start with it, and no other id does.
+GLYPH = "G"
+_TOKEN = re.compile(r"[A-Za-z]|[-+]?[\d.]+(?:e[-+]?\d+)?")
+_SHIFT = re.compile(r"translate\(([^ )]+) ([^ )]+)\)")
+# Of matplotlib's paths, beside `z`; and how many numbers follow each.
+_COMMANDS = {"M": 2, "L": 2, "Q": 4, "C": 6}
+
+
+def compact(svg: str) -> bytes:
+    """The same drawing: each outline of a letter once, in front; coordinates as far as they can be seen."""
+    root = ElementTree.fromstring(svg)  # noqa: S314 - drawn by this package
+    glyphs: dict[str, str] = {}
+    _flatten(root, glyphs)
+    for element in root.iter():
+        _shorten(element, glyphs)
+    root.insert(0, ElementTree.Element(_DEFS))
+    root[0].extend(_outline(name, path) for name, path in glyphs.items() if path)
+    for element in root.iter():
+        element.tail = None if element.tag == _USE else "\n"
+    for prefix, uri in (("", SVG), ("xlink", XLINK)):
+        ElementTree.register_namespace(prefix, uri)
+    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def _flatten(parent: ElementTree.Element, glyphs: dict[str, str]) -> None:
+    """Take out outlines of letters (name -> path), spaces, and groups that have a name and nothing else."""
+    kept: list[ElementTree.Element] = []
+    for child in parent:
+        if child.get("transform") == _GLYPH_SCALE:
+            glyphs[child.get("id", "")] = child.get("d", "")
+            continue
+        _flatten(child, glyphs)
+        if child.tag == _GROUP and set(child.attrib) <= {"id"}:
+            kept += child
+        elif glyphs.get(_target(child)) != "" and (len(child) or child.tag != _DEFS):
+            kept.append(child)
+    parent[:] = kept
+    parent.text = (parent.text or "").strip() or None
+
+
+def _target(element: ElementTree.Element) -> str:
+    return element.get(_HREF, "").removeprefix("#")
+
+
+def _glyph_id(name: str) -> str:
+    return GLYPH + name.removeprefix("DejaVuSans-")
+
+
+def _outline(name: str, path: str) -> ElementTree.Element:
+    short = short_path(path, 1 / _GLYPH_GRID, 0)
+    scale = _GLYPH_GRID / 64
+    return ElementTree.Element(_PATH, {"id": _glyph_id(name), "d": short, "transform": f"scale({scale})"})
+
+
+def _shorten(element: ElementTree.Element, glyphs: Mapping[str, str]) -> None:
+    """Write the coordinates of one element in few characters."""
+    has = element.attrib
+    shift = _SHIFT.search(has.get("transform", ""))
+    if _target(element) in glyphs:
+        has[_HREF] = f"#{_glyph_id(_target(element))}"
+        if shift:
+            # in hundredths of the letter's size
+            has["x"] = _rounded(shift[1], 1)
+            del has["transform"]
+    elif shift:
+        place = " ".join(map(_rounded, shift.groups()))
+        has["transform"] = _SHIFT.sub(f"translate({place})", has["transform"])
+    elif element.tag in (_USE, _RECT):
+        has |= {name: _rounded(has[name]) for name in ("x", "y", "width", "height") if name in has}
+    if "d" in has:
+        has["d"] = short_path(has["d"])
+    if "style" in has:
+        has["style"] = has["style"].replace(": ", ":").replace("; ", ";")
+    if element.tag == _GROUP:
+        has.pop("id", None)
+
+
+def short_path(path: str, scale: float = 1.0, decimals: int = DECIMALS) -> str:
+    """The path of `M`, `L`, `Q`, `C` and `z`, scaled; points rounded, each relative to the one before.
+
+    >>> short_path("M 10.004 20 L 10 25.5 L 12.5 25.506 Q 13 26 14 26.25 z")
+    'M10 20l0 5.5l2.5 .01q.5 .49 1.5 .74z'
+    """
+    tokens, shown, grid = iter(_TOKEN.findall(path)), [], 10**decimals
+    start = here = (0, 0)
+    for command in tokens:
+        if command == "z":
+            shown.append(command)
+            here = start
+            continue
+        points = [round(float(next(tokens)) * scale * grid) for _ in range(_COMMANDS[command])]
+        origin = (0, 0) if command == "M" else here
+        steps = [value - origin[place % 2] for place, value in enumerate(points)]
+        here = points[-2], points[-1]
+        if command == "M":
+            start = here
+        name = command if command == "M" else command.lower()
+        shown.append(name + " ".join(_decimal(step / grid) for step in steps).replace(" -", "-"))
+    return "".join(shown)
+
+
+def _rounded(number: str, decimals: int = DECIMALS) -> str:
+    return _decimal(round(float(number), decimals))
+
+
+def _decimal(value: float) -> str:
+    """Without zeros that say nothing.
+
+    >>> _decimal(-0.25), _decimal(10.0), _decimal(-0.0)
+    ('-.25', '10', '0')
+    """
+    text = format(value or 0.0, ".10g")
+    return re.sub(r"^(-?)0\.", r"\1.", text)
 
 
 # A finished figure: its bytes, a caption, a text for those who cannot see it, and its numbers as a table.
@@ -294,9 +419,13 @@ class Picture:
     caption: str
     alt: str
     svg: bytes
-    png: bytes
     further: bool = False  # stands in the appendix of figures
     data: str = ""  # CSV of the numbers drawn, written to figures/<key>.csv; "": they are in a table already
+
+    @property
+    def png(self) -> bytes:
+        """The same as PNG, drawn when asked for: no file of a report shows it."""
+        return to_png(self.svg)
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
@@ -318,11 +447,10 @@ class Sketch:
 
 
 def finish(key: str, table: str | None, figure: Figure, text: tuple[str, str]) -> Picture:
-    """The figure in both formats; `text` is the caption and what to say to who cannot see it."""
+    """The figure as it is printed; `text` is the caption and what to say to who cannot see it."""
     caption, alt = text
     settle(figure)
-    svg = to_svg(figure)
-    return Picture(key=key, table=table, caption=caption, alt=alt, svg=svg, png=to_png(figure))
+    return Picture(key=key, table=table, caption=caption, alt=alt, svg=to_svg(figure))
 
 
 def twin(items: Iterable[Any]) -> str:

@@ -51,7 +51,7 @@ from harness.reporting.document import (
     setting_text,
     table_name,
 )
-from harness.reporting.raw import patch_path
+from harness.reporting.raw import ARCHIVE, patch_path
 from harness.reporting.report_input import ReportInput, RunCost, arm_costs, study_cost
 from harness.reporting.sections.opening import declared_text, statuses
 from harness.reporting.sections.tables import effect_digits, observed, observer_blocks
@@ -357,7 +357,8 @@ def _facts(report: ReportInput) -> Definitions:
     names = [*(name for name in TITLES if name in found), *sorted(found.keys() - TITLES.keys())]
     facts = [(TITLES.get(name, name), found[name]) for name in names if name not in absent]
     if report.changes:
-        facts.insert(1, ("Changed files", ", ".join(patch_path(digest) for digest in sorted(report.changes))))
+        patches = ", ".join(patch_path(digest) for digest in sorted(report.changes))
+        facts.insert(1, ("Changed files", f"{patches} in {ARCHIVE}"))
     facts += [*_runs(report), ("Cost", cost_text(study_cost(report.records)))]
     if absent:
         titles = [title for name, title in TITLES.items() if name in absent]
@@ -374,7 +375,7 @@ def _runs(report: ReportInput) -> list[tuple[str, str]]:
     if runs:
         text += f", ids {min(run.run_id for run in runs)[:RUN_ID_DIGITS]} ... "
         text += f"{max(run.run_id for run in runs)[:RUN_ID_DIGITS]}"
-    text += "; each with seed, status, result and time in report.json and data/runs.jsonl"
+    text += f"; each with seed, status, result and time in report.json, and in runs.jsonl of {ARCHIVE}"
     return [("Runs", text), ("Trained", _period(report))]
 
 
