@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness.analysis.findings import GLYPHS
 from harness.reporting.figures.curves import draw_curves, panels_of
@@ -173,3 +176,24 @@ def test_a_drawing_does_not_show_the_last_digits_of_another_cpu():
     assert svg_of_a_line(1 + 4e-16) == drawn
     assert 'clip-path="url(#p' in drawn
     assert svg_of_a_line(1.01) != drawn
+
+
+def test_a_figure_has_each_letter_once_and_no_digit_beyond_a_hundredth_of_a_point(report):
+    for picture in draw_all(only_table(report, "table3")):
+        svg = picture.svg.decode()
+        outlines = re.findall(r'<path id="(G[^"]*)"', svg)
+        assert outlines
+        assert len(set(outlines)) == len(outlines)
+        assert {name for name in re.findall(r'href="#(G[^"]*)"', svg)} == set(outlines)
+        numbers = re.findall(r' (?:d|x|y|width|height)="([^"]*)"', svg[svg.index("</defs>") :])
+        assert re.findall(r"\.\d{3}", " ".join(numbers)) == []
+
+
+def test_the_png_of_a_figure_is_its_svg_at_160_dots_an_inch(report):
+    picture = draw_all(only_table(report, "table3"))[0]
+    with Image.open(io.BytesIO(picture.png)) as image:
+        width, height = image.size
+        colours = len(image.convert("RGB").getcolors(width * height))
+    points = [float(number) for number in re.findall(r'(?:width|height)="([\d.]+)pt"', picture.svg.decode())]
+    assert (width, height) == tuple(round(number / 72 * 160) for number in points)
+    assert colours > 20
