@@ -430,6 +430,7 @@ class Resolver:
         self.arms: dict[str, Arm] = {}
         self.costs: dict[str, Cost] = {}
         self.named: dict[str, str] = {}  # arm_id -> how another arm needs it, e.g. "teacher / large"
+        self._trained: dict[str, str] = {}  # name of an arm that others need -> arm_id
         self.catalogue, self._study = catalogue, study
         paper = study.file.sizes.get("paper", size)
         self.inputs = Inputs(catalogue, size, paper, mode)
@@ -504,6 +505,8 @@ class Resolver:
 
     def _needed(self, role: str, name: str) -> str:
         """The arm that a trick names, which must be trained; it is added to `arms`."""
+        if name in self._trained:
+            return self._trained[name]
         draft = self._study.arms.get(name)
         if draft is None:
             raise Unusable
@@ -519,6 +522,7 @@ class Resolver:
                 f" a {role} must be trained"
             )
         self.named.setdefault(arm_id, f"{role} / {name}")
+        self._trained[name] = arm_id
         return arm_id
 
     def _edited(self, fields: dict[str, Any], edits: tuple[Edit, ...]) -> dict[str, Any]:
