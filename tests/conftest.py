@@ -7,10 +7,12 @@ import os
 import pickle
 import shutil
 import signal
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -29,8 +31,19 @@ if "HARNESS_CACHE" not in os.environ:  # workers of one session share that of th
     os.environ["HARNESS_CACHE"] = tempfile.mkdtemp(prefix="harness-cache-")
     atexit.register(shutil.rmtree, os.environ["HARNESS_CACHE"], ignore_errors=True)
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker of pytest hears of its tests in a thread that `threading` does not know. Counted as what it is,
+    # a thread of Python, it does not keep this process from forking, and layers of networks are examined in a
+    # copy of it (`kernel_children.can_fork`) and not in a new interpreter each.
+    threading.active_count = lambda: len(sys._current_frames())
+
 # A plan measures the machine's speed for seconds: tests of that say so themselves.
 os.environ["HARNESS_MEASURE"] = "0"
+
+
+def mostly_campaign(parameters: Iterable[Any], *short: Any) -> list[Any]:
+    """Parameters of a test, of which `make test` takes the `short` ones and `make test-campaigns` the others."""
+    return [each if each in short else pytest.param(each, marks=pytest.mark.campaign) for each in parameters]
 
 
 @pytest.fixture(scope="session")

@@ -291,6 +291,7 @@ def measure_house() -> Any:
     return module
 
 
+@pytest.mark.campaign
 def test_the_house_does_not_get_more_tangled():
     now = measure_house().measured()
     assert {name: now[name] for name in RATCHET if now[name] > RATCHET[name]} == {}

@@ -248,6 +248,7 @@ def test_only_times_that_are_times_are_believed():
     assert Times(**FOUND).evaluation_s(10, 144) == pytest.approx(10 * 24 * 0.001)
 
 
+@pytest.mark.campaign
 def test_the_real_measurement_answers_and_afterwards_without_torch(tmp_path: Path):
     study = str(Path("tests/end_to_end/tiny.yaml"))
     plan = [sys.executable, "-X", "importtime", "-m", "harness.cli", "plan", study, "--json"]

@@ -83,6 +83,7 @@ def test_a_level_that_grows_later_never_reopens_the_data_of_an_earlier_look(seed
     assert second.comparisons[1].level == pytest.approx(large[1])  # look 2 itself is at the larger level
 
 
+@pytest.mark.campaign
 def test_with_no_true_effect_a_wrong_verdict_anywhere_is_made_in_at_most_five_percent_of_studies():
     """Testing each look at what Holm alone allows gives .12 here, and intervals that cover .91."""
     tables, m = 400, 2

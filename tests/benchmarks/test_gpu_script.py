@@ -124,6 +124,7 @@ def test_without_cuda_nothing_is_measured(blocked: Path) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "not measured: no CUDA device")
 
 
+@pytest.mark.campaign
 def test_a_section_that_fails_says_why_in_its_row(blocked: Path, tmp_path: Path) -> None:
     done = run_script(blocked, *TINY, "--only", "study", "--plan", str(tmp_path / "absent.json"))
     assert done.returncode == 1

@@ -50,6 +50,7 @@ def test_a_row_says_whether_its_median_meets_the_goal(
     assert "| slow | 2 s |  | 1 s (missed) |" in capsys.readouterr().out
 
 
+@pytest.mark.campaign
 def test_many_runs_are_submitted_in_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_many_runs, "STUDY", SMALL_STUDY)
     commands = bench_many_runs.fake_commands(tmp_path / "bin")
@@ -62,6 +63,7 @@ def test_many_runs_are_submitted_in_few_files(tmp_path: Path, monkeypatch: pytes
     assert done.cpu_s > 0
 
 
+@pytest.mark.campaign
 def test_reading_many_runs_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_many_runs, "STUDY", SMALL_STUDY)
     table = figures.Figures()

@@ -22,6 +22,7 @@ Store.beside(Path("runs")).client().create_experiment("study")
 """
 
 
+@pytest.mark.campaign
 def test_an_mlflow_store_whose_creation_was_killed_half_way_is_created_again(tmp_path: Path):
     place = Place(tmp_path / "place").prepare()
     for order in ([Order(point="sql CREATE mlflow.db", nth=60)], []):

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FAKE = {
     "needs_schema": """
 import torch
@@ -42,6 +44,7 @@ def test_a_torchvision_without_its_extension_is_imported(tmp_path: Path) -> None
     assert done.stdout.strip() == "imported torchvision", done.stderr
 
 
+@pytest.mark.campaign
 def test_another_failure_is_raised_as_it_is(tmp_path: Path) -> None:
     done = run_with(tmp_path, FAKE["other"])
     assert done.returncode != 0

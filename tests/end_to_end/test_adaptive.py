@@ -276,6 +276,7 @@ def test_status_of_few_seeds_names_each_and_marks_those_that_are_not_planned(
     assert "slight  4      finished  finished  finished  finished" in lines
 
 
+@pytest.mark.campaign
 def test_from_the_command_to_a_verified_report(
     place: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

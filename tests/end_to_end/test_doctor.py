@@ -42,6 +42,7 @@ def only(findings: Iterator[Finding], name: str) -> Finding:
     return finding
 
 
+@pytest.mark.campaign
 def test_every_part_has_a_line_the_exit_code_says_whether_one_failed_and_no_file_is_left(fresh: Workplace):
     before = fresh.files()
     done = fresh.call("doctor")

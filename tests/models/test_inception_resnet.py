@@ -64,6 +64,7 @@ def test_the_variants_are_those_of_the_reference_file():
     assert set(VARIANTS) == set(reference_costs("inception_resnet"))
 
 
+@pytest.mark.campaign
 def test_same_weights_give_the_same_logits_as_timm():
     other = timm_model("inception_resnet_v2").eval()
     give_every_norm_a_history(other)
@@ -169,6 +170,7 @@ def test_small_networks_train_and_every_parameter_has_a_gradient(model, args, re
     assert trains(build(model, {**args, **MINI, "residual": residual}), 32)
 
 
+@pytest.mark.campaign
 def test_a_299_pixel_image_trains():
     assert sides(net := build(V1, {"depth": (1, 1, 1), "width": 0.25}), 299)[-1] == 8
     assert trains(net, 299)

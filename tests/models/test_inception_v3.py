@@ -84,6 +84,7 @@ def test_same_weights_give_the_same_logits_as_torchvision():
         torch.testing.assert_close(ours(images(80)), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.campaign
 def test_a_299_pixel_image_trains_as_in_torchvision_with_the_auxiliary_logits():
     other = reference().train()
     ours = with_weights(MODEL, {"dropout": 0.0}, copy.deepcopy(other.state_dict())).train()

@@ -171,6 +171,7 @@ def test_pooling_first_sees_the_halved_grid_and_pooling_last_the_full_one():
     assert naive < paper < expensive
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("args", [{}, V2], ids=["v3", "v2"])
 def test_smaller_images_cost_nearly_as_much_with_the_first_layers_of_table_2(args):
     costs = {side: macs(MODEL, {**args, "first_layer": first}, side=side) for first, side in TABLE_2.items()}
@@ -203,6 +204,7 @@ SWITCHES = {
 }
 
 
+@pytest.mark.campaign
 def test_every_pair_of_switches_trains_on_small_images_and_every_parameter_has_a_gradient():
     for first, second in itertools.combinations(SWITCHES, 2):
         net = build(MODEL, {**MINI, first: SWITCHES[first][-1], second: SWITCHES[second][-1]})

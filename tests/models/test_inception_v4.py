@@ -47,6 +47,7 @@ def test_costs_to_the_unit_and_as_the_reference_file_prints_them():
     assert printed == {"inception_v4": (round(params / 1e6, 3), round(multiply_adds / 1e9, 3))}
 
 
+@pytest.mark.campaign
 def test_same_weights_give_the_same_logits_as_timm():
     other = timm_model("inception_v4").eval()
     give_every_norm_a_history(other)
@@ -95,6 +96,7 @@ def test_dropout_acts_while_training_only():
     assert seen[1].max().item() == pytest.approx(10)
 
 
+@pytest.mark.campaign
 def test_a_299_pixel_image_trains():
     assert trains(build(MODEL, {"depth": (1, 1, 1), "width": 0.25}), 299)
 

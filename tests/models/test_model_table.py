@@ -15,6 +15,7 @@ from torch import nn
 
 from harness.models import MODELS, RESNETS, VARIANTS, build_model, find, resolve, resolve_args, validate_model
 from harness.models.entry import choice
+from tests.conftest import mostly_campaign
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -60,7 +61,7 @@ def test_the_smallest_input_is_enough_and_one_pixel_less_is_refused_with_the_num
             model.check_input(full, least - 1)
 
 
-@pytest.mark.parametrize("name", [*MODELS, *SMALLER_VARIANTS])
+@pytest.mark.parametrize("name", mostly_campaign([*MODELS, *SMALLER_VARIANTS], "resnet18", "mobilenet_v1"))
 def test_every_model_goes_forward_and_backward_at_its_papers_input_size(name):
     assert forward_backward.passes(name) == []
 
@@ -186,6 +187,7 @@ def test_a_net_without_classes_or_channels_is_refused(sizes):
         build_model("resnet18", {}, **sizes)
 
 
+@pytest.mark.campaign
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(

@@ -13,6 +13,7 @@ from harness.plugins.bench import BROKEN, KEPT, SKIPPED, ContractFinding, run_ch
 from harness.plugins.contract import CHECKS, check_plugin
 from harness.plugins.trick_contract import IN_EVERY_SETTING, ONCE, settings
 from harness.tricks import TRICKS
+from tests.conftest import mostly_campaign
 from tests.plugins.sources import DATA, METRIC, MODEL, TRAINER, TRICK, loaded, written
 
 EVERYTHING = TRICK + MODEL + DATA + METRIC + TRAINER
@@ -209,7 +210,7 @@ def test_a_trick_may_scale_what_it_finds(tmp_path: Path, few_tricks: None) -> No
     assert all(claim.startswith("Its card names the hooks") for claim in broken)
 
 
-@pytest.mark.parametrize("name", TRICKS)
+@pytest.mark.parametrize("name", mostly_campaign(TRICKS, "mixup", "ema", "cosine", "bf16"))
 def test_the_harness_keeps_what_it_asks_of_others(name: str, tmp_path: Path) -> None:
     """Every check on every trick of the table; that pairs compose is in tests/test_tricks_contract.py."""
     once = [check for check in ONCE if check.__name__ != "composes"]

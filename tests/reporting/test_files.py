@@ -41,6 +41,7 @@ def test_every_format_of_every_table_and_figure_is_written(rendered):
     assert [name for name in names if name.startswith("data/")] == ["data/records.zip"]
 
 
+@pytest.mark.campaign
 def test_two_renderings_are_the_same_bytes_in_every_format(report, rendered, tmp_path):
     render(report, tmp_path)
     again, first = files(tmp_path), files(rendered)

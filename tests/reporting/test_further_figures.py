@@ -308,6 +308,7 @@ def test_a_long_study_fits_on_pages_with_a_heading_on_each():
         assert figure.get_figheight() <= PAGE_IN
 
 
+@pytest.mark.campaign
 def test_texts_neither_overlap_nor_leave_their_figure(small):
     findings = with_looks(small).findings
     sketches = [*seed_sketches(findings), *flip_sketches(findings), resolvable_sketch(findings)]
@@ -326,6 +327,7 @@ def test_texts_neither_overlap_nor_leave_their_figure(small):
             assert not a.shrunk(0.98, 0.7).overlaps(b.shrunk(0.98, 0.7)), (sketch.key, one, other)
 
 
+@pytest.mark.campaign
 def test_the_appendix_has_all_figures_once_with_the_same_bytes_each_time(small):
     first, again = ([p for part in further_parts(with_looks(small)) for p in part()] for _ in range(2))
     assert [p.key for p in first] == ["budget", "resolvable", "looks", "seeds", "gains", "flips"]
