@@ -42,7 +42,7 @@ os.environ["HARNESS_MEASURE"] = "0"
 
 
 def mostly_campaign(parameters: Iterable[Any], *short: Any) -> list[Any]:
-    """Parameters of a test, of which `make test` takes the `short` ones and `make test-campaigns` the others."""
+    """Parameters of a test: `make test` takes the `short` ones, `make test-campaigns` the others."""
     return [each if each in short else pytest.param(each, marks=pytest.mark.campaign) for each in parameters]
 
 
