@@ -102,13 +102,10 @@ def measured(
     estimate = comparison.estimate
     if estimate is None:
         return effect
-    low, high = _interval(estimate, comparison.interval_level)
+    level = comparison.interval_level
+    low, high = _interval(estimate, level)
     adjusted_low, adjusted_high = _interval(estimate, comparison.level)
-    new_width = (
-        None
-        if images is None
-        else intervals.new_images_half_width(estimate, images, comparison.interval_level)
-    )
+    new_width = None if images is None else intervals.new_images_half_width(estimate, images, level)
     effect = dataclasses.replace(
         effect,
         low=low,
