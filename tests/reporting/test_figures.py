@@ -6,6 +6,7 @@ import io
 import re
 from dataclasses import replace
 from itertools import combinations
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from harness.analysis.findings import GLYPHS
 from harness.reporting.figures.curves import draw_curves, panels_of
 from harness.reporting.figures.gallery import draw_all
 from harness.reporting.figures.runs import matrix_alt, matrix_caption
-from harness.reporting.figures.style import house_style, new_figure, settle, to_svg
+from harness.reporting.figures.style import SVG, XLINK, compact, house_style, new_figure, settle, to_svg
 from harness.reporting.figures.tables import draw_effects, draw_forest, draw_values, lines_of, sign_agreement
 from tests.reporting.edits import comparable, edit_tables, only_table
 from tests.reporting.sample import SETTINGS
@@ -197,3 +198,22 @@ def test_the_png_of_a_figure_is_its_svg_at_160_dots_an_inch(report):
     points = [float(number) for number in re.findall(r'(?:width|height)="([\d.]+)pt"', picture.svg.decode())]
     assert (width, height) == tuple(round(number / 72 * 160) for number in points)
     assert colours > 20
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ("translate(63.625 0)", {"x": "63.6"}),
+        ("translate(63.625 -12.5)", {"x": "63.6", "y": "-12.5"}),
+        ("translate(3 4) scale(0.7)", {"transform": "translate(3 4) scale(0.7)"}),
+    ],
+)
+def test_a_letter_stays_at_its_place(place, shown):
+    """Across, and up or down where it is a mark above another; of its own size where it has one."""
+    glyph = '<path id="DejaVuSans-41" d="M 8 16 L 800 0 z" transform="scale(0.015625)"/>'
+    use = f'<use xlink:href="#DejaVuSans-41" transform="{place}"/>'
+    names = f'xmlns="{SVG}" xmlns:xlink="{XLINK}"'
+    root = ElementTree.fromstring(compact(f"<svg {names}><defs>{glyph}</defs><g>{use}</g></svg>"))
+    outline, letter = root[0][0], root[1]
+    assert outline.attrib == {"id": "G41", "d": "M1 2l99-2z", "transform": "scale(0.125)"}
+    assert letter.attrib == {f"{{{XLINK}}}href": "#G41", **shown}

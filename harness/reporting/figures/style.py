@@ -352,10 +352,11 @@ def _shorten(element: ElementTree.Element, glyphs: Mapping[str, str]) -> None:
     shift = _SHIFT.search(has.get("transform", ""))
     if _target(element) in glyphs:
         has[_HREF] = f"#{_glyph_id(_target(element))}"
-        if shift:
-            # in hundredths of the letter's size
-            has["x"] = _rounded(shift[1], 1)
+        if shift and has["transform"] == shift[0]:
+            # in hundredths of the letter's size; a mark above or below its letter has a height, too
             del has["transform"]
+            places = zip("xy", shift.groups(), strict=True)
+            has |= {name: _rounded(number, 1) for name, number in places if float(number)}
     elif shift:
         place = " ".join(map(_rounded, shift.groups()))
         has["transform"] = _SHIFT.sub(f"translate({place})", has["transform"])
