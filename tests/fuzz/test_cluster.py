@@ -16,7 +16,7 @@ from tests.fuzz.text_mutators import TEXT_MUTATORS
 from tests.fuzz.tree_mutators import delete, dumped, move, odd_value, places, rename, repeat, unwrap, wrap
 from tests.scheduling.fakes import job
 
-CASES = 250
+SHORT, LONG = 50, 500
 FINE = """\
 partition: gpu
 gpus: 1
@@ -66,10 +66,13 @@ def outcome(path: Path) -> tuple[Cluster | None, tuple[Problem, ...]]:
         return None, error.problems or (Problem("nowhere", 0, ""),)
 
 
-def test_a_damaged_cluster_file_is_read_or_refused_in_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "cases", [SHORT, pytest.param(LONG, marks=pytest.mark.campaign)], ids=["50 cases", "500 cases"]
+)
+def test_a_damaged_cluster_file_is_read_or_refused_in_words(cases: int, tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     read = 0
-    for number in range(CASES):
+    for number in range(cases):
         text = mutated(Random(f"cluster/{number}"))
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         cluster, problems = outcome(path)
@@ -77,7 +80,7 @@ def test_a_damaged_cluster_file_is_read_or_refused_in_words(tmp_path: Path) -> N
         if cluster is not None:
             read += 1
             assert_one_line_each(cluster, tmp_path)
-    assert CASES / 20 < read < CASES * 0.95
+    assert cases / 20 < read < cases * 0.95
 
 
 @pytest.mark.parametrize("text", INJECTIONS)

@@ -11,10 +11,11 @@ import pytest
 from harness.runs.folder import RunFolder
 from harness.tracking.collect import collect
 from harness.tracking.store import Store
+from tests.conftest import mostly_campaign
 from tests.fuzz.records import call, judge, prepared
 from tests.fuzz.workplace import Workplace, nothing_trained
 
-CASES = 12
+SHORT, LONG = 4, 12
 SAID = {  # file -> (what is in it instead, what `harness sync` says)
     "summary.json": ('{"status": "finished"}', "is damaged (it lacks its run_id) and counts as none: "),
     "spec.json": ("{}", "is damaged (no 'schema') and counts as none: "),
@@ -32,7 +33,7 @@ def copied(template: Workplace, folder: Path) -> Workplace:
     return Workplace(folder)
 
 
-@pytest.mark.parametrize("number", range(CASES))
+@pytest.mark.parametrize("number", mostly_campaign(range(LONG), *range(SHORT)))
 def test_no_command_ends_in_a_traceback(number: int, template: Workplace, tmp_path: Path) -> None:
     judge(template, tmp_path / "damaged", number, seed=2, report=number == 0)
 

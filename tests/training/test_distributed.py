@@ -16,6 +16,7 @@ from harness.spec import Arm, Member, RunSpec, TrickSpec
 from harness.training import loop, setup
 from harness.training.evaluate import Evaluation, evaluate
 from harness.training.parallel import World
+from tests.conftest import mostly_campaign
 from tests.timing import not_waited_out
 from tests.training.runs import assert_same_bits, folder_of, results, stop_after, tiny_spec, train
 from tests.training.several import Several, machine_of_rank, rank, state_of_rank, train_rank
@@ -56,7 +57,7 @@ def assert_close(one: RunFolder, two: RunFolder, least: float) -> None:
         assert torch.allclose(weight, b["weights"][name], rtol=least, atol=least), name
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", mostly_campaign(SPECS, "mixup", "groups of 4"))
 def test_two_processes_give_the_losses_and_weights_of_one(name: str, several: Any, tmp_path: Path) -> None:
     spec = SPECS[name]
     train(spec, tmp_path / "one")
@@ -64,7 +65,7 @@ def test_two_processes_give_the_losses_and_weights_of_one(name: str, several: An
     assert_close(folder_of(spec, tmp_path / "one"), folder_of(spec, tmp_path / "two"), LEAST)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", mostly_campaign(["bf16", "fp16"], "fp16"))
 def test_in_half_precision_they_agree_to_its_rounding(precision: str, several: Any, tmp_path: Path) -> None:
     spec = tiny_spec(precision=precision, epochs=1, **GENTLE)
     train(spec, tmp_path / "one")
@@ -72,6 +73,7 @@ def test_in_half_precision_they_agree_to_its_rounding(precision: str, several: A
     assert_close(folder_of(spec, tmp_path / "one"), folder_of(spec, tmp_path / "two"), 0.03)
 
 
+@pytest.mark.campaign
 def test_a_student_of_two_processes_learns_what_that_of_one_does(several: Any, tmp_path: Path) -> None:
     teacher = tiny_spec(epochs=0.4, lr=0.1)
     student = tiny_spec(
@@ -103,9 +105,10 @@ def test_auxiliary_heads_are_trained_alike(several: Any, tmp_path: Path) -> None
 
 STATEFUL = tiny_spec(EMA, "mixup", precision="fp16", norm_images=4, clip_norm=2.0)
 THREE = tiny_spec(batch_size=9, optimizer_args={"momentum": 0.8})
+BOTH = [(STATEFUL, 2), pytest.param(THREE, 3, marks=pytest.mark.campaign)]
 
 
-@pytest.mark.parametrize(("spec", "processes"), [(STATEFUL, 2), (THREE, 3)])
+@pytest.mark.parametrize(("spec", "processes"), BOTH)
 def test_every_process_holds_the_same_bits(
     spec: RunSpec, processes: int, several: Any, tmp_path: Path
 ) -> None:
@@ -115,7 +118,7 @@ def test_every_process_holds_the_same_bits(
         assert_same_bits(first, other)
 
 
-@pytest.mark.parametrize(("spec", "processes"), [(STATEFUL, 2), (THREE, 3)])
+@pytest.mark.parametrize(("spec", "processes"), BOTH)
 def test_straight_and_stopped_in_between_are_the_same_bits(
     spec: RunSpec, processes: int, several: Any, tmp_path: Path
 ) -> None:
@@ -130,6 +133,7 @@ def test_straight_and_stopped_in_between_are_the_same_bits(
     assert not (tmp_path / "b" / "untouched").exists()
 
 
+@pytest.mark.campaign
 def test_another_number_of_processes_goes_on_from_the_checkpoint(several: Any, tmp_path: Path) -> None:
     spec = tiny_spec(**GENTLE)
     train(spec, tmp_path / "one")

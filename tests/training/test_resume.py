@@ -109,6 +109,8 @@ def test_periodic_checkpoints_change_nothing(tmp_path: Path) -> None:
     assert "checkpoint" not in [event["kind"] for event in none.read_events()]
 
 
+# Its second thread stays, and a process with one does not fork to examine layers.
+@pytest.mark.campaign
 def test_the_threads_of_a_run_are_those_of_the_machine_and_are_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
