@@ -14,13 +14,11 @@ if __name__ == "__main__":  # `python -m harness.cli` is `python -m harness`
     run_module("harness", run_name="__main__")
 
 import argparse
-import gc
 import os
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TextIO, cast
 
 from harness import __version__
@@ -73,7 +71,7 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         args = build_parser().parse_args(argv)
         _forget_damage()
-        return _command(args.command).main(args)
+        return import_module(f"harness.commands.{args.command}").main(args)
     except StudyError as error:
         print(error, file=sys.stderr)
         print(f"{counted(len(error.problems), 'problem')}; {error.consequence}.", file=sys.stderr)
@@ -88,15 +86,6 @@ def _main(argv: Sequence[str] | None) -> int:
         where = f"{printable(str(error.filename))}: " if error.filename else ""
         print(f"{where}{error.strerror or error}; mend that, and the same command goes on", file=sys.stderr)
         return USAGE_ERROR
-
-
-def _command(name: str) -> ModuleType:
-    """The module of a command. Nothing that is imported is garbage; to look for some takes 7 % of a start."""
-    gc.disable()
-    try:
-        return import_module(f"harness.commands.{name}")
-    finally:
-        gc.enable()
 
 
 def _forget_damage() -> None:
