@@ -37,6 +37,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # copy of it (`kernel_children.can_fork`) and not in a new interpreter each.
     threading.active_count = lambda: len(sys._current_frames())
 
+# pyarrow, which pandas imports, starts a thread of its memory allocator, with which no process forks safely.
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
+
 # A plan measures the machine's speed for seconds: tests of that say so themselves.
 os.environ["HARNESS_MEASURE"] = "0"
 
