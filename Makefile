@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/runtime  ## run the Bag of Tricks study on embedded real data, end in a report
 	$(BIN)/harness run studies/bag_of_tricks.yaml
 
-test: .venv/dev  ## every test but the campaigns, at most 4 minutes on 2 cores
+test: .venv/dev  ## every test but the campaigns, about 4 minutes on 2 quiet cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not campaign" $(AGAIN)
 
 .PHONY: test-campaigns
