@@ -87,13 +87,14 @@ class Recipe:
     )
     warmup_epochs: float = 0.0
     warmup_lr: float = 0.0  # where the warm-up starts
-    warmup_shape: str = "linear"  # linear: per step from warmup_lr to lr | constant: at warmup_lr
+    # proportional: i lr / m at batch i of m | linear: from warmup_lr to lr | constant: at warmup_lr
+    warmup_shape: str = "linear"
     precision: str = "fp32"  # fp32 | fp16 | bf16
     initialisation: str = "he_fan_out"  # harness/models/blocks.py; own: what the constructor does
     auxiliary_weight: float = 0.3  # of the loss of each auxiliary head, where the network has some
-    norm_images: int = (
-        0  # batch norm's statistics are over groups of so many images (a worker's share); 0: all
-    )
+    # Batch norm's statistics are over groups of so many images (a worker's share); 0: all. While tricks edit
+    # the recipe, it may be a Fraction of the batch.
+    norm_images: int = 0
     shuffle: str = "images"  # images | within_shards | shards: what is put in a new order every epoch
     eval_crop: float = 0.875  # centre crop: this fraction of the shorter side, resized to the resolution
     eval_crops: int = 1  # 1, 10, 12 or 144 views of each test image, their probabilities averaged

@@ -238,7 +238,7 @@ class Schedule:
     total_steps: int
     warmup_steps: int = 0
     warmup_lr: float = 0.0
-    warmup_shape: str = "linear"  # linear | constant
+    warmup_shape: str = "linear"  # proportional | linear | constant
     milestone_steps: tuple[int, ...] = ()
     decay: float = 0.1
     decay_steps: float = math.inf  # not rounded: of `exponential`, the time from one stair to the next
@@ -291,12 +291,20 @@ def lr_at(step: int, schedule: Schedule) -> float:
     return AFTER_WARMUP[schedule.kind](step, schedule)
 
 
-def _linear_warmup(step: int, schedule: Schedule) -> float:
-    """From warmup_lr at step 0 to lr_peak after warm-up, by the same amount at each step.
+def _proportional_warmup(step: int, schedule: Schedule) -> float:
+    """i lr_peak / m at batch i = 1, ..., m of m (He et al. 2019, Sec. 3.1): lr_peak at the last one.
 
-    Goyal et al. 2017, Sec. 2.2, start at the rate of one worker; He et al. 2019, Sec. 3.1, whose published
-    logs start at 0, at 0.
+    >>> rise = {"warmup_steps": 4, "warmup_shape": "proportional"}
+    >>> he = Schedule(kind="constant", lr_peak=0.4, total_steps=9, **rise)
+    >>> [round(lr_at(step, he), 3) for step in range(5)]
+    [0.1, 0.2, 0.3, 0.4, 0.4]
     """
+    return schedule.lr_peak * (step + 1) / schedule.warmup_steps
+
+
+def _linear_warmup(step: int, schedule: Schedule) -> float:
+    """From warmup_lr at step 0 to lr_peak after warm-up, by the same amount at each step (Goyal et al. 2017,
+    Sec. 2.2, from the rate of one worker)."""
     rise = schedule.lr_peak - schedule.warmup_lr
     return schedule.warmup_lr + rise * step / schedule.warmup_steps
 
@@ -337,6 +345,7 @@ def _exponential(step: int, schedule: Schedule) -> float:
 
 
 WARMUPS: Mapping[str, Callable[[int, Schedule], float]] = {
+    "proportional": _proportional_warmup,
     "linear": _linear_warmup,
     "constant": _constant_warmup,
 }

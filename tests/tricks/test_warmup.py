@@ -1,4 +1,4 @@
-"""lr rises from 0 to its peak over the first epochs, step by step."""
+"""lr rises to its peak over the first epochs, step by step."""
 
 import pytest
 
@@ -8,15 +8,16 @@ from tests.tricks import tiny
 
 
 def test_it_sets_the_warm_up_and_nothing_else() -> None:
-    assert Warmup().edit_recipe(tiny.recipe()) == tiny.recipe(warmup_epochs=5.0)
+    assert Warmup().edit_recipe(tiny.recipe()) == tiny.recipe(warmup_epochs=5.0, warmup_shape="proportional")
 
 
 def test_by_hand_and_as_the_training_loop_applies_it() -> None:
-    """Peak 0.4, 10 steps an epoch, 5 epochs: 50 steps of 0.008 each, from 0; the peak at step 50."""
+    """Peak 0.4, 10 steps an epoch, 5 epochs: 0.008 times the batch's number, counted from 1 to 50."""
     schedule = make_schedule(Warmup().edit_recipe(tiny.recipe(lr=0.4)), steps_per_epoch=10)
-    for step, lr in [(0, 0.0), (1, 0.008), (25, 0.2), (49, 0.392), (50, 0.4)]:
+    for step, lr in [(0, 0.008), (1, 0.016), (24, 0.2), (48, 0.392), (49, 0.4)]:
         assert lr_at(step, schedule) == pytest.approx(lr, abs=1e-12)
         assert warmup_lr(step, warmup_steps=50, lr_peak=0.4) == pytest.approx(lr, abs=1e-12)
+    assert lr_at(50, schedule) == 0.4
 
 
 def test_from_the_rate_of_the_small_batch() -> None:
