@@ -31,6 +31,7 @@ from harness.study.seeds import MOST_SEEDS, START, default_looks
 
 
 LARGEST, SMALLEST = 10**9, 1e-12  # of any number in a study: products of a few of them stay finite
+_SHARE = re.compile(r"1/([1-9][0-9]{0,5})")
 LONGEST_NAME = 200  # characters: names and labels stand in tables, figures and file names
 
 
@@ -73,6 +74,18 @@ def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def _images_or_share(value: Any) -> int | Fraction:
+    """`32` images; or `1/8` of a batch, the share of one of 8 workers."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST:
+        return value
+    if isinstance(value, Fraction):
+        return value
+    if isinstance(value, str) and (found := _SHARE.fullmatch(value)):
+        return Fraction(1, int(found[1]))
+    shown = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
+    raise ValueError(f"must be a whole number of images, or a share of the batch such as 1/8, got {shown}")
+
+
 def _one_of(*valid: int) -> Callable[[int], int]:
     def check(value: int) -> int:
         if value not in valid:
@@ -109,13 +122,13 @@ class Changes(Closed):
     decay_every: Positive | None = None
     warmup_epochs: NotNegative | None = None
     warmup_lr: NotNegative | None = None
-    warmup_shape: Literal["linear", "constant"] | None = None
+    warmup_shape: Literal["proportional", "linear", "constant"] | None = None
     precision: Literal["fp32", "fp16", "bf16"] | None = None
     initialisation: (
         Literal["he_fan_out", "he_fan_in", "xavier", "truncated_normal", "gaussian", "own"] | None
     ) = None
     auxiliary_weight: NotNegative | None = None
-    norm_images: Annotated[Whole, Field(ge=0)] | None = None
+    norm_images: Annotated[int | Fraction, PlainValidator(_images_or_share)] | None = None
     shuffle: Literal["images", "within_shards", "shards"] | None = None
     eval_crop: Fraction1 | None = None
     eval_crops: Annotated[Whole, AfterValidator(_one_of(1, 10, 12, 144))] | None = None

@@ -32,7 +32,8 @@ from harness.study.schema import Size
 # fractional.
 # - Batches: every batch size is multiplied by `batch_scale`. Learning rates stay: the linear rule's
 # reference
-#   batch scales along. So are the images over which batch norm takes its statistics, rounded up.
+#   batch scales along. So are the images over which batch norm takes its statistics, rounded up; a share of
+#   the batch, 1/8 for each of 8 workers, is one of the batch that the tricks end with.
 # - Models: each model takes its constructor arguments of this size; those of a variant's name win over
 # those of
 #   its family's.
@@ -99,13 +100,17 @@ class Scale:
             scaled = self._seen[images] = int(product)
         return scaled
 
-    def norm_images(self, images: int) -> int:
+    def norm_images(self, images: int | Fraction, *, batch_size: int) -> int:
         """Over how many images batch norm takes its statistics at this size; 0 stays 0, others stay above it.
 
+        A fraction is a share of the batch, both in the paper's units.
+
         >>> scale = Scale(epochs=1.0, baseline_epochs=1.0, batch=Fraction(1, 25))
-        >>> scale.norm_images(0), scale.norm_images(1), scale.norm_images(32)
-        (0, 1, 2)
+        >>> [scale.norm_images(images, batch_size=400) for images in (0, 1, 32, Fraction(1, 8))]
+        [0, 1, 2, 2]
         """
+        if isinstance(images, Fraction):
+            images *= batch_size
         return math.ceil(images * self.batch) if images else 0
 
 
@@ -178,7 +183,7 @@ def scaled_recipe(fields: Mapping[str, Any], model: ModelSpec, data: DataSpec, s
         "milestones": scale.times(fields["milestones"]),
         "decay_every": scale.times((fields["decay_every"],))[0],
         "warmup_epochs": scale.time(fields["warmup_epochs"]),
-        "norm_images": scale.norm_images(fields["norm_images"]),
+        "norm_images": scale.norm_images(fields["norm_images"], batch_size=fields["batch_size"]),
     }
     for name in _FLOATS:
         if type(scaled[name]) is not float:

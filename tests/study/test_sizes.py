@@ -10,6 +10,7 @@ from typing import get_type_hints
 
 import pytest
 
+from harness.errors import StudyError
 from harness.spec import Recipe
 from harness.study.plan import Plan
 from harness.study.sizes import Scale
@@ -130,7 +131,25 @@ def test_times_and_images_of_new_fields_scale_and_the_others_stay(tmp_path: Path
 
 def test_the_smallest_group_of_batch_norm_is_one_image() -> None:
     scale = Scale(epochs=1.0, baseline_epochs=1.0, batch=Fraction(1, 64))
-    assert [scale.norm_images(images) for images in (0, 1, 64, 65)] == [0, 1, 1, 2]
+    assert [scale.norm_images(images, batch_size=256) for images in (0, 1, 64, 65)] == [0, 1, 1, 2]
+
+
+def test_a_share_of_the_batch_follows_the_batch(tmp_path: Path) -> None:
+    """8 workers: 32 images of 256, 128 of 1,024, and at a batch scale of 1/8 an eighth of each."""
+    rows = "{label: a, set: {norm_images: 1/8}}, {label: b, set: {norm_images: 1/8, batch_size: 1024}}"
+    text = HEAD + f"tables: {{t: {{title: T, design: rows, rows: [{rows}]}}}}\n"
+    for size, images in (("paper", [32, 128]), ("mini", [4, 16])):
+        plan = plan_of(tmp_path, text, size=size)
+        found = [recipe_of(plan, row).norm_images for row in "ab"]
+        assert found == images
+        assert {type(each) for each in found} == {int}
+
+
+@pytest.mark.parametrize("wrong", ["-1", "2/8", "1/0", "0.5", "many", "true", "[1]"])
+def test_what_is_neither_images_nor_a_share_is_refused_in_words(tmp_path: Path, wrong: str) -> None:
+    row = f"{{label: a, set: {{norm_images: {wrong}}}}}"
+    with pytest.raises(StudyError, match=r"set\.norm_images must be a whole number of images, or a share of"):
+        plan_of(tmp_path, HEAD + f"tables: {{t: {{title: T, design: rows, rows: [{row}]}}}}\n")
 
 
 def test_whole_numbers_stay_whole() -> None:
