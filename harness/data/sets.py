@@ -243,9 +243,13 @@ def grey_source(arrays: Mapping[str, np.ndarray], classes: int) -> Source:
 #
 # Source: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition",
 # Proceedings of the IEEE 86(11). Nothing is downloaded.
+#
+# - binary: every pixel is black or white, white from half of the largest value on (ioffe2015batch, Sec. 4.1,
+#   says "binary" and gives no threshold).
 
 
 CLASSES = 10
+WHITE_FROM = 128  # of 0..255
 
 
 def _missing_mnist(args: Mapping[str, Any], data_dir: Path) -> str | None:
@@ -261,21 +265,36 @@ def _missing_mnist(args: Mapping[str, Any], data_dir: Path) -> str | None:
 
 
 def _load_mnist(args: Mapping[str, Any], data_dir: Path) -> Source:
-    return grey_source(read_idx_files(data_dir / "mnist"), CLASSES)
+    arrays = read_idx_files(data_dir / "mnist")
+    if args["binary"]:
+        for part in ("train", "test"):
+            arrays[f"{part}_images"] = black_and_white(arrays[f"{part}_images"])
+    return grey_source(arrays, CLASSES)
 
 
-# mean and std: over the pixels of the 60,000 training images
+def black_and_white(images: np.ndarray) -> np.ndarray:
+    """Pixels of 0..255, any shape, uint8 -> 0 and 255."""
+    return (images >= WHITE_FROM).astype("uint8") * 255
+
+
+def _validate_mnist(args: Mapping[str, Any]) -> None:
+    if not isinstance(args["binary"], bool):
+        raise ValueError(f"mnist: binary must be true or false, not {args['binary']!r}")
+
+
+# mean and std: over the pixels of the 60,000 training images, of the grey ones for binary ones too
 MNIST = Entry(
     name="mnist",
-    args={},
+    args={"binary": False},
     channels=1,
     mean=(0.1307, 0.1307, 0.1307),
     std=(0.3081, 0.3081, 0.3081),
     missing=_missing_mnist,
     load=_load_mnist,
-    validate=no_arguments_to_check,
+    validate=_validate_mnist,
     count_classes=lambda args, data_dir: CLASSES,
     classes=CLASSES,
     train_images=60_000,
     test_images=10_000,
+    said_if_set=frozenset({"binary"}),
 )

@@ -1,7 +1,8 @@
 """The small network of the batch norm paper's first experiment, with batch norm and without.
 
-Paper: ioffe2015batch, arXiv:1502.03167, Fig. 1: 28x28 grey digits, three fully connected hidden
-layers of 100 sigmoid units, ten outputs, weights from a small Gaussian.
+Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.1 and Fig. 1: 28x28 binary digits (the data set mnist with
+`binary: true`), three fully connected hidden layers of 100 sigmoid units, ten outputs, weights from a small
+Gaussian.
 
 - norm: "none", or "batch": batch norm (eps 1e-3) between the linear part of each hidden layer and its
   nonlinearity; the linear part then has no bias, which the norm's beta replaces.

@@ -86,6 +86,16 @@ def test_mnist_is_read_plain_and_gzipped(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(data.train.images.array[..., 0], arrays["train_images"])
     assert data.train.labels.tolist() == arrays["train_labels"].tolist()
     assert (data.classes, data.train.images.channels) == (10, 1)
+    binary = load("mnist", {"binary": True}, train_images=None, test_images=None, data_dir=tmp_path)
+    white = arrays["train_images"] >= 128
+    np.testing.assert_array_equal(binary.train.images.array[..., 0], np.where(white, 255, 0))
+    assert not binary.test.images.array.any()
+
+
+def test_whether_mnist_is_binary_is_in_a_runs_identity_only_where_it_is() -> None:
+    """The argument came after runs on grey digits, whose ids stay (docs/decisions/0022)."""
+    assert DATASETS["mnist"].said_if_set == {"binary"}
+    assert DATASETS["mnist"].args == {"binary": False}
 
 
 IDX_LABELS = b"\x00\x00\x08\x01"

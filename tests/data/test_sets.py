@@ -126,6 +126,7 @@ def test_the_subset_rule_is_the_first_thousand_of_each_class_in_file_order() -> 
         ("fashion_mnist", {"full": "yes"}, "full must be true or false"),
         ("fashion_mnist", {"part": "last"}, "did you mean 'last5'"),
         ("fashion_mnist", {"part": [1]}, "unknown part '[1]'"),
+        ("mnist", {"binary": 1}, "mnist: binary must be true or false, not 1"),
         ("generated", {"classes": 1}, "classes must be at least 2"),
         ("generated", {"size": 0}, "size must be a whole number of at least 1"),
         ("generated", {"channels": 2}, "channels must be 1 or 3"),
