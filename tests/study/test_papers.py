@@ -21,7 +21,8 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         f"table{number}": ("bag_of_tricks_1812.01187", f"table{number}") for number in range(2, 8)
     },
     "inception_v3": {
-        f"table{number}": ("rethinking_inception_1512.00567", f"table{number}") for number in range(2, 6)
+        key: ("rethinking_inception_1512.00567", key)
+        for key in ("table2", "table3", "table4", "table5", "figure2")
     },
     "batch_norm": {key: ("batch_norm_1502.03167", key) for key in ("figure3", "figure4")},
     "googlenet": {key: ("googlenet_1409.4842", key) for key in ("table2", "table3")},
