@@ -223,9 +223,9 @@ def check_depth(depth: Sequence[int]) -> None:
 # area x output channels / groups (kernel area 1 for a linear layer):
 #
 # - he_fan_out: convolutions N(0, 2 / fan_out) (he2015delving, Sec. 2.2, the backward case), linear layers
-#   N(0, 0.01^2) (goyal2017accurate, Sec. 5.1). he2019bag, Sec. 2.1, names Xavier's rule, its authors' code
-# a
-#   variant of He's.
+#   N(0, 0.01^2) (goyal2017accurate, Sec. 5.1).
+# - he_average: N(0, 2 / (1 + 0.25^2) / mean(fan_in, fan_out)), linear layers included, fan_out of all groups
+#   together: MXNet's MSRAPrelu, with which the authors of he2019bag train (Sec. 2.1 names Xavier's rule).
 # - he_fan_in: N(0, 2 / fan_in), linear layers included (he2015delving, Sec. 2.2, the forward case).
 # - xavier: uniform in +- sqrt(6 / (fan_in + fan_out)) (glorot2010understanding, Eq. 16).
 # - truncated_normal: N(0, s^2), drawn again beyond 2 s; s is the module's `init_std` or 0.1: the rule of
@@ -242,6 +242,7 @@ Layer = nn.Conv2d | nn.Linear
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 LINEAR_STD = 0.01  # goyal2017accurate, Sec. 5.1
+PRELU_SLOPE = 0.25  # he2015delving, Sec. 2.1: where the slope of a PReLU starts
 TRUNCATED_STD, GAUSSIAN_STD = 0.1, 0.01  # of modules without `init_std`
 
 
@@ -278,6 +279,11 @@ def _he_fan_in(layer: Layer) -> None:
     _normal(layer.weight, _he_std(_fans(layer)[0]))
 
 
+def _he_average(layer: Layer) -> None:
+    fans = layer.weight[0].numel() + layer.weight[:, 0].numel()
+    _normal(layer.weight, math.sqrt(2 / (1 + PRELU_SLOPE**2) / (fans / 2)))
+
+
 def _xavier(layer: Layer) -> None:
     bound = math.sqrt(6 / sum(_fans(layer)))
     nn.init.uniform_(layer.weight, -bound, bound)
@@ -295,6 +301,7 @@ def _gaussian(layer: Layer) -> None:
 SCHEMES: Mapping[str, Callable[[Layer], None] | None] = {
     "he_fan_out": _he_fan_out,
     "he_fan_in": _he_fan_in,
+    "he_average": _he_average,
     "xavier": _xavier,
     "truncated_normal": _truncated_normal,
     "gaussian": _gaussian,

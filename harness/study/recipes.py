@@ -181,10 +181,12 @@ MOBILENET: Mapping[str, Any] = whole(
 
 NO_COLOUR = AugmentSpec(crop_area=(0.08, 1.0), crop_ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.0, pca_noise=0.0)
 
-# He et al. 2019, arXiv:1812.01187, Sec. 2.1 "Training procedure" (verified unless said otherwise).
-# Differs: the paper's text says Xavier initialisation, the authors' code uses He's (MSRAPrelu); the code is
-# followed here. The text says hue, saturation and brightness, as here; the code changes contrast instead of
-# hue.
+# He et al. 2019, arXiv:1812.01187, Sec. 2.1 "Training procedure" (verified unless said otherwise). "Code" is
+# the authors' GluonCV, scripts/classification/imagenet/train_imagenet.py.
+# Differs: the paper's text says Xavier initialisation (the trick initialisation), the code uses MXNet's
+# MSRAPrelu (he_average); here it is He's rule over fan_out. Each of 8 GPUs normalises its own share of the
+# batch (code); here, the whole batch. The study sets both as the code has them. The text says hue, saturation
+# and brightness, as here; the code changes contrast instead of hue.
 BAG_OF_TRICKS_BASELINE: Mapping[str, Any] = whole(
     augment=AugmentSpec(
         crop_area=(0.08, 1.0),
@@ -196,9 +198,9 @@ BAG_OF_TRICKS_BASELINE: Mapping[str, Any] = whole(
     epochs=120.0,
     batch_size=256,
     optimizer="sgd",
-    optimizer_args={"momentum": 0.9, "nesterov": True},  # 0.9: memory (authors' code and logs)
+    optimizer_args={"momentum": 0.9, "nesterov": True},  # NAG: verified; 0.9: code
     lr=0.1,
-    weight_decay=1e-4,  # memory (authors' code and logs)
+    weight_decay=1e-4,  # code
     schedule="step",
     milestones=(30.0, 60.0, 90.0),
     decay=0.1,
@@ -271,6 +273,7 @@ RESNET: Mapping[str, Any] = whole(
     milestones=(30.0, 60.0),
     decay=0.1,
     initialisation="he_fan_in",  # He et al. 2015; which of its two cases is not said
+    norm_images=32,  # 8 workers of 32 images, as Goyal et al. 2017, Sec. 5.1, say of it
     eval_crop=0.875,
 )
 

@@ -125,7 +125,8 @@ class Changes(Closed):
     warmup_shape: Literal["proportional", "linear", "constant"] | None = None
     precision: Literal["fp32", "fp16", "bf16"] | None = None
     initialisation: (
-        Literal["he_fan_out", "he_fan_in", "xavier", "truncated_normal", "gaussian", "own"] | None
+        Literal["he_fan_out", "he_fan_in", "he_average", "xavier", "truncated_normal", "gaussian", "own"]
+        | None
     ) = None
     auxiliary_weight: NotNegative | None = None
     norm_images: Annotated[int | Fraction, PlainValidator(_images_or_share)] | None = None

@@ -1,13 +1,13 @@
 """Initialisation: how the weights are drawn before training.
 
-Paper: he2019bag, arXiv:1812.01187, Sec. 2.1 (memory): Xavier; he2015delving, arXiv:1502.01852, Eq. (10) and
+Paper: he2019bag, arXiv:1812.01187, Sec. 2.1: Xavier; he2015delving, arXiv:1502.01852, Eq. (10) and
     Eq. (14) (memory): he_fan_in, he_fan_out; szegedy2016rethinking, arXiv:1512.00567, whose released code has
     truncated_normal
-Equation: xavier: U(-a, a) with a = sqrt(6 / (fan_in + fan_out));   he: N(0, 2 / fan);   truncated_normal and
+Equation: xavier: U(-a, a) with a = sqrt(6 / (fan_in + fan_out));   he: N(0, 2 / fan);   he_average:
+    N(0, 2 / (1 + 0.25^2) / mean(fan_in, fan_out));   truncated_normal and
     gaussian: N(0, s^2), the former cut at 2 s
 Acts on: recipe (initialisation)
-Defaults: scheme = xavier (the text of he2019bag; its authors' code has a variant of He's, which the recipe
-    follows)
+Defaults: scheme = xavier (the text of he2019bag; its authors' code has he_average, as the study)
 Differs: harness/models/blocks.py says what each scheme does to linear layers. A network of a library
     keeps its own weights' rule whatever the scheme.
 """
@@ -26,7 +26,9 @@ class Initialisation(Trick):
     """Set `recipe.initialisation`."""
 
     name: ClassVar[str] = "initialisation"
-    scheme: Literal["he_fan_out", "he_fan_in", "xavier", "truncated_normal", "gaussian", "own"] = "xavier"
+    scheme: Literal[
+        "he_fan_out", "he_fan_in", "he_average", "xavier", "truncated_normal", "gaussian", "own"
+    ] = "xavier"
 
     def edit_recipe(self, recipe: Any) -> Any:
         return dataclasses.replace(recipe, initialisation=self.scheme)

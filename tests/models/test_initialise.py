@@ -38,6 +38,14 @@ def initialised(scheme: str, net: nn.Sequential | None = None) -> nn.Sequential:
         ("he_fan_out", (math.sqrt(2 / (9 * 128)), math.sqrt(2 / (9 * 64)), 0.01)),
         ("he_fan_in", (math.sqrt(2 / (9 * 64)), math.sqrt(2 / (9 * 32)), math.sqrt(2 / 256))),
         (
+            "he_average",  # 2 / (1 + 1/16) = 32 / 17
+            (
+                math.sqrt(32 / 17 / (9 * (64 + 128) / 2)),
+                math.sqrt(32 / 17 / (9 * (32 + 256) / 2)),  # 32 inputs of a group, all 256 outputs
+                math.sqrt(32 / 17 / ((256 + 200) / 2)),
+            ),
+        ),
+        (
             "xavier",  # a uniform draw in +- b has the standard deviation b / sqrt(3)
             (
                 math.sqrt(2 / (9 * 64 + 9 * 128)),
@@ -128,5 +136,5 @@ def test_an_unknown_scheme_is_named_with_the_nearest():
         build_model("resnet18", SMALL, classes=10, initialisation="he_fanout")
     assert str(caught.value) == (
         "unknown initialisation 'he_fanout'; did you mean 'he_fan_out'? "
-        "Valid: gaussian, he_fan_in, he_fan_out, own, truncated_normal, xavier"
+        "Valid: gaussian, he_average, he_fan_in, he_fan_out, own, truncated_normal, xavier"
     )

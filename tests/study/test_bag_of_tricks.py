@@ -36,11 +36,11 @@ def paper() -> Plan:
     return _plan("paper")
 
 
-def test_only_the_control_row_and_the_credit_table_are_ours(paper: Plan) -> None:
+def test_only_the_control_row_the_credit_table_and_fine_tuning_are_ours(paper: Plan) -> None:
     added = [(table.key, cell.row) for table in paper.tables for cell in table.cells if not cell.paper]
     control, credit = [("table6", "+ 200 epochs (control)")] * len(NETWORKS), len(cells(paper, "credit"))
     assert added[: len(NETWORKS)] == control
-    assert [key for key, _ in added[len(NETWORKS) :]] == ["credit"] * credit
+    assert [key for key, _ in added[len(NETWORKS) :]] == ["credit"] * credit + ["fine_tuning"] * 2
 
 
 def test_the_credit_table_starts_where_table_6_does_and_shares_its_arms(paper: Plan) -> None:
@@ -72,30 +72,64 @@ def test_tables_share_the_runs_they_can(paper: Plan) -> None:
 @pytest.mark.parametrize(("size", "sources"), [("mini", 2), ("gpu", 0), ("paper", 0)])
 def test_how_many_arms_the_study_has(size: str, sources: int) -> None:
     """Table 4 has 10 (with the baseline and the efficient ResNet-50), the two other networks bring 2 each,
-    Table 5 adds B, C and D, Table 6 adds 6 in each of 3 columns, Table 7 adds 2, the table of credits 7 of
-    its 10; 2 are teachers.
+    Table 5 adds B, C and D, Table 6 adds 6 in each of 3 columns, Table 7 adds 2, fine-tuning 2, the table of
+    credits 7 of its 10; 2 are teachers.
 
-    Only `mini` pretrains on other images than the other tables use. The 56 trained cells show 44 arms, so
+    Only `mini` pretrains on other images than the other tables use. The 58 trained cells show 46 arms, so
     that 12 cells x 3 seeds are shared.
     """
     totals = plan_to_json(_plan(size))["totals"]
-    arms = 10 + 2 * 2 + 3 + 6 * 3 + 2 + 7 + 2 + sources
-    assert (totals["cells"], totals["arms"], totals["runs"]) == (61, arms, 3 * arms)
-    assert totals["shared_runs_saved"] == (56 - 44) * 3
+    arms = 10 + 2 * 2 + 3 + 6 * 3 + 2 + 2 + 7 + 2 + sources
+    assert (totals["cells"], totals["arms"], totals["runs"]) == (63, arms, 3 * arms)
+    assert totals["shared_runs_saved"] == (58 - 46) * 3
 
 
-def test_places365_starts_from_networks_of_the_other_tables(paper: Plan) -> None:
-    five, six, seven = (cells(paper, key) for key in ("table5", "table6", "table7"))
+def test_table_7_trains_on_places365_from_the_start_and_best_adds_three_refinements(paper: Plan) -> None:
+    """Sec. 5.5 has neither pretraining nor fine-tuning; the steps of "Best" are those of Table 6."""
+    six, seven = cells(paper, "table6"), cells(paper, "table7")
+    efficient, best = (
+        paper.arms[seven[f"ResNet-50-D {row}, val", None].arm_id or ""] for row in ("Efficient", "Best")
+    )
+    assert (efficient.source, best.source, efficient.teacher, best.teacher) == (None,) * 4
+    for places, row in ((efficient, "Efficient"), (best, "+ mixup w/o distill")):
+        imagenet = paper.arms[six[row, "ResNet-50-D"].arm_id or ""]
+        assert places.recipe.data.name == "places365"
+        data = imagenet.recipe.data
+        assert dataclasses.replace(places, recipe=dataclasses.replace(places.recipe, data=data)) == imagenet
+    assert (best.recipe.epochs, best.recipe.schedule) == (200.0, "cosine")
+    assert [trick.name for trick in best.tricks] == ["no_bias_decay", "label_smoothing", "mixup"]
+
+
+def test_fine_tuning_starts_from_networks_of_the_other_tables(paper: Plan) -> None:
+    five, six, ours = (cells(paper, key) for key in ("table5", "table6", "fine_tuning"))
     for row, pretrained in (
-        ("ResNet-50-D Efficient, val", five["ResNet-50-D", None]),
-        ("ResNet-50-D Best, val", six["+ mixup w/o distill", "ResNet-50-D"]),
+        ("From ResNet-50-D Efficient", five["ResNet-50-D", None]),
+        ("From ResNet-50-D Best", six["+ mixup w/o distill", "ResNet-50-D"]),
     ):
-        arm = paper.arms[seven[row, None].arm_id or ""]
+        arm = paper.arms[ours[row, None].arm_id or ""]
         assert (arm.recipe.data.name, arm.source) == ("places365", pretrained.arm_id)
     mini = _plan("mini")
-    arm = mini.arms[cells(mini, "table7")["ResNet-50-D Best, val", None].arm_id or ""]
+    arm = mini.arms[cells(mini, "fine_tuning")["From ResNet-50-D Best", None].arm_id or ""]
     parts = [each.recipe.data.args["part"] for each in (arm, mini.arms[arm.source or ""])]
     assert parts == ["last5", "first5"]
+
+
+@pytest.mark.parametrize(("size", "images"), [("mini", (0, 0)), ("gpu", (0, 0)), ("paper", (32, 128))])
+def test_each_of_8_workers_normalises_its_share_of_the_batch_at_the_papers_size(
+    size: str, images: tuple[int, int]
+) -> None:
+    """8 GPUs with 256 images, then with 1,024; smaller sizes normalise over the whole batch."""
+    plan = _plan(size)
+    four = cells(plan, "table4")
+    found = {
+        column: {
+            plan.arms[cell.arm_id or ""].recipe.norm_images for (_, c), cell in four.items() if c == column
+        }
+        for column in ("BS=256", "BS=1024")
+    }
+    assert found == {"BS=256": {images[0]}, "BS=1024": {images[1]}}
+    assert {arm.recipe.norm_images for arm in plan.arms.values()} == set(images)
+    assert {arm.recipe.initialisation for arm in plan.arms.values()} == {"he_average"}  # the authors' code
 
 
 def test_table_6_branches_where_the_paper_does(paper: Plan) -> None:
@@ -151,6 +185,7 @@ def test_teachers_are_resnet_152_d_and_the_one_for_mixup_is_trained_with_mixup(p
 def test_the_efficient_recipe_at_paper_size_is_the_printed_one(paper: Plan) -> None:
     recipe = paper.arms[cells(paper, "table3")["ResNet-50 efficient", None].arm_id or ""].recipe
     assert (recipe.batch_size, recipe.lr, recipe.warmup_epochs, recipe.precision) == (1024, 0.4, 5.0, "fp16")
+    assert (recipe.warmup_shape, recipe.warmup_lr) == ("proportional", 0.0)  # lr i / m at batch i of m
     assert (recipe.epochs, recipe.milestones, recipe.weight_decay) == (120.0, (30.0, 60.0, 90.0), 1e-4)
 
 
