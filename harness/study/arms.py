@@ -405,8 +405,9 @@ def _check_together(entries: list[TrickEntry]) -> None:
 # From what a row asks for to the arm that answers it at one size.
 #
 # The order, everything in the paper's units until the last step: named recipe, study baseline, the size's
-# `set`, column, named arm, row, tricks in the order listed, then the size's scale. Tricks that only edit
-# the recipe end as its numbers, so that rows that come to the same numbers share one arm.
+# `set`, column, named arm with what the size's `arms` sets in it, row, tricks in the order listed, then the
+# size's scale. Tricks that only edit the recipe end as its numbers, so that rows that come to the same
+# numbers share one arm.
 #
 # A row with observing tricks (crops, ensembles) is two arms: the training without them, which other rows
 # may share, and the evaluation of it, which trains nothing.

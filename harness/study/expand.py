@@ -18,7 +18,17 @@ from harness.study.designs import MOST_ROWS, make_rows
 from harness.study.names import check_names, check_sizes_exist, recipe_names
 from harness.study.plan import Cell, PaperValue, Plan, PlannedRun, PlanTable
 from harness.study.recipes import RECIPES
-from harness.study.rows import Draft, Row, Study, check_claims, claims_of, draft, named_arms, paper_values
+from harness.study.rows import (
+    Draft,
+    Row,
+    Study,
+    arms_at,
+    check_claims,
+    claims_of,
+    draft,
+    named_arms,
+    paper_values,
+)
 from harness.study.schema import Size, StudyFile, Table, parse_study
 from harness.study.seeds import check_looks
 from harness.study.sizes import SMOKE_SEEDS, describe, smoke
@@ -402,6 +412,10 @@ def _resolve(
     study: Study, catalogue: Catalogue, named_size: tuple[str, Size], problems: ProblemList, mode: Mode
 ) -> tuple[Resolver, tuple[PlanTable, ...]]:
     name, size = named_size
+    if size.arms:
+        unheard = study.source.problem_list()  # circles, which were reported when the file was loaded
+        own = named_arms(arms_at(study.file.arms, size), catalogue, unheard)
+        study = dataclasses.replace(study, arms=own)
     resolver = Resolver(study, catalogue, size, mode)
     return resolver, tuple(resolve_table(key, study, resolver, problems, name) for key in study.file.tables)
 
@@ -460,6 +474,9 @@ def _notes(study: Study, size: Size, options: ExpandOptions, resolver: Resolver)
         name = PurePosixPath(plugin).name
         yield f"code of {name} (sha256 {resolver.catalogue.plugin_hashes[name][:8]}) runs in this study"
     yield from describe(size, resolver.baseline(), resolver.scale.baseline_epochs)
+    for arm, changes in size.arms.items():
+        for key, value in changes.values().items():
+            yield f"arm {arm} at this size: {key} = {value}, in the paper's units"
     for name, replacement in size.replace.items():
         if name in resolver.replaced:
             yield f"{name} is replaced by {replacement.by} at this size: {replacement.because}"

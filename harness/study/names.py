@@ -40,10 +40,11 @@ def check_changes(
 ) -> None:
     """Add what is wrong with a `set`, but its model, which `mentions.model_uses` yields."""
     for field in changes.model_fields_set:
-        if at[0] == "sizes" and field in SCALED:
+        of_size = at[0] == "sizes" and at[2] == "set"
+        if of_size and field in SCALED:
             message = f"a size does not set {field}; it scales it by its key '{SCALED[field]}'"
             problems.add((*at, field), message)
-        elif at[0] in ("sizes", "baseline") and field in DATA_FIELDS:
+        elif (of_size or at[0] == "baseline") and field in DATA_FIELDS:
             problems.add((*at, field), f"the baseline's {field} is the key '{field}' of each size")
     check_metrics(changes.metrics or (), (*at, "metrics"), catalogue, problems)
     if changes.trainer is not None and changes.trainer not in catalogue.trainers:
@@ -125,6 +126,8 @@ def all_changes(file: StudyFile) -> Iterator[tuple[Location, Changes]]:
     yield ("baseline", "set"), file.baseline.set
     for name, size in file.sizes.items():
         yield ("sizes", name, "set"), size.set
+        for of_arm, changes in size.arms.items():
+            yield ("sizes", name, "arms", of_arm), changes
     for name, arm in file.arms.items():
         yield ("arms", name, "set"), arm.set
     for key, table in file.tables.items():
@@ -224,6 +227,11 @@ def _check_size(name: str, file: StudyFile, catalogue: Catalogue, problems: Prob
         )
     for model, args in size.models.items():
         attempt((*at, "models", model), problems, check_model, Use(model, tuple(args.items())), catalogue)
+    for arm in size.arms:
+        if arm == BASELINE:
+            problems.add((*at, "arms", arm), "what the baseline has at this size is the size's own 'set'")
+        elif arm not in file.arms:
+            problems.add((*at, "arms", arm), unknown("arm", arm, file.arms))
     for trick, replacement in size.replace.items():
         attempt((*at, "replace", trick), problems, trick_options, Use(trick), catalogue)
         attempt((*at, "replace", trick, "by"), problems, trick_options, Use(replacement.by), catalogue)

@@ -1,7 +1,7 @@
 """Named training recipes of papers, in the paper's own units. A study's `baseline` names one.
 
-Every value's source is written beside it in `harness/study/recipe_book/`; the marks `verified` and `memory`
-are those of docs/reference/papers.yaml.
+Every value's source is written beside it; the marks `verified` and `memory` are those of
+docs/reference/papers.yaml.
 """
 
 from __future__ import annotations

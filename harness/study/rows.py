@@ -11,7 +11,7 @@ from harness.errors import Location, ProblemList, unknown
 from harness.spec import ACCURACIES
 from harness.study.catalogue import Catalogue, Use
 from harness.study.plan import Claim, PaperValue
-from harness.study.schema import ClaimEntry, NamedArm, StudyFile
+from harness.study.schema import ClaimEntry, NamedArm, Size, StudyFile
 from harness.study.yaml import YamlFile
 
 # What the rows of a study ask for, in names, before any number of a size is worked out.
@@ -99,6 +99,16 @@ def named_arms(arms: Mapping[str, NamedArm], catalogue: Catalogue, problems: Pro
             own = draft(arm.model, arm.set.values(), arm.add)._replace(recipe=arm.recipe)
             found[name] = found[arm.start].then(own)
     return found
+
+
+def arms_at(arms: Mapping[str, NamedArm], size: Size) -> dict[str, NamedArm]:
+    """The named arms with what a size sets in them, over their own `set`."""
+    return {
+        name: arm.model_copy(update={"set": arm.set.model_copy(update=size.arms[name].values())})
+        if name in size.arms
+        else arm
+        for name, arm in arms.items()
+    }
 
 
 def _needed(tricks: tuple[Use, ...], catalogue: Catalogue) -> list[str]:

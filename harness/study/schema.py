@@ -283,6 +283,7 @@ class Size(Closed):
     train_images: Count | None = None  # None: all
     test_images: Count | None = None
     set: Changes = Field(default_factory=Changes)  # changes to the baseline at this size
+    arms: dict[Name, Changes] = Field(default={})  # named arm -> changes to its own `set` at this size
     replace: dict[str, Replacement] = Field(default={})  # trick -> its stand-in
     smallest_effect: Positive | None = None  # percentage points, in place of the study's
     seeds: Seeds | None = None  # in place of the study's

@@ -41,7 +41,7 @@ from harness.study.schema import Size
 # set
 #   that a row asks for, in the paper's words, are mapped by `resolutions` and `datasets`
 #   (harness/study/sizes.py).
-# - `set` changes the baseline; what a row sets wins over it.
+# - `set` changes the baseline; what a row sets wins over it. `arms` changes named arms, in the paper's units.
 # - `smallest_effect`, where given, is declared for this size in place of the study's.
 # - Smoke (`harness run --smoke`): 256 training and 256 test images, at most 2 seeds, and time is scaled
 # once

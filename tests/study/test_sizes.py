@@ -77,6 +77,61 @@ def test_a_size_sets_models_and_the_baseline_but_a_row_wins(tmp_path: Path) -> N
     assert plan.runs[0].macs == 3 * 4000 * 600 * 4
 
 
+ARMS = """
+arms:
+  short: {set: {epochs: 60, flip: 0.2}}
+  shorter: {from: short, add: mixup}
+tables:
+  t:
+    title: T
+    design: rows
+    start_from: short
+    rows:
+      - {label: short}
+      - {label: shorter, start_from: shorter}
+      - {label: row wins, set: {epochs: 90}}
+      - {label: baseline, start_from: baseline}
+"""
+
+
+def test_a_size_sets_named_arms_in_the_papers_units(tmp_path: Path) -> None:
+    rows = ("short", "shorter", "row wins", "baseline")
+    plain = plan_of(tmp_path, HEAD + ARMS)
+    assert [recipe_of(plain, row).epochs for row in rows] == [2.0, 2.0, 3.0, 4.0]  # 120 -> 4 epochs: x 1/30
+    head = HEAD.replace("batch_scale: 1/8}", "batch_scale: 1/8, arms: {short: {epochs: 30}}}")
+    assert head != HEAD
+    plan = plan_of(tmp_path, head + ARMS)
+    assert [recipe_of(plan, row).epochs for row in rows] == [1.0, 1.0, 3.0, 4.0]
+    assert [recipe_of(plan, row).augment.flip for row in rows] == [0.2, 0.2, 0.2, 0.5]
+    assert "arm short at this size: epochs = 30.0, in the paper's units" in plan.notes
+    elsewhere = [plan_of(tmp_path, text + ARMS, size="gpu") for text in (HEAD, head)]
+    assert elsewhere[0].arms.keys() == elsewhere[1].arms.keys()
+
+
+def test_the_baseline_of_a_size_is_scaled_and_not_set(tmp_path: Path) -> None:
+    for field, key in (("epochs", "epochs"), ("batch_size", "batch_scale")):
+        head = HEAD.replace("batch_scale: 1/8}", f"batch_scale: 1/8, set: {{{field}: 3}}}}")
+        with pytest.raises(StudyError, match=f"a size does not set {field}; it scales it by its key '{key}'"):
+            plan_of(tmp_path, head + ARMS)
+
+
+@pytest.mark.parametrize(
+    ("arms", "words"),
+    [
+        ("{shrt: {epochs: 30}}", "unknown arm 'shrt'; did you mean 'short'? Valid: short, shorter"),
+        ("{baseline: {lr: 1}}", "what the baseline has at this size is the size's own 'set'"),
+        ("{short: {epoch: 30}}", "unknown key 'epoch'; did you mean 'epochs'?"),
+        ("{short: {model: resnet5}}", "unknown model 'resnet5'; did you mean 'resnet50'?"),
+    ],
+)
+def test_a_size_that_sets_what_is_not_there_is_told_so(tmp_path: Path, arms: str, words: str) -> None:
+    head = HEAD.replace("batch_scale: 1/8}", f"batch_scale: 1/8, arms: {arms}}}")
+    with pytest.raises(StudyError) as caught:
+        plan_of(tmp_path, head + ARMS)
+    assert words in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
 def test_a_replaced_trick_is_said_with_its_reason(tmp_path: Path) -> None:
     head = HEAD.replace(
         "batch_scale: 1/8}", "batch_scale: 1/8, replace: {fp16: {by: bf16, because: no FP16 here}}}"
