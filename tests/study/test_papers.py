@@ -139,6 +139,16 @@ def test_every_printed_cell_is_in_exactly_one_row_with_its_mark(study: str, key:
     assert ours == _printed(*TABLES[study][key])
 
 
+def test_accuracy_and_error_of_every_row_of_the_reference_are_one_number() -> None:
+    for paper, entry in _reference().items():
+        for key, table in entry["tables"].items():
+            for row in table.get("rows", ()):
+                for name in ("top1", "top5"):
+                    accuracy, error = row.get(name), row.get(f"{name}_err")
+                    if accuracy is not None and error is not None:
+                        assert accuracy + error == pytest.approx(100), (paper, key, row["label"])
+
+
 def test_no_table_of_the_reference_is_forgotten() -> None:
     everything = {(paper, key) for paper, entry in _reference().items() for key in entry["tables"]}
     reproduced = {place for tables in TABLES.values() for place in tables.values()}

@@ -145,6 +145,7 @@ def test_rethinking() -> None:
     """50 replicas of 32 images; 0.045 * 0.94 every 2 epochs for 100: 49 drops; momentum, before RMSProp."""
     ours, theirs = recipe("rethinking_inception"), printed("rethinking_inception_1512.00567", "inception_v3")
     assert ours.batch_size == theirs["replicas"] * theirs["batch_per_replica"] == 1600
+    assert ours.norm_images == theirs["batch_per_replica"]
     assert (ours.lr, ours.epochs, ours.clip_norm) == (theirs["lr"], theirs["epochs"], theirs["grad_clip"])
     assert ours.clip_value == 0.0
     assert staircase("rethinking_inception", 1.99) == 0.045
@@ -157,7 +158,8 @@ def test_rethinking() -> None:
 
 def test_inception_v4() -> None:
     ours, theirs = recipe("inception_v4"), printed("inception_v4_1602.07261", "inception_v4")
-    assert ours.batch_size == theirs["replicas"] * 32 == 640
+    assert ours.batch_size == theirs["replicas"] * 32 == 20 * ours.norm_images == 640
+    assert ours.epochs == 160.0  # where Figs. 23 and 24 end
     assert ours.optimizer == "rmsprop_tf"
     assert ours.optimizer_args == {"alpha": theirs["rho"], "eps": theirs["eps"], "momentum": 0.9}
     assert (ours.lr, ours.decay, ours.decay_every) == (theirs["lr"], 0.94, 2.0)
