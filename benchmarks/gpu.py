@@ -7,7 +7,7 @@
     python3 benchmarks/gpu.py --only study --study-epochs 30 --study-seeds 3 --study-seconds 36000
                                                      the whole study
 
-Needs torch, torchvision and numpy; not mlflow, submitit, typst or pydantic. timm is measured
+Needs torch, torchvision and numpy; not mlflow, submitit, typst or yaml. timm is measured
 where it is installed. Each section runs in a process of its own, is ended at its bound, and puts its failure
 into its row. Without a CUDA device nothing is measured. Ends with 1 where a row failed, else with 0.
 """

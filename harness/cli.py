@@ -14,7 +14,6 @@ if __name__ == "__main__":  # `python -m harness.cli` is `python -m harness`
     run_module("harness", run_name="__main__")
 
 import argparse
-import os
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
@@ -67,7 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for some takes 20 ms a command
     try:
         args = build_parser().parse_args(argv)
         _forget_damage()

@@ -40,8 +40,6 @@ ALSO_ALLOWED = {  # module -> one module of another package, the only place that
 }
 PLACES = {  # third-party package -> the only packages or modules of the harness that may import it
     "numpy": EVERY_PACKAGE,
-    "pydantic": {"study"},
-    "pydantic_core": {"study"},
     "yaml": {"study"},
     "pyDOE3": {"study"},
     "torch": {"tricks", "models", "data", "plugins", "training"},
@@ -275,7 +273,6 @@ def test_every_third_party_package_with_a_place_is_a_declared_dependency():
     of_another_name = {
         "pil": "pillow",
         "yaml": "pyyaml",
-        "pydantic_core": "pydantic",
         "markupsafe": "jinja2",
     }
     wanted = {of_another_name.get(name.lower(), name.lower()) for name in PLACES if name != "argparse"}

@@ -1,7 +1,7 @@
 """The arms of the Bag of Tricks study at size `gpu`, on generated data, and the file that carries them.
 
 Table 7 is left out: its arms fine-tune on another data set, whose shape the generated one does not have.
-Planning needs pydantic; a machine without it reads the file that `gpu.py --write-plan`
+Planning needs PyYAML; a machine without it reads the file that `gpu.py --write-plan`
 wrote on one that has them. One arm a line: {"arm_id", "spec"}; spec is `RunSpec.to_json` of seed 0.
 """
 

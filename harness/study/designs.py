@@ -8,14 +8,13 @@ from __future__ import annotations
 import itertools
 import math
 import string
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
 from harness.errors import Location, ProblemList, unknown
 from harness.study.catalogue import Use, plain
+from harness.study.kinds import Misfit
 from harness.study.rows import Draft, Row, draft
 from harness.study.schema import CHANGE_FIELDS, Changes, RowEntry, Table, add_problems
 
@@ -66,7 +65,7 @@ def grid_rows(table: Table, at: Location, problems: ProblemList) -> Iterator[Row
         first = first or label
 
 
-def _read(name: str, levels: list[Any], at: Location, problems: ProblemList) -> _Factor:
+def _read(name: str, levels: Sequence[Any], at: Location, problems: ProblemList) -> _Factor:
     factor = _Factor(name)
     here = (*at, "factors", name)
     if not levels:
@@ -74,8 +73,8 @@ def _read(name: str, levels: list[Any], at: Location, problems: ProblemList) -> 
     for index, level in enumerate(levels):
         try:
             text, value = _level(name, level)
-        except ValidationError as error:
-            add_problems(error, here, problems, Changes)
+        except Misfit as error:
+            add_problems(error, here, problems)
             continue
         except ValueError as error:
             problems.add((*here, index), str(error))
@@ -89,7 +88,7 @@ def _read(name: str, levels: list[Any], at: Location, problems: ProblemList) -> 
 
 def _level(name: str, level: Any) -> tuple[str, Any]:
     if name in CHANGE_FIELDS:
-        value = Changes.model_validate({name: level}).values()[name]
+        value = Changes.read({name: level}).values()[name]
         return str(value if name == "model" else level), value
     if "." in name:
         return str(level), _OFF if level == "off" else plain(level)
@@ -223,7 +222,7 @@ def make_rows(key: str, table: Table, problems: ProblemList) -> tuple[Row, ...]:
     if design is None:
         problems.add((*at, "design"), unknown("design", table.design, DESIGNS))
         return ()
-    given = table.model_fields_set & _OF_DESIGNS
+    given = table.given & _OF_DESIGNS
     for name in sorted(given - design.keys):
         takes = ", ".join(sorted(design.keys))
         problems.add(

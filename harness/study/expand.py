@@ -96,10 +96,15 @@ def _table(key: str, table: Table, cells: tuple[Cell, ...]) -> PlanTable:
         columns=_columns(table),
         cells=cells,
         note=table.note,
-        target=table.target.model_dump(exclude_none=True) if table.target else None,
+        target=_target(table),
         switches=tuple(short_names(table.tricks).values()),
         ground=f"{table.start_from} {table.columns} {sorted(map(str, table.tricks))}" if table.tricks else "",
     )
+
+
+def _target(table: Table) -> dict[str, Any] | None:
+    given = table.target.values() if table.target else {}
+    return {name: value for name, value in given.items() if value is not None} or None
 
 
 def _cell(

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import ValidationError
-
 from harness.errors import Location, Problem, ProblemList, shortened, unknown
 from harness.spec import ACCURACIES
 from harness.study.catalogue import (
@@ -39,7 +37,7 @@ def check_changes(
     changes: Changes, at: Location, file: StudyFile, catalogue: Catalogue, problems: ProblemList
 ) -> None:
     """Add what is wrong with a `set`, but its model, which `mentions.model_uses` yields."""
-    for field in changes.model_fields_set:
+    for field in changes.given:
         of_size = at[0] == "sizes" and at[2] == "set"
         if of_size and field in SCALED:
             message = f"a size does not set {field}; it scales it by its key '{SCALED[field]}'"
@@ -84,8 +82,8 @@ def _check_level(
     change: dict[str, Any], at: Location, file: StudyFile, catalogue: Catalogue, problems: ProblemList
 ) -> None:
     try:
-        changes = Changes.model_validate(change)
-    except ValidationError:  # said where the rows of the grid are made
+        changes = Changes.read(change)
+    except ValueError:  # said where the rows of the grid are made
         return
     check_changes(changes, at, file, catalogue, problems)
     if changes.model is not None:

@@ -104,9 +104,7 @@ def named_arms(arms: Mapping[str, NamedArm], catalogue: Catalogue, problems: Pro
 def arms_at(arms: Mapping[str, NamedArm], size: Size) -> dict[str, NamedArm]:
     """The named arms with what a size sets in them, over their own `set`."""
     return {
-        name: arm.model_copy(update={"set": arm.set.model_copy(update=size.arms[name].values())})
-        if name in size.arms
-        else arm
+        name: arm.but(set=arm.set.but(**size.arms[name].values())) if name in size.arms else arm
         for name, arm in arms.items()
     }
 

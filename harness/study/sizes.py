@@ -116,12 +116,10 @@ class Scale:
 
 def smoke(size: Size, longest_epochs: float) -> Size:
     """The same size, cut down by the smoke rule. `longest_epochs` is the longest training at the size."""
-    return size.model_copy(
-        update={
-            "epochs": size.epochs * min(1.0, SMOKE_EPOCHS / longest_epochs),
-            "train_images": min(SMOKE_IMAGES, size.train_images or SMOKE_IMAGES),
-            "test_images": min(SMOKE_IMAGES, size.test_images or SMOKE_IMAGES),
-        }
+    return size.but(
+        epochs=size.epochs * min(1.0, SMOKE_EPOCHS / longest_epochs),
+        train_images=min(SMOKE_IMAGES, size.train_images or SMOKE_IMAGES),
+        test_images=min(SMOKE_IMAGES, size.test_images or SMOKE_IMAGES),
     )
 
 

@@ -30,7 +30,7 @@ from gpu_parts.rounds import Contender, Length, race
 from gpu_parts.settings import Settings, stop_after
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-NOT_ON_THE_BOX = ("mlflow", "submitit", "typst", "pydantic")
+NOT_ON_THE_BOX = ("mlflow", "submitit", "typst", "yaml")
 TINY = ("--device", "cpu", "--tiny")
 
 
@@ -128,7 +128,7 @@ def test_without_cuda_nothing_is_measured(blocked: Path) -> None:
 def test_a_section_that_fails_says_why_in_its_row(blocked: Path, tmp_path: Path) -> None:
     done = run_script(blocked, *TINY, "--only", "study", "--plan", str(tmp_path / "absent.json"))
     assert done.returncode == 1
-    assert "failed: PlanError: no plan: pydantic is not installed here" in done.stdout
+    assert "failed: PlanError: no plan: yaml is not installed here" in done.stdout
     assert "--write-plan" in done.stdout
 
 

@@ -67,7 +67,7 @@ def test_a_study_file_could_say_every_value(name: str) -> None:
     """So that a study may write the recipe out, with the ranges that are checked there."""
     fields = {key: value for key, value in RECIPES[name].items() if key != "augment"}
     rising = {k: v for k, v in dataclasses.asdict(RECIPES[name]["augment"]).items() if not _is_one_value(v)}
-    Changes.model_validate({**fields, **rising})
+    Changes.read({**fields, **rising})
     check_optimizer(fields["optimizer"], fields["optimizer_args"])
 
 
