@@ -291,9 +291,9 @@ def _to(values: np.ndarray, view: View) -> Tensor:
 #   centre and right square (top, centre and bottom of a portrait); of each square its four corners, its
 # centre
 #   and the whole square; and their mirrors: 4 x 3 x 6 x 2 (szegedy2015going, Sec. 7).
-# - 12: the scale 256 and the centre square of the 144: 6 x 2. szegedy2016rethinking and
-# szegedy2017inception
-#   evaluate 12 crops and do not say which: this is our choice.
+# - 12: the scale 256 and the centre square of the 144: 1 x 1 x 6 x 2. szegedy2017inception (Sec. 5) evaluates
+#   12 crops "as described in" szegedy2015going: six crops and their mirrors. Which scale and which square is
+#   our choice; szegedy2016rethinking does not say which 12 it has.
 #
 # For other resolutions than 224 the scales grow in proportion. 10 crops follow the recipe's `eval_crop`; 12
 # and 144 have the paper's scales whatever it is.

@@ -227,7 +227,8 @@ def check_depth(depth: Sequence[int]) -> None:
 # - he_average: N(0, 2 / (1 + 0.25^2) / mean(fan_in, fan_out)), linear layers included, fan_out of all groups
 #   together: MXNet's MSRAPrelu, with which the authors of he2019bag train (Sec. 2.1 names Xavier's rule).
 # - he_fan_in: N(0, 2 / fan_in), linear layers included (he2015delving, Sec. 2.2, the forward case).
-# - xavier: uniform in +- sqrt(6 / (fan_in + fan_out)) (glorot2010understanding, Eq. 16).
+# - xavier: uniform in +- sqrt(6 / (fan_in + fan_out)) (glorot2010understanding, Eq. 16). Differs from
+#   he2019bag, Sec. 2.1, whose d_in and d_out are the numbers of channels, without the kernel's area.
 # - truncated_normal: N(0, s^2), drawn again beyond 2 s; s is the module's `init_std` or 0.1: the rule of
 #   the released Inception networks. Differs: torchvision's copy of it cuts at +- 2 whatever s is, which for
 #   s = 0.1 cuts nothing.

@@ -41,8 +41,8 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 # Marks are those of docs/reference/papers.yaml: verified, memory. "Code" is the code that the authors of
 # Rethinking released (verified there), "chosen" is ours, where a paper is silent. Evaluation is a centre
 # crop of 0.875 of the shorter side (224 of 256 pixels, the first of GoogLeNet's four scales). Differs, in
-# all: training was asynchronous, with as many stale updates of 32 images as there were replicas; here one
-# update is made from all of them, with batch norm's statistics over 32 images each, as on a replica.
+# all: many replicas trained at once, asynchronously in GoogLeNet, elsewhere not said; here one update is made
+# from all of them, with batch norm's statistics over the 32 images of each replica.
 
 
 MOMENTUM: Mapping[str, Any] = {"momentum": 0.9, "nesterov": False}

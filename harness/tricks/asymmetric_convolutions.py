@@ -1,6 +1,7 @@
 """Asymmetric convolutions: an n x n convolution becomes a 1 x n and an n x 1.
 
-Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 3.2 and Fig. 3 (memory)
+Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 3.2 and Fig. 3: not on early layers, good on grids of 12
+    to 20 pixels
 Equation: conv n x n -> conv 1 x n, conv n x 1: 2 n weights in place of n^2 per pair of channels
 Acts on: recipe (model argument asymmetric)
 Defaults: no options

@@ -1,12 +1,12 @@
 """Auxiliary loss: how much the loss of each auxiliary head counts.
 
-Paper: szegedy2015going, arXiv:1409.4842, Sec. 5 (memory): 0.3; szegedy2016rethinking, arXiv:1512.00567,
+Paper: szegedy2015going, arXiv:1409.4842, Sec. 5: 0.3; szegedy2016rethinking, arXiv:1512.00567,
     whose released code has 0.4
 Equation: L = loss(main head) + weight * sum over the auxiliary heads of their cross-entropy
 Acts on: recipe (auxiliary_weight)
 Defaults: weight = 0.4 (the released code of szegedy2016rethinking; its text gives no number)
-Differs: nothing known. The heads learn from the batch's own targets, smoothed and mixed where tricks do that;
-    the released code smooths them too. A distilled loss acts on the main head only.
+Differs: nothing known. The heads learn from the batch's own targets, smoothed and mixed where tricks do
+    that; the released code smooths them too. A distilled loss acts on the main head only.
 """
 
 from __future__ import annotations

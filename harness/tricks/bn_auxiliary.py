@@ -1,7 +1,7 @@
 """BN-auxiliary: the fully connected part of the auxiliary head is batch-normalised as well.
 
-Paper: szegedy2016rethinking, arXiv:1512.00567, Table 3, row "Inception-v2 BN-auxiliary" (this is
-    Inception-v3); batch normalisation from ioffe2015batch, arXiv:1502.03167, Alg. 1 (memory)
+Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 10 and Table 3, row "Inception-v2 BN-auxiliary"
+    (this is Inception-v3); batch normalisation from ioffe2015batch, arXiv:1502.03167, Alg. 1
 Equation: y = gamma * (x - mean) / sqrt(var + eps) + beta, on the outputs of the head's last hidden layer
 Acts on: recipe (model argument auxiliary)
 Defaults: no options

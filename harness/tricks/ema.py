@@ -1,14 +1,15 @@
 """Weight averaging: evaluate an exponential moving average of the weights.
 
-Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 8 (memory): evaluation with a running average
-    of the parameters
+Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 8: evaluation with a running average of the
+    parameters
 Equation: a_0 = w_0;   a_n = d_n * a_{n-1} + (1 - d_n) * w_n after optimizer step n;
     d_n = min(decay, n / (n + 9)) with ramp, decay without
 Acts on: optimizer, eval_model
 Defaults: decay = 0.9999 and ramp = True, the values of the paper's released code; the paper gives no number
-Differs: the buffers of batch normalisation are those of the trained network, where the released code
-    averages them as well. Without the ramp a run of a few thousand steps is evaluated near its initial
-    weights.
+Differs: szegedy2015going, arXiv:1409.4842, Sec. 6, names "Polyak averaging", in the work that it cites an
+    arithmetic mean of all w_n; its studies have this average too. The buffers of batch normalisation are
+    those of the trained network, where the released code averages them as well. Without the ramp a run of a
+    few thousand steps is evaluated near its initial weights.
 """
 
 from __future__ import annotations

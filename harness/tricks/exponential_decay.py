@@ -1,7 +1,7 @@
 """Exponential decay: the learning rate is multiplied by a factor every few epochs, in stairs.
 
-Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 8 (memory): x 0.94 every 2 epochs; szegedy2015going,
-    arXiv:1409.4842, Sec. 6 (memory): x 0.96 every 8 epochs
+Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 8: x 0.94 every 2 epochs; szegedy2015going,
+    arXiv:1409.4842, Sec. 6: x 0.96 every 8 epochs
 Equation: lr(t) = lr_peak * factor ^ floor(t / every), with t in epochs from the start of training
 Acts on: recipe (schedule, decay, decay_every, milestones)
 Defaults: factor = 0.94 and every = 2.0 (szegedy2016rethinking; szegedy2017inception has the same)

@@ -1,6 +1,6 @@
 """Faster decay: the learning rate falls as many times faster.
 
-Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.1 (memory): 6 times faster, as the network trains faster
+Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.1: 6 times faster, as the network trains faster
 Equation: exponential: decay_every' = decay_every / times;   step: milestone' = milestone / times
 Acts on: recipe (decay_every, milestones)
 Defaults: times = 6.0 (the paper: six times faster, not six drops)

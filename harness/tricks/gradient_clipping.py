@@ -1,6 +1,6 @@
 """Gradient clipping: a gradient that is too long is cut before the optimizer sees it.
 
-Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 8 (memory): threshold 2.0
+Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 8: threshold 2.0
 Equation: norm: g' = g * min(1, threshold / ||g||_2), one norm over all parameters;   value: g'_i =
     min(max(g_i, -threshold), threshold)
 Acts on: recipe (clip_norm, clip_value)

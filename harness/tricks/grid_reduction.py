@@ -1,6 +1,6 @@
 """Grid reduction: convolution and pooling, both with stride 2, beside each other.
 
-Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 5 and Figs. 9, 10 (memory)
+Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 5 and Figs. 9, 10
 Equation: paper: [conv/2(x), pool/2(x)], concatenated;   naive: conv(pool/2(x)), cheap, with a bottleneck;
     expensive: pool/2(conv(x)), four times the multiply-adds of the convolution
 Acts on: recipe (model argument grid)

@@ -1,6 +1,6 @@
 """Higher learning rate: the peak rate is multiplied, which batch normalisation allows.
 
-Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.1 (memory) and Fig. 3: BN-x5 and BN-x30
+Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.1 and Fig. 3: BN-x5 and BN-x30
 Equation: lr' = lr * times; from 0.0015: 0.0075 (x 5), 0.045 (x 30)
 Acts on: recipe (lr)
 Defaults: times = 5.0 (BN-x5; BN-x30 has 30)

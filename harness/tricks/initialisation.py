@@ -1,14 +1,16 @@
 """Initialisation: how the weights are drawn before training.
 
-Paper: he2019bag, arXiv:1812.01187, Sec. 2.1: Xavier; he2015delving, arXiv:1502.01852, Eq. (10) and
-    Eq. (14) (memory): he_fan_in, he_fan_out; szegedy2016rethinking, arXiv:1512.00567, whose released code has
+Paper: he2019bag, arXiv:1812.01187, Sec. 2.1: Xavier; he2015delving, arXiv:1502.01852, Eq. (10) and Eq. (14)
+    (memory): he_fan_in, he_fan_out; szegedy2016rethinking, arXiv:1512.00567, whose released code has
     truncated_normal
 Equation: xavier: U(-a, a) with a = sqrt(6 / (fan_in + fan_out));   he: N(0, 2 / fan);   he_average:
     N(0, 2 / (1 + 0.25^2) / mean(fan_in, fan_out));   truncated_normal and
     gaussian: N(0, s^2), the former cut at 2 s
 Acts on: recipe (initialisation)
 Defaults: scheme = xavier (the text of he2019bag; its authors' code has he_average, as the study)
-Differs: harness/models/blocks.py says what each scheme does to linear layers. A network of a library
+Differs: he2019bag writes a = sqrt(6 / (d_in + d_out)), d_in and d_out being channels; the fans of xavier
+    count the kernel's area too (glorot2010understanding), so that its 3x3 convolutions start three times
+    smaller. harness/models/blocks.py says what each scheme does to linear layers. A network of a library
     keeps its own weights' rule whatever the scheme.
 """
 

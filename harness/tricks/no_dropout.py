@@ -1,6 +1,6 @@
 """No dropout: the layer before the classifier drops nothing.
 
-Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.1 (memory): batch normalisation makes dropout unnecessary
+Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.1: batch normalisation makes dropout unnecessary
 Equation: p = 0, so that dropout is the identity
 Acts on: recipe (model argument dropout)
 Defaults: no options

@@ -1,7 +1,7 @@
 """No residual connections: the blocks of an Inception-ResNet lose their shortcuts.
 
-Paper: szegedy2017inception, arXiv:1602.07261, Sec. 1 and Sec. 4 (memory): training with residual connections
-    is faster; networks without them reach a similar accuracy
+Paper: szegedy2017inception, arXiv:1602.07261, Secs. 2 and 5: training with residual connections is faster;
+    networks without them reach a similar accuracy
 Equation: y = relu(F(x)) in place of y = relu(x + scale * F(x))
 Acts on: recipe (model argument residual)
 Defaults: no options

@@ -1,7 +1,7 @@
 """Raw weights: the network is evaluated with the weights it ends with, not with their average.
 
-Paper: szegedy2015going, arXiv:1409.4842, Sec. 6 (memory) and szegedy2016rethinking, arXiv:1512.00567, Sec. 8
-    (memory), which both evaluate an average of the weights; this is the row without it
+Paper: szegedy2015going, arXiv:1409.4842, Sec. 6 and szegedy2016rethinking, arXiv:1512.00567, Sec. 8,
+    which both evaluate an average of the weights; this is the row without it
 Equation: evaluate w_N in place of a_N (see ema)
 Acts on: recipe (eval_weights)
 Defaults: no options

@@ -1,12 +1,13 @@
 """Receptive field at constant cost: smaller images, and less stride in the first layers.
 
-Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 6 (memory) and Table 2
+Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 9 and Table 2
 Equation: 299 pixels: stride 2, then max-pool;   151 pixels: stride 1, then max-pool;   79 pixels: stride
-    1, no pool (memory); the later layers see grids of about the same size
+    1, no pool; the later layers see grids of about the same size
 Acts on: recipe (data resolution, model argument first_layer)
 Defaults: pixels = 299 (the first layer of the baseline)
-Differs: nothing known. Pixels are the paper's, as everywhere in a recipe while tricks edit it; a size maps
-    them to its own afterwards (its key `resolutions`).
+Differs: the paper trains each network until convergence, smaller images for longer; how long is the
+    recipe's affair here, and the same for all three in its study. Pixels are the paper's, as everywhere in
+    a recipe while tricks edit it; a size maps them to its own afterwards (its key `resolutions`).
 """
 
 from __future__ import annotations

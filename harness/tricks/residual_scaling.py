@@ -1,7 +1,7 @@
 """Residual scaling: the residuals are made smaller before they are added.
 
-Paper: szegedy2017inception, arXiv:1602.07261, Sec. 3.3 (memory): factors of 0.1 to 0.3 where a network has
-    more than 1,000 filters
+Paper: szegedy2017inception, arXiv:1602.07261, Sec. 3.3: factors of 0.1 to 0.3 where a network has more than
+    1,000 filters
 Equation: y = relu(x + scale * F(x)) in place of y = relu(x + F(x))
 Acts on: recipe (model arguments scale_a, scale_b, scale_c)
 Defaults: scale = 0.1, the lower end of the paper's range

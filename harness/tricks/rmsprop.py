@@ -1,16 +1,16 @@
 """RMSProp: each step is divided by a running root mean square of the gradient.
 
-Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 8 (memory) and Table 3, row "Inception-v2 RMSProp"
+Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 8 and Table 3, row "Inception-v2 RMSProp"
 Equation: v_n = decay * v_{n-1} + (1 - decay) * g_n^2;   tf: v_0 = 1, b_n = momentum * b_{n-1} + lr * g_n
     / sqrt(v_n + eps), w_n = w_{n-1} - b_n;   torch: v_0 = 0, b_n = momentum * b_{n-1} + g_n / (sqrt(v_n)
     + eps), w_n = w_{n-1} - lr * b_n
 Acts on: recipe (optimizer, optimizer_args, lr)
 Defaults: decay = 0.9, eps = 1.0 and lr = 0.045 (the paper); momentum = 0.9 (the paper's released code);
     form = tf (the paper was trained with TensorFlow)
-Differs: 50 asynchronous replicas made the paper's steps; here one process makes each from the whole
-    batch. With eps = 1.0 the place of eps matters: a first gradient of 0.1 moves a weight by 0.072 lr
-    with form = tf and by 0.097 lr with form = torch. The rate is an option of this trick, so tricks that
-    scale the rate exclude it.
+Differs: 50 replicas made the paper's steps; here each is made from the whole batch, as in TensorFlow's
+    released synchronous trainer. With eps = 1.0 the place of eps matters: a first gradient of 0.1 moves a
+    weight by 0.072 lr with form = tf and by 0.097 lr with form = torch. The rate is an option of this
+    trick, so tricks that scale the rate exclude it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Within-shard shuffling: the images of a shard are put in a new order every epoch, not only the shards.
 
-Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.1 (memory): about 1 % better on the validation set; the same
+Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.1: about 1 % better on the validation set; the same
     images no longer meet in a batch every time
 Equation: order = concatenation, over a permutation of the shards, of a permutation of each shard's images
 Acts on: recipe (shuffle)

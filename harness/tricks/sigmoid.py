@@ -1,6 +1,6 @@
 """Sigmoid units: the logistic function in place of ReLU.
 
-Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.2 (memory) and Fig. 3: BN-x5-Sigmoid 69.8 %, Inception with
+Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.2 and Fig. 3: BN-x5-Sigmoid 69.8 %, Inception with
     sigmoid and without batch normalisation never better than chance
 Equation: f(x) = 1 / (1 + exp(-x)) in place of f(x) = max(0, x)
 Acts on: recipe (model argument activation)

@@ -1,7 +1,7 @@
 """Two 3x3 in place of a 5x5: the same receptive field with 28 % fewer weights.
 
-Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 3.1 and Fig. 2 (memory): a ReLU between the two is better
-    than none
+Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 3.1 and Fig. 2: a ReLU between the two is better than
+    none, 77.2 % against 76.2 % top-1
 Equation: conv 5x5 -> conv 3x3, f, conv 3x3, with f = relu, or the identity where linear; (9 + 9) / 25 = 0.72
 Acts on: recipe (model argument five)
 Defaults: linear = False (the better one in the paper)

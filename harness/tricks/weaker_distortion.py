@@ -1,6 +1,6 @@
 """Weaker photometric distortion: fewer examples are seen, so they should look more like real ones.
 
-Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.1 (memory)
+Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.1
 Equation: jitter' = factor * jitter,   pca_noise' = factor * pca_noise
 Acts on: recipe (augment: jitter, pca_noise)
 Defaults: factor = 0.5 (our choice: the paper says reduced, and gives no number)

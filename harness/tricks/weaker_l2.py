@@ -1,6 +1,6 @@
 """Weaker L2: the weight decay is divided.
 
-Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.1 (memory)
+Paper: ioffe2015batch, arXiv:1502.03167, Sec. 4.2.1
 Equation: weight_decay' = weight_decay / divide_by
 Acts on: recipe (weight_decay)
 Defaults: divide_by = 5.0 (the paper)

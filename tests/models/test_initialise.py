@@ -68,6 +68,7 @@ def test_weights_have_the_spread_of_the_formula_and_biases_are_0(scheme, expecte
 def test_xavier_is_uniform_up_to_its_bound_and_the_truncated_normal_stops_at_two_sigma():
     bound = math.sqrt(6 / (9 * 64 + 9 * 128))
     assert initialised("xavier")[0].weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
+    assert bound == pytest.approx(math.sqrt(6 / (64 + 128)) / 3)  # he2019bag counts channels alone
     assert initialised("truncated_normal")[0].weight.abs().max().item() == pytest.approx(0.2, rel=1e-2)
 
 
