@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from simulated_tables import one_noisy
 from targets import Measured
 
-from harness.analysis import calibration, intervals, looks, spending
+from harness.analysis import calibration, intervals, looks
 from harness.analysis.findings import HELPS, HURTS, Settings
 from harness.analysis.intervals import Floats
 
@@ -114,7 +114,7 @@ def first_alarms(values: Floats, steps: tuple[int, ...]) -> NDArray[np.bool_]:
     difference": the most looks that a table can have. A test compares the two table by table.
     """
     pairs = [(arm, 0) for arm in range(1, values.shape[1])]
-    levels = spending.nominal_levels(0.05 / len(pairs), steps)
+    levels = intervals.nominal_levels(0.05 / len(pairs), steps)
     ever = np.zeros(len(values), dtype=bool)
     for seeds, level in zip(steps, levels, strict=True):
         found = calibration.judge_tables(values[:, :, :seeds], pairs, 0.05, several_looks=True)

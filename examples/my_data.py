@@ -14,7 +14,7 @@ def load(args, data_dir):
     """Pixels (N, H, W, 1 or 3) uint8 and labels 0 ... classes - 1 of both parts."""
     import numpy as np
 
-    from harness.data.fashion_mnist import read_embedded
+    from harness.data.sets import read_embedded
 
     arrays = read_embedded()
 

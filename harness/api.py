@@ -100,7 +100,7 @@ class Results:
         Raises:
             StudyError: there is no such figure.
         """
-        from harness.reporting.figures.gallery import draw_table
+        from harness.reporting.figures.runs import draw_table
 
         owner = next((table for table in self.findings.tables if f"{key}_".startswith(f"{table.key}_")), None)
         few = [] if owner is None else draw_table(self._report, owner)
@@ -126,7 +126,7 @@ class Results:
 
     @cached_property
     def _pictures(self) -> list[Picture]:
-        from harness.reporting.figures.gallery import draw_all
+        from harness.reporting.figures.runs import draw_all
 
         return draw_all(self._report)
 
@@ -209,7 +209,7 @@ def open_report(folder: str | Path, *, study: str | Path | None = None) -> Resul
     """
     from harness.commands.report import report_input
     from harness.commands.verify import checked_extra, plan_of, read_report
-    from harness.reporting.raw import read_extra, read_raw
+    from harness.reporting.frames import read_extra, read_raw
 
     place, folder = _place(None, None, None), Path(folder)
     report = read_report(folder)

@@ -26,8 +26,7 @@ from harness.spec import DataSpec, ModelSpec
 from harness.study.catalogue import Cost
 from harness.study.expand import ExpandOptions, expand, load_study
 from harness.tricks import TRICKS
-from harness.tricks.build import describe
-from harness.tricks.cards import card
+from harness.tricks.build import card, describe
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE_BEGIN, TABLE_END = "<!-- table: made by make docs -->\n", "<!-- end of table -->\n"

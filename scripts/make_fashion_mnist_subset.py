@@ -3,7 +3,7 @@
     python scripts/make_fashion_mnist_subset.py FOLDER [--out FILE]
 
 FOLDER holds train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and
-t10k-labels-idx1-ubyte.gz. The rule of the subset is in harness/data/fashion_mnist.py. The same input and the
+t10k-labels-idx1-ubyte.gz. The rule of the subset is in harness/data/sets.py. The same input and the
 same zlib give the same bytes; the sha256 that is checked at every load covers the arrays, not the
 compression.
 """
@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.fashion_mnist import EMBEDDED, EMBEDDED_SHA256, balanced_subset, content_sha256
-from harness.data.sets import read_idx_files
+from harness.data.sets import EMBEDDED, EMBEDDED_SHA256, balanced_subset, content_sha256, read_idx_files
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -204,11 +204,11 @@ def rooms_of_records() -> list[str]:
     import pandas as pd
 
     from harness.analysis.claims import Records
-    from harness.analysis.outcomes import Outcome
+    from harness.analysis.findings import Outcome
     from harness.commands.report import report_input
     from harness.commands.verify import plan_of, read_report
     from harness.commands.workspace import Workspace
-    from harness.reporting.raw import read_extra, read_raw
+    from harness.reporting.frames import read_extra, read_raw
 
     folder = ROOT / "reports" / "inception_v3"
     place = Workspace(runs_dir=ROOT / "runs", data_dir=ROOT / "data", tracking_uri=None)

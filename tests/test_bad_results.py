@@ -25,10 +25,9 @@ from harness import cli
 from harness.analysis import analyse
 from harness.analysis.findings import NOT_EVALUABLE, UNDECIDED, Settings
 from harness.reporting import ReportInput
-from harness.reporting.figures.gallery import draw_all
-from harness.reporting.frames import to_csv, to_json
+from harness.reporting.figures.runs import draw_all
+from harness.reporting.frames import ARCHIVE, packed, raw_files, read_raw, to_csv, to_json
 from harness.reporting.markdown import to_markdown
-from harness.reporting.raw import ARCHIVE, packed, raw_files, read_raw
 from harness.reporting.render import outline
 from harness.spec import Member
 from harness.study.plan import Claim, Plan

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.commands.workspace import build_catalogue, load_plugins
-from harness.reporting.raw import unpacked
+from harness.reporting.frames import unpacked
 from harness.study.expand import ExpandOptions, expand, load_study
 
 REPOSITORY = Path(__file__).parents[1]

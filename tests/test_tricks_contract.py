@@ -22,8 +22,7 @@ import torch
 import harness.tricks
 from harness.tricks import TRICKS
 from harness.tricks.base import HOOKS, Trick, hooks_of
-from harness.tricks.build import describe, make
-from harness.tricks.cards import Card, card
+from harness.tricks.build import Card, card, describe, make
 from tests.tricks import tiny
 
 OF_EVALUATION = {"eval_crops", "eval_weights"}  # fields of a recipe that no training reads
@@ -85,8 +84,8 @@ def test_every_trick_has_a_test_of_its_equation() -> None:
 
 def test_importing_the_table_the_builder_and_the_cards_loads_no_torch() -> None:
     code = (
-        "import sys; from harness.tricks import TRICKS, build, cards\n"
-        "[(build.describe(t), build.make(n, {}), cards.card(t)) for n, t in TRICKS.items()]\n"
+        "import sys; from harness.tricks import TRICKS, build\n"
+        "[(build.describe(t), build.make(n, {}), build.card(t)) for n, t in TRICKS.items()]\n"
         "print(sorted({'torch', 'numpy', 'mlflow', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harness.data.fashion_mnist import read_embedded
+from harness.data.sets import read_embedded
 
 CLASSES = {"trouser": 1, "dress": 3, "sandal": 5, "bag": 8, "boot": 9}
 COUNTS = {"train": ("train", 80), "val": ("test", 40)}  # folder -> part of Fashion-MNIST, images per class

@@ -17,11 +17,13 @@ from harness.analysis.findings import (
     CellFinding,
     Effect,
     Findings,
+    Outcomes,
     Settings,
     TableFinding,
+    read_outcomes,
+    roots_of,
 )
 from harness.analysis.looks import Name, Tested, tests_of, with_looks
-from harness.analysis.outcomes import Outcomes, read_outcomes, roots_of
 from harness.analysis.precision import budget_of, flips_of, resolvable
 from harness.analysis.verdicts import level_of, not_evaluable, paper_effect, sentence_for
 from harness.spec import ACCURACIES

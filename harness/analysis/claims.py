@@ -11,10 +11,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.findings import NO, NOT_SETTLED, YES, ClaimFinding, SpeedFinding, SpeedPanel, SpeedRow
-from harness.analysis.intervals import fewest_for, half_width, holm, mean, p_value, sign_test
-from harness.analysis.outcomes import Outcome, Outcomes
-from harness.analysis.spending import Looks, Stage, repeated_p
+from harness.analysis.findings import (
+    NO,
+    NOT_SETTLED,
+    YES,
+    ClaimFinding,
+    Outcome,
+    Outcomes,
+    SpeedFinding,
+    SpeedPanel,
+    SpeedRow,
+)
+from harness.analysis.intervals import (
+    Looks,
+    Stage,
+    fewest_for,
+    half_width,
+    holm,
+    mean,
+    p_value,
+    repeated_p,
+    sign_test,
+)
 from harness.analysis.verdicts import MEMORY, SAME_RUN, VERIFIED, no_value, too_many_diverged
 from harness.spec import DIVERGED, FINISHED
 from harness.study.declaration import ALPHA
@@ -289,7 +307,7 @@ def _why(run: Outcome | None, measure: str, never_reached: bool, level: float | 
 # known decides.
 #
 # In an adaptive design the number of seeds depends on what they show: intervals and p values are then those
-# that hold at every look at once (`harness.analysis.spending`), at the level of the look with that many
+# that hold at every look at once (`harness.analysis.intervals`), at the level of the look with that many
 # seeds.
 
 

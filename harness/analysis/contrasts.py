@@ -9,7 +9,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.findings import NOT_EVALUABLE, Settings
+from harness.analysis.findings import (
+    NOT_EVALUABLE,
+    UNRELATED,
+    Relations,
+    Settings,
+    paired,
+    roots_where_shared,
+)
 from harness.analysis.fit import (
     BlockDesign,
     BlockFit,
@@ -22,9 +29,7 @@ from harness.analysis.fit import (
     thresholds,
     thresholds_for,
 )
-from harness.analysis.intervals import Estimate, Floats, mean, p_value, satterthwaite, welch
-from harness.analysis.outcomes import UNRELATED, Relations, paired, roots_where_shared
-from harness.analysis.spending import ONE_LOOK, Stage
+from harness.analysis.intervals import ONE_LOOK, Estimate, Floats, Stage, mean, p_value, satterthwaite, welch
 from harness.analysis.verdicts import EQUIVALENCE_ALPHA, FEWEST_SEEDS, word_for
 from harness.study.plan import Cell, PlanTable
 

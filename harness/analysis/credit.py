@@ -33,9 +33,9 @@ from harness.analysis.findings import (
     Settings,
     TableFinding,
     TrickCredit,
+    roots_where_shared,
 )
 from harness.analysis.intervals import Floats, half_width, holm, p_value
-from harness.analysis.outcomes import roots_where_shared
 from harness.analysis.verdicts import (
     FEWEST_SEEDS,
     SAME_RUN,

@@ -22,11 +22,11 @@ from harness.analysis.findings import (
     Effect,
     Findings,
     Level,
+    Outcome,
     Settings,
     TableFinding,
 )
 from harness.analysis.intervals import Estimate, Floats, MeanSquares
-from harness.analysis.outcomes import Outcome
 from harness.analysis.verdicts import PaperEffect, Verdict
 
 ON_THIS_TEST_SET = "on this test set"

@@ -17,12 +17,17 @@ from harness.analysis.findings import (
     NO_DIFFERENCE,
     NOT_EVALUABLE,
     UNDECIDED,
+    UNRELATED,
     LookResult,
+    Outcomes,
+    Relations,
     Settings,
+    is_lost,
+    matrix,
+    read_outcomes,
+    roots_of,
 )
-from harness.analysis.intervals import Floats, half_width
-from harness.analysis.outcomes import UNRELATED, Outcomes, Relations, is_lost, matrix, read_outcomes, roots_of
-from harness.analysis.spending import Looks, Stage
+from harness.analysis.intervals import Floats, Looks, Stage, half_width
 from harness.analysis.verdicts import FEWEST_SEEDS, too_many_diverged
 from harness.spec import DIVERGED, FAILED, FINISHED
 from harness.study.plan import Plan

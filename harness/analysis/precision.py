@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness.analysis import intervals
-from harness.analysis.findings import BudgetPoint, Level, Resolvable, RowFlips, Settings, TableFinding
+from harness.analysis.findings import (
+    BudgetPoint,
+    Level,
+    Outcome,
+    Outcomes,
+    Resolvable,
+    RowFlips,
+    Settings,
+    TableFinding,
+)
 from harness.analysis.intervals import Estimate
-from harness.analysis.outcomes import Outcome, Outcomes
 from harness.spec import FINISHED, Arm
 from harness.study.declaration import ALPHA
 from harness.study.plan import Cell, PlanTable

@@ -22,10 +22,12 @@ from harness.analysis.findings import (
     UNDECIDED,
     Effect,
     Level,
+    Outcome,
     Settings,
+    is_lost,
+    lacks_value,
 )
 from harness.analysis.intervals import Estimate
-from harness.analysis.outcomes import Outcome, is_lost, lacks_value
 from harness.errors import counted
 from harness.spec import DIVERGED, FINISHED
 from harness.study.plan import Cell, PaperValue

@@ -7,17 +7,278 @@ costs one line, not the answer. Nothing is changed, but for a scratch folder tha
 from __future__ import annotations
 
 import argparse
+import base64
+import http.client
 import json
+import os
 import queue
+import re
+import shutil
+import sqlite3
 import threading
 import time
+import urllib.error
+import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-from harness.commands import machine, services
-from harness.commands.machine import FAIL, OK, WARN, Finding
+from harness.commands import machine
+from harness.commands.machine import FAIL, OK, WARN, Finding, ProgramError, answer_of, probe
 from harness.commands.workspace import Workspace, workspace
-from harness.errors import DONE, SOME_FAILED
+from harness.data import DATASETS
+from harness.errors import DONE, SOME_FAILED, masked
+
+# The MLflow store: whether it can be reached, and whether this MLflow can write to it. Changes nothing.
+
+
+ANSWER_S = 5.0
+QUICK_CHECK_S = 5.0
+DATABASES = ("postgresql", "postgres", "mysql", "mssql")
+NOTHING_LOST = "no run needs it while it trains, and `harness sync` mirrors them later"
+
+
+def store(place: Workspace) -> Iterator[Finding]:
+    """One line about the store, whichever kind it is."""
+    uri = place.store().uri
+    shown = masked(uri)
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
+        yield server(uri, shown)
+    elif scheme == "sqlite":
+        database = place.store().database
+        assert database is not None
+        yield sqlite(database)
+    elif scheme.split("+")[0] in DATABASES:
+        yield sql_server(uri, shown)
+    else:
+        yield Finding("mlflow", WARN, f"{shown}: not a kind of store that is checked", NOTHING_LOST)
+
+
+def server(uri: str, shown: str) -> Finding:
+    """A tracking server, asked for its health."""
+    start_s = time.perf_counter()
+    try:
+        with urllib.request.urlopen(health_of(uri), timeout=ANSWER_S) as answer:  # noqa: S310  http(s) only
+            body = answer.read(100).decode(errors="replace").strip()
+    except urllib.error.HTTPError as error:
+        mend = "MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN" * (error.code in (401, 403))
+        return Finding(
+            "mlflow", FAIL, f"{shown} answers {error.code} {error.reason}", mend or "look at its log"
+        )
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = masked(str(getattr(error, "reason", error)), uri)
+        says = f"{shown} does not answer: {reason}"
+        return Finding("mlflow", FAIL, says, f"start it, or correct MLFLOW_TRACKING_URI; {NOTHING_LOST}")
+    if body != "OK":
+        mend = "correct MLFLOW_TRACKING_URI: this does not look like a tracking server of MLflow"
+        return Finding("mlflow", WARN, f"{shown} answers its health with {body[:40]!r}", mend)
+    return Finding("mlflow", OK, f"{shown} is healthy ({(time.perf_counter() - start_s) * 1000:.0f} ms)")
+
+
+def health_of(uri: str) -> urllib.request.Request:
+    """The question for its health, with the credentials that MLflow itself would send."""
+    parts = urlsplit(uri)
+    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+    request = urllib.request.Request(f"{address}/health")  # noqa: S310  http(s) only
+    user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME")
+    password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    if user and password:
+        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {basic}")
+    elif token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        request.add_header("Authorization", f"Bearer {token}")
+    return request
+
+
+def sqlite(database: Path) -> Finding:
+    """A SQLite file, read only: whole, and of this MLflow's schema."""
+    if not database.exists():
+        return Finding("mlflow", OK, f"{database} is made by the first `harness run`")
+    rebuild = f"it is a mirror: delete {database} and run `harness sync`"
+    try:
+        with closing(
+            sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=ANSWER_S)
+        ) as connection:
+            damage = _damage(connection)
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error as error:
+        return Finding("mlflow", FAIL, f"{database} cannot be read: {error}", rebuild)
+    if damage:
+        return Finding("mlflow", FAIL, f"{database} is damaged: {damage}", rebuild)
+    return of_this_version(str(database), found[0] if found else None, rebuild)
+
+
+def _damage(connection: sqlite3.Connection) -> str:
+    """What SQLite's quick check says against the file; a very large one is looked at for a few seconds."""
+    deadline_s = time.monotonic() + QUICK_CHECK_S
+    connection.set_progress_handler(lambda: time.monotonic() > deadline_s, 10_000)
+    try:
+        [answer] = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if "interrupted" not in str(error):
+            raise
+        return ""
+    finally:
+        connection.set_progress_handler(None, 0)
+    return "" if answer == "ok" else str(answer)
+
+
+def of_this_version(shown: str, found: str | None, mend: str) -> Finding:
+    """Whether the schema in the store is the one that the installed MLflow writes."""
+    try:
+        facts = probe("mlflow")
+    except ProgramError as error:
+        return Finding("mlflow", FAIL, str(error), "pip install --force-reinstall mlflow")
+    return compared(shown, facts["mlflow"], facts["schema"], found, mend)
+
+
+def compared(shown: str, version: str, schema: str | None, found: str | None, mend: str) -> Finding:
+    """schema: what this MLflow writes, None where it does not tell; found: what the store has."""
+    about = f"{shown}, MLflow {version}, schema {found}"
+    if found is None or schema is None or found == schema:
+        return Finding("mlflow", OK, about)
+    return Finding("mlflow", FAIL, f"{about}, but this MLflow writes {schema}", mend)
+
+
+def sql_server(uri: str, shown: str) -> Finding:
+    """A database server, asked for its schema."""
+    try:
+        facts = probe("database", MLFLOW_TRACKING_URI=uri)
+    except ProgramError as error:
+        says = masked(str(error), uri)
+        mend = f"start it, or correct MLFLOW_TRACKING_URI; {NOTHING_LOST}"
+        return Finding("mlflow", FAIL, f"{shown} does not answer: {says}", mend)
+    return compared(
+        shown, facts["mlflow"], facts["schema"], facts["found"], "mlflow db upgrade URI, after a backup"
+    )
+
+
+# Slurm, as far as `harness run --on slurm` needs it. A machine without Slurm commands is in order.
+
+
+NEEDED = ("sbatch", "squeue", "scancel", "scontrol")
+ALSO = ("sinfo", "sacct")
+SYSTEM_CONFIGURATION = Path("/etc/slurm/slurm.conf")
+LIMIT_S = 10.0
+NOT_CONFIGURED = "Could not establish a configuration source"
+SHOWN = ("MaxArraySize", "MaxJobCount", "PreemptMode", "JobRequeue")
+NO_USR2 = "preempted runs get SIGTERM only, and what they checkpoint in the grace time"
+
+
+def slurm(_place: Workspace) -> Iterator[Finding]:
+    """Commands, the controller with its limits, the nodes, a job that is only tried, and accounting."""
+    present = [name for name in (*NEEDED, *ALSO) if shutil.which(name)]
+    if not present:
+        yield Finding("slurm", OK, "no Slurm commands here; `--on slurm` needs a machine that has them")
+        return
+    absent = [name for name in NEEDED if name not in present]
+    if absent:
+        mend = "add the folder of the other Slurm commands to PATH"
+        yield Finding("slurm", WARN, f"{present[0]} is here, but not {', '.join(absent)}", mend)
+        return
+    try:
+        yield controller(configuration(answer_of(["scontrol", "show", "config"], LIMIT_S)))
+    except ProgramError as error:
+        yield no_controller(str(error))
+        return
+    yield from nodes(present)
+    yield trial()
+    yield accounting(present)
+
+
+def no_controller(message: str) -> Finding:
+    """Commands without a cluster are a remark; a cluster that does not answer is a fault."""
+    configured = os.environ.get("SLURM_CONF") or SYSTEM_CONFIGURATION.exists()
+    if NOT_CONFIGURED in message and not configured:
+        mend = "`--on slurm` needs a login node of a cluster, or SLURM_CONF"
+        return Finding("slurm", WARN, "the commands are here, but no cluster is configured", mend)
+    mend = "ask the administrators; jobs that run go on, and `harness status` works without it"
+    return Finding("slurm", FAIL, f"the controller does not answer: {message}", mend)
+
+
+def configuration(text: str) -> dict[str, str]:
+    """`scontrol show config` as a map.
+
+    >>> configuration("MaxArraySize            = 1001\\nPreemptMode = REQUEUE")["MaxArraySize"]
+    '1001'
+    """
+    return dict(re.findall(r"^\s*(\w+)\s*= (.*?)\s*$", text, re.MULTILINE))
+
+
+def controller(settings: dict[str, str]) -> Finding:
+    """Its version, and the limits that arrays and preemption have to keep to."""
+    about = ", ".join(f"{name} {settings[name]}" for name in SHOWN if name in settings)
+    version, name = settings.get("SLURM_VERSION", "version unknown"), settings.get("ClusterName", "?")
+    says = f"{version}, cluster {name}: {about}"
+    parameters = settings.get("SlurmctldParameters", "") + settings.get("PreemptParameters", "")
+    preempts = settings.get("PreemptType", "preempt/none") not in ("preempt/none", "(null)")
+    if preempts and "send_user_signal" not in parameters:
+        says += f"; {NO_USR2}"
+    return Finding("slurm", OK, says)
+
+
+def nodes(present: list[str]) -> Iterator[Finding]:
+    """How many nodes are in which state, all partitions together."""
+    if "sinfo" not in present:
+        return
+    try:
+        lines = answer_of(["sinfo", "--noheader", "--Node", "--format=%N %T"], LIMIT_S).splitlines()
+    except ProgramError as error:
+        yield Finding("slurm nodes", FAIL, str(error), "ask the administrators")
+        return
+    states = Counter(dict(line.split()[:2] for line in lines if len(line.split()) > 1).values())
+    says = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no node"
+    usable = any(state.startswith(("idle", "mix", "alloc", "comp", "resv")) for state in states)
+    mend = "" if usable else "jobs will wait: ask the administrators, or sinfo -R for the reasons"
+    yield Finding("slurm nodes", OK if usable else WARN, says, mend)
+
+
+def trial() -> Finding:
+    """Whether a job would be accepted; nothing is submitted."""
+    try:
+        answer_of(["sbatch", "--test-only", "--wrap=true"], LIMIT_S)
+    except ProgramError as error:
+        mend = "name a partition, account or qos in the cluster file"
+        return Finding("slurm jobs", WARN, f"a job without options would be refused: {error}", mend)
+    return Finding("slurm jobs", OK, "a job without options would be accepted")
+
+
+def accounting(present: list[str]) -> Finding:
+    """sacct is a convenience: heartbeats in the run folders say what is alive."""
+    if "sacct" not in present:
+        return Finding("slurm accounting", OK, "no sacct; the run folders say what is alive")
+    try:
+        answer_of(
+            ["sacct", "--noheader", "--parsable2", "--format=JobID", "--starttime=now-1minutes"], LIMIT_S
+        )
+    except ProgramError as error:
+        mend = "nothing to do: the run folders say what is alive"
+        return Finding("slurm accounting", WARN, f"sacct does not answer: {error}", mend)
+    return Finding("slurm accounting", OK, "sacct answers")
+
+
+# Which data sets are ready on this machine.
+
+
+def data(place: Workspace) -> Iterator[Finding]:
+    """One line per data set. One that is not here is no fault: only studies that use it need it."""
+    for name, entry in sorted(DATASETS.items()):
+        try:
+            missing = entry.missing(entry.args, place.data_dir)
+        except (OSError, ValueError) as error:
+            mend = f"put it anew into {place.data_dir}, or --data DIR"
+            yield Finding(f"data {name}", FAIL, str(error), mend)
+            continue
+        if missing is None:
+            yield Finding(f"data {name}", OK, "ready")
+        else:
+            says = "not here; only studies that use it need it (`harness data` says what to put where)"
+            yield Finding(f"data {name}", OK, says, missing)
+
 
 Check = Callable[[Workspace], Iterator[Finding]]
 
@@ -32,9 +293,9 @@ CHECKS: tuple[tuple[str, Check, float], ...] = (  # its name, the check, its lim
     ("disk", machine.space, FILES_S),
     ("file system", machine.file_system, FILES_S),
     ("submissions", machine.privacy, FILES_S),
-    ("slurm", services.slurm, 5 * services.LIMIT_S),
-    ("mlflow", services.store, IMPORTS_S),
-    ("data", services.data, FILES_S),
+    ("slurm", slurm, 5 * LIMIT_S),
+    ("mlflow", store, IMPORTS_S),
+    ("data", data, FILES_S),
     ("pdf", machine.typesetting, IMPORTS_S),
     ("environment", machine.environment, FILES_S),
 )

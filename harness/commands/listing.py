@@ -25,8 +25,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _tricks(args: argparse.Namespace) -> list[dict[str, Any]]:
     from harness.tricks import TRICKS
-    from harness.tricks.build import describe
-    from harness.tricks.cards import card
+    from harness.tricks.build import card, describe
 
     rows = []
     for name, trick in sorted(TRICKS.items()):

@@ -18,8 +18,7 @@ from harness.commands.data import QUICK, again, look_at_records
 from harness.commands.workspace import expand_plan, workspace
 from harness.errors import counted
 from harness.runs.folder import CANCELLED, MISSING, OTHER_DATA, RUNNING, STOPPED, Holder
-from harness.runs.state import QUEUED, SHORT_ID, RunView, look
-from harness.runs.studies import LookRecord, read_blocks
+from harness.runs.state import QUEUED, SHORT_ID, LookRecord, RunView, look, read_blocks
 from harness.spec import DIVERGED, FAILED, FINISHED
 from harness.study.expand import without_garbage_collection
 from harness.study.plan import Plan, PlannedRun

@@ -17,7 +17,7 @@ from harness.data.entry import Look
 from harness.errors import Problem, StudyError
 from harness.runs.folder import RunFolder
 from harness.runs.provenance import code_version, keep_changes
-from harness.runs.studies import TIME, read_history, study_folder, write_declaration
+from harness.runs.state import TIME, read_history, study_folder, write_declaration
 from harness.study.declaration import HASH_SHOWN, amendments, declaration_of, plan_hash
 from harness.study.plan import PLAN_SCHEMA, Plan, plan_to_json, union, union_to_json
 

@@ -160,7 +160,7 @@ def report_input(
     from harness.analysis import analyse
     from harness.analysis.effects import mark_exploratory
     from harness.reporting import ReportInput
-    from harness.reporting.raw import extra_files, raw_digest
+    from harness.reporting.frames import extra_files, raw_digest
     from harness.reporting.report_input import ran_with
 
     declared = (extra.get("declaration") or {}).get("declarations", [])
@@ -195,7 +195,7 @@ def settings_of(plan: Plan) -> Settings:
 
 def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path) -> bool:
     """Whether the report in `out_dir` was written from just these inputs by this version."""
-    from harness.reporting.raw import read_extra
+    from harness.reporting.frames import read_extra
 
     provenance = read_map(out_dir / "report.json").get("provenance")
     if not isinstance(provenance, dict) or provenance.get("inputs") != inputs_digest(plan, place):

@@ -24,8 +24,7 @@ from harness.commands.workspace import (
     workspace,
 )
 from harness.errors import DONE, INTERRUPTED, SOME_FAILED, Problem, StudyError, counted
-from harness.runs.state import look
-from harness.runs.studies import LookRecord, write_blocks
+from harness.runs.state import LookRecord, look, write_blocks
 from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.scheduling.base import Job, Scheduler
 from harness.spec import ENDED, FAILED, Machine

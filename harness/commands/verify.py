@@ -21,8 +21,7 @@ from harness.reporting.document import count
 from harness.runs.folder import RunFolder
 from harness.runs.provenance import data_key, data_name
 from harness.runs.records import parsed, reason
-from harness.runs.state import reconcile
-from harness.runs.studies import wrong_with
+from harness.runs.state import reconcile, wrong_with
 from harness.spec import ENDED
 from harness.study.expand import grow
 from harness.study.plan import Plan
@@ -262,7 +261,7 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
         StudyError: it is no report, its study is not found, or its records are missing or damaged.
     """
     from harness.reporting import render
-    from harness.reporting.raw import read_extra, read_raw
+    from harness.reporting.frames import read_extra, read_raw
 
     report = read_report(folder)
     plan = plan_of(report, args, place, folder)
@@ -317,14 +316,14 @@ def _were_changed(
     report: Mapping[str, Any], records: DataFrame, curves: DataFrame, extra: Mapping[str, Mapping[str, Any]]
 ) -> bool:
     """Whether the records are not those that the report says it was computed from."""
-    from harness.reporting.raw import extra_files, raw_digest
+    from harness.reporting.frames import extra_files, raw_digest
 
     return bool(report["provenance"].get("records") != raw_digest(records, curves, extra_files(extra)))
 
 
 def mixed_data(plan: Plan, records: DataFrame) -> list[str]:
     """Data of which the report's own records saw several versions: their runs must not be in one mean."""
-    from harness.reporting.raw import ARCHIVE, RUNS
+    from harness.reporting.frames import ARCHIVE, RUNS
 
     seen: dict[str, set[str]] = {}
     for row in records.to_dict("records"):
@@ -344,7 +343,7 @@ def checked_extra(folder: Path, extra: dict[str, Mapping[str, Any]]) -> dict[str
     Raises:
         StudyError: the declaration beside the report is not one.
     """
-    from harness.reporting.raw import unpacked
+    from harness.reporting.frames import unpacked
 
     wrong = wrong_with(extra["declaration"]) if "declaration" in extra else None
     if wrong:
@@ -404,7 +403,7 @@ def _grown(plan: Plan, report: dict[str, Any], folder: Path) -> Plan:
 
 def _compare_runs(records: DataFrame, curves: DataFrame, place: Workspace, result: Verification) -> None:
     """The records against the folders of those runs that are here."""
-    from harness.reporting.raw import ARCHIVE, CURVES, RUNS
+    from harness.reporting.frames import ARCHIVE, CURVES, RUNS
 
     points = {str(run_id): frame for run_id, frame in curves.groupby("run_id")}
     for row in records.to_dict("records"):
@@ -472,7 +471,7 @@ def _compare_files(folder: Path, again: Path, result: Verification, *, drawn: bo
 
 def _contents(folder: Path) -> dict[str, bytes]:
     """Path -> content of the files of a report, with the members of the archive in its place."""
-    from harness.reporting.raw import ARCHIVE, unpacked
+    from harness.reporting.frames import ARCHIVE, unpacked
 
     place, raw = unpacked(folder)
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}

@@ -22,7 +22,7 @@ from harness.models.entry import Model
 from harness.models.zoo import is_zoo_name
 from harness.plugins import METRICS, TRAINERS, Plugin, PluginError, installed, load_all, save, use
 from harness.runs.folder import RunFolder
-from harness.runs.studies import as_it_stands
+from harness.runs.state import as_it_stands
 from harness.spec import DataSpec, ModelSpec, Recipe
 from harness.study.catalogue import Catalogue, Cost, DataEntry, ModelEntry, TrickEntry
 from harness.study.expand import ExpandOptions, expand, load_study

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data import fashion_mnist, imagefolder, sets
+from harness.data import imagefolder, sets
 from harness.data.entry import Entry, Look
 from harness.errors import unknown
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DATASETS: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        fashion_mnist.ENTRY,
+        sets.ENTRY,
         imagefolder.IMAGEFOLDER,
         sets.CIFAR10,
         sets.CIFAR100,

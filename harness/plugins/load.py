@@ -23,7 +23,7 @@ from harness.data.entry import Entry
 from harness.errors import nearest
 from harness.models import MODELS, VARIANTS
 from harness.models.entry import Model
-from harness.study.reserved import RESULTS, why_not
+from harness.study.names import RESULTS, why_not
 from harness.tricks import TRICKS
 from harness.tricks.base import HOOKS, Trick
 
@@ -65,7 +65,7 @@ def from_exception(error: BaseException, path: Path, doing: str) -> PluginError:
 
 
 Metric = Callable[[Any, Any], float]  # logits (N, K) float, labels (N,) int64, on the CPU -> a finite number
-Trainer = Callable[[Any, Any], Any]  # spec, run -> metrics; see harness.training.custom
+Trainer = Callable[[Any, Any], Any]  # spec, run -> metrics; see harness.training.run
 
 NAMES = ("MODELS", "TRICKS", "DATASETS", "METRICS", "TRAINERS")
 BUILT_IN: Mapping[str, frozenset[str]] = {

@@ -27,8 +27,7 @@ from harness.plugins.bench import (
 )
 from harness.tricks import TRICKS
 from harness.tricks.base import Batch, Trick, hooks_of
-from harness.tricks.build import describe, instantiate
-from harness.tricks.cards import LABELS, parse
+from harness.tricks.build import LABELS, describe, instantiate, parse
 
 
 def settings(trick: type[Trick]) -> Iterator[Trick]:

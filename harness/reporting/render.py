@@ -22,14 +22,23 @@ from harness.reporting.document import (
     short_name,
     table_name,
 )
-from harness.reporting.figures.gallery import draw_all, steps_key
+from harness.reporting.figures.runs import draw_all, steps_key
 from harness.reporting.figures.style import Picture, fonts_for, text_of
-from harness.reporting.frames import claims_to_csv, credit_to_csv, speed_to_csv, to_csv, to_json
+from harness.reporting.frames import (
+    ARCHIVE,
+    claims_to_csv,
+    credit_to_csv,
+    extra_files,
+    packed,
+    raw_files,
+    speed_to_csv,
+    to_csv,
+    to_json,
+)
 from harness.reporting.html import to_html
 from harness.reporting.latex import to_latex
 from harness.reporting.markdown import to_markdown, to_short
 from harness.reporting.pdf import text_in, to_pdf
-from harness.reporting.raw import ARCHIVE, extra_files, packed, raw_files
 from harness.reporting.report_input import ReportInput, arm_costs, place_labels, places
 from harness.reporting.sections.claims import claims_section, claims_table, speed_section, speed_table
 from harness.reporting.sections.method import evidence, method, provenance

@@ -19,6 +19,7 @@ from harness.spec import (
     recipe_of,
 )
 from harness.study.catalogue import (
+    RECIPES,
     Catalogue,
     Cost,
     Mode,
@@ -32,7 +33,6 @@ from harness.study.catalogue import (
     needs_arm,
     trick_options,
 )
-from harness.study.recipes import RECIPES
 from harness.study.rows import Draft, Study
 from harness.study.schema import AUGMENT_FIELDS, DATA_FIELDS, Size, StudyFile, check_optimizer
 from harness.study.sizes import Inputs, Scale, scaled_recipe

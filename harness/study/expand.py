@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 from harness.errors import Location, Problem, ProblemList, StudyError, unknown
 from harness.spec import MEMBER_STRIDE, Arm, run_id
 from harness.study.arms import ArmError, Resolver
-from harness.study.catalogue import Catalogue, Mode, Unusable, Use, short_names
+from harness.study.catalogue import RECIPES, Catalogue, Mode, Unusable, Use, short_names
 from harness.study.designs import MOST_ROWS, make_rows
 from harness.study.names import check_names, check_sizes_exist, recipe_names
 from harness.study.plan import Cell, PaperValue, Plan, PlannedRun, PlanTable
-from harness.study.recipes import RECIPES
 from harness.study.rows import (
     Draft,
     Row,

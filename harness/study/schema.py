@@ -223,7 +223,7 @@ class Baseline(Closed):
     """Where every row starts unless it says otherwise."""
 
     model: Use = key(parse_use)
-    recipe: str = key(one_line)  # a name in harness/study/recipes.py
+    recipe: str = key(one_line)  # a name in harness/study/catalogue.py
     set: Changes = key(Changes.read, Changes())
 
 
@@ -263,7 +263,7 @@ class NamedArm(Closed):
     start: str = key(one_line, "baseline", named="from")  # another named arm
     recipe: str | None = key(
         one_line, None
-    )  # a name in harness/study/recipes.py, in place of all numbers so far
+    )  # a name in harness/study/catalogue.py, in place of all numbers so far
     model: Use | None = key(parse_use, None)
     set: Changes = key(Changes.read, Changes())
     add: tuple[Use, ...] = key(parse_uses, ())

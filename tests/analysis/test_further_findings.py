@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 
 from harness.analysis import analyse
-from harness.analysis.findings import Settings
+from harness.analysis.findings import Settings, read_outcomes
 from harness.analysis.intervals import Estimate, detectable_effect
-from harness.analysis.outcomes import read_outcomes
 from harness.analysis.precision import (
     budget_of,
     churn_of,

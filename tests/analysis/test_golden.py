@@ -15,16 +15,19 @@ from statsmodels.stats.weightstats import ttost_ind
 from harness.analysis.fit import BlockDesign, Guarded, contrast, fit
 from harness.analysis.intervals import (
     Estimate,
+    critical_values,
     crossed,
     detectable_effect,
     half_width,
     holm,
     is_equivalent,
     mean_squares,
+    nominal_levels,
+    obrien_fleming_spent,
     p_value,
+    pocock_spent,
     welch,
 )
-from harness.analysis.spending import critical_values, nominal_levels, obrien_fleming_spent, pocock_spent
 from harness.analysis.verdicts import better_interval
 
 # Penicillin yields of four processes in five blends of corn liquor: Box, Hunter and Hunter, Statistics for

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 
 from harness.analysis.contrasts import compare
-from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, NOT_EVALUABLE, UNDECIDED, Settings
+from harness.analysis.findings import (
+    HELPS,
+    HURTS,
+    NO_DIFFERENCE,
+    NOT_EVALUABLE,
+    UNDECIDED,
+    UNRELATED,
+    Relations,
+    Settings,
+)
+from harness.analysis.intervals import nominal_levels
 from harness.analysis.looks import Runs, follow, settle
-from harness.analysis.outcomes import UNRELATED, Relations
-from harness.analysis.spending import nominal_levels
 
 LOOKS = (3, 5, 8, 12)
 SETTINGS = Settings(looks=LOOKS, smallest_effect_pp=1.5)

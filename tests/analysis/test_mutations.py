@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from harness.analysis import fit, intervals, spending
+from harness.analysis import fit, intervals
 from harness.analysis.fit import BlockDesign, Guarded
 from tests.analysis.validation import validate_statistics
 
@@ -81,7 +81,7 @@ def test_a_guard_that_gives_every_arm_its_own_variance(break_everywhere):
 
 @pytest.mark.campaign
 def test_the_whole_level_at_every_look(break_everywhere):
-    break_everywhere(spending.nominal_levels, lambda alpha, looks, sides=2: (alpha,) * len(looks))
+    break_everywhere(intervals.nominal_levels, lambda alpha, looks, sides=2: (alpha,) * len(looks))
     assert missed("unequal") == {"family-wise error, adaptive"}
 
 

@@ -9,8 +9,8 @@ from scipy import stats
 
 from harness.analysis import analyse
 from harness.analysis.findings import HELPS, NO_DIFFERENCE, NOT_EVALUABLE, UNDECIDED, Settings
+from harness.analysis.intervals import nominal_levels, repeated_p
 from harness.analysis.looks import next_block
-from harness.analysis.spending import nominal_levels, repeated_p
 from harness.spec import Member
 from harness.study.plan import Claim
 from tests.analysis.plans import Row, make_plan, observer, trained

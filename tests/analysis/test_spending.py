@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.intervals import holm
-from harness.analysis.spending import (
+from harness.analysis.intervals import (
     Stage,
     critical_values,
+    holm,
     nominal_levels,
     obrien_fleming_spent,
     pocock_spent,

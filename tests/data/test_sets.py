@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.data import DATASETS, count_classes, fashion_mnist, load, missing_data, sets, validate_data
+from harness.data import DATASETS, count_classes, load, missing_data, sets, validate_data
 from harness.data.entry import DataSet
 from tests.data.sets import write_idx
 
@@ -76,13 +76,13 @@ def test_a_subset_of_nothing_is_refused() -> None:
 
 
 def test_a_damaged_embedded_file_is_noticed(tmp_path: Path) -> None:
-    arrays = fashion_mnist.read_embedded()
+    arrays = sets.read_embedded()
     arrays["test_images"] = arrays["test_images"].copy()
     arrays["test_images"][7, 3, 3] ^= 1
     damaged = tmp_path / "damaged.npz"
     np.savez(damaged, **arrays)
     with pytest.raises(ValueError, match=r"damaged\.npz is damaged: the sha256"):
-        fashion_mnist.read_embedded(damaged)
+        sets.read_embedded(damaged)
 
 
 def test_full_fashion_mnist_is_read_from_the_original_files(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_full_fashion_mnist_is_read_from_the_original_files(tmp_path: Path) -> N
 def test_the_subset_rule_is_the_first_thousand_of_each_class_in_file_order() -> None:
     labels = np.random.default_rng(1).permutation(np.repeat(np.arange(10, dtype=np.uint8), 1200))
     images = np.arange(len(labels))
-    chosen = fashion_mnist.balanced_subset({"train_images": images, "train_labels": labels})
+    chosen = sets.balanced_subset({"train_images": images, "train_labels": labels})
     kept = chosen["train_images"]
     assert (np.diff(kept) > 0).all()
     for label in range(10):

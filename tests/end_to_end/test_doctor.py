@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from harness.commands import doctor, machine, probes, services
+from harness.commands import doctor, machine, probes
 from harness.commands.machine import FAIL, OK, WARN, Finding
 from harness.commands.workspace import Workspace
 from tests.end_to_end.workplace import Workplace
@@ -96,7 +96,7 @@ def program(folder: Path, name: str, text: str) -> None:
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of Slurm commands, the only ones on PATH, that answer as a healthy cluster."""
     folder = tmp_path / "bin"
-    for name in (*services.NEEDED, *services.ALSO):
+    for name in (*doctor.NEEDED, *doctor.ALSO):
         program(folder, name, "exit 0")
     config = "ClusterName = lab\nMaxArraySize = 1001\nPreemptType = preempt/qos\nPreemptMode = REQUEUE"
     program(folder, "scontrol", f"echo '{config}'")
@@ -106,29 +106,29 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_healthy_cluster_is_described_with_its_limits(place, cluster):
-    found = {each.name: each for each in services.slurm(place)}
+    found = {each.name: each for each in doctor.slurm(place)}
     assert {each.level for each in found.values()} == {OK}
     assert "cluster lab: MaxArraySize 1001, PreemptMode REQUEUE" in found["slurm"].says
-    assert services.NO_USR2 in found["slurm"].says
+    assert doctor.NO_USR2 in found["slurm"].says
     assert found["slurm nodes"].says == "1 down*, 1 idle"
     assert found["slurm jobs"].says == "a job without options would be accepted"
     settings = {"PreemptType": "preempt/qos", "SlurmctldParameters": "preempt_send_user_signal"}
-    assert services.NO_USR2 not in services.controller(settings).says
+    assert doctor.NO_USR2 not in doctor.controller(settings).says
 
 
 def test_a_machine_without_slurm_is_in_order_and_one_with_half_of_it_is_not(place, cluster, monkeypatch):
     (cluster / "scancel").unlink()
-    half = only(services.slurm(place), "slurm")
+    half = only(doctor.slurm(place), "slurm")
     assert (half.level, half.says) == (WARN, "sbatch is here, but not scancel")
     monkeypatch.setenv("PATH", "")
-    assert only(services.slurm(place), "slurm").level == OK
+    assert only(doctor.slurm(place), "slurm").level == OK
 
 
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(place, cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(services, "LIMIT_S", 0.3)
+    monkeypatch.setattr(doctor, "LIMIT_S", 0.3)
     program(cluster, "sinfo", f"/bin/sleep 1000 & echo $! > {tmp_path}/pid; wait")
     with not_waited_out():
-        found = {each.name: each for each in services.slurm(place)}
+        found = {each.name: each for each in doctor.slurm(place)}
     assert (found["slurm nodes"].level, found["slurm"].level) == (FAIL, OK)
     assert found["slurm nodes"].says == "sinfo gave no answer within 0.3 s"
     child = int((tmp_path / "pid").read_text())
@@ -146,20 +146,20 @@ def test_a_controller_that_does_not_answer_fails_and_commands_without_a_cluster_
     place, cluster, monkeypatch
 ):
     program(cluster, "scontrol", "echo 'slurm_load_ctl_conf error: Unable to contact' >&2; exit 1")
-    assert "Unable to contact" in only(services.slurm(place), "slurm").says
-    assert only(services.slurm(place), "slurm").level == FAIL
-    program(cluster, "scontrol", f"echo 'fatal: {services.NOT_CONFIGURED}' >&2; exit 1")
-    monkeypatch.setattr(services, "SYSTEM_CONFIGURATION", cluster / "slurm.conf")
-    assert only(services.slurm(place), "slurm").level == WARN
+    assert "Unable to contact" in only(doctor.slurm(place), "slurm").says
+    assert only(doctor.slurm(place), "slurm").level == FAIL
+    program(cluster, "scontrol", f"echo 'fatal: {doctor.NOT_CONFIGURED}' >&2; exit 1")
+    monkeypatch.setattr(doctor, "SYSTEM_CONFIGURATION", cluster / "slurm.conf")
+    assert only(doctor.slurm(place), "slurm").level == WARN
     monkeypatch.setenv("SLURM_CONF", "lost.conf")
-    assert only(services.slurm(place), "slurm").level == FAIL
+    assert only(doctor.slurm(place), "slurm").level == FAIL
 
 
 def test_refused_jobs_no_usable_node_and_no_accounting_are_remarks_with_the_reason(place, cluster):
     program(cluster, "sbatch", "echo 'allocation failure: invalid account' >&2; exit 1")
     program(cluster, "sinfo", "echo 'n1 drained'")
     program(cluster, "sacct", "echo 'Connection refused' >&2; exit 1")
-    found = {each.name: each for each in services.slurm(place)}
+    found = {each.name: each for each in doctor.slurm(place)}
     assert {name: each.level for name, each in found.items()} == {
         "slurm": OK,
         "slurm nodes": WARN,
@@ -182,13 +182,13 @@ def database(path: Path, version: str | None = "abc", rows: int = 5000) -> None:
 
 @pytest.fixture
 def mlflow_of_schema_abc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services, "probe", lambda name: {"mlflow": "3.0", "schema": "abc"})
+    monkeypatch.setattr(doctor, "probe", lambda name: {"mlflow": "3.0", "schema": "abc"})
 
 
 @pytest.mark.usefixtures("mlflow_of_schema_abc")
 def test_a_store_of_this_version_is_fine_and_an_absent_one_is_not_made(place, tmp_path, monkeypatch):
     path = tmp_path / "mlflow.db"
-    finding = only(services.store(place), "mlflow")
+    finding = only(doctor.store(place), "mlflow")
     assert finding.level == OK
     assert "first `harness run`" in finding.says
     assert not path.exists()
@@ -200,8 +200,8 @@ def test_a_store_of_this_version_is_fine_and_an_absent_one_is_not_made(place, tm
         opened.append((name, options.get("uri")))
         return sqlite3.Connection(name, **options)
 
-    monkeypatch.setattr(services.sqlite3, "connect", connect)
-    assert only(services.store(place), "mlflow").level == OK
+    monkeypatch.setattr(doctor.sqlite3, "connect", connect)
+    assert only(doctor.store(place), "mlflow").level == OK
     assert opened == [(f"{path.as_uri()}?mode=ro", True)]
     assert path.read_bytes() == before
     assert sorted(each.name for each in tmp_path.iterdir()) == ["mlflow.db", "runs"]
@@ -223,14 +223,14 @@ def test_a_damaged_or_foreign_store_fails_and_is_said_to_be_a_mirror(place, tmp_
     elif damage == "no schema":
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("DROP TABLE alembic_version")
-    finding = only(services.store(place), "mlflow")
+    finding = only(doctor.store(place), "mlflow")
     assert finding.level == FAIL, finding
     assert finding.mend == f"it is a mirror: delete {path} and run `harness sync`"
 
 
 def test_the_installed_mlflow_says_which_schema_it_writes(place, tmp_path):
     database(tmp_path / "mlflow.db", "xyz", rows=1)
-    finding = only(services.store(place), "mlflow")
+    finding = only(doctor.store(place), "mlflow")
     assert finding.level == FAIL
     written = finding.says.rpartition("writes ")[2]
     assert len(written) == 12
@@ -271,7 +271,7 @@ def served(place: Workspace) -> Iterator[Callable[..., Finding]]:
 
 def asked(place: Workspace, uri: str) -> Finding:
     at = Workspace(runs_dir=place.runs_dir, data_dir=place.data_dir, tracking_uri=uri)
-    finding = only(services.store(at), "mlflow")
+    finding = only(doctor.store(at), "mlflow")
     assert "secret" not in f"{finding.says} {finding.mend}"
     return finding
 
@@ -286,7 +286,7 @@ def test_a_tracking_server_is_asked_for_its_health(served):
 
 
 def test_a_server_that_is_down_or_silent_fails_in_time_and_says_that_nothing_is_lost(place, monkeypatch):
-    monkeypatch.setattr(services, "ANSWER_S", 0.3)
+    monkeypatch.setattr(doctor, "ANSWER_S", 0.3)
     with socket.socket() as silent, not_waited_out():
         silent.bind(("127.0.0.1", 0))
         port = silent.getsockname()[1]
@@ -297,7 +297,7 @@ def test_a_server_that_is_down_or_silent_fails_in_time_and_says_that_nothing_is_
     assert "timed out" in mute.says
     for finding in (down, mute):
         assert finding.level == FAIL
-        assert services.NOTHING_LOST in finding.mend
+        assert doctor.NOTHING_LOST in finding.mend
 
 
 def test_a_database_server_is_asked_for_its_schema_and_its_password_is_never_shown(place, monkeypatch):
@@ -306,11 +306,11 @@ def test_a_database_server_is_asked_for_its_schema_and_its_password_is_never_sho
     def refused(name: str, **_: str) -> dict[str, Any]:
         raise machine.ProgramError("OperationalError: no password 'secret' for postgresql://me:secret@db")
 
-    monkeypatch.setattr(services, "probe", refused)
+    monkeypatch.setattr(doctor, "probe", refused)
     assert "does not answer: OperationalError" in asked(place, uri).says
-    monkeypatch.setattr(services, "probe", lambda name, **_: {"mlflow": "3.0", "schema": "a", "found": "b"})
+    monkeypatch.setattr(doctor, "probe", lambda name, **_: {"mlflow": "3.0", "schema": "a", "found": "b"})
     assert "db upgrade" in asked(place, uri).mend
-    monkeypatch.setattr(services, "probe", lambda name, **_: {"mlflow": "3.0", "schema": "a", "found": None})
+    monkeypatch.setattr(doctor, "probe", lambda name, **_: {"mlflow": "3.0", "schema": "a", "found": None})
     assert asked(place, uri).level == OK
 
 
@@ -483,15 +483,15 @@ def test_little_memory_is_a_remark_that_says_how_many_workers_fit(place, tmp_pat
 
 
 def test_a_data_set_that_is_not_here_is_no_fault_and_a_damaged_one_is(place, monkeypatch):
-    levels = {each.name: (each.level, bool(each.mend)) for each in services.data(place)}
+    levels = {each.name: (each.level, bool(each.mend)) for each in doctor.data(place)}
     assert levels["data fashion_mnist"] == (OK, False)
     assert levels["data imagenet"] == (OK, True)
 
     def missing(*_: Any) -> str:
         raise ValueError("cut in the middle")
 
-    monkeypatch.setattr(services, "DATASETS", {"mine": SimpleNamespace(args={}, missing=missing)})
-    [finding] = services.data(place)
+    monkeypatch.setattr(doctor, "DATASETS", {"mine": SimpleNamespace(args={}, missing=missing)})
+    [finding] = doctor.data(place)
     assert (finding.level, finding.says) == (FAIL, "cut in the middle")
 
 

@@ -14,7 +14,7 @@ import pytest
 from harness.cli import build_parser
 from harness.commands.workspace import Workspace
 from harness.runs.folder import append_line, write_json
-from harness.runs.studies import LookRecord, write_blocks
+from harness.runs.state import LookRecord, write_blocks
 from tests.end_to_end.conftest import begin
 from tests.end_to_end.identical import make_identical_runs
 from tests.end_to_end.under_way import UnderWay

@@ -14,7 +14,7 @@ from PIL import Image
 
 from harness.cli import main
 from harness.data import loading
-from harness.reporting.raw import read_extra, read_raw
+from harness.reporting.frames import read_extra, read_raw
 from harness.runs.provenance import OTHER_DATA
 from tests.reporting.edits import loosen
 

@@ -18,7 +18,7 @@ import pytest
 from harness.cli import build_parser
 from harness.commands.verify import verify as verify_report
 from harness.commands.workspace import workspace
-from harness.reporting.raw import ARCHIVE, packed, unpacked
+from harness.reporting.frames import ARCHIVE, packed, unpacked
 from tests.end_to_end.workplace import ROOT, Workplace
 from tests.reporting.edits import edit_raw, loosen
 from tests.timing import PATIENCE_S

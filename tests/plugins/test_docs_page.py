@@ -11,7 +11,7 @@ from harness.plugins import load, only, trick_contract
 from harness.plugins.bench import KEPT
 from harness.plugins.contract import check_plugin
 from harness.plugins.load import NAMES
-from harness.training.custom import Run
+from harness.training.run import Run
 from harness.tricks import TRICKS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()

@@ -15,8 +15,7 @@ from harness.plugins import METRICS, TRAINERS, Plugin, PluginError, save
 from harness.runs.folder import RunFolder
 from harness.scheduling.workers import attempt
 from harness.spec import Machine, ModelSpec, RunSpec
-from harness.training.custom import check_answer
-from harness.training.run import run_one
+from harness.training.run import check_answer, run_one
 from harness.tricks import TRICKS
 from tests.plugins.sources import METRIC, MODEL, TRAINER, TRICK, loaded
 from tests.training.runs import tiny_spec

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.analysis.findings import CellFinding, Settings, TableFinding
 from harness.reporting import ReportInput
-from harness.reporting.raw import ARCHIVE, packed, unpacked
+from harness.reporting.frames import ARCHIVE, packed, unpacked
 
 
 def edit_tables(report: ReportInput, edit: Callable[[TableFinding], TableFinding]) -> ReportInput:

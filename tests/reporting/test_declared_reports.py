@@ -15,9 +15,17 @@ import pytest
 from harness.analysis.effects import mark_exploratory
 from harness.errors import StudyError
 from harness.reporting import ReportInput
-from harness.reporting.frames import to_csv, to_json
+from harness.reporting.frames import (
+    ARCHIVE,
+    extra_files,
+    packed,
+    raw_digest,
+    raw_files,
+    read_extra,
+    to_csv,
+    to_json,
+)
 from harness.reporting.markdown import to_markdown
-from harness.reporting.raw import ARCHIVE, extra_files, packed, raw_digest, raw_files, read_extra
 from harness.reporting.render import outline
 from harness.reporting.report_input import ran_with
 from harness.runs.provenance import kept_changes

@@ -14,8 +14,7 @@ from PIL import Image
 
 from harness.analysis.findings import GLYPHS
 from harness.reporting.figures.curves import draw_curves, panels_of
-from harness.reporting.figures.gallery import draw_all
-from harness.reporting.figures.runs import matrix_alt, matrix_caption
+from harness.reporting.figures.runs import draw_all, matrix_alt, matrix_caption
 from harness.reporting.figures.style import SVG, XLINK, compact, house_style, new_figure, settle, to_svg
 from harness.reporting.figures.tables import draw_effects, draw_forest, draw_values, lines_of, sign_agreement
 from tests.reporting.edits import comparable, edit_tables, only_table

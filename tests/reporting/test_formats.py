@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.reporting import html as html_format
-from harness.reporting.figures.gallery import draw_all
+from harness.reporting.figures.runs import draw_all
 from harness.reporting.latex import to_latex
 from harness.reporting.markdown import to_markdown
 from harness.reporting.pdf import to_pdf

@@ -15,9 +15,8 @@ from harness.analysis import analyse
 from harness.analysis.findings import HELPS, LookResult, Settings
 from harness.reporting import ReportInput
 from harness.reporting.figures.curves import gain_sketches
-from harness.reporting.figures.gallery import further_parts
 from harness.reporting.figures.planning import budget_sketches, flip_sketches, resolvable_sketch
-from harness.reporting.figures.runs import pairing_text, seed_sketches, trace_sketches
+from harness.reporting.figures.runs import further_parts, pairing_text, seed_sketches, trace_sketches
 from harness.reporting.figures.style import house_style
 from harness.reporting.figures.tables import (
     CONTINUED,

@@ -17,8 +17,7 @@ from harness.analysis.findings import NOT_SETTLED, UNDECIDED, YES, Settings
 from harness.reporting import ReportInput
 from harness.reporting.document import TEXT, TextTable
 from harness.reporting.figures.curves import STEP, draw_curves, panels_of
-from harness.reporting.figures.gallery import draw_all
-from harness.reporting.figures.runs import MOST_ROWS, matrix_alt, matrix_caption, matrix_pages
+from harness.reporting.figures.runs import MOST_ROWS, draw_all, matrix_alt, matrix_caption, matrix_pages
 from harness.reporting.figures.style import house_style
 from harness.reporting.figures.tables import MOST_LINES, draw_forest, forest_pages, lines_of
 from harness.reporting.frames import claims_to_csv, speed_to_csv, to_json

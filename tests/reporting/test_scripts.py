@@ -16,14 +16,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from harness.reporting import render
 from harness.reporting.document import Document, Paragraph, Section
 from harness.reporting.figures import style as fonts_module
-from harness.reporting.figures.style import (
-    OWN,
-    REPLACEMENT,
-    fonts_for,
-    house_style,
-    new_figure,
-    to_svg,
-)
+from harness.reporting.figures.style import OWN, REPLACEMENT, fonts_for, house_style, new_figure, to_svg
 from harness.reporting.latex import escape
 from harness.reporting.pdf import to_pdf
 from tests.reporting.edits import edit_tables, only_table

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from harness.reporting import ReportInput, render
-from harness.reporting.raw import read_extra
+from harness.reporting.frames import read_extra
 from harness.reporting.sections.method import method
 
 STORED = {"runs": 400, "recipe": "“r” (m on d)", "tables": 10_000, "arms": 9, "seeds": 3, "schema": 1}

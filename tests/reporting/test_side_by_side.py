@@ -15,17 +15,17 @@ from tests.end_to_end.workplace import ROOT
 
 SCRIPT = """
 import os
-from harness.reporting.figures import gallery, style
+from harness.reporting.figures import runs, style
 from tests.reporting.sample import make_report
 
 os_fork = os.fork
 forks = []
 os.fork = lambda: forks.append(1) or os_fork()
 report = make_report()
-together = gallery.draw_all(report)
+together = runs.draw_all(report)
 style._may_fork = lambda: False
 count = len(forks)
-alone = gallery.draw_all(report)
+alone = runs.draw_all(report)
 assert len(forks) == count == style.PROCESSES, forks
 assert len(together) > 5
 assert together == alone

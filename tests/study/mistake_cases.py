@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.study.recipes import RECIPES
+from harness.study.catalogue import RECIPES
 from tests.study.fakes import HEAD, HEAD_LINES
 
 FIRST = HEAD_LINES + 1  # the line after the head

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.analysis.findings import Settings
-from harness.runs.studies import read_history, study_folder, write_declaration
+from harness.runs.state import read_history, study_folder, write_declaration
 from harness.study.declaration import ALPHA, amendments, declaration_of, exploratory, plan_hash
 from harness.study.plan import Plan
 from tests.study.fakes import HEAD, plan_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import StudyError
-from harness.runs.studies import FILE, LookRecord, as_it_stands, read_blocks, study_folder, write_blocks
+from harness.runs.state import FILE, LookRecord, as_it_stands, read_blocks, study_folder, write_blocks
 from harness.spec import MEMBER_STRIDE
 from harness.study import expand
 from harness.study.expand import grow

@@ -26,7 +26,7 @@ from harness.spec import (
     recipe_of,
     run_id,
 )
-from harness.study.recipes import RECIPES
+from harness.study.catalogue import RECIPES
 from harness.study.schema import AUGMENT_FIELDS, CHANGE_FIELDS
 from tests.study.fakes import HEAD, cells, plan_of
 

@@ -15,7 +15,7 @@ import yaml
 
 from harness.models import build_model
 from harness.spec import AugmentSpec, DataSpec, ModelSpec, Recipe
-from harness.study.recipes import BY_STUDY, RECIPES, whole
+from harness.study.catalogue import BY_STUDY, RECIPES, whole
 from harness.study.schema import Changes, check_optimizer
 
 ROOT = Path(__file__).parents[2]

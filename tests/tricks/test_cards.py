@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from harness.tricks import TRICKS
-from harness.tricks.cards import card, parse
+from harness.tricks.build import card, parse
 
 
 @pytest.mark.parametrize("label", ["Paper", "Equation", "Acts on", "Defaults", "Differs"])

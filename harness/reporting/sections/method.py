@@ -51,7 +51,7 @@ from harness.reporting.document import (
     setting_text,
     table_name,
 )
-from harness.reporting.raw import ARCHIVE, patch_path
+from harness.reporting.frames import ARCHIVE, patch_path
 from harness.reporting.report_input import ReportInput, RunCost, arm_costs, study_cost
 from harness.reporting.sections.opening import declared_text, statuses
 from harness.reporting.sections.tables import effect_digits, observed, observer_blocks

@@ -18,8 +18,8 @@ from harness.analysis.findings import (
     UNDECIDED,
     CellFinding,
     TableFinding,
+    can_be,
 )
-from harness.analysis.outcomes import can_be
 from harness.analysis.verdicts import no_value, size_text
 from harness.reporting.document import (
     MINUS,
