@@ -319,8 +319,10 @@ MNIST = Entry(
 # whole test set (10,000), written by scripts/make_fashion_mnist_subset.py. With `full: true` the 60,000
 # training images are read from the four original files in the user's data folder.
 #
-# `part` keeps five of the ten classes, renumbered 0-4: two parts without a class in common, for fine-
-# tuning.
+# `part` keeps five of the ten classes, renumbered 0-4: two parts without a class in common, for fine-tuning.
+#
+# `held_out` is for tuning, which may never see the test set: so many training images, equally many of each
+# class and the last of it in file order, are the test set, and training does without them.
 
 
 EMBEDDED = Path(__file__).parent / "embedded" / "fashion_mnist.npz"
@@ -386,6 +388,22 @@ def keep_classes(arrays: Mapping[str, np.ndarray], classes: range) -> dict[str, 
     return kept
 
 
+def hold_out(arrays: Mapping[str, np.ndarray], per_class: int) -> dict[str, np.ndarray]:
+    """The training images alone: the last `per_class` of each class, in file order, become the test set."""
+    import numpy as np
+
+    images, labels = arrays["train_images"], arrays["train_labels"]
+    last = np.concatenate([np.flatnonzero(labels == label)[-per_class:] for label in np.unique(labels)])
+    held = np.zeros(len(labels), dtype=bool)
+    held[last] = True
+    return {
+        "train_images": images[~held],
+        "train_labels": labels[~held],
+        "test_images": images[held],
+        "test_labels": labels[held],
+    }
+
+
 def _missing(args: Mapping[str, Any], data_dir: Path) -> str | None:
     if not args["full"]:
         return None
@@ -405,6 +423,8 @@ def _load(args: Mapping[str, Any], data_dir: Path) -> Source:
     classes = PARTS[args["part"]]
     if len(classes) < FASHION_CLASSES:
         arrays = keep_classes(arrays, classes)
+    if args["held_out"]:
+        arrays = hold_out(arrays, args["held_out"] // len(classes))
     return grey_source(arrays, len(classes))
 
 
@@ -413,18 +433,32 @@ def _validate(args: Mapping[str, Any]) -> None:
         raise ValueError(f"fashion_mnist: full must be true or false, not {args['full']!r}")
     if args["part"] not in list(PARTS):
         raise ValueError(f"fashion_mnist: {unknown('part', str(args['part']), PARTS)}")
+    classes, train_images, _ = _all_counts(args)
+    held = args["held_out"]
+    most = train_images - classes
+    if isinstance(held, bool) or not isinstance(held, int) or held % classes or not 0 <= held <= most:
+        raise ValueError(
+            f"fashion_mnist: held_out must be a multiple of the {classes} classes from 0 to {most:,}, "
+            f"got {held!r}"
+        )
 
 
-def _counts(args: Mapping[str, Any]) -> Facts:
+def _all_counts(args: Mapping[str, Any]) -> tuple[int, int, int]:
     classes = len(PARTS[args["part"]])
     per_class = FULL_PER_CLASS if args["full"] else IMAGES_PER_CLASS
     return classes, classes * per_class, classes * TEST_PER_CLASS
 
 
+def _counts(args: Mapping[str, Any]) -> Facts:
+    classes, train_images, test_images = _all_counts(args)
+    held = args["held_out"]
+    return classes, train_images - held, held or test_images
+
+
 # mean and std: over the pixels of the 60,000 training images, for the parts too: one normalisation for all
 ENTRY = Entry(
     name="fashion_mnist",
-    args={"full": False, "part": "all"},
+    args={"full": False, "part": "all", "held_out": 0},
     channels=1,
     mean=(0.2860, 0.2860, 0.2860),
     std=(0.3530, 0.3530, 0.3530),
@@ -437,4 +471,5 @@ ENTRY = Entry(
     test_images=TEST_PER_CLASS * FASHION_CLASSES,
     counts=_counts,
     is_fixed=lambda args: not args["full"],
+    said_if_set=frozenset({"held_out"}),
 )

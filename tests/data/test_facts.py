@@ -46,7 +46,29 @@ def test_the_two_parts_have_no_class_in_common_and_are_the_whole_set() -> None:
     assert len({every.fingerprint, first.fingerprint, last.fingerprint}) == 3
 
 
-@pytest.mark.parametrize("args", [{}, {"part": "all"}, {"part": "first5"}, {"part": "last5"}])
+def test_images_held_out_for_tuning_are_the_last_training_images_of_each_class() -> None:
+    every, tuning = (
+        load("fashion_mnist", args, train_images=None, test_images=None, data_dir=NOWHERE)
+        for args in ({}, {"held_out": 2000})
+    )
+    assert (len(tuning.train.labels), len(tuning.test.labels)) == (8000, 2000)
+    assert tuning.fingerprint != every.fingerprint
+    for label in range(10):
+        whole = every.train.images.array[(every.train.labels == label).numpy()]
+        kept = tuning.train.images.array[(tuning.train.labels == label).numpy()]
+        held = tuning.test.images.array[(tuning.test.labels == label).numpy()]
+        np.testing.assert_array_equal(np.concatenate([kept, held]), whole)
+
+
+@pytest.mark.parametrize("held", [-10, 5, 10_000, True, 2.0, "2000"])
+def test_what_cannot_be_held_out_is_refused(held: object) -> None:
+    with pytest.raises(ValueError, match=r"held_out must be a multiple of the 10 classes from 0 to 9,990"):
+        DATASETS["fashion_mnist"].validate({"full": False, "part": "all", "held_out": held})
+
+
+@pytest.mark.parametrize(
+    "args", [{}, {"part": "all"}, {"part": "first5"}, {"part": "last5"}, {"held_out": 100, "part": "last5"}]
+)
 def test_the_facts_are_those_of_the_loaded_set(args: dict) -> None:
     data = load("fashion_mnist", args, train_images=None, test_images=None, data_dir=NOWHERE)
     facts = (data.classes, len(data.train.labels), len(data.test.labels))
