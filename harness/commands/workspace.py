@@ -145,6 +145,7 @@ def _trick_entry(trick: type[Trick]) -> TrickEntry:
         edits_recipe="edit_recipe" in about["hooks"],
         arms=trick.arms,
         observes=trick.observes,
+        said_if_set=frozenset(trick.said_if_set),
         members=lambda options: setting(options).member_counts(),
     )
 

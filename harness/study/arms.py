@@ -31,6 +31,7 @@ from harness.study.catalogue import (
     guarded,
     like,
     needs_arm,
+    plain,
     trick_options,
 )
 from harness.study.rows import Draft, Study
@@ -383,7 +384,7 @@ def _part(found: list[_Found]) -> TrickPart:
             if each.entry.edits_recipe
         ),
         acting=tuple(
-            TrickSpec(name=each.entry.name, options=each.options)
+            TrickSpec(name=each.entry.name, options=_said(each))
             for each in found
             if each.entry.acts_in_training
         ),
@@ -391,6 +392,16 @@ def _part(found: list[_Found]) -> TrickPart:
             each.entry.plugin for each in found if each.entry.plugin and each.entry.acts_in_training
         ),
     )
+
+
+def _said(found: _Found) -> dict[str, Any]:
+    """The options that a spec holds: one that came later is left out where it is not used."""
+    entry = found.entry
+    return {
+        name: value
+        for name, value in found.options.items()
+        if name not in entry.said_if_set or value != plain(entry.options[name])
+    }
 
 
 def _check_together(entries: list[TrickEntry]) -> None:

@@ -36,6 +36,7 @@ class TrickEntry:
     members: Callable[[Mapping[str, Any]], tuple[int, ...]] = lambda options: (
         1,
     )  # own runs, then of each arm
+    said_if_set: frozenset[str] = frozenset()  # options that a spec holds where they are not the default
     plugin: str | None = None  # file name of the plugin it comes from; None: of this harness
 
 
@@ -492,9 +493,9 @@ BAG_OF_TRICKS_BASELINE: Mapping[str, Any] = whole(
 )
 
 # Goyal et al. 2017, arXiv:1706.02677 (verified unless said otherwise): the small-batch baseline of Table 1.
-# Differs: the paper decays everything but batch normalisation's parameters; a recipe has one weight decay for
-# all, and the trick no_bias_decay leaves out biases (here only the classifier's) as well. Zero gamma is an
-# argument of the model. The measure is the median of the last five epochs' error.
+# The paper decays everything but batch normalisation's parameters (Sec. 5.1): a recipe has one weight decay
+# for all, and the study adds no_bias_decay with exempt = norms. Zero gamma is an argument of the model. The
+# measure is the median of the last five epochs' error.
 GOYAL: Mapping[str, Any] = whole(
     augment=NO_COLOUR,  # scale, aspect ratio, flip; the ranges: memory
     epochs=90.0,

@@ -69,6 +69,8 @@ class Trick:
     per_image: ClassVar[bool] = (
         False  # `edit_batch` treats each image alone: a part of a batch is edited alike
     )
+    # Options that came later: a run's spec holds them where they are not the default, which is frozen.
+    said_if_set: ClassVar[tuple[str, ...]] = ()
     observes: ClassVar[bool] = False  # changes only how a trained network is evaluated: costs no training
 
     def edit_recipe(self, recipe: Any) -> Any:

@@ -1,7 +1,10 @@
 """Weight decay acts on kernels and matrices only; every parameter stays in exactly one group."""
 
+from pathlib import Path
+
 import torch
 
+from harness.commands.workspace import build_catalogue
 from harness.models import build_model
 from harness.tricks.no_bias_decay import NoBiasDecay
 from tests.tricks import tiny
@@ -13,6 +16,21 @@ def test_biases_gammas_and_betas_are_not_decayed_and_the_rest_as_before() -> Non
     assert [name for name, _ in decayed["params"]] == ["0.weight", "5.weight"]
     assert [name for name, _ in free["params"]] == ["0.bias", "1.weight", "1.bias", "5.bias"]
     assert (decayed["weight_decay"], free["weight_decay"]) == (1e-4, 0.0)
+
+
+def test_with_norms_alone_exempt_the_biases_of_layers_are_decayed() -> None:
+    """Goyal et al., Sec. 5.1: no weight decay on gamma and beta."""
+    model = tiny.net()
+    decayed, free = NoBiasDecay(exempt="norms").edit_parameter_groups(tiny.named_groups(model, 1e-4), model)
+    assert [name for name, _ in decayed["params"]] == ["0.weight", "0.bias", "5.weight", "5.bias"]
+    assert [name for name, _ in free["params"]] == ["1.weight", "1.bias"]
+    assert (decayed["weight_decay"], free["weight_decay"]) == (1e-4, 0.0)
+
+
+def test_an_option_that_came_later_is_in_a_run_only_where_it_is_set() -> None:
+    """So that the runs of before keep their ids; its default can never change."""
+    entry = build_catalogue(Path("no-data")).tricks["no_bias_decay"]
+    assert (entry.said_if_set, entry.options) == ({"exempt"}, {"exempt": "all"})
 
 
 def test_a_resnet_is_covered_once_and_keeps_decay_on_its_convolutions_and_its_last_matrix() -> None:
