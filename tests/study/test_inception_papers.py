@@ -142,6 +142,13 @@ def test_no_printed_value_is_from_memory(study: str) -> None:
     assert marks <= {"verified"}
 
 
+def test_googlenet_says_that_its_average_is_not_the_one_that_its_paper_cites() -> None:
+    plan = plan_of("googlenet")
+    assert any("Polyak" in each and "exponential" in each for each in plan.header["unknown"])
+    averaged = arms_of(plan, "table3")["1 model(s) x 1 crops"]
+    assert [trick.name for trick in averaged.tricks] == ["ema"]
+
+
 def test_a_claim_that_holds_by_construction_says_so() -> None:
     """Smoothed targets have an entropy, which is in the training loss whatever is learnt."""
     claims = [claim for study in STUDIES for claim in plan_of(study).claims if claim.measure == "train_loss"]

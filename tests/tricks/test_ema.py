@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness.tricks.ema import Ema
+from harness.tricks import ema
+from harness.tricks.ema import Ema, decay_at
 from tests.tricks import tiny
 
 
@@ -35,6 +36,14 @@ def test_first_steps_with_ramp() -> None:
     """d = 1/10, 2/11, 3/12: a1 = .1 * 1 + .9 * 2 = 1.9;  a2 = (2 * 1.9 + 9 * 4) / 11;  a3 = a2 / 4."""
     a2 = (2 * 1.9 + 9 * 4) / 11
     assert averages(Ema(), [1.0, 2.0, 4.0, 0.0]) == pytest.approx([1.9, a2, a2 / 4])
+
+
+def test_it_is_no_arithmetic_mean_and_says_so() -> None:
+    """It weighs the last of n steps with 9 / (n + 9), in the end 1e-4; a mean with 1 / (n + 1)."""
+    assert averages(Ema(), [0.0, 0.0, 0.0, 1.0])[-1] == pytest.approx(9 / 12)  # the mean of the four is 1 / 4
+    for step, share in ((91, 0.09), (10**6, 1e-4)):
+        assert 1 - decay_at(step, decay=0.9999, ramp=True) == pytest.approx(share)
+    assert "arithmetic mean" in (ema.__doc__ or "")
 
 
 def test_the_ramp_ends_at_the_decay() -> None:
