@@ -432,7 +432,7 @@ INCEPTION_V4: Mapping[str, Any] = whole(
     eval_crop=0.875,  # chosen
 )
 
-# Howard et al. 2017, arXiv:1704.04861, Sec. 3.2 (memory): asynchronous RMSProp as for Inception-v3, no label
+# Howard et al. 2017, arXiv:1704.04861, Sec. 3.2: asynchronous RMSProp as for Inception-v3, no label
 # smoothing, no auxiliary head, weaker distortion and crops, little or no weight decay on depthwise filters
 # (verified, all without numbers). Every number is chosen, most of them Inception-v3's.
 # Differs: the little weight decay is on all weights.
@@ -514,7 +514,7 @@ GOYAL: Mapping[str, Any] = whole(
 )
 
 # Zhang et al. 2018, arXiv:1710.09412, Sec. 3.1 (verified where marked so): the row without mixup, 90 epochs.
-# The rows of 200 epochs divide at 60, 120 and 180 (120 and 180: memory).
+# The rows of 200 epochs divide at 60, 120 and 180 (verified).
 MIXUP: Mapping[str, Any] = whole(
     augment=NO_COLOUR,  # memory: scale and aspect ratio, random crops, flips
     epochs=90.0,
@@ -525,7 +525,7 @@ MIXUP: Mapping[str, Any] = whole(
     warmup_epochs=5.0,
     warmup_lr=0.1,
     warmup_shape="linear",
-    weight_decay=1e-4,  # memory
+    weight_decay=1e-4,  # chosen: as in Goyal et al.
     schedule="step",
     milestones=(30.0, 60.0, 80.0),  # verified
     decay=0.1,  # verified
@@ -533,11 +533,11 @@ MIXUP: Mapping[str, Any] = whole(
     eval_crop=0.875,  # memory
 )
 
-# He et al. 2016, arXiv:1512.03385, Sec. 3.4 (memory throughout). Differs: the paper divides the rate when
-# the error plateaus, here at a quarter and at half of training. It resizes the shorter side to 256-480
-# pixels and cuts out 224: here the crop's area is uniform between the two ends of that range for a square
-# image, (224 / 480)^2 and (224 / 256)^2. 60e4 iterations of 256 images are
-# 119.9 epochs.
+# He et al. 2016, arXiv:1512.03385, Sec. 3.4 (verified). 60e4 iterations of 256 images are 119.9 epochs.
+# Differs: the paper divides the rate when the error plateaus, here at a quarter and at half of training. It
+# resizes the shorter side to 256-480 pixels and cuts out 224: here the crop's area is uniform between the two
+# ends of that range for a square image, (224 / 480)^2 and (224 / 256)^2. It subtracts a mean per pixel, here
+# one per channel.
 RESNET: Mapping[str, Any] = whole(
     augment=AugmentSpec(
         crop_area=((224 / 480) ** 2, (224 / 256) ** 2),

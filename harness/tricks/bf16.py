@@ -1,7 +1,7 @@
 """BF16: forward and backward in bfloat16, with FP32 master weights and no loss scaling.
 
 Paper: kalamkar2019study, arXiv:1905.12322; the place it takes is that of FP16 in he2019bag,
-    arXiv:1812.01187, Sec. 3.2 (memory)
+    arXiv:1812.01187, Sec. 3.2
 Equation: none: bfloat16 has the exponent range of FP32, so that gradients need no scale
 Acts on: recipe (precision)
 Defaults: no options

@@ -1,6 +1,6 @@
 """Constant warm-up: a low, constant learning rate for the first epochs, then the full one at once.
 
-Paper: goyal2017accurate, arXiv:1706.02677, Sec. 2.2 (memory) and Table 1
+Paper: goyal2017accurate, arXiv:1706.02677, Sec. 2.2 and Table 1
 Equation: lr(t) = lr for t < epochs;   after that the schedule, from its peak
 Acts on: recipe (warmup_epochs, warmup_lr, warmup_shape)
 Defaults: epochs = 5.0 (the paper); lr = 0.1 (the rate that is right for the paper's small batch of 256)

@@ -1,6 +1,6 @@
 """Cosine decay: the learning rate follows half a cosine from its peak to 0.
 
-Paper: he2019bag, arXiv:1812.01187, Sec. 5.1 (memory); from loshchilov2017sgdr, arXiv:1608.03983, Eq. (5)
+Paper: he2019bag, arXiv:1812.01187, Sec. 5.1; from loshchilov2017sgdr, arXiv:1608.03983, Eq. (5)
     (memory)
 Equation: lr(t) = 0.5 * (1 + cos(pi * t / T)) * lr_peak, with t and T counted in steps after the warm-up
 Acts on: recipe (schedule, milestones)

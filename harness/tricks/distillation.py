@@ -1,11 +1,10 @@
 """Knowledge distillation: the student also learns from the softened predictions of a trained teacher.
 
 Paper: hinton2015distilling, arXiv:1503.02531, Sec. 2 (memory); he2019bag, arXiv:1812.01187, Sec. 5.3
-    (memory)
 Equation: paper: L = l(p, softmax(z)) + T^2 * l(softmax(r / T), softmax(z / T)) with z the student's and r
     the teacher's logits; gluoncv: the two terms weighted 0.5 and 0.5
 Acts on: loss
-Defaults: temperature = 20.0 (he2019bag, and its authors' code); form = paper (the printed sum; memory);
+Defaults: temperature = 20.0 (he2019bag, and its authors' code); form = paper (the printed sum);
     teacher, an arm of the study, is required
 Differs: the soft term is the Kullback-Leibler divergence KL(teacher || student), not the cross-entropy. The
     two differ by the teacher's entropy, which does not depend on the student, so the gradient is the same;

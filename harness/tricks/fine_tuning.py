@@ -1,13 +1,12 @@
 """Fine-tuning: training starts from the weights of another, finished training.
 
-Paper: he2019bag, arXiv:1812.01187, Sec. 6 and Table 7 (memory): networks of ImageNet, trained on for
-    Places365
+Paper: he2019bag, arXiv:1812.01187, Sec. 6: networks of ImageNet, trained on for detection and segmentation
 Equation: w_0 = the weights that the run of `source` with the same seed was evaluated with
 Acts on: none (initial weights)
 Defaults: no options; source, an arm of the study, is required
-Differs: whether Table 7 was trained in this way, and with which rates, is not known. Where the data sets have
-    different numbers of classes, the classifiers are initialised as in any training; any other difference
-    between the two networks is an error.
+Differs: the paper trains on for other tasks, here it is for other classes; its Table 7 (Places365) is not
+    fine-tuning. Where the data sets have different numbers of classes, the classifiers are initialised as in
+    any training; any other difference between the two networks is an error.
 """
 
 from __future__ import annotations

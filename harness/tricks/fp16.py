@@ -1,14 +1,15 @@
 """FP16: forward and backward in half precision, with FP32 master weights and loss scaling.
 
-Paper: he2019bag, arXiv:1812.01187, Sec. 3.2 (memory); method from micikevicius2018mixed, arXiv:1710.03740,
+Paper: he2019bag, arXiv:1812.01187, Sec. 3.2; method from micikevicius2018mixed, arXiv:1710.03740,
     Sec. 3 (memory)
 Equation: g = grad(S * loss) / S with activations and gradients in FP16; the weights are updated in FP32
 Acts on: recipe (precision)
 Defaults: no options
 Differs: torch.autocast decides per operator what runs in FP16 and keeps FP32 weights as the masters, where
-    the paper holds an FP16 copy of all parameters; the scale S is dynamic (torch.amp.GradScaler), where
-    he2019bag multiplies the loss by a constant (memory). On a CPU every half value is an FP32 one rounded to
-    FP16 (harness/models/half.py), so that the row means the same on any machine.
+    the paper holds an FP16 copy of all parameters; the scale S is dynamic (torch.amp.GradScaler); he2019bag
+    calls a scalar that multiplies the loss "also a practical solution", without saying that it was used. On a
+    CPU every half value is an FP32 one rounded to FP16 (harness/models/half.py), so that the row means the
+    same on any machine.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Label smoothing: a share eps of each target is spread over the classes.
 
-Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 7; he2019bag, arXiv:1812.01187, Sec. 5.2 (memory)
+Paper: szegedy2016rethinking, arXiv:1512.00567, Sec. 7; he2019bag, arXiv:1812.01187, Sec. 5.2
 Equation: uniform: y' = (1 - eps) * y + eps / K;   off_target: y' = (1 - eps) * y + eps * (1 - y) / (K - 1)
 Acts on: batch (targets)
 Defaults: eps = 0.1 (both papers); form = uniform (szegedy2016rethinking, the authors' code of he2019bag and

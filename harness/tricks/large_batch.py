@@ -1,6 +1,6 @@
 """Large batch: more images in each optimizer step.
 
-Paper: he2019bag, arXiv:1812.01187, Sec. 3.1 (memory): 1,024; goyal2017accurate, arXiv:1706.02677, Table 1:
+Paper: he2019bag, arXiv:1812.01187, Sec. 3.1: 1,024; goyal2017accurate, arXiv:1706.02677, Table 1:
     8,192
 Equation: batch_size = images
 Acts on: recipe (batch_size)

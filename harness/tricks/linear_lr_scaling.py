@@ -1,7 +1,7 @@
 """Linear learning-rate scaling: the peak learning rate grows in proportion to the batch.
 
-Paper: he2019bag, arXiv:1812.01187, Sec. 3.1 (memory); rule from goyal2017accurate, arXiv:1706.02677, Sec.
-    2.1 (memory)
+Paper: he2019bag, arXiv:1812.01187, Sec. 3.1; rule from goyal2017accurate, arXiv:1706.02677, Sec.
+    2.1
 Equation: lr = eta * b / reference_batch, with b the images per optimizer step and eta the recipe's lr
 Acts on: recipe (lr)
 Defaults: reference_batch = 256, the batch for which the baselines of both papers give eta = 0.1

@@ -1,7 +1,7 @@
 """Mixup: train on convex combinations of pairs of images and of their labels.
 
-Paper: zhang2018mixup, arXiv:1710.09412, Sec. 2, Eq. (1) (memory); he2019bag, arXiv:1812.01187, Sec. 5.4
-    (memory)
+Paper: zhang2018mixup, arXiv:1710.09412, Sec. 2 (the formula has no number in v1); he2019bag,
+    arXiv:1812.01187, Sec. 5.4
 Equation: x' = lam * x_i + (1 - lam) * x_j,   y' = lam * y_i + (1 - lam) * y_j,   lam ~ Beta(alpha, alpha)
 Acts on: batch (images, targets)
 Defaults: alpha = 0.2 (he2019bag, and the ResNet-50 rows of zhang2018mixup)

@@ -1,6 +1,6 @@
 """ResNet-B: the down-sampling block halves the resolution in its 3x3 convolution.
 
-Paper: he2019bag, arXiv:1812.01187, Sec. 4.2 and Table 5 (memory)
+Paper: he2019bag, arXiv:1812.01187, Sec. 4.2 and Table 5
 Equation: path A of a down-sampling block: strides (2, 1, 1) of its 1x1, 3x3, 1x1 convolutions become (1, 2,
     1)
 Acts on: recipe (model argument stride_in)

@@ -1,6 +1,6 @@
 """ResNet-D: the shortcut of a down-sampling block averages before its 1x1 convolution.
 
-Paper: he2019bag, arXiv:1812.01187, Sec. 4.2 and Table 5 (memory)
+Paper: he2019bag, arXiv:1812.01187, Sec. 4.2 and Table 5
 Equation: shortcut 1x1/2 convolution -> 2x2/2 average pool, 1x1/1 convolution
 Acts on: recipe (model argument shortcut)
 Defaults: no options

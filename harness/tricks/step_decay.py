@@ -1,7 +1,7 @@
 """Step decay: the learning rate is divided at fixed epochs.
 
-Paper: he2016deep, arXiv:1512.03385, Sec. 3.4 (memory): divided by 10; he2019bag, arXiv:1812.01187, Sec. 2.1
-    (memory): every 30 epochs of 120
+Paper: he2016deep, arXiv:1512.03385, Sec. 3.4: divided by 10; he2019bag, arXiv:1812.01187, Sec. 2.1:
+    every 30 epochs of 120
 Equation: lr(t) = lr_peak * factor ^ floor(t / every), with t in epochs from the start of training
 Acts on: recipe (schedule, milestones, decay)
 Defaults: every = 30.0 (he2019bag) and factor = 0.1 (both papers)

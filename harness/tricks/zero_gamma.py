@@ -1,7 +1,6 @@
 """Zero gamma: every residual block starts as the identity.
 
-Paper: he2019bag, arXiv:1812.01187, Sec. 3.1 (memory); goyal2017accurate, arXiv:1706.02677, Sec. 5.1
-    (memory)
+Paper: he2019bag, arXiv:1812.01187, Sec. 3.1; goyal2017accurate, arXiv:1706.02677, Sec. 5.1
 Equation: gamma = 0 in the last batch normalisation of each residual block, so that x + block(x) = x at step
     0
 Acts on: recipe (model argument zero_gamma)
