@@ -38,7 +38,7 @@ class Visible:
 
     Names of files, hosts, answers of servers and words of exceptions may hold escape sequences and changes of
     direction. `rich` writes its own sequences to the stream inside (by `rich_proxied_file`), and cleans its
-    texts itself (`display.HouseConsole`).
+    texts itself (`progress.HouseConsole`).
     """
 
     def __init__(self, stream: TextIO) -> None:

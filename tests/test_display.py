@@ -6,12 +6,16 @@ import dataclasses
 import io
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
 
-from harness.commands.display import ProgressDisplay, plan_line, show_listing, show_plan
+from harness.commands.display import Heading, Page, plan_line, show_listing, show_plan
 from harness.commands.overview import Overview, QueueView
+from harness.commands.progress import ProgressDisplay
 from harness.commands.status import show_status
 from harness.data.entry import Look
 from harness.runs.folder import RunFolder
@@ -373,3 +377,129 @@ def test_by_default_progress_goes_to_stderr_and_only_missing_runs_count(plan, tm
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("starting workers for 7 runs")
+
+
+# Lines and tables stand as rich sets them, at any width, and command no terminal.
+
+WORDS = (
+    "a",
+    "ResNet-50-D",
+    "+ cosine decay",
+    "76.21†",
+    "漢字",
+    "e\u0301",
+    "(temperature=20,",
+    "arXiv:1512.00567;",
+)
+TEXTS = (
+    "",
+    " ",
+    "  indented",
+    "ends in spaces   ",
+    "two\nlines",
+    "tab\there",
+    "x" * 90,
+    "漢" * 50,
+    "👩\u200d🔬 works",
+)
+WIDTHS = (72, 80, 81, 100, 131, 300)
+
+
+def sentence(random: Random) -> str:
+    if random.random() < 0.2:
+        return random.choice(TEXTS)
+    return " ".join(random.choices(WORDS, k=random.choice((1, 1, 2, 3, 5, 12, 40))))
+
+
+def page_of(width: int, monkeypatch: pytest.MonkeyPatch) -> Page:
+    monkeypatch.setenv("COLUMNS", str(width))
+    return Page()
+
+
+def by_rich(width: int, *renderables: object) -> str:
+    console = Console(width=width, file=io.StringIO(), markup=False, emoji=False, highlight=False)
+    for each in renderables:
+        console.print(each)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [20, *WIDTHS])
+def test_a_text_is_broken_as_rich_breaks_it(width: int, monkeypatch, capsys):
+    random = Random(width)
+    texts = [sentence(random) for _ in range(300)]
+    page = page_of(width, monkeypatch)
+    for text in texts:
+        page.print(text)
+    assert capsys.readouterr().out == by_rich(width, *texts)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"has_edges": False, "pads": (0, 2)}, {"has_edges": False, "indent": 1}],
+    ids=["as a listing", "as a status", "as a plan"],
+)
+def test_a_table_is_set_as_rich_sets_it(width: int, how: dict, monkeypatch, capsys):
+    random = Random(width)
+    for _ in range(60):
+        headings = [
+            Heading(random.choice(WORDS), is_right=random.random() < 0.3, is_whole=random.random() < 0.3)
+            for _ in range(random.randint(1, 6))
+        ]
+        count = random.randint(1, len(headings))
+        counts = [random.choice((count, len(headings))) for _ in range(5)]
+        # In a table rich takes a tab for no column, and then loses what follows.
+        rows = [[sentence(random).replace("\t", " ") for _ in range(each)] for each in counts]
+        page_of(width, monkeypatch).table(headings, rows, **how)
+        assert capsys.readouterr().out == by_rich(width, *rich_table(headings, rows, **how))
+
+
+def rich_table(headings, rows, *, pads=(1, 1), has_edges=True, indent=0):
+    view = Table(box=None, pad_edge=has_edges, padding=(0, pads[1], 0, pads[0]))
+    for each in headings:
+        view.add_column(each.text, justify="right" if each.is_right else "left", no_wrap=each.is_whole)
+    for row in rows:
+        view.add_row(*row)
+    return [Padding(view, (0, 0, 0, indent)) if indent else view]
+
+
+def test_a_line_that_is_not_broken_may_be_longer_than_the_page(monkeypatch, capsys):
+    page_of(80, monkeypatch).print_whole("x y " * 100)
+    assert capsys.readouterr().out == "x y " * 100 + "\n"
+
+
+def test_what_would_command_a_terminal_is_shown(monkeypatch, capsys):
+    page = page_of(80, monkeypatch)
+    page.print("a\x1b[31mb")
+    page.print_whole("a\x1b[31mb\rc")
+    page.table([Heading("\x1b[2J")], [["\u202ex"]])
+    assert capsys.readouterr().out.split() == ["a\\x1b[31mb", "a\\x1b[31mbc", "\\x1b[2J", "\\u202ex"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_bold"),
+    [
+        ({}, False),
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, True),
+        ({"FORCE_COLOR": ""}, False),
+        ({"FORCE_COLOR": "1", "TERM": "dumb"}, False),
+        ({"TTY_COMPATIBLE": "1"}, True),
+        ({"TTY_COMPATIBLE": "0", "FORCE_COLOR": "1"}, False),
+    ],
+    ids=str,
+)
+def test_titles_are_bold_where_rich_would_show_it(environment, is_bold, monkeypatch, capsys):
+    for name in ("TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    page_of(80, monkeypatch).print("title", bold=True)
+    assert capsys.readouterr().out == ("\x1b[1mtitle\x1b[0m\n" if is_bold else "title\n")
+    Console(width=80).print("title", style="bold")
+    assert capsys.readouterr().out == ("\x1b[1mtitle\x1b[0m\n" if is_bold else "title\n")
+
+
+def test_a_table_that_is_set_otherwise_would_be_seen(monkeypatch, capsys):
+    page_of(80, monkeypatch).table([Heading("a")], [["b " * 60]])
+    assert capsys.readouterr().out != by_rich(79, *rich_table([Heading("a")], [["b " * 60]]))

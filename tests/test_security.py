@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import cli
-from harness.commands.display import HouseConsole
+from harness.commands.progress import HouseConsole
 from harness.commands.workspace import build_catalogue
 from harness.data import DATASETS
 from harness.data.loading import decoded_once

@@ -176,7 +176,7 @@ def _train(args: argparse.Namespace, recipe: CalibrationRecipe, place: Workspace
     todo = [run for run in recipe.first if not run.done]
     if not todo:
         return set()
-    from harness.commands.display import ProgressDisplay
+    from harness.commands.progress import ProgressDisplay
     from harness.scheduling.base import default_workers, detect_devices
     from harness.scheduling.local import Local, LocalSettings
     from harness.spec import Machine

@@ -1,30 +1,291 @@
-"""What a person reads in a terminal: plans, listings, live progress. Labels are never taken for markup."""
+"""What a person reads: lines, tables, plans, listings. Labels are never taken for markup."""
 
 from __future__ import annotations
 
+import os
+import re
 import sys
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console, ConsoleOptions
-from rich.padding import Padding
-from rich.segment import Segment
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import counted, visible
-from harness.spec import ACCURACIES, DIVERGED, FAILED, FINISHED
+from harness.spec import ACCURACIES
 
 if TYPE_CHECKING:
-    from harness.commands.machine import Finding
     from harness.data.entry import Look
-    from harness.runs.folder import RunFolder
-    from harness.scheduling.base import Progress
-    from harness.study.plan import Cell, Plan, PlannedRun, PlanTable, Union
+    from harness.study.plan import Cell, Plan, PlanTable, Union
 
-# What a person reads in a terminal: plans, states, listings. Labels are never taken for markup.
+# Lines: broken between words, set in columns, bold where a terminal shows it.
+
+
+_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
+_NEVER_SHOWN = dict.fromkeys((7, 8, 11, 12, 13))  # bell, backspace, vertical tab, form feed, return
+_WORD = re.compile(r"\s*\S+\s*")
+# Characters that take one column each; of others rich knows how many they take.
+_ONE_COLUMN = re.compile("[ -~\xa0-\xac\xae-\u02ff\u0370-\u0482\u2010-\u2027]*")
+TAB = 8
+
+
+class Page:
+    """The standard output as a person reads it. Labels are never taken for markup.
+
+    rich does this too and takes a fifth of the time of `harness plan`. What is printed here is letter for
+    letter what rich prints (tests/test_display.py).
+    """
+
+    def __init__(self, *, least: int = 1) -> None:
+        """least: columns, also where the terminal has fewer and breaks the lines itself."""
+        self.width = max(_terminal_width(), least)
+        self._shows_bold = _is_terminal() and not _is_dumb()
+
+    def print(self, text: str = "", *, bold: bool = False) -> None:
+        """A text, broken into lines that fit."""
+        for line in _as_shown(text).split("\n"):
+            for piece in broken(line, self.width, fold=True):
+                self._write(_cut(piece, self.width, ""), bold=bold)
+
+    def print_whole(self, text: str, *, bold: bool = False) -> None:
+        """A text whose lines the terminal breaks, so that they can be copied."""
+        for line in _as_shown(text).split("\n"):
+            self._write(line, bold=bold)
+
+    def table(
+        self,
+        headings: Sequence[Heading],
+        rows: Sequence[Sequence[str]],
+        *,
+        pads: tuple[int, int] = (1, 1),
+        has_edges: bool = True,
+        indent: int = 0,
+    ) -> None:
+        """Rows below their headings, in columns that fit.
+
+        Args:
+            rows: the cells of each; a row may have fewer than there are headings.
+            pads: spaces on the left and on the right of every column.
+            has_edges: whether the first column has those on the left, and the last one those on the right.
+            indent: spaces in front of every line; with any, lines are filled up to the page's width.
+        """
+        blank = [""] * len(headings)
+        texts = [[_as_shown(each.text) for each in headings]]
+        texts += [[_as_shown(cell) for cell in [*row, *blank][: len(headings)]] for row in rows]
+        space = _Space(headings, texts, self.width - indent, pads, has_edges)
+        for number, row in enumerate(texts):
+            for line in space.lines(row, is_heading=number == 0):
+                shown = _cut(" " * indent + line, self.width, "")
+                self._write(_padded(shown, self.width) if indent else shown, bold=number == 0)
+
+    def _write(self, line: str, *, bold: bool) -> None:
+        if not (bold and self._shows_bold):
+            print(line)
+            return
+        # Past what escapes commands to the terminal; see `cli.Visible`.
+        stream = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+        stream.write(_BOLD)
+        print(line, end="")
+        stream.write(f"{_PLAIN}\n")
+
+
+class Heading(NamedTuple):
+    """A column of a table: what stands above it, and how its cells are set."""
+
+    text: str
+    is_right: bool = False  # its cells end at its right edge
+    is_whole: bool = False  # its cells are cut where they are too long, not broken
+
+
+class _Space:
+    """How wide each column of a table is, the spaces around its cells among it."""
+
+    def __init__(
+        self,
+        headings: Sequence[Heading],
+        texts: Sequence[Sequence[str]],
+        most: int,
+        pads: tuple[int, int],
+        has_edges: bool,
+    ) -> None:
+        self._headings = headings
+        last = len(headings) - 1
+        self._pads = [
+            (pads[0] if has_edges or place else 0, pads[1] if has_edges or place < last else 0)
+            for place in range(len(headings))
+        ]
+        own = [
+            min(most, max(_longest(row[place]) for row in texts) + sum(self._pads[place])) or 1
+            for place in range(len(headings))
+        ]
+        self._widths = own if sum(own) <= most else self._narrowed(own, most)
+
+    def lines(self, row: Sequence[str], *, is_heading: bool) -> Iterator[str]:
+        """The lines of a row, as many as its highest cell has."""
+        cells = [
+            self._cell(place, text, width)
+            for place, (text, width) in enumerate(zip(row, self._widths, strict=True))
+        ]
+        height = max(1, *map(len, cells))
+        for number in range(height):
+            line = ""
+            for cell, width in zip(cells, self._widths, strict=True):
+                at = number - (height - len(cell)) if is_heading else number
+                line += cell[at] if 0 <= at < len(cell) else " " * width
+            yield line
+
+    def _cell(self, place: int, text: str, whole_width: int) -> list[str]:
+        (left, right), heading = self._pads[place], self._headings[place]
+        width = whole_width - left - right
+        if width < 1:
+            return []
+        found = []
+        for line in text.split("\n"):
+            for piece in [line] if heading.is_whole else broken(line, width, fold=False):
+                if heading.is_right:
+                    shown = _cut(piece.rstrip(), width, "…")
+                    shown = " " * (width - columns_of(shown)) + shown
+                else:
+                    shown = _padded(_cut(piece, width, "…"), width)
+                found.append(" " * left + shown + " " * right)
+        return found
+
+    def _narrowed(self, widths: list[int], most: int) -> list[int]:
+        """The widest columns that may be broken are made as narrow as the next one, until the table fits;
+        then all columns alike."""
+        own = widths
+        may_break = [not heading.is_whole for heading in self._headings]
+        while sum(widths) > most and any(may_break):
+            widest = max(width for width, may in zip(widths, may_break, strict=True) if may)
+            is_widest = [may and width == widest for width, may in zip(widths, may_break, strict=True)]
+            others = zip(widths, may_break, is_widest, strict=True)
+            step = widest - max((width for width, may, is_it in others if may and not is_it), default=0)
+            if not step:
+                break
+            excess = sum(widths) - most
+            widths = _reduced(widths, excess, is_widest, [min(excess, step)] * len(widths))
+        if sum(widths) > most:
+            widths = _reduced(widths, sum(widths) - most, [True] * len(widths), widths)
+        return [min(width, each) for width, each in zip(widths, own, strict=True)]
+
+
+def _reduced(widths: list[int], total: int, shares: Sequence[bool], at_most: Sequence[int]) -> list[int]:
+    """The widths with `total` columns less, taken alike from those that share, from none more than it may."""
+    sharing = [shares[place] and at_most[place] > 0 for place in range(len(widths))]
+    left = sum(sharing)
+    reduced = []
+    for width, is_sharing, most in zip(widths, sharing, at_most, strict=True):
+        taken = 0
+        if is_sharing:
+            taken = min(most, round(total / left))
+            total -= taken
+            left -= 1
+        reduced.append(width - taken)
+    return reduced
+
+
+def broken(line: str, width: int, *, fold: bool) -> list[str]:
+    """The line in pieces of at most `width` columns, broken between words.
+
+    fold: break words that are longer, too.
+
+    >>> broken("one two three", 8, fold=True)
+    ['one two ', 'three']
+    """
+    starts, used = [0], 0
+    for found in _WORD.finditer(line):
+        word, start = found[0], found.start()
+        size = columns_of(word.rstrip())
+        if size <= width - used:
+            used += columns_of(word)
+        elif size > width and fold:
+            for part in _folded(word, width):
+                starts.append(start)
+                start += len(part)
+                used = columns_of(part)
+        elif size > width or used:
+            starts.append(start)
+            used = columns_of(word)
+    starts = list(dict.fromkeys(starts))  # the first word starts where the line does
+    return [_without_blank_end(line[at:end], width) for at, end in pairwise([*starts, len(line)])] or [line]
+
+
+def _without_blank_end(piece: str, width: int) -> str:
+    """Without the spaces at its end that are beyond the width."""
+    excess = min(len(piece) - width, len(piece) - len(piece.rstrip()))
+    return piece[:-excess] if excess > 0 else piece
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal a text takes.
+
+    >>> columns_of("76.2†"), columns_of("漢字")
+    (5, 4)
+    """
+    if _ONE_COLUMN.fullmatch(text):
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _longest(text: str) -> int:
+    return max(map(columns_of, text.splitlines()), default=0)
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - columns_of(text))
+
+
+def _cut(text: str, width: int, mark: str) -> str:
+    """The text, or where it is longer as much of it as fits before the mark."""
+    if columns_of(text) <= width:
+        return text
+    most = max(0, width - len(mark))
+    if _ONE_COLUMN.fullmatch(text):
+        return text[:most] + mark
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, most) + mark
+
+
+def _folded(word: str, width: int) -> list[str]:
+    if _ONE_COLUMN.fullmatch(word):
+        return [word[at : at + width] for at in range(0, len(word), width)]
+    from rich.cells import chop_cells
+
+    return chop_cells(word, width)
+
+
+def _as_shown(text: str) -> str:
+    text = visible(text.translate(_NEVER_SHOWN))
+    return text.expandtabs(TAB) if "\t" in text else text
+
+
+def _terminal_width() -> int:
+    """As the environment says, else that of the terminal of any standard stream."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdigit() and int(said):
+        return int(said)
+    for descriptor in () if _is_dumb() else (0, 1, 2):
+        try:
+            return os.get_terminal_size(descriptor).columns or 80
+        except (ValueError, OSError):
+            continue
+    return 80
+
+
+def _is_terminal() -> bool:
+    """Whether the standard output understands styles, or is said to (https://force-color.org)."""
+    compatible, forced = os.environ.get("TTY_COMPATIBLE", ""), os.environ.get("FORCE_COLOR")
+    if compatible in ("0", "1"):
+        return compatible == "1"
+    return sys.stdout.isatty() if forced is None else forced != ""
+
+
+def _is_dumb() -> bool:
+    return _is_terminal() and os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+
+
+# Plans, listings, what a folder of images holds.
 
 
 MEMORY_MARK = "†"
@@ -48,65 +309,51 @@ LISTED = {  # listing -> the columns a person sees; `--json` has everything
 }
 
 
-class HouseConsole(Console):
-    """A console whose texts, whoever wrote them, cannot command the terminal: only its own styles do."""
-
-    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(visible(segment.text), segment.style)
-
-
-def plain_console(*, stderr: bool = False) -> Console:
-    """A console that prints text as it is: a label such as `[3, 4, 6]` is not markup."""
-    return HouseConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
-
-
-def listing_console() -> Console:
-    console = plain_console()
-    console.width = max(console.width, NARROWEST)
-    return console
+def listing_page() -> Page:
+    return Page(least=NARROWEST)
 
 
 def show_plan(plan: Plan, data: Look) -> None:
     """Every row with its paper cells, then the runs, what is shared and the cost."""
-    console = listing_console()
+    page = listing_page()
     for table in plan.tables:
-        console.print(f"{table.key}: {table.title}", style="bold")
-        console.print(Padding(_rows(table), (0, 0, 1, 1)))
+        page.print(f"{table.key}: {table.title}", bold=True)
+        _show_rows(page, table)
+        page.print(" " * page.width)
     printed = (value for table in plan.tables for cell in table.cells for value in cell.paper.values())
     if any(value.status != "verified" for value in printed):
-        console.print(f"{MEMORY_FOOTNOTE}\n")
+        page.print(f"{MEMORY_FOOTNOTE}\n")
     for note in plan.notes:
-        console.print(f"note: {note}")
-    _show_data(console, data)
-    console.print(plan_line(plan))
+        page.print(f"note: {note}")
+    _show_data(page, data)
+    page.print(plan_line(plan))
 
 
-def _show_data(console: Console, data: Look) -> None:
+def _show_data(page: Page, data: Look) -> None:
     for text in data.notes:
-        console.print(f"data: {text}")
+        page.print(f"data: {text}")
     for text in data.problems:
-        console.print(f"missing data: {text}")
+        page.print(f"missing data: {text}")
 
 
-def _rows(table: PlanTable) -> Table:
+def _show_rows(page: Page, table: PlanTable) -> None:
     has_columns = any(cell.column for cell in table.cells)
-    view = Table(box=None, header_style="bold", pad_edge=False)
-    view.add_column("row")
-    if has_columns:
-        view.add_column("column")
-    view.add_column("arm", no_wrap=True)
-    view.add_column("compared with")
     printed = {name for cell in table.cells for name in cell.paper}
     shown = {"top1": "paper top-1", "top5": "paper top-5"}
     shown |= {name: heading for name, heading in ALSO_PRINTED.items() if name in printed}
-    for heading in shown.values():
-        view.add_column(heading, justify="right", no_wrap=True)
+    headings = [
+        Heading("row"),
+        *([Heading("column")] if has_columns else []),
+        Heading("arm", is_whole=True),
+        Heading("compared with"),
+        *(Heading(text, is_right=True, is_whole=True) for text in shown.values()),
+    ]
+    rows = []
     for cell in table.cells:
         arm = cell.arm_id[:8] if cell.arm_id else "quoted"
         column = [cell.column or ""] if has_columns else []
-        view.add_row(cell.row, *column, arm, cell.versus or "", *(_paper(cell, name) for name in shown))
-    return view
+        rows.append([cell.row, *column, arm, cell.versus or "", *(_paper(cell, name) for name in shown)])
+    page.table(headings, rows, has_edges=False, indent=1)
 
 
 def _paper(cell: Cell, metric: str) -> str:
@@ -158,19 +405,19 @@ def _work(runs: int, macs: float, time_s: float | None, *, hint: bool = True) ->
 
 def show_plans(plans: Sequence[Plan], together: Union, data: Look) -> None:
     """One line per study, then what they share and need together."""
-    console = listing_console()
+    page = listing_page()
     for plan in plans:
-        console.print(plan_line(plan, hint=False))
-    console.print()
-    _show_data(console, data)
+        page.print(plan_line(plan, hint=False))
+    page.print()
+    _show_data(page, data)
     todo = together.runs - together.done
-    console.print(
+    page.print(
         f"together: {together.runs} runs, {together.shared} of them shared by more than one study,"
         f" {together.done} done; "
         + (f"to train: {_work(todo, together.macs, together.time_s)}" if todo else "nothing to train")
     )
     for studies, count in together.sharing:
-        console.print(f"shared by {', '.join(studies)}: {counted(count, 'run')}")
+        page.print(f"shared by {', '.join(studies)}: {counted(count, 'run')}")
 
 
 def in_words(counts: Mapping[str, int]) -> str:
@@ -180,23 +427,6 @@ def in_words(counts: Mapping[str, int]) -> str:
     '5 finished, 1 failed'
     """
     return ", ".join(f"{count} {state}" for state, count in counts.items())
-
-
-def show_findings(findings: Iterable[Finding], levels: Mapping[str, str]) -> list[Finding]:
-    """One line per finding, as it comes; then how many of each level. Returns the findings.
-
-    levels: level -> the style of its word, from the best to the worst. The best needs no mend here.
-    """
-    best = next(iter(levels))
-    console = plain_console()
-    found = []
-    for finding in findings:
-        found.append(finding)
-        console.print(f"{finding.level:<5}", style=levels[finding.level], end="")
-        mend = f" -> {finding.mend}" if finding.mend and finding.level != best else ""
-        console.print(f"{finding.name}: {finding.says}{mend}", soft_wrap=True)
-    console.print(in_words({level: sum(each.level == level for each in found) for level in levels}))
-    return found
 
 
 def show_shortfalls(failures: Iterable[str], notes: Iterable[str]) -> None:
@@ -209,16 +439,13 @@ def show_listing(kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """One line per entry, without the columns that nothing fills; the JSON form has everything."""
     columns = [name for name in LISTED[kind] if any(row.get(name) is not None for row in rows)]
     if not columns:
-        listing_console().print(f"no {kind}")
+        listing_page().print(f"no {kind}")
         return
-    view = Table(box=None, header_style="bold")
+    headings = []
     for name in columns:
         is_number = all(isinstance(row.get(name), int | None) for row in rows)
-        first = name == columns[0]
-        view.add_column(name, justify="right" if is_number else "left", no_wrap=is_number or first)
-    for row in rows:
-        view.add_row(*(_cell(row.get(name)) for name in columns))
-    listing_console().print(view)
+        headings.append(Heading(name, is_right=is_number, is_whole=is_number or name == columns[0]))
+    listing_page().table(headings, [[_cell(row.get(name)) for name in columns] for row in rows])
 
 
 def _cell(value: Any) -> str:
@@ -243,7 +470,7 @@ def duration(time_s: float) -> str:
 
 def show_folder(found: Mapping[str, Any]) -> None:
     """A folder of images as `harness.data.contents.examine` describes it."""
-    console = plain_console()
+    page = Page()
     for name, part in found["parts"].items():
         per_class, counts = part["images_per_class"], part["classes"]
         spread = f" ({_between(per_class)} in a class)" if per_class else ""
@@ -264,12 +491,12 @@ def show_folder(found: Mapping[str, Any]) -> None:
         shown = [f"{label} {count:,}" for label, count in counts.items()][:MOST_CLASSES_SHOWN]
         more = f" and {len(counts) - len(shown):,} more" if len(counts) > len(shown) else ""
         lines.append(f"  classes: {', '.join(shown)}{more}")
-        console.print("\n".join(lines), soft_wrap=True)
+        page.print_whole("\n".join(lines))
     for kind in ("notes", "problems"):
         for text in found[kind]:
-            console.print(f"{kind.removesuffix('s')}: {text}", soft_wrap=True)
+            page.print_whole(f"{kind.removesuffix('s')}: {text}")
     if not found["problems"]:
-        console.print("a study can train on it")
+        page.print("a study can train on it")
 
 
 def _between(spread: Mapping[str, float]) -> str:
@@ -277,203 +504,3 @@ def _between(spread: Mapping[str, float]) -> str:
     if spread["least"] == spread["most"]:
         return f"{spread['least']:,}"
     return f"{spread['least']:,}..{spread['most']:,}, median {spread['median']:,g}"
-
-
-# Live progress of one `harness run` on stderr: a status on a terminal, plain lines elsewhere.
-
-
-PLAIN_LINE_EVERY_S = 15.0
-REFRESH_PER_S = 4.0  # a spinner at rich's 12.5 takes time from the runs on a small machine
-RECENT_RUNS = 10
-MOST_NAMED = 4  # labels in one line
-
-FolderOf = Callable[[str], "RunFolder"]  # run_id -> its folder
-
-
-class Tally:
-    """What this session has done, from what the scheduler tells and the records of the runs that ended."""
-
-    def __init__(self, todo: Sequence[PlannedRun], folder_of: FolderOf, *, gpus: int, now_s: float) -> None:
-        self._macs = {run.run_id: run.macs for run in todo}
-        self._planned_s = {run.run_id: run.time_s for run in todo}
-        self._folder_of = folder_of
-        self._gpus = gpus
-        self._started_s: dict[str, float] = {}
-        self._now_s = now_s
-        self._finished_macs = self._finished_s = 0.0
-        self._speeds: deque[float] = deque(maxlen=RECENT_RUNS)
-        self._most_running = 1
-        self.busy_s = 0.0  # by the clock: of workers that had a run, or of GPUs
-        self.running: tuple[str, ...] = ()
-        self.ended: dict[
-            str, str
-        ] = {}  # run_id -> finished, diverged or failed; interrupted runs go on later
-
-    @property
-    def total(self) -> int:
-        return len(self._macs)
-
-    def update(self, progress: Progress, now_s: float) -> list[str]:
-        """Take note of what the scheduler says at `now_s`; the runs that have ended since the last call."""
-        busy = len(self.running)
-        self.busy_s += (now_s - self._now_s) * (min(busy, self._gpus) if self._gpus else busy)
-        self._now_s = now_s
-        self.running = progress.running
-        self._most_running = max(self._most_running, len(self.running))
-        for run_id in self.running:
-            self._started_s.setdefault(run_id, now_s)
-        outcomes = (FINISHED, DIVERGED, FAILED)
-        new = [key for key, status in progress.ended.items() if status in outcomes and key not in self.ended]
-        for run_id in new:
-            self.ended[run_id] = progress.ended[run_id]
-            if progress.ended[run_id] == FINISHED:
-                self._learn(run_id)
-        return new
-
-    @property
-    def images_per_s(self) -> float | None:
-        """Training images per second now: runs under way x the median speed of those that finished last."""
-        from statistics import median
-
-        return len(self.running) * median(self._speeds) if self._speeds and self.running else None
-
-    @property
-    def left_s(self) -> float | None:
-        """Time until all runs have ended, if the rest is as fast per multiply-add as what has finished here.
-        None while nothing is trained here: what others hold, and may have left, takes as long as it takes.
-
-        Until a run has finished in this session: by the plan's estimate, or None where it has none.
-        """
-        left = [run_id for run_id in self._macs if run_id not in self.ended]
-        times = [self._time_s(run_id) for run_id in left]
-        known = [time_s for time_s in times if time_s is not None]
-        if not left or not self.running or len(known) < len(times):
-            return None
-        return max(max(known), sum(known) / self._most_running)
-
-    def _time_s(self, run_id: str) -> float | None:
-        """What is left of one run."""
-        whole_s = self._planned_s[run_id]
-        if self._finished_macs:
-            whole_s = self._macs[run_id] * self._finished_s / self._finished_macs
-        if whole_s is None or run_id not in self.running:
-            return whole_s
-        return max(0.0, whole_s - (self._now_s - self._started_s[run_id]))
-
-    def _learn(self, run_id: str) -> None:
-        if run_id in self._started_s and run_id in self._macs:
-            self._finished_macs += self._macs[run_id]
-            self._finished_s += self._now_s - self._started_s[run_id]
-        summary = self._folder_of(run_id).read_summary() or {}
-        if summary.get("images_per_s"):
-            self._speeds.append(summary["images_per_s"])
-
-
-class ProgressDisplay:
-    """Runs done, running and waiting, images per second, time left, cost so far, and why a run failed."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        folder_of: FolderOf,
-        *,
-        gpus: int = 0,
-        workers: str = "workers",
-        console: Console | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._labels = {run.run_id: f"{plan.arm_labels[run.arm_id]}, seed {run.seed}" for run in plan.runs}
-        self._folder_of = folder_of
-        self._unit = "GPU" if gpus else "worker"
-        self._clock = clock
-        self._start_s = self._last_line_s = clock()
-        todo = [run for run in plan.runs if not run.done]
-        self._tally = Tally(todo, folder_of, gpus=gpus, now_s=self._start_s)
-        self._reasons: dict[str, list[str]] = {}  # why runs failed -> their labels
-        self._console = console or plain_console(stderr=True)
-        animated = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._start = start = f"starting {workers} for {counted(self._tally.total, 'run')}"
-        self._status = (
-            self._console.status(Text(start), refresh_per_second=REFRESH_PER_S) if animated else None
-        )
-
-    def __enter__(self) -> ProgressDisplay:
-        if self._status:
-            self._status.start()
-        else:
-            every = duration(PLAIN_LINE_EVERY_S)
-            self._say(f"{self._start}; a line follows every {every}")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
-        for reason, labels in self._reasons.items():
-            if len(labels) > 1:
-                first_line = reason.partition("\n")[0]
-                self._say(f"failed for the same reason ({first_line}): {_names(labels[1:])}")
-        self._say(self.last_line())
-
-    def watch(self, progress: Progress) -> None:
-        """Show what changed. Called by the scheduler between two hand-outs."""
-        now_s = self._clock()
-        for run_id in self._tally.update(progress, now_s):
-            if self._tally.ended[run_id] == FAILED:
-                self._say_why(run_id)
-        for note in progress.note.splitlines():
-            if note not in self._reasons:
-                self._say(note)
-        if self._status:
-            named = _names([self._labels.get(run_id, run_id) for run_id in progress.running])
-            self._status.update(Text(f"{self.line(progress)}\n  {named}"))
-        elif now_s - self._last_line_s >= PLAIN_LINE_EVERY_S:
-            self._last_line_s = now_s
-            self._say(self.line(progress))
-
-    def line(self, progress: Progress) -> str:
-        """The state of the session in one line."""
-        tally = self._tally
-        parts = [f"{len(tally.ended)} of {counted(tally.total, 'run')} ended{self._bad()}"]
-        parts.append(f"{len(progress.running)} running, {progress.waiting} waiting")
-        if progress.queue:
-            parts.append(progress.queue)
-        if tally.images_per_s is not None:
-            parts.append(f"{tally.images_per_s:,.0f} img/s")
-        if tally.left_s is not None:
-            parts.append(f"about {duration(tally.left_s)} left")
-        return "; ".join([*parts, self._cost()])
-
-    def last_line(self) -> str:
-        """What came of the session."""
-        tally = self._tally
-        outcomes = in_words(Counter(tally.ended.values())) or "0 ended"
-        left = tally.total - len(tally.ended)
-        more = f", {left} to go on with" if left else ""
-        return f"{counted(tally.total, 'run')}: {outcomes}{more}; {self._cost()}"
-
-    def _cost(self) -> str:
-        spent_s = self._clock() - self._start_s
-        return f"{duration(spent_s)} so far, {duration(self._tally.busy_s)} of {self._unit} time"
-
-    def _bad(self) -> str:
-        counts = Counter(status for status in self._tally.ended.values() if status != FINISHED)
-        return f" ({in_words(counts)})" if counts else ""
-
-    def _say_why(self, run_id: str) -> None:
-        """Each reason is printed once, with the first run it ended and where the details are."""
-        folder = self._folder_of(run_id)
-        reasons = [event.get("message", "") for event in folder.read_events() if event["kind"] == FAILED]
-        gone = "its folder was deleted while it was trained" if not folder.path.exists() else ""
-        reason = reasons[-1] if reasons else gone or "no reason recorded"
-        labels = self._reasons.setdefault(reason, [])
-        labels.append(self._labels.get(run_id, run_id))
-        if len(labels) == 1:
-            self._say(f"failed: {labels[0]}: {reason}\n  {folder.events}")
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, markup=False, emoji=False, highlight=False)
-
-
-def _names(labels: Sequence[str]) -> str:
-    more = len(labels) - MOST_NAMED
-    return "; ".join(labels[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")

@@ -308,7 +308,7 @@ def main(args: argparse.Namespace) -> int:
         checks = [asdict(finding) for finding in found]
         print(json.dumps({"fit": not any(each.level == FAIL for each in found), "checks": checks}, indent=1))
     else:
-        from harness.commands.display import show_findings
+        from harness.commands.progress import show_findings
 
         found = show_findings(findings, STYLES)
     return SOME_FAILED if any(finding.level == FAIL for finding in found) else DONE

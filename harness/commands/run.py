@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.data import THOROUGH, DataNow, Watch, again, counts_of, look_at_records, renew
-from harness.commands.display import ProgressDisplay, plan_line
+from harness.commands.display import plan_line
 from harness.commands.plan import declare
+from harness.commands.progress import ProgressDisplay
 from harness.commands.report import is_up_to_date, settings_of, write_report
 from harness.commands.step_times import estimate
 from harness.commands.workspace import (

@@ -10,9 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
-from harness.commands.display import duration, in_words, listing_console, plain_console
+from harness.commands.display import Heading, Page, duration, in_words, listing_page
 from harness.commands.overview import Overview, SubmissionView, age_s, look_at_study, waits
 from harness.commands.plan import declared_line
 from harness.commands.workspace import workspace
@@ -134,21 +132,18 @@ NOT_PLANNED = "-"  # a seed that an arm does not get, or not yet: its comparison
 
 def show_status(overview: Overview, waits: Sequence[str]) -> None:
     """Tables with a line per row and a word per seed; then the queue, what waits and why, failures, sums."""
-    console = listing_console()
+    page = listing_page()
     for title, headings, rows in matrices(overview.plan, overview.views):
         print(title)
-        if fits(headings, rows, console.width):
+        if fits(headings, rows, page.width):
             print(columns(headings, rows))
         else:
-            view = Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-            for row in rows:
-                view.add_row(*row)
-            console.print(view)
+            page.table([Heading(text) for text in headings], rows, pads=(0, 2), has_edges=False)
         print()
     for line in (*_at_work(overview), *_queue(overview), *waits, *_failures(overview), *_sums(overview)):
-        console.print(line, soft_wrap=True)
+        page.print_whole(line)
     for look in overview.looks:
-        console.print(look.says, soft_wrap=True)
+        page.print_whole(look.says)
 
 
 Matrix = tuple[str, list[str], list[list[str]]]  # title, headings, rows
@@ -323,33 +318,31 @@ def _hours(time_s: float) -> str:
 
 def show_story(data: Mapping[str, Any]) -> None:
     """The run, what happened to it line by line, and the last lines of its Slurm jobs."""
-    console = plain_console()
+    page = Page()
     recipe = data["recipe"]
-    console.print(f"run {data['run_id']}: {data['state']}", style="bold")
+    page.print(f"run {data['run_id']}: {data['state']}", bold=True)
     if recipe:
         tricks = ", ".join(recipe["tricks"]) or "no tricks that act while training"
         about = f"{recipe['model']} on {recipe['data']}, {recipe['epochs']:g} epochs"
         about += f", batch {recipe['batch_size']}, seed {recipe['seed']}; {tricks}"
-        console.print(about, soft_wrap=True)
+        page.print_whole(about)
     for submission in data["submissions"]:
         jobs = ", ".join(submission["job_ids"]) or "not yet handed to Slurm"
-        console.print(f"submission {submission['token']}, group {submission['group']}, Slurm jobs: {jobs}")
+        page.print(f"submission {submission['token']}, group {submission['group']}, Slurm jobs: {jobs}")
     for line in data["story"]:
-        console.print(f"{clock_time(line['time_s'])}  {line['text']}", soft_wrap=True)
+        page.print_whole(f"{clock_time(line['time_s'])}  {line['text']}")
         for detail in line["detail"].splitlines():
-            console.print(f"    {detail}", soft_wrap=True)
+            page.print_whole(f"    {detail}")
     if not data["story"]:
-        console.print("no process has begun it yet")
+        page.print("no process has begun it yet")
     for agent in data["agents"]:
         for event in agent["events"]:
-            console.print(
-                f"{clock_time(event['time_s'])}  agent {agent['job_id']} {event['text']}", soft_wrap=True
-            )
+            page.print_whole(f"{clock_time(event['time_s'])}  agent {agent['job_id']} {event['text']}")
     for log in data["logs"]:
-        console.print(f"\n{log['file']}:" + ("" if log["lines"] else " empty"), style="bold")
+        page.print(f"\n{log['file']}:" + ("" if log["lines"] else " empty"), bold=True)
         for text in log["lines"]:
-            console.print(text, soft_wrap=True)
-    console.print(f"\nfiles: {data['folder']}", soft_wrap=True)
+            page.print_whole(text)
+    page.print_whole(f"\nfiles: {data['folder']}")
 
 
 def clock_time(time_s: float | None) -> str:
