@@ -97,6 +97,7 @@ def test_options_are_frozen_and_described(trick: Trick) -> None:
     about = describe(type(trick))
     assert trick.options() == about["options"]
     assert about["name"] == trick.name
+    assert set(trick.said_if_set) <= set(about["options"])
     for option in about["options"]:
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(trick, option, about["options"][option])

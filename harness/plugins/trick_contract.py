@@ -48,6 +48,10 @@ def does_something(trick: Trick) -> None:
 def options_are_frozen(trick: Trick) -> None:
     """Its options are fields with defaults of a frozen dataclass, and are described."""
     about = describe(type(trick))
+    for option in trick.said_if_set:
+        require(
+            option in about["options"], f"said_if_set names no option: {option}", "name fields of the class"
+        )
     for option in about["options"]:
         try:
             setattr(trick, option, about["options"][option])
