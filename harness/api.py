@@ -251,16 +251,18 @@ class Study:
         Reads the tracking store only, and warns where run folders have ended that are not in it yet.
 
         Args:
-            sync: mirror the run folders into the store first, as `harness report` and `harness sync` do.
+            sync: mirror the run folders into the store and measure floors first, as `harness report` does.
         Raises:
             StudyError: a mistake in the study, or the store is not there or cannot be read.
         """
+        from harness.commands.floors import measure_floors
         from harness.commands.report import collected_input
 
         plan = self.plan()
         store = self.place.store()
         if sync:
             mirror(plan, store).sync([self.place.folder(run.run_id) for run in plan.runs])
+            measure_floors(plan, self.place)
         found = Results(collected_input(plan, self.place))
         ended = set(found.runs.loc[found.runs["status"].isin(ENDED), "run_id"])
         behind = sum(run.done and run.run_id not in ended for run in plan.runs)

@@ -71,7 +71,8 @@ def look_at_records(plan: Plan, runs_dir: Path, data_dir: Path, how: str = LOOK)
     summaries = reconcile(plan, runs_dir)
     specs = {provenance.data_key(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
     keys = provenance.keys_of(plan)
-    now = {key: _fingerprint(specs[key], data_dir, how) for key in sorted({keys[each] for each in summaries})}
+    seen = sorted({keys[each] for each in summaries})
+    now = {key: fingerprint_now(specs[key], data_dir, how) for key in seen}
     found = with_records(plan, summaries, data_dir, DataNow(summaries={}, now=now))
     for run in plan.runs:
         run.done = run.done and run.run_id not in found.why
@@ -251,7 +252,7 @@ def reads_files(spec: DataSpec) -> bool:
     return not entry.is_fixed({**entry.args, **spec.args})
 
 
-def _fingerprint(spec: DataSpec, data_dir: Path, how: str) -> str | None:
+def fingerprint_now(spec: DataSpec, data_dir: Path, how: str) -> str | None:
     """Of the data that are here now; None: they are not, cannot change, or are too large to be read now."""
     entry = DATASETS.get(spec.name)
     if entry is None or not reads_files(spec):

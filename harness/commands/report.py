@@ -15,6 +15,7 @@ from harness import __version__
 from harness.commands.calibrate import newest
 from harness.commands.data import DataNow, look_at_records, with_records
 from harness.commands.display import show_shortfalls
+from harness.commands.floors import measure_floors, read_floors
 from harness.commands.plan import history_of
 from harness.commands.workspace import Workspace, load_plan, mirror, report_folder, workspace
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError
@@ -44,6 +45,7 @@ def main(args: argparse.Namespace) -> int:
     place = workspace(args)
     plan = load_plan(args, place)
     _mirror_what_is_new(plan, place)
+    measure_floors(plan, place)
     if args.short:
         from harness.reporting.markdown import to_short
 
@@ -142,7 +144,11 @@ def _changes(records: DataFrame, place: Workspace) -> dict[str, str] | None:
 
 def extra_inputs(plan: Plan, place: Workspace) -> dict[str, Mapping[str, Any] | None]:
     """What a report is written from beside plan and records, by field of `ReportInput`; None: not there."""
-    return {"declaration": history_of(plan, place), "calibration": newest(plan, place)}
+    return {
+        "declaration": history_of(plan, place),
+        "calibration": newest(plan, place),
+        "floors": read_floors(plan, place),
+    }
 
 
 def report_input(
@@ -155,7 +161,7 @@ def report_input(
     """The one way from records to a report: `harness report` and `harness verify` both go it.
 
     software: what of the provenance is not in the records.
-    extra: what else a report may be written from, by field of `ReportInput` (`reporting.raw.EXTRA`).
+    extra: what else a report may be written from, by field of `ReportInput` (`reporting.frames.EXTRA`).
     """
     from harness.analysis import analyse
     from harness.analysis.effects import mark_exploratory
@@ -244,7 +250,7 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
     "runs": list,
     "provenance": dict,
 }  # of report.json: what a comparison reads
-SCHEMA_VERSION = 1
+SCHEMAS = (1, 2)  # of report.json; 1: of before floors were measured
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -293,8 +299,8 @@ def read_report(folder: Path) -> dict[str, Any]:
         raise StudyError([Problem(str(path), 0, f"cannot be read: {reason(error)}")]) from None
     if not isinstance(report, dict) or report.get("kind") == "comparison":
         raise StudyError([Problem(str(path), 0, "is not the report of a study")])
-    if report.get("schema") != SCHEMA_VERSION:
-        text = f"is of schema {report.get('schema')}, this version reads {SCHEMA_VERSION}; write it again"
+    if report.get("schema") not in SCHEMAS:
+        text = f"is of schema {report.get('schema')}, this version reads {SCHEMAS[-1]}; write it again"
         raise StudyError([Problem(str(path), 0, text)])
     for key, kind in KINDS.items():
         if not isinstance(report.get(key), kind):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.commands.data import THOROUGH, DataNow, Watch, again, counts_of, look_at_records, renew
 from harness.commands.display import plan_line
+from harness.commands.floors import FloorsBeside, measure_floors
 from harness.commands.plan import declare
 from harness.commands.progress import ProgressDisplay
 from harness.commands.report import is_up_to_date, settings_of, write_report
@@ -219,8 +220,10 @@ def main(args: argparse.Namespace) -> int:
     if any(not run.done for run in plan.runs):
         train.get_ready(plan)
     print(declare(plan, place), flush=True)
-    with watch:
+    with watch, FloorsBeside(plan, place, is_idle=args.on != "local") as floors:
         progress = run_blocks(plan, place, train, _say, submits_only=args.detach)
+        if RUN_INTERRUPTED in progress.statuses.values():
+            floors.stop()
     plan, statuses = progress.plan, progress.statuses
     if args.detach and statuses:
         print(f"submitted and left alone; {_again(args)}{_next_block(plan)}")
@@ -426,6 +429,7 @@ def _slurm(args: argparse.Namespace, plan: Plan, place: Workspace) -> Slurm:
 
 def _report(args: argparse.Namespace, plan: Plan, place: Workspace) -> int:
     out_dir = report_folder(args, plan)
+    measure_floors(plan, place)
     if is_up_to_date(plan, place, out_dir):
         print(f"report: {out_dir / 'report.md'} is up to date")
         return DONE

@@ -23,6 +23,7 @@ from harness.runs.provenance import data_key, data_name
 from harness.runs.records import parsed, reason
 from harness.runs.state import reconcile, wrong_with
 from harness.spec import ENDED
+from harness.study.conditions import wrong_with_floors
 from harness.study.expand import grow
 from harness.study.plan import Plan
 from harness.tracking.content import env_text
@@ -341,13 +342,14 @@ def mixed_data(plan: Plan, records: DataFrame) -> list[str]:
 def checked_extra(folder: Path, extra: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """
     Raises:
-        StudyError: the declaration beside the report is not one.
+        StudyError: the declaration, or the floors, beside the report are none.
     """
     from harness.reporting.frames import unpacked
 
-    wrong = wrong_with(extra["declaration"]) if "declaration" in extra else None
-    if wrong:
-        raise StudyError([Problem(str(unpacked(folder)[0] / "declaration.json"), 0, wrong)])
+    for name, check in (("declaration", wrong_with), ("floors", wrong_with_floors)):
+        wrong = check(extra[name]) if name in extra else None
+        if wrong:
+            raise StudyError([Problem(str(unpacked(folder)[0] / f"{name}.json"), 0, wrong)])
     return extra
 
 

@@ -295,7 +295,8 @@ def _parts(amount: Amount | None) -> list[float | None]:
 # The report as data: every finding and every run, in one canonical text.
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+BEFORE_FLOORS = 1  # of reports without the key `floors`
 RUN_FIELDS = (
     "run_id", "arm_id", "seed", "status", "attempts", "top1", "top5", "loss", "train_loss", "train_time_s",
     "epochs", "steps", "images_seen", "test_images", "params", "macs", "model", "precision", "batch_size",
@@ -306,23 +307,19 @@ RUN_FIELDS = (
 
 def to_json(report: ReportInput) -> str:
     """Keys: schema, title, study, size, header, notes, looks, arm_seeds, findings, claims, speed, arms, runs,
-    provenance, declaration, costs.
+    provenance, declaration, costs and floors, which reports of schema 1 lack.
 
     Keys are sorted, numbers are exact, absent numbers are null. When it was written is not in it, and no
     tracking id, so the same inputs give the same bytes. `runs` has every run of the plan, in the plan's
     order, with the metrics of plugins. docs/json.md lists the keys of `claims` and `speed`.
     """
     plan = report.plan
-    arms = {
-        arm_id: {"label": plan.arm_labels.get(arm_id), **dataclasses.asdict(arm)}
-        for arm_id, arm in plan.arms.items()
-    }
     findings = dataclasses.asdict(report.findings)
     for cell in (cell for table in findings["tables"] for cell in table["cells"] if cell["level"]):
         del cell["level"]["without_value"]  # a part of `missing`, and `missing_reason` says it
     claims, speed = findings.pop("claims"), findings.pop("speed")
     data = {
-        "schema": SCHEMA_VERSION,
+        "schema": BEFORE_FLOORS if report.floors is None else SCHEMA_VERSION,
         "title": report.title,
         "study": report.findings.study,
         "size": report.findings.size,
@@ -333,7 +330,7 @@ def to_json(report: ReportInput) -> str:
         "findings": findings,
         "claims": [{**claim.pop("claim"), **claim} for claim in claims],
         "speed": speed,
-        "arms": arms,
+        "arms": _arms(report),
         "runs": _runs(report),
         "provenance": report.provenance,
         "declaration": declaration_json(report),
@@ -342,8 +339,20 @@ def to_json(report: ReportInput) -> str:
             "arms": {arm_id: dataclasses.asdict(cost) for arm_id, cost in arm_costs(report.records).items()},
         },
     }
-    text = json.dumps(plain(data), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        plain(data | _floors(report)), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
+    )
     return text + "\n"
+
+
+def _arms(report: ReportInput) -> dict[str, Any]:
+    labels = report.plan.arm_labels
+    arms = report.plan.arms.items()
+    return {arm_id: {"label": labels.get(arm_id), **dataclasses.asdict(arm)} for arm_id, arm in arms}
+
+
+def _floors(report: ReportInput) -> dict[str, Any]:
+    return {} if report.floors is None else {"floors": report.floors}
 
 
 def _runs(report: ReportInput) -> list[dict[str, Any]]:
@@ -389,7 +398,12 @@ def plain(value: Any) -> Any:
 RAW_SCHEMA_VERSION = 1
 ARCHIVE = "data/records.zip"
 RUNS, CURVES = "runs.jsonl", "curves.csv"
-EXTRA = ("calibration", "declaration", "left_out")  # fields of `ReportInput`, each kept as <name>.json
+EXTRA = (
+    "calibration",
+    "declaration",
+    "floors",
+    "left_out",
+)  # fields of `ReportInput`, each kept as <name>.json
 # What an archive may hold: a thousand times the largest report here, and no more than fits into memory.
 MOST_BYTES = 2**30
 BITS = "predictions"  # the only column of bytes: one bit per test image

@@ -32,7 +32,9 @@ class ReportInput:
     calibration: what `harness calibrate` measured on this machine's noise; None: not calibrated.
     left_out: the runs that are not in it because they saw other data, and what to say of them; None: none.
     changes: sha256 -> what the code of runs had changed since its commit, as a patch; None: none was kept.
-    A report keeps these four under data/, so that `harness verify` can read them back.
+    floors: what simple classifiers reach on the data of each setting (`study.conditions`); None: a report of
+    before floors were measured, of which verdicts and answers are as they were then.
+    A report keeps these five under data/, so that `harness verify` can read them back.
     """
 
     title: str
@@ -45,6 +47,7 @@ class ReportInput:
     calibration: Mapping[str, Any] | None = None
     left_out: Mapping[str, Any] | None = None
     changes: Mapping[str, str] | None = None
+    floors: Mapping[str, Any] | None = None
 
     @property
     def extra(self) -> Mapping[str, Mapping[str, Any] | None]:
@@ -54,6 +57,7 @@ class ReportInput:
             "calibration": self.calibration,
             "left_out": self.left_out,
             "changes": self.changes,
+            "floors": self.floors,
         }
 
 
