@@ -96,16 +96,25 @@ def test_what_the_budget_left_out_follows_its_relatives_and_is_not_asked_again(h
 
 
 @pytest.mark.parametrize("name", step_times.CAPS)
-def test_another_instruction_set_or_torch_is_another_machine(here: Workspace, monkeypatch, name: str):
+def test_another_instruction_set_or_torch_is_another_machine(
+    here: Workspace, monkeypatch, name: str, tmp_path: Path
+):
     monkeypatch.delenv(name, raising=False)
     before = cache_file()
     monkeypatch.setenv(name, "AVX2")
     assert cache_file() != before
     monkeypatch.delenv(name)
     assert cache_file() == before
-    monkeypatch.setattr(importlib.metadata, "version", lambda _: "9.9")
+    (tmp_path / "torch-9.9.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
     assert machine_key()["torch"] == "9.9"
     assert cache_file() != before
+
+
+def test_the_version_of_torch_is_the_one_that_its_metadata_says(tmp_path: Path):
+    (tmp_path / "torch-vision-1.0.dist-info").mkdir()
+    assert step_times.torch_version([str(tmp_path), "no such folder"]) == "none"
+    assert step_times.torch_version([str(tmp_path), *sys.path]) == importlib.metadata.version("torch")
 
 
 def test_without_leave_to_measure_nothing_is_started_and_nothing_said(here: Workspace, monkeypatch, capsys):

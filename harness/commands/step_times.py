@@ -11,9 +11,11 @@ finished runs took says it better and wins (`harness.runs.state`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +28,7 @@ from harness.data.entry import cache_folder
 from harness.runs.folder import read_json, write_json
 from harness.runs.provenance import cpu_name
 from harness.scheduling.base import detect_devices
-from harness.spec import Arm, Recipe, RunSpec, TrickSpec, canonical_json, digest
+from harness.spec import Arm, CanonicalText, Recipe, RunSpec, TrickSpec, canonical_json, digest
 from harness.study.plan import Plan, PlannedRun
 
 BUDGET_S = 3.0  # of measuring; the process imports torch before that
@@ -39,6 +41,7 @@ CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
 SWITCH = "HARNESS_MEASURE"  # 0: never measure
 CURVE_IMAGES = 1000  # `training.evaluate.curve_subset`
 LAST_EPOCHS = {"median_of_last_5": 5}  # evaluations of a read-out; else 1
+_TORCH = re.compile(r"torch-[^-]+\.dist-info")
 TIMES = ("step_s", "eval_s", "start_s")
 FREE: dict[str, Any] = {  # what changes no step's time -> a value for all
     "epochs": 1.0, "lr": 0.01, "weight_decay": 1e-4, "schedule": "constant", "milestones": (), "decay": 0.1,
@@ -81,7 +84,7 @@ def estimate(plan: Plan, data_dir: Path, *, measure: bool) -> None:
     todo = [run for run in plan.runs if not run.done and (run.time_s is None or run.rough)]
     if not todo or detect_devices() != ("cpu",):
         return
-    path = cache_file() if measure or _is_kept() else None
+    path = cache_file()
     known = _read(path)
     if not (measure or known):
         return
@@ -107,17 +110,18 @@ def _questions(plan: Plan, todo: Sequence[PlannedRun]) -> dict[str, Question]:
                 share[arm_id] = share.get(arm_id, 0.0) + run.macs
     macs = {run.arm_id: run.macs for run in plan.runs}
     found = {}
+    text = CanonicalText()
     for arm_id, each in share.items():
         arm = plan.arms[arm_id]
         images = _images(arm.recipe)
         if arm.observes or arm.plugins or arm.recipe.trainer != "harness" or not images or not macs[arm_id]:
             continue
         per_image = macs[arm_id] / (images * arm.recipe.epochs)
-        found[arm_id] = _question(arm, per_image, each)
+        found[arm_id] = _question(arm, per_image, each, text)
     return found
 
 
-def _question(arm: Arm, macs_per_image: float, share: float) -> Question:
+def _question(arm: Arm, macs_per_image: float, share: float, text: CanonicalText) -> Question:
     recipe = arm.recipe
     at_most = max(1, min(MOST_IMAGES, int(MOST_MACS / macs_per_image)))
     batch = min(recipe.batch_size, at_most)
@@ -128,7 +132,7 @@ def _question(arm: Arm, macs_per_image: float, share: float) -> Question:
     spec = RunSpec(arm=Arm(recipe=measured, tricks=tricks), seed=0)
     alike = tuple(TrickSpec(name=trick.name, options=_words(trick.options)) for trick in tricks)
     return Question(
-        key=digest(canonical_json(dataclasses.asdict(dataclasses.replace(spec.arm, tricks=alike)))),
+        key=text.arm_id(dataclasses.replace(spec.arm, tricks=alike)),
         spec=spec,
         larger=recipe.batch_size / batch,
         work=macs_per_image * batch,
@@ -281,28 +285,26 @@ def _facts(recipe: Recipe) -> tuple[int | None, int | None, int | None]:
 def machine_key() -> dict[str, str]:
     """What the measured times depend on."""
     # `harness` names its Python API, which needs this file: imported at the top it would be a circle.
-    from importlib.metadata import PackageNotFoundError, version
-
     from harness import __version__
 
-    try:
-        torch = version("torch")
-    except PackageNotFoundError:
-        torch = "none"
     caps = {name: os.environ[name] for name in CAPS if name in os.environ}
-    return {"cpu": cpu_name(), "torch": torch, "harness": __version__, **caps}
+    return {"cpu": cpu_name(), "torch": torch_version(sys.path), "harness": __version__, **caps}
+
+
+def torch_version(folders: Sequence[str]) -> str:
+    """Of the first of these folders that has torch; what `importlib.metadata` says, without its 20 ms."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            found = [name for name in os.listdir(folder) if _TORCH.fullmatch(name)]
+            if found:
+                return min(found).removeprefix("torch-").removesuffix(".dist-info")
+    return "none"
 
 
 def cache_file() -> Path | None:
     """Where the times of this machine are kept; None where the user has no home."""
     folder = cache_folder()
     return folder and folder / "step_times" / f"{digest(canonical_json(machine_key()))}.json"
-
-
-def _is_kept() -> bool:
-    """Whether any times are: which ones is asked of torch's metadata, and that takes 15 ms."""
-    folder = cache_folder()
-    return folder is not None and (folder / "step_times").is_dir()
 
 
 def _read(path: Path | None) -> dict[str, Any]:

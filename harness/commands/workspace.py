@@ -65,10 +65,7 @@ def build_catalogue(data_dir: Path, plugins: Sequence[Plugin] = ()) -> Catalogue
         return Cost(params=params, macs=macs)
 
     return Catalogue(
-        tricks={
-            name: replace(_trick_entry(trick), plugin=files.get(("TRICKS", name)))
-            for name, trick in TRICKS.items()
-        },
+        tricks=_Tricks({name: file for (table, name), file in files.items() if table == "TRICKS"}),
         models=_Models({name: file for (table, name), file in files.items() if table == "MODELS"}),
         data=data,
         cost=cost,
@@ -115,6 +112,28 @@ class _Models(Mapping[str, ModelEntry]):
 
     def __len__(self) -> int:
         return len(MODELS) + len(VARIANTS)
+
+
+class _Tricks(Mapping[str, TrickEntry]):
+    """Every trick; the code of one is imported when it is looked up."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._files = files
+        self._names = tuple(TRICKS)
+        self._entries: dict[str, TrickEntry] = {}
+
+    def __getitem__(self, name: str) -> TrickEntry:
+        found = self._entries.get(name)
+        if found is None:
+            entry = replace(_trick_entry(TRICKS[name]), plugin=self._files.get(name))
+            found = self._entries[name] = entry
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _trick_entry(trick: type[Trick]) -> TrickEntry:

@@ -99,7 +99,7 @@ def _places(plugin: Plugin) -> list[tuple[MutableMapping[str, Any], Mapping[str,
     return [
         (cast("MutableMapping[str, Any]", MODELS), tables.models),
         (cast("MutableMapping[str, Any]", VARIANTS), variants),
-        (cast("MutableMapping[str, Any]", TRICKS), tables.tricks),
+        (TRICKS, tables.tricks),
         (DATASETS, tables.datasets),
         (METRICS, tables.metrics),
         (TRAINERS, tables.trainers),

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -119,7 +118,7 @@ def file_system_time_s(folder: Path) -> float:
     Raises:
         OSError: the folder cannot be written.
     """
-    probe = folder / f".clock.{secrets.token_hex(8)}"
+    probe = folder / f".clock.{os.urandom(8).hex()}"
     handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:
         os.utime(probe)  # "now" by the server's clock; a time of one's own would be this machine's
@@ -177,7 +176,7 @@ class Claims:
     ) -> None:
         self._runs_dir, self._job = runs_dir, job
         self._beat_s = beat_s
-        self._token = secrets.token_hex(8)
+        self._token = os.urandom(8).hex()
         self._held: dict[str, int] = {}  # run_id -> the number of the claim
         self._own: dict[str, int] = {}  # the same, released or not
         self._withdrawn: dict[str, str] = {}

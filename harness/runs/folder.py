@@ -7,9 +7,7 @@ import errno
 import fcntl
 import hashlib
 import json
-import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +20,6 @@ from harness.errors import printable
 from harness.runs import records
 from harness.runs.records import is_count, is_time, parsed, read_with_time
 from harness.spec import FAILED, FINISHED, Stop
-
-_log = logging.getLogger(__name__)
 
 # Who holds a run: the claims in its folder, read by any process on any machine. Nothing here writes.
 #
@@ -181,6 +177,8 @@ def identity() -> dict[str, Any]:
 
 @cache
 def _identity(pid: int) -> dict[str, Any]:
+    import socket  # plans and states have no claims of their own
+
     start = process_start(pid)
     return {
         "host": socket.gethostname(),
@@ -440,7 +438,13 @@ def record(runs_dir: Path, run_id: str, kind: str, **values: Any) -> None:
     try:
         RunFolder(runs_dir / run_id).append_event(kind, **values)
     except OSError as error:
-        _log.error("run %s: %s %s (not recorded: %s)", run_id, kind, values.get("message", ""), error)
+        _log_instead(run_id, f"{kind} {values.get('message', '')}", error)
+
+
+def _log_instead(run_id: str, what: str, error: OSError) -> None:
+    import logging  # only where something is wrong: 3 ms
+
+    logging.getLogger(__name__).error("run %s: %s (not recorded: %s)", run_id, what, error)
 
 
 def record_refused(runs_dir: Path, run_id: str, message: str) -> None:
@@ -448,7 +452,7 @@ def record_refused(runs_dir: Path, run_id: str, message: str) -> None:
     try:
         (runs_dir / run_id).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _log.error("run %s: failed %s (not recorded: %s)", run_id, message, error)
+        _log_instead(run_id, f"failed {message}", error)
     else:
         record(runs_dir, run_id, FAILED, message=message)
 

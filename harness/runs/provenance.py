@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import platform
 import re
-import secrets
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -114,7 +112,7 @@ def take_snapshot(runs_dir: Path, source: Path) -> Path:
         return _copy(source, runs_dir)
     if _is_whole(path, source.name):
         return path
-    path.rename(path.with_name(f"{path.name}.damaged.{secrets.token_hex(4)}"))
+    path.rename(path.with_name(f"{path.name}.damaged.{os.urandom(4).hex()}"))
     return _copy(source, runs_dir)
 
 
@@ -143,7 +141,7 @@ def _is_whole(path: Path, package_name: str) -> bool:
 
 def _copy(source: Path, runs_dir: Path) -> Path:
     """Copy beside, then rename. Named by what was copied: files may change while they are read."""
-    draft = runs_dir / FOLDER / f".{secrets.token_hex(8)}.draft"
+    draft = runs_dir / FOLDER / f".{os.urandom(8).hex()}.draft"
     draft.parent.mkdir(parents=True, exist_ok=True)
     draft.mkdir(mode=0o700)
     try:
@@ -339,9 +337,9 @@ def cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.machine()
+        return os.uname().machine
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    return next(names, os.uname().machine)
 
 
 def _memory_gb() -> float | None:
@@ -352,6 +350,8 @@ def _memory_gb() -> float | None:
 
 
 def _os_name() -> str:
+    import platform
+
     try:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import re
 import signal
@@ -13,14 +12,15 @@ import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
-from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from harness.runs.folder import RunFolder
 from harness.spec import Machine, RunSpec, Stop
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 # One interface for every place where runs are executed.
 
@@ -225,6 +225,8 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 def context() -> ForkServerContext:
     """The multiprocessing context all workers belong to."""
+    import multiprocessing  # a plan asks this file for devices, and starts no process
+
     return multiprocessing.get_context("forkserver")
 
 
@@ -234,7 +236,7 @@ def start_server(preload: Sequence[str], threads: int) -> None:
     Returns at once; the modules are imported while the caller goes on. A module that raises something else
     than ImportError ends the server, and `start_process` raises EOFError or ConnectionError.
     """
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     forkserver.set_forkserver_preload(list(preload))
     with _signals_blocked((signal.SIGUSR2,)):  # of the others it unblocks two, here as well, when it starts

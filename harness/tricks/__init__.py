@@ -1,99 +1,91 @@
-"""Every trick, by name. To add one: its file, its import and name here, its test, its bibliography entry."""
+"""Every trick, by name. To add one: its file, its line here, its test, its bibliography entry."""
 
-from harness.tricks.asymmetric_convolutions import AsymmetricConvolutions
-from harness.tricks.auxiliary_head import AuxiliaryHead
-from harness.tricks.auxiliary_loss import AuxiliaryLoss
-from harness.tricks.base import Trick
-from harness.tricks.batch_norm import BatchNorm
-from harness.tricks.bf16 import Bf16
-from harness.tricks.bn_auxiliary import BnAuxiliary
-from harness.tricks.constant_warmup import ConstantWarmup
-from harness.tricks.cosine import Cosine
-from harness.tricks.distillation import Distillation
-from harness.tricks.ema import Ema
-from harness.tricks.ensemble import Ensemble
-from harness.tricks.exponential_decay import ExponentialDecay
-from harness.tricks.factorized_7x7 import Factorized7x7
-from harness.tricks.faster_decay import FasterDecay
-from harness.tricks.fine_tuning import FineTuning
-from harness.tricks.fp16 import Fp16
-from harness.tricks.gradient_clipping import GradientClipping
-from harness.tricks.grid_reduction import GridReduction
-from harness.tricks.higher_lr import HigherLr
-from harness.tricks.initialisation import Initialisation
-from harness.tricks.label_smoothing import LabelSmoothing
-from harness.tricks.large_batch import LargeBatch
-from harness.tricks.linear_lr_scaling import LinearLrScaling
-from harness.tricks.mixed_ensemble import MixedEnsemble
-from harness.tricks.mixup import Mixup
-from harness.tricks.multi_crop import MultiCrop
-from harness.tricks.no_bias_decay import NoBiasDecay
-from harness.tricks.no_dropout import NoDropout
-from harness.tricks.no_lrn import NoLrn
-from harness.tricks.no_residual import NoResidual
-from harness.tricks.raw_weights import RawWeights
-from harness.tricks.receptive_field import ReceptiveField
-from harness.tricks.residual_scaling import ResidualScaling
-from harness.tricks.resnet_b import ResNetB
-from harness.tricks.resnet_c import ResNetC
-from harness.tricks.resnet_d import ResNetD
-from harness.tricks.rmsprop import RmsProp
-from harness.tricks.shard_shuffling import ShardShuffling
-from harness.tricks.sigmoid import Sigmoid
-from harness.tricks.step_decay import StepDecay
-from harness.tricks.two_3x3 import Two3x3
-from harness.tricks.warmup import Warmup
-from harness.tricks.weaker_distortion import WeakerDistortion
-from harness.tricks.weaker_l2 import WeakerL2
-from harness.tricks.zero_gamma import ZeroGamma
+from __future__ import annotations
 
-TRICKS: dict[str, type[Trick]] = {
-    trick.name: trick
-    for trick in (
-        LinearLrScaling,
-        Warmup,
-        ConstantWarmup,
-        ZeroGamma,
-        NoBiasDecay,
-        Fp16,
-        Bf16,
-        LargeBatch,
-        ResNetB,
-        ResNetC,
-        ResNetD,
-        Cosine,
-        LabelSmoothing,
-        Mixup,
-        Distillation,
-        FineTuning,
-        Initialisation,
-        RmsProp,
-        GradientClipping,
-        ExponentialDecay,
-        StepDecay,
-        Ema,
-        AuxiliaryLoss,
-        AuxiliaryHead,
-        BnAuxiliary,
-        Factorized7x7,
-        Two3x3,
-        AsymmetricConvolutions,
-        GridReduction,
-        ReceptiveField,
-        BatchNorm,
-        Sigmoid,
-        HigherLr,
-        NoDropout,
-        WeakerL2,
-        FasterDecay,
-        NoLrn,
-        ShardShuffling,
-        WeakerDistortion,
-        ResidualScaling,
-        NoResidual,
-        MultiCrop,
-        RawWeights,
-        Ensemble,
-        MixedEnsemble,
-    )
-}
+from collections.abc import Iterator, Mapping, MutableMapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.tricks.base import Trick
+
+
+class Table(MutableMapping[str, "type[Trick]"]):
+    """Name -> trick. The module of a trick, which has its name, is imported when the trick is asked for: a
+    study uses few of them."""
+
+    def __init__(self, classes: Mapping[str, str]) -> None:
+        """classes: name -> the class in `harness.tricks.<name>`."""
+        self._tricks: dict[str, str | type[Trick]] = dict(classes)
+
+    def __getitem__(self, name: str) -> type[Trick]:
+        found = self._tricks[name]
+        if isinstance(found, str):
+            found = self._tricks[name] = getattr(import_module(f"harness.tricks.{name}"), found)
+        return found
+
+    def __setitem__(self, name: str, trick: type[Trick]) -> None:
+        self._tricks[name] = trick
+
+    def __delitem__(self, name: str) -> None:
+        del self._tricks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tricks)
+
+    def __len__(self) -> int:
+        return len(self._tricks)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tricks
+
+
+TRICKS = Table(
+    {
+        "linear_lr_scaling": "LinearLrScaling",
+        "warmup": "Warmup",
+        "constant_warmup": "ConstantWarmup",
+        "zero_gamma": "ZeroGamma",
+        "no_bias_decay": "NoBiasDecay",
+        "fp16": "Fp16",
+        "bf16": "Bf16",
+        "large_batch": "LargeBatch",
+        "resnet_b": "ResNetB",
+        "resnet_c": "ResNetC",
+        "resnet_d": "ResNetD",
+        "cosine": "Cosine",
+        "label_smoothing": "LabelSmoothing",
+        "mixup": "Mixup",
+        "distillation": "Distillation",
+        "fine_tuning": "FineTuning",
+        "initialisation": "Initialisation",
+        "rmsprop": "RmsProp",
+        "gradient_clipping": "GradientClipping",
+        "exponential_decay": "ExponentialDecay",
+        "step_decay": "StepDecay",
+        "ema": "Ema",
+        "auxiliary_loss": "AuxiliaryLoss",
+        "auxiliary_head": "AuxiliaryHead",
+        "bn_auxiliary": "BnAuxiliary",
+        "factorized_7x7": "Factorized7x7",
+        "two_3x3": "Two3x3",
+        "asymmetric_convolutions": "AsymmetricConvolutions",
+        "grid_reduction": "GridReduction",
+        "receptive_field": "ReceptiveField",
+        "batch_norm": "BatchNorm",
+        "sigmoid": "Sigmoid",
+        "higher_lr": "HigherLr",
+        "no_dropout": "NoDropout",
+        "weaker_l2": "WeakerL2",
+        "faster_decay": "FasterDecay",
+        "no_lrn": "NoLrn",
+        "shard_shuffling": "ShardShuffling",
+        "weaker_distortion": "WeakerDistortion",
+        "residual_scaling": "ResidualScaling",
+        "no_residual": "NoResidual",
+        "multi_crop": "MultiCrop",
+        "raw_weights": "RawWeights",
+        "ensemble": "Ensemble",
+        "mixed_ensemble": "MixedEnsemble",
+    }
+)
