@@ -27,8 +27,9 @@ _NEVER = (
     "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff\ufdd0-\ufdef\ufff9-\ufffb\ufffe\uffff"
     "\U000e0000-\U000e007f"
 )
-UNPRINTABLE = re.compile(f"[\x00-\x1f{_NEVER}]")
-_COMMANDS = re.compile(f"[\x00-\x08\x0b-\x1f{_NEVER}]")  # lines and tabs are none
+# Patterns as texts: `re` compiles one when it is first used (and keeps it); most commands need none.
+UNPRINTABLE = f"[\x00-\x1f{_NEVER}]"
+_COMMANDS = f"[\x00-\x08\x0b-\x1f{_NEVER}]"  # lines and tabs are none
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,7 +67,9 @@ def printable(text: str) -> str:
     """
     if len(text) > LONGEST_MESSAGE:
         text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
-    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    if text.isprintable():  # nothing of the pattern is; asked first because that is faster
+        return text
+    return re.sub(UNPRINTABLE, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def visible(text: str) -> str:
@@ -75,7 +78,9 @@ def visible(text: str) -> str:
     >>> visible("a\\x1b[31m\\n\\tb")
     'a\\\\x1b[31m\\n\\tb'
     """
-    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    if text.isprintable() or text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return re.sub(_COMMANDS, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def shortened(name: str) -> str:
@@ -172,19 +177,18 @@ SHORTEST = 3  # characters of a password that is looked for in a text; shorter o
 LONGEST = 10_000  # characters of a text that are looked through; no message is longer
 
 # Whoever stands before an @ may be a password, a token, or a name; none is needed to find the server.
-_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/{2})(?P<user>[^\s/'\"<>][^\s'\"<>]*)@")
+_USER = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*:/{2})(?P<user>[^\s/'\"<>][^\s'\"<>]*)@"
 # Of a query, of libpq's keyword form, of ODBC, of JSON; quoted values may have spaces.
-_KEY_VALUE = re.compile(
+_KEY_VALUE = (
     r"""(?P<key>[\w%.+-]{1,200}["']?[ ]?(?:=|:(?!//))[ ]?)"""
     r"""(?P<value>'(?:[^'\\]|\\.){0,2000}'|"(?:[^"\\]|\\.){0,2000}"|\{[^}]{0,2000}\}|[^\s&;,'"]{1,4000})"""
 )
-_SECRET_KEY = re.compile(
+_HIDDEN_KEYS = (  # in whatever case
     r"pass(word|wd|phrase)|pwd|token|secret|api[-_.]?key|a(ccess|ccount|uth)[-_.]?key|private[-_.]?key|"
-    r"credential|signature|(^|[-_.])(pass|sig|sas|auth|authorization)$",
-    re.IGNORECASE,
+    r"credential|signature|(^|[-_.])(pass|sig|sas|auth|authorization)$"
 )
 # Tokens that say themselves what they are: of Databricks, GitHub, AWS; of HTTP headers.
-_BARE = re.compile(
+_BARE = (
     r"\bdapi[0-9a-f]{8,}(?:-\d+)?\b|\bgh[opsur]_\w{8,}|\bAKIA[0-9A-Z]{12,}\b"
     r"|(?<=\bBearer )\S+|(?<=\bBasic )\S+"
 )
@@ -202,8 +206,8 @@ def masked(text: str, uri: str = "") -> str:
         text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
     for secret in sorted(set(_secrets(uri)), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    text = _USER.sub(rf"\g<scheme>{HIDDEN}@", _BARE.sub(HIDDEN, text))
-    return _KEY_VALUE.sub(_without_value, text)
+    text = re.sub(_USER, rf"\g<scheme>{HIDDEN}@", re.sub(_BARE, HIDDEN, text))
+    return re.sub(_KEY_VALUE, _without_value, text)
 
 
 def has_secret(uri: str) -> bool:
@@ -216,7 +220,7 @@ def _without_value(found: re.Match[str]) -> str:
     key, value = found["key"], found["value"]
     word = unquote_plus(key.rstrip(" =:\"'"))
     inner = unquote_plus(value)
-    if _SECRET_KEY.search(word) or (inner != value and masked(inner) != inner):
+    if re.search(_HIDDEN_KEYS, word, re.IGNORECASE) or (inner != value and masked(inner) != inner):
         quote = value[0] if value[0] in "'\"" else ""
         return f"{key}{quote}{HIDDEN}{quote}"
     holds_pairs = re.search("[=:]", value) is not None  # as in `MLFLOW_TRACKING_URI=http://h?token=x`
@@ -225,9 +229,12 @@ def _without_value(found: re.Match[str]) -> str:
 
 def _secrets(uri: str) -> Iterator[str]:
     """The secrets of an address as written and with its %-signs resolved, as drivers say them."""
-    found = _USER.match(uri)
+    found = re.match(_USER, uri)
     parts = found["user"].partition(":")[2] or found["user"] if found else ""
-    values = [parts, *(pair["value"].strip("'\"") for pair in _KEY_VALUE.finditer(uri) if _is_secret(pair))]
+    values = [
+        parts,
+        *(pair["value"].strip("'\"") for pair in re.finditer(_KEY_VALUE, uri) if _is_secret(pair)),
+    ]
     for value in values:
         for each in {value, unquote(value), unquote_plus(value)}:
             if len(each) >= SHORTEST:
@@ -235,4 +242,5 @@ def _secrets(uri: str) -> Iterator[str]:
 
 
 def _is_secret(pair: re.Match[str]) -> bool:
-    return _SECRET_KEY.search(unquote_plus(pair["key"].rstrip(" =:\"'"))) is not None
+    word = unquote_plus(pair["key"].rstrip(" =:\"'"))
+    return re.search(_HIDDEN_KEYS, word, re.IGNORECASE) is not None

@@ -23,7 +23,11 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 _NEVER_SHOWN = dict.fromkeys((7, 8, 11, 12, 13))  # bell, backspace, vertical tab, form feed, return
 _WORD = re.compile(r"\s*\S+\s*")
 # Characters that take one column each; of others rich knows how many they take.
-_ONE_COLUMN = re.compile("[ -~\xa0-\xac\xae-\u02ff\u0370-\u0482\u2010-\u2027]*")
+_ONE_COLUMN = frozenset(
+    chr(code)
+    for first, last in ((0x20, 0x7E), (0xA0, 0xAC), (0xAE, 0x2FF), (0x370, 0x482), (0x2010, 0x2027))
+    for code in range(first, last + 1)
+)
 TAB = 8
 
 
@@ -220,7 +224,7 @@ def columns_of(text: str) -> int:
     >>> columns_of("76.2†"), columns_of("漢字")
     (5, 4)
     """
-    if _ONE_COLUMN.fullmatch(text):
+    if _ONE_COLUMN.issuperset(text):
         return len(text)
     from rich.cells import cell_len
 
@@ -240,7 +244,7 @@ def _cut(text: str, width: int, mark: str) -> str:
     if columns_of(text) <= width:
         return text
     most = max(0, width - len(mark))
-    if _ONE_COLUMN.fullmatch(text):
+    if _ONE_COLUMN.issuperset(text):
         return text[:most] + mark
     from rich.cells import set_cell_size
 
@@ -248,7 +252,7 @@ def _cut(text: str, width: int, mark: str) -> str:
 
 
 def _folded(word: str, width: int) -> list[str]:
-    if _ONE_COLUMN.fullmatch(word):
+    if _ONE_COLUMN.issuperset(word):
         return [word[at : at + width] for at in range(0, len(word), width)]
     from rich.cells import chop_cells
 

@@ -239,11 +239,13 @@ class _Reader:
 
     def _printable(self, text: str, node: Node) -> str:
         """The text without what must reach no terminal and no report; lines and tabs stay."""
-        wrong = sorted(set(UNPRINTABLE.findall(text)) - {"\n", "\t"})
+        if text.isprintable():
+            return text
+        wrong = sorted(set(re.findall(UNPRINTABLE, text)) - {"\n", "\t"})
         if wrong:
             named = ", ".join(f"U+{ord(each):04X}" for each in wrong)
             self._say(node.start_mark.line + 1, f"a text has characters that cannot be printed: {named}")
-            text = UNPRINTABLE.sub(lambda found: found[0] if found[0] in "\n\t" else "", text)
+            text = re.sub(UNPRINTABLE, lambda found: found[0] if found[0] in "\n\t" else "", text)
         return text
 
     def _say(self, line: int, message: str) -> None:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from harness.cli import build_parser
 from tests.end_to_end.workplace import ROOT, Workplace
 
 HEAVY = ("torch", "torchvision", "mlflow", "pandas", "matplotlib", "scipy", "typst")
@@ -43,6 +44,33 @@ print(code, *sorted(set(sys.argv[1].split()) & set(sys.modules)), file=sys.stder
 )
 def test_the_command_imports_nothing_heavy(fresh: Workplace, arguments):
     assert modules_after(fresh, *arguments) == ["0"]
+
+
+# What takes milliseconds each: a limit of time that holds on any machine.
+SLOW = ("rich", "pydantic", "numpy", "logging", "multiprocessing", "importlib.metadata", "email", "secrets")
+UNUSED = "harness.tricks.receptive_field"  # by Bag of Tricks
+
+
+@pytest.mark.parametrize(
+    ("arguments", "slow"),
+    [
+        (("--help",), (*SLOW, "json", "harness.spec", "harness.commands.display")),
+        (("tricks",), (*SLOW, "yaml", "harness.study.schema", "harness.models", "harness.data")),
+        (("plan", BAG_OF_TRICKS), (*SLOW, UNUSED, "harness.slurm")),
+        (("plan", BAG_OF_TRICKS, "--json"), (*SLOW, UNUSED, "harness.commands.display")),
+        (("status", BAG_OF_TRICKS), (*SLOW, UNUSED, "harness.slurm")),
+    ],
+    ids=lambda each: " ".join(each).replace(f"{ROOT}/", "") if each[0] not in SLOW else "",
+)
+def test_the_command_imports_only_what_it_needs(fresh: Workplace, arguments, slow):
+    assert modules_after(fresh, *arguments, heavy=" ".join(slow)) == ["0"]
+
+
+def test_the_parser_of_one_command_reads_what_the_whole_one_reads():
+    lines = (["plan", "s.yaml", "--json"], ["run", "s.yaml", "--on", "slurm", "--at-most", "3"], ["tricks"])
+    for line in lines:
+        assert build_parser(line[0]).parse_args(line) == build_parser().parse_args(line)
+    assert build_parser("plann").format_help() == build_parser().format_help()
 
 
 def test_a_heavy_import_would_be_seen(fresh: Workplace):
