@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from harness.tricks.base import Trick
 
 
-class Table(MutableMapping[str, "type[Trick]"]):
+class TrickTable(MutableMapping[str, "type[Trick]"]):
     """Name -> trick. The module of a trick, which has its name, is imported when the trick is asked for: a
     study uses few of them."""
 
@@ -40,7 +40,7 @@ class Table(MutableMapping[str, "type[Trick]"]):
         return name in self._tricks
 
 
-TRICKS = Table(
+TRICKS = TrickTable(
     {
         "linear_lr_scaling": "LinearLrScaling",
         "warmup": "Warmup",
