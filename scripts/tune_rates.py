@@ -93,9 +93,8 @@ def main(name: str, seeds: int) -> None:
     code = cli.main(["run", str(file), "--no-report"])
     if code:
         sys.exit(code)
-    runs = harness.load(file).results().seeds("rates")
-    finished = runs[runs["status"] == "finished"]
-    top1 = {row: list(group["value"]) for row, group in finished.groupby("row")}
+    values = harness.load(file).results().seeds("rates").dropna(subset="top1")
+    top1 = {row: list(group["top1"]) for row, group in values.groupby("row")}
     tried = chosen(list(settings["networks"]), settings["rates"], top1)
     with (TUNING / f"{name}.csv").open("w", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
