@@ -19,6 +19,9 @@ from typing import Any
 
 
 SCHEMA_VERSION = 2
+# Fields of this file's classes that came later: a spec holds them where they are not the default, which is
+# frozen, so that runs from before keep their ids (docs/decisions/0022 and 0030).
+CAME_LATER = {"crop_pad": 0}
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"  # what became of a run
 ENDED = frozenset({FINISHED, DIVERGED})  # outcomes; `failed` is retried by the next `harness run`
 ACCURACIES = ("top1", "top5")  # results in percent; more is better
@@ -58,6 +61,9 @@ class AugmentSpec:
     flip: float = 0.5  # probability
     jitter: float = 0.4  # brightness, saturation, hue coefficients ~ U[1 - jitter, 1 + jitter]
     pca_noise: float = 0.1  # standard deviation of the PCA coefficients
+    crop_pad: int = (
+        0  # pixels put around the network's input, of which a window of its size is then cut at random
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +145,7 @@ class Arm:
     @property
     def arm_id(self) -> str:
         """128 bits of sha256 over the canonical JSON of every field."""
-        return digest(canonical_json(dataclasses.asdict(self)))
+        return digest(canonical_json(as_plain(self)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +184,7 @@ class RunSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `from_json` gives an equal spec back."""
-        return {"schema": SCHEMA_VERSION, "seed": self.seed, "arm": dataclasses.asdict(self.arm)}
+        return {"schema": SCHEMA_VERSION, "seed": self.seed, "arm": as_plain(self.arm)}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> RunSpec:
@@ -210,6 +216,15 @@ class RunSpec:
 def run_id(arm_id: str, seed: int) -> str:
     """The identity of a run: a hash over its arm's hash, its seed and the schema version."""
     return digest(f'{{"arm":"{arm_id}","schema":{SCHEMA_VERSION},"seed":{seed}}}')
+
+
+def as_plain(part: Any) -> dict[str, Any]:
+    """A spec or a part of one, down to plain data, as it is hashed and written to files."""
+    return dataclasses.asdict(part, dict_factory=_said)
+
+
+def _said(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in fields if name not in CAME_LATER or value != CAME_LATER[name]}
 
 
 def canonical_json(data: Any) -> str:
@@ -286,7 +301,7 @@ class CanonicalText:
         return digest(self.arm(arm))
 
     def arm(self, arm: Arm) -> str:
-        """Equal to `canonical_json(dataclasses.asdict(arm))`."""
+        """Equal to `canonical_json(as_plain(arm))`."""
         key = (id(arm.observes), id(arm.plugins), id(arm.tricks), arm.source, arm.teacher)
         found = self._around.get(key)
         if found is None:
@@ -341,9 +356,9 @@ def _check_finite(recipe: Recipe, names: list[str]) -> None:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+        return as_plain(value)
     if isinstance(value, tuple) and value and isinstance(value[0], TrickSpec | Member):
-        return [dataclasses.asdict(each) for each in value]
+        return [as_plain(each) for each in value]
     if isinstance(value, Mapping):
         return dict(value)
     return value

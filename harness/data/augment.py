@@ -191,6 +191,9 @@ def _mix(z: np.ndarray) -> np.ndarray:
 # - The order of the colour steps is fixed: brightness, saturation, hue.
 # - A grey set (one channel) has no saturation or hue: both are exact identities there and are skipped; PCA
 #   noise still tints the three equal channels.
+# - Padding (Lee et al. 2015, arXiv:1409.5185; he2016deep, Sec. 4.2: 4 pixels on each side, then a random
+#   crop of the image's size) is done to the normalised input of the network: what is outside the image is
+#   the data set's mean colour, and pixels are those of the input. Flips come first, which is the same.
 # - Evaluation cuts a centre box and resizes it once, instead of resizing the whole image and cutting then;
 # the
 #   two differ only where the antialiasing filter reaches over the edge of the box.
@@ -209,6 +212,8 @@ class AugmentLike(Protocol):
     def jitter(self) -> float: ...
     @property
     def pca_noise(self) -> float: ...
+    @property
+    def crop_pad(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +248,13 @@ def training_images(split: Split, indices: Tensor, *, spec: AugmentLike, view: V
     shift = np.zeros((len(which), 3), np.float32)
     if spec.pca_noise > 0:
         shift = pca_shift(spec.pca_noise * normals(view.seed, view.epoch, which, 3, "pca"))
-    return normalise(images, view, _to(shift, view))
+    images = normalise(images, view, _to(shift, view))
+    if spec.crop_pad > 0:
+        draws = uniforms(view.seed, view.epoch, which, 2, "pad")
+        images = shifted(
+            images, torch.from_numpy(window_places(draws, spec.crop_pad)).to(view.device), spec.crop_pad
+        )
+    return images
 
 
 def evaluation_images(split: Split, indices: Tensor, *, eval_crop: float, view: View) -> Tensor:
@@ -258,6 +269,23 @@ def evaluation_images(split: Split, indices: Tensor, *, eval_crop: float, view: 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
     """Mirror the images (B, C, H, W) whose flag in `mirrored` (B,) is set, left to right."""
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+
+
+def window_places(draws: np.ndarray, pad: int) -> np.ndarray:
+    """Top and left (B, 2) int64 of windows in images that were padded, from draws (B, 2) in [0, 1): 0 to
+    2 pad, each place equally likely."""
+    return np.floor(draws.astype(np.float64) * (2 * pad + 1)).astype(np.int64)
+
+
+def shifted(images: Tensor, places: Tensor, pad: int) -> Tensor:
+    """Put `pad` zeros on each side of images (B, C, H, W), cut the H x W window of each at `places` (B, 2).
+
+    >>> shifted(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([[0, 2]]), 1).tolist()
+    [[[[0.0, 0.0], [2.0, 0.0]]]]
+    """
+    height, width = images.shape[2:]
+    windows = torch.nn.functional.pad(images, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(len(images), device=images.device), :, places[:, 0], places[:, 1]]
 
 
 def normalise(images: Tensor, view: View, shift: Tensor | None = None) -> Tensor:

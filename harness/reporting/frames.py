@@ -33,6 +33,7 @@ from harness.errors import Problem, StudyError
 from harness.reporting.report_input import ReportInput, arm_costs, study_cost
 from harness.reporting.sections.opening import declaration_json
 from harness.runs.records import parsed, reason
+from harness.spec import as_plain
 from harness.study.plan import Claim
 
 if TYPE_CHECKING:
@@ -348,7 +349,7 @@ def to_json(report: ReportInput) -> str:
 def _arms(report: ReportInput) -> dict[str, Any]:
     labels = report.plan.arm_labels
     arms = report.plan.arms.items()
-    return {arm_id: {"label": labels.get(arm_id), **dataclasses.asdict(arm)} for arm_id, arm in arms}
+    return {arm_id: {"label": labels.get(arm_id), **as_plain(arm)} for arm_id, arm in arms}
 
 
 def _floors(report: ReportInput) -> dict[str, Any]:

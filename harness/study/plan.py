@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.spec import ACCURACIES, MEMBER_STRIDE, Arm, RunSpec
+from harness.spec import ACCURACIES, MEMBER_STRIDE, Arm, RunSpec, as_plain
 
 # The runs a study needs: unique, ordered by need, priced, and which table cells share them.
 
@@ -179,8 +179,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "claims": [dataclasses.asdict(claim) for claim in plan.claims],
         "tables": [_table(table) for table in plan.tables],
         "arms": {
-            arm_id: {"label": plan.arm_labels[arm_id], **dataclasses.asdict(arm)}
-            for arm_id, arm in plan.arms.items()
+            arm_id: {"label": plan.arm_labels[arm_id], **as_plain(arm)} for arm_id, arm in plan.arms.items()
         },
         "runs": [{**dataclasses.asdict(run), "needs": list(run.needs)} for run in plan.runs],
         "totals": totals(plan),

@@ -111,6 +111,7 @@ class Changes(Closed):
     flip: float | None = key(number(at_least=0, at_most=1), None)
     jitter: float | None = key(number(at_least=0, at_most=1), None)
     pca_noise: float | None = key(NOT_NEGATIVE, None)
+    crop_pad: int | None = key(whole(at_least=0, at_most=1_000), None)
 
     @staticmethod
     def _or_null(kind: Kind) -> Kind:
@@ -123,7 +124,7 @@ class Changes(Closed):
 
 
 DATA_FIELDS = frozenset({"data", "resolution"})
-AUGMENT_FIELDS = frozenset({"crop_area", "crop_ratio", "flip", "jitter", "pca_noise"})
+AUGMENT_FIELDS = frozenset({"crop_area", "crop_ratio", "flip", "jitter", "pca_noise", "crop_pad"})
 CHANGE_FIELDS = Changes.fields()
 
 

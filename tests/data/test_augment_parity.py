@@ -18,6 +18,7 @@ from harness.data.augment import (
     normalise,
     random_boxes,
     training_images,
+    window_places,
 )
 from harness.data.entry import Split
 from harness.data.torchvision_import import torchvision
@@ -164,6 +165,32 @@ def test_everything_off_only_resizes_and_normalises() -> None:
     got = training_images(array_split(pixels), torch.arange(4), spec=off, view=view)
     want = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+
+
+def test_padded_crops_are_torchvisions_at_every_place_with_the_mean_colour_around() -> None:
+    """he2016deep, Sec. 4.2: 4 pixels on each side, then a random crop of the image's size."""
+    pixels = random_pixels(400, 12, 12, 3)
+    padded = AugmentSpec(
+        crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=0.0, pca_noise=0.0, crop_pad=2
+    )
+    view = View(size=12, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), seed=5)
+    got = training_images(array_split(pixels), torch.arange(400), spec=padded, view=view)
+    plain = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    around = F.pad(F.normalize(plain, list(view.mean), list(view.std)), [2], fill=0.0)
+    seen = set()
+    for image, want in zip(got, around, strict=True):
+        windows = {(y, x): F.crop(want, y, x, 12, 12) for y in range(5) for x in range(5)}
+        places = [place for place, window in windows.items() if torch.allclose(image, window, atol=1e-5)]
+        assert len(places) == 1
+        seen.update(places)
+    assert len(seen) == 25
+
+
+def test_places_of_windows_are_each_equally_likely() -> None:
+    places = window_places(np.random.default_rng(0).random((9000, 2)).astype(np.float32), 1)
+    counts = np.histogram2d(*places.T, bins=3)[0]
+    assert counts.sum() == 9000
+    assert np.abs(counts - 1000).max() < 5 * 1000**0.5
 
 
 def test_evaluation_is_the_centre_crop() -> None:

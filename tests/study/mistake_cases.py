@@ -111,6 +111,17 @@ CASES = {
             " (t, row 'a'; sizes mini, gpu, paper)"
         ],
     ),
+    "more padding than image": (
+        HEAD + rows("{label: a, set: {crop_pad: 32}}"),
+        [
+            f"small.yaml:{ROW}: crop_pad 32 around 32 x 32 pixels would train on windows without any of the"
+            " image; it must be smaller than the resolution (t, row 'a'; size mini)"
+        ],
+    ),
+    "padding of half a pixel": (
+        HEAD + rows("{label: a, set: {crop_pad: 0.5}}"),
+        [f"small.yaml:{ROW}: tables.t.rows[0].set.crop_pad must be a whole number, got 0.5"],
+    ),
     "duplicate label": (
         HEAD + rows("{label: a}", "{label: b}", "{label: a}"),
         [f"small.yaml:{ROW + 2}: duplicate row label 'a' in table 't'"],

@@ -12,6 +12,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from harness.spec import (
+    CAME_LATER,
     Arm,
     AugmentSpec,
     CanonicalText,
@@ -21,6 +22,7 @@ from harness.spec import (
     Recipe,
     RunSpec,
     TrickSpec,
+    as_plain,
     canonical_json,
     fields_of,
     recipe_of,
@@ -38,7 +40,9 @@ RECIPE = st.builds(
     Recipe,
     model=st.builds(ModelSpec, name=st.text(max_size=9), args=OPTIONS),
     data=st.builds(DataSpec, name=st.just("100% cotton"), resolution=st.integers(1, 999), args=OPTIONS),
-    augment=st.builds(AugmentSpec, crop_area=st.tuples(NUMBER, NUMBER), flip=NUMBER),
+    augment=st.builds(
+        AugmentSpec, crop_area=st.tuples(NUMBER, NUMBER), flip=NUMBER, crop_pad=st.integers(0, 2)
+    ),
     epochs=NUMBER,
     batch_size=st.integers(1, 10**6),
     optimizer_args=OPTIONS,
@@ -80,7 +84,7 @@ ARM = st.builds(
 def test_the_fast_canonical_text_is_the_documented_one(arms: list[Arm]) -> None:
     fast = CanonicalText()
     for arm in [*arms, *arms]:
-        assert fast.arm(arm) == canonical_json(dataclasses.asdict(arm))
+        assert fast.arm(arm) == canonical_json(as_plain(arm))
         assert fast.arm_id(arm) == arm.arm_id
 
 
@@ -88,7 +92,7 @@ def test_arms_that_share_everything_but_one_part_have_texts_of_their_own() -> No
     fast, arm = CanonicalText(), _arm()
     for change in OTHER_PARTS:
         for each in (arm, dataclasses.replace(arm, **change)):
-            assert fast.arm(each) == canonical_json(dataclasses.asdict(each))
+            assert fast.arm(each) == canonical_json(as_plain(each))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -147,6 +151,22 @@ def test_ids_have_128_bits_and_do_not_change_between_versions() -> None:
     assert _arm().arm_id == "70d551e661a5e5988e9c8340ed1ff856"
     assert run_id(_arm().arm_id, 3) == "d11b3ea4c725d432bec5b8895312f406"
     assert len(_arm().arm_id) * 4 == 128
+
+
+def test_padding_is_part_of_an_identity_only_where_there_is_some() -> None:
+    """The field came after runs without it, whose ids stay (docs/decisions/0030): its default is frozen."""
+    assert CAME_LATER == {"crop_pad": 0}
+    assert AugmentSpec().crop_pad == 0
+    arm = _arm()
+    padded = dataclasses.replace(
+        arm,
+        recipe=dataclasses.replace(arm.recipe, augment=dataclasses.replace(arm.recipe.augment, crop_pad=4)),
+    )
+    assert "crop_pad" not in as_plain(arm)["recipe"]["augment"]
+    assert as_plain(padded)["recipe"]["augment"]["crop_pad"] == 4
+    assert padded.arm_id != arm.arm_id
+    for each in (arm, padded):
+        assert RunSpec.from_json(json.loads(json.dumps(RunSpec(arm=each, seed=0).to_json()))).arm == each
 
 
 def test_a_spec_survives_its_json_file() -> None:

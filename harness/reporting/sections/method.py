@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -55,7 +54,7 @@ from harness.reporting.frames import ARCHIVE, patch_path
 from harness.reporting.report_input import ReportInput, RunCost, arm_costs, study_cost
 from harness.reporting.sections.opening import declared_text, statuses
 from harness.reporting.sections.tables import effect_digits, observed, observer_blocks
-from harness.spec import DIVERGED, ENDED, Arm, ModelSpec
+from harness.spec import DIVERGED, ENDED, Arm, ModelSpec, as_plain
 
 # Answers to the questions of a paper checklist, each from the inputs of this report.
 #
@@ -302,7 +301,7 @@ def baseline_arm(report: ReportInput) -> str:
 
 
 def _flat_arm(arm: Arm) -> dict[str, str]:
-    flat = flatten(dataclasses.asdict(arm.recipe))
+    flat = flatten(as_plain(arm.recipe))
     names = [trick.name + (f"({_options(trick.options)})" if trick.options else "") for trick in arm.tricks]
     return flat | {"tricks in training": ", ".join(names) or "none"}
 
