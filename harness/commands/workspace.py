@@ -208,6 +208,7 @@ def _data_entry(entry: Entry, data_dir: Path) -> DataEntry:
         for_reports=entry.for_reports,
         counts=facts,
         said_if_set=entry.said_if_set,
+        of_a_row=entry.of_a_row,
     )
 
 

@@ -108,6 +108,8 @@ class Entry:
     said_if_set: frozenset[str] = (
         frozenset()
     )  # arguments that a run's identity has where they are not the default
+    # Arguments by which a row changes its data: what stands for that data at a size takes them over.
+    of_a_row: frozenset[str] = frozenset()
 
     def facts(self, args: Mapping[str, Any]) -> Facts:
         """Classes, training images and test images with these arguments (those left out: the defaults).

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,49 @@ from harness.data.entry import (
     Facts,
     Pixels,
     Source,
-    no_arguments_to_check,
 )
 from harness.errors import unknown
 
 if TYPE_CHECKING:
     import numpy as np
+
+# Labels replaced by random ones, to see how much a network memorises: the argument `corrupt`.
+#
+# Paper: zhang2018mixup, arXiv:1710.09412, Sec. 3.4, after Zhang et al. 2017, arXiv:1611.03530: in the code
+# that both use, each training label is replaced with probability `corrupt` by one that is drawn uniformly
+# from all classes, its own among them. Test labels stay. The draws are a function of the image's number in
+# the training part: every seed trains on the same labels, and what is replaced at 0.2 is so at 0.5 too.
+
+
+def validate_corrupt(name: str, share: Any) -> None:
+    """Raises:
+    ValueError: it is no number from 0 to 1.
+    """
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ValueError(
+            f"{name}: corrupt, the share of training labels that are replaced, must be a number from 0 to 1, "
+            f"not {share!r}"
+        )
+
+
+def corrupted(source: Source, share: float) -> Source:
+    """The same data set with a share of its training labels replaced."""
+    if not share:
+        return source
+    assert isinstance(source.train, Pixels)
+    labels = replaced_labels(source.train.labels, share, source.classes)
+    return replace(source, train=replace(source.train, labels=labels))
+
+
+def replaced_labels(labels: np.ndarray, share: float, classes: int) -> np.ndarray:
+    """Labels (N,) int64, each replaced with probability `share` by a uniform draw from `classes`."""
+    import numpy as np
+
+    from harness.data.augment import uniforms
+
+    chance, drawn = uniforms(0, 0, np.arange(len(labels)), 2, "corrupt").T
+    return np.where(chance < share, (drawn * classes).astype(np.int64), labels)
+
 
 # CIFAR-10 and CIFAR-100: 50,000 + 10,000 colour images of 32x32 pixels, from the user's files.
 #
@@ -76,21 +114,26 @@ def _entry(name: str, classes: int, mean: RGB, std: RGB) -> Entry:
         return _missing_cifar(name, data_dir)
 
     def load(args: Mapping[str, Any], data_dir: Path) -> Source:
-        return _load_cifar(name, classes, data_dir)
+        return corrupted(_load_cifar(name, classes, data_dir), args["corrupt"])
+
+    def validate(args: Mapping[str, Any]) -> None:
+        validate_corrupt(name, args["corrupt"])
 
     return Entry(
         name=name,
-        args={},
+        args={"corrupt": 0.0},
         channels=3,
         mean=mean,
         std=std,
         missing=missing,
         load=load,
-        validate=no_arguments_to_check,
+        validate=validate,
         count_classes=lambda args, data_dir: classes,
         classes=classes,
         train_images=50_000,
         test_images=10_000,
+        said_if_set=frozenset({"corrupt"}),
+        of_a_row=frozenset({"corrupt"}),
     )
 
 
@@ -323,6 +366,8 @@ MNIST = Entry(
 #
 # `held_out` is for tuning, which may never see the test set: so many training images, equally many of each
 # class and the last of it in file order, are the test set, and training does without them.
+#
+# `corrupt` comes last: the labels of the test part, held out or not, are the true ones.
 
 
 EMBEDDED = Path(__file__).parent / "embedded" / "fashion_mnist.npz"
@@ -425,7 +470,7 @@ def _load(args: Mapping[str, Any], data_dir: Path) -> Source:
         arrays = keep_classes(arrays, classes)
     if args["held_out"]:
         arrays = hold_out(arrays, args["held_out"] // len(classes))
-    return grey_source(arrays, len(classes))
+    return corrupted(grey_source(arrays, len(classes)), args["corrupt"])
 
 
 def _validate(args: Mapping[str, Any]) -> None:
@@ -433,6 +478,7 @@ def _validate(args: Mapping[str, Any]) -> None:
         raise ValueError(f"fashion_mnist: full must be true or false, not {args['full']!r}")
     if args["part"] not in list(PARTS):
         raise ValueError(f"fashion_mnist: {unknown('part', str(args['part']), PARTS)}")
+    validate_corrupt("fashion_mnist", args["corrupt"])
     classes, train_images, _ = _all_counts(args)
     held = args["held_out"]
     most = train_images - classes
@@ -458,7 +504,7 @@ def _counts(args: Mapping[str, Any]) -> Facts:
 # mean and std: over the pixels of the 60,000 training images, for the parts too: one normalisation for all
 ENTRY = Entry(
     name="fashion_mnist",
-    args={"full": False, "part": "all", "held_out": 0},
+    args={"full": False, "part": "all", "held_out": 0, "corrupt": 0.0},
     channels=1,
     mean=(0.2860, 0.2860, 0.2860),
     std=(0.3530, 0.3530, 0.3530),
@@ -471,5 +517,6 @@ ENTRY = Entry(
     test_images=TEST_PER_CLASS * FASHION_CLASSES,
     counts=_counts,
     is_fixed=lambda args: not args["full"],
-    said_if_set=frozenset({"held_out"}),
+    said_if_set=frozenset({"held_out", "corrupt"}),
+    of_a_row=frozenset({"corrupt"}),
 )

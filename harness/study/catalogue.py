@@ -80,6 +80,7 @@ class DataEntry:
     counts: Callable[[Mapping[str, Any]], Facts] | None = None  # where the arguments change the three numbers
     plugin: str | None = None
     said_if_set: frozenset[str] = frozenset()  # arguments that a spec holds where they are not the default
+    of_a_row: frozenset[str] = frozenset()  # arguments that what stands for it at a size takes over
 
     def facts(self, args: Mapping[str, Any]) -> Facts:
         """Classes, training images and test images with all arguments given."""

@@ -165,8 +165,14 @@ def scaled_recipe(fields: Mapping[str, Any], model: ModelSpec, data: DataSpec, s
     `model` and `data` are those of the size, in place of the fields'.
 
     Raises:
-        ValueError: warm-up is not shorter than training, or a batch is not whole.
+        ValueError: warm-up is not shorter than training, a batch is not whole, or there is more padding
+            than image.
     """
+    if fields["augment"].crop_pad >= data.resolution:
+        raise ValueError(
+            f"crop_pad {fields['augment'].crop_pad} around {data.resolution} x {data.resolution} pixels would"
+            " train on windows without any of the image; it must be smaller than the resolution"
+        )
     if not fields["warmup_epochs"] < fields["epochs"]:
         raise ValueError(
             f"warm-up of {fields['warmup_epochs']:g} epochs is not shorter than training"
@@ -194,6 +200,7 @@ def scaled_recipe(fields: Mapping[str, Any], model: ModelSpec, data: DataSpec, s
 # - A row that asks for nothing has the size's own `data` and `resolution`, which stand for the baseline's:
 # what
 #   the size `paper` says.
+# - Arguments by which a row changes its data, such as `corrupt`, go over to what stands for it.
 # - Another data set, or other pixels, that a row asks for are looked up in the size's `datasets` and
 #   `resolutions`. A size without such a key uses what was asked for, as the size `paper` does.
 # - The image counts of a size hold for every data set. Where one has no more images, all are used.
@@ -284,11 +291,13 @@ class Inputs:
         )
 
     def _mapped(self, asked: Use) -> Use:
-        datasets = self._size.datasets
+        datasets, entry = self._size.datasets, self._catalogue.data.get(asked.name)
+        over = [pair for pair in asked.options if entry and pair[0] in entry.of_a_row]
+        bare = Use(asked.name, tuple(pair for pair in asked.options if pair not in over))
         if asked.name in datasets:
-            return datasets[asked.name]
-        if asked == self._paper.data:
-            return self._size.data
+            return self._changed(datasets[asked.name], over)
+        if bare == self._paper.data:
+            return self._changed(self._size.data, over)
         if self._names_are_wrong and asked.name not in self._catalogue.data:
             raise Unusable
         if datasets:
@@ -296,6 +305,21 @@ class Inputs:
                 f"this size's key 'datasets' has no entry for {asked.name}; it has {', '.join(datasets)}"
             )
         return asked
+
+    def _changed(self, stand_in: Use, over: list[tuple[str, Any]]) -> Use:
+        """What stands for a row's data, with the arguments that the row changes.
+
+        Raises:
+            ValueError: it does not have one of them.
+        """
+        entry = self._catalogue.data.get(stand_in.name)
+        for name, _ in over:
+            if entry is not None and name not in entry.of_a_row:
+                raise ValueError(
+                    f"the row sets '{name}' of its data, and {stand_in.name}, which stands for it at this"
+                    " size, has no such argument; give the size another data set under 'data' or 'datasets'"
+                )
+        return Use(stand_in.name, tuple({**dict(stand_in.options), **dict(over)}.items()))
 
     def _pixels(self, asked: int) -> int:
         size = self._size

@@ -75,6 +75,37 @@ def test_a_subset_of_nothing_is_refused() -> None:
         load("fashion_mnist", {}, train_images=0, test_images=None, data_dir=NOWHERE)
 
 
+def test_corrupted_labels_are_the_same_for_everyone_and_spare_the_test_set() -> None:
+    """zhang2018mixup, Sec. 3.4: a share of the training labels is replaced by uniform draws."""
+    whole = load_all("fashion_mnist")
+    true = whole.train.labels
+    found = {share: load_all("fashion_mnist", corrupt=share) for share in (0.2, 0.5, 1.0)}
+    for share, data in found.items():
+        changed = (data.train.labels != true).float().mean().item()
+        assert changed == pytest.approx(0.9 * share, abs=0.02)  # a tenth draws its own class again
+        assert torch.equal(data.test.labels, whole.test.labels)
+        np.testing.assert_array_equal(data.train.images.array, whole.train.images.array)
+    some, more = (found[share].train.labels for share in (0.2, 0.5))
+    assert torch.equal(more[some != true], some[some != true])  # what is wrong at 0.2 is so at 0.5
+    assert torch.bincount(found[1.0].train.labels).min() > 900
+    assert len({data.fingerprint for data in (whole, *found.values())}) == 4
+    held = [load_all("fashion_mnist", corrupt=share, held_out=1000).test.labels for share in (0.0, 0.5)]
+    assert torch.equal(*held)
+
+
+def test_which_labels_are_replaced_never_changes() -> None:
+    """Pinned: they are part of what a run is."""
+    labels = sets.replaced_labels(np.zeros(12, np.int64), 0.5, 10)
+    assert labels.tolist() == [0, 0, 5, 9, 0, 7, 3, 0, 0, 1, 8, 0]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist"])
+def test_labels_that_are_not_replaced_are_not_in_a_runs_identity(name: str) -> None:
+    """The argument came later (docs/decisions/0022): its default is frozen."""
+    assert "corrupt" in DATASETS[name].said_if_set
+    assert DATASETS[name].args["corrupt"] == 0
+
+
 def test_a_damaged_embedded_file_is_noticed(tmp_path: Path) -> None:
     arrays = sets.read_embedded()
     arrays["test_images"] = arrays["test_images"].copy()
@@ -134,6 +165,13 @@ def test_the_subset_rule_is_the_first_thousand_of_each_class_in_file_order() -> 
         ("imagefolder", {"folder": "../secret"}, "must lie inside the data folder"),
         ("imagefolder", {"folder": "x", "side": 4}, "side must be null or a number of pixels"),
         ("cifar10", {"full": True}, "unknown argument of the data set cifar10 'full'"),
+        (
+            "cifar10",
+            {"corrupt": 20},
+            "cifar10: corrupt, the share of training labels that are replaced, must",
+        ),
+        ("cifar100", {"corrupt": True}, "must be a number from 0 to 1, not True"),
+        ("fashion_mnist", {"corrupt": -0.1}, "must be a number from 0 to 1, not -0.1"),
     ],
 )
 def test_bad_names_and_arguments_are_refused_in_plain_words(name: str, args: dict, words: str) -> None:
@@ -302,6 +340,6 @@ def test_cifar_is_read_through_torchvision_once_and_mapped(tmp_path: Path, monke
     planes = batch["data"][3].reshape(3, 32, 32)
     np.testing.assert_array_equal(data.test.images.array[3], planes.transpose(1, 2, 0))
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", None)  # from now on only the mapped copy can be read
-    again = DATASETS["cifar10"].load({}, tmp_path)
+    again = DATASETS["cifar10"].load({"corrupt": 0.0}, tmp_path)
     assert isinstance(again.train.images, np.memmap)
     np.testing.assert_array_equal(again.train.images, data.train.images.array)

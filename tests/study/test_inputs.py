@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import pytest
+
+from harness.errors import StudyError
 from harness.spec import DataSpec
+from harness.study.catalogue import Catalogue
+from harness.study.expand import ExpandOptions, expand, load_study
 from harness.study.plan import Plan
-from tests.study.fakes import HEAD, HEAD_LINES, arm_of, mistakes, plan_of
+from tests.study.fakes import CATALOGUE, HEAD, HEAD_LINES, arm_of, mistakes, plan_of, write
 
 SIZED = HEAD.replace(
     "batch_scale: 1/8}",
@@ -56,6 +62,39 @@ def test_a_size_maps_data_sets_also_the_one_that_the_baseline_has(tmp_path: Path
     places = data_of(plan, "places")
     assert (places.name, places.args, places.resolution) == ("fashion_mnist", {"part": "last5"}, 28)
     assert data_of(plan, "imagenet").args == {"part": "first5"}
+
+
+def _corrupting(*names: str) -> Catalogue:
+    """The catalogue in which these data sets have an argument `corrupt`."""
+    changed = {
+        name: dataclasses.replace(
+            entry,
+            args={**entry.args, "corrupt": 0.0},
+            said_if_set=frozenset({"corrupt"}),
+            of_a_row=frozenset({"corrupt"}),
+        )
+        for name, entry in CATALOGUE.data.items()
+        if name in names
+    }
+    return dataclasses.replace(CATALOGUE, data={**CATALOGUE.data, **changed})
+
+
+def test_what_a_row_does_to_its_data_is_done_to_what_stands_for_it(tmp_path: Path) -> None:
+    """`corrupt` goes over to the size's data; which part of that is used stays the size's to say."""
+    row = "{label: noisy, set: {data: {imagenet: {corrupt: 0.2}}}}, {label: as it is, set: {data: imagenet}}"
+    catalogue = _corrupting("imagenet", "fashion_mnist", "cifar10")
+    study = load_study(write(tmp_path, _row(row)), catalogue)
+    mini, paper = (expand(study, catalogue, ExpandOptions(size=size)) for size in ("mini", "paper"))
+    assert data_of(mini, "noisy").args == {"part": "first5", "corrupt": 0.2}
+    assert data_of(mini, "as it is").args == {"part": "first5"}
+    assert (data_of(paper, "noisy").name, data_of(paper, "noisy").args) == ("imagenet", {"corrupt": 0.2})
+    with pytest.raises(StudyError) as caught:
+        load_study(write(tmp_path, _row(row)), _corrupting("imagenet", "cifar10"))
+    (problem,) = caught.value.problems
+    assert str(problem).endswith(
+        "the row sets 'corrupt' of its data, and fashion_mnist, which stands for it at this size, has no such"
+        " argument; give the size another data set under 'data' or 'datasets' (t, row 'noisy'; size mini)"
+    )
 
 
 def test_image_counts_hold_for_other_sets_as_far_as_these_have_images(tmp_path: Path) -> None:
