@@ -16,8 +16,11 @@ from harness.models.entry import (
     MOBILENET_DEPTH,
     Argument,
     Model,
+    blocks_kept,
     choice,
     counts,
+    dropout,
+    free,
     groups_divide_channels,
     number,
     shallow_removes_something,
@@ -34,36 +37,6 @@ if TYPE_CHECKING:
 
 
 SMALLEST_GOOGLENET = {"large": 31, "small": 15}  # pixels; one less, and a max-pool has no pixel left
-
-
-def blocks_kept(full: tuple[int, ...]) -> Argument:
-    """How many blocks of each stage stay: for every stage from 1 to as many as the paper has.
-
-    >>> blocks_kept((2, 5, 2)).accepts([1, 5, 2]), blocks_kept((2, 5, 2)).accepts([3, 5, 2])
-    (True, False)
-    """
-    words = (
-        f"{len(full)} whole numbers, the blocks kept of each stage ({', '.join(f'1 to {n}' for n in full)})"
-    )
-
-    def accepts(value: Any) -> bool:
-        return (
-            isinstance(value, list | tuple)
-            and len(value) == len(full)
-            and all(type(kept) is int and 1 <= kept <= most for kept, most in zip(value, full, strict=True))
-        )
-
-    return Argument(default=full, words=words, accepts=accepts)
-
-
-def dropout(default: float) -> Argument:
-    """The share of units that are dropped; costs nothing."""
-    return replace(number(default, low=0, high=0.99), changes_cost=False)
-
-
-def free(argument: Argument) -> Argument:
-    """The same argument, declared to change neither parameters nor multiply-adds."""
-    return replace(argument, changes_cost=False)
 
 
 def _build_googlenet(**args: Any) -> nn.Module:
@@ -448,6 +421,68 @@ RESNETS: tuple[Model, ...] = (
     _bottleneck("resnext101_64x4d", (3, 4, 23, 3), groups=(64, 4)),
 )
 
+# Residual networks for images of 32 pixels: those of He et al. 2016, Sec. 4.2, and pre-activation ResNet-18.
+
+
+CIFAR_SIDE = 32  # pixels
+
+
+def _build_cifar_resnet(**args: Any) -> nn.Module:
+    from harness.models.resnet import CifarResNet, CifarResNetConfig
+
+    return CifarResNet(CifarResNetConfig(**args))
+
+
+def _build_preact(**args: Any) -> nn.Module:
+    from harness.models.resnet import PreActConfig, PreActResNet
+
+    return PreActResNet(PreActConfig(**args))
+
+
+def _layers(count: int) -> dict[str, Any]:
+    """The depth of a network of 6n + 2 layers."""
+    return {"depth": ((count - 2) // 6,) * 3}
+
+
+CIFAR_RESNETS: tuple[Model, ...] = (
+    Model(
+        name="cifar_resnet",
+        arguments={
+            "depth": counts((3, 3, 3), at_most=200),
+            "width": number(1.0, low=1 / 16, high=16),
+            "shortcut": choice("pad", "conv", "none"),
+            "zero_gamma": switch(False, changes_cost=False),
+        },
+        build=_build_cifar_resnet,
+        paper="he2016deep",
+        note=(
+            "6n + 2 layers for images of 32 pixels; identity shortcuts, padded with zeros after the channels "
+            "(option A; which side is not said)"
+        ),
+        variants={
+            "cifar_resnet20": {},
+            **{f"cifar_resnet{count}": _layers(count) for count in (32, 44, 56, 110, 1202)},
+        },
+        input_size=CIFAR_SIDE,
+    ),
+    Model(
+        name="preact_resnet18",
+        arguments={
+            "depth": counts((2, 2, 2, 2), at_most=100),
+            "width": number(1.0, low=1 / 64, high=16),
+            "dropout": dropout(0.0),
+            "final_norm": switch(False, changes_cost=True),
+        },
+        build=_build_preact,
+        paper="zhang2018mixup",
+        note=(
+            "for images of 32 pixels, as in kuangliu's pytorch-cifar, which the paper names: no batch norm "
+            "after the last block"
+        ),
+        input_size=CIFAR_SIDE,
+    ),
+)
+
 DEFAULT_INITIALISATION = "he_fan_out"
 
 MODELS: Mapping[str, Model] = {
@@ -461,6 +496,7 @@ MODELS: Mapping[str, Model] = {
         *INCEPTIONS_V4,
         *INCEPTION_RESNETS,
         *MOBILENETS,
+        *CIFAR_RESNETS,
     )
 }
 

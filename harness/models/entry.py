@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import unknown
@@ -139,6 +139,36 @@ def switch(default: bool, *, changes_cost: bool) -> Argument:
     )
 
 
+def blocks_kept(full: tuple[int, ...]) -> Argument:
+    """How many blocks of each stage stay: for every stage from 1 to as many as the paper has.
+
+    >>> blocks_kept((2, 5, 2)).accepts([1, 5, 2]), blocks_kept((2, 5, 2)).accepts([3, 5, 2])
+    (True, False)
+    """
+    words = (
+        f"{len(full)} whole numbers, the blocks kept of each stage ({', '.join(f'1 to {n}' for n in full)})"
+    )
+
+    def accepts(value: Any) -> bool:
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == len(full)
+            and all(type(kept) is int and 1 <= kept <= most for kept, most in zip(value, full, strict=True))
+        )
+
+    return Argument(default=full, words=words, accepts=accepts)
+
+
+def dropout(default: float) -> Argument:
+    """The share of units that are dropped; costs nothing."""
+    return replace(number(default, low=0, high=0.99), changes_cost=False)
+
+
+def free(argument: Argument) -> Argument:
+    """The same argument, declared to change neither parameters nor multiply-adds."""
+    return replace(argument, changes_cost=False)
+
+
 def scaled_channels(count: int, width: float) -> int:
     """A channel count of the paper times `width`, to the nearest integer, halves upwards.
 
@@ -158,6 +188,7 @@ def scaled_channels(count: int, width: float) -> int:
 
 
 RESNET_CHANNELS = (64, 128, 256, 512)  # of each stage's 3x3 convolutions, He et al. 2016, Table 1
+CIFAR_CHANNELS = (16, 32, 64)  # the same of its networks for CIFAR, Sec. 4.2
 MOBILENET_DEPTH = (1, 2, 2, 6, 2)  # separable convolutions at 112 to 7 pixels, Howard et al. 2017, Table 1
 SHALLOW_STAGE = 3  # index of the stage whose blocks of stride 1 the shallow MobileNet has not
 

@@ -1,4 +1,4 @@
-"""Residual networks: He et al.'s original, its refinements B, C and D, and ResNeXt in one family.
+"""Residual networks: He et al.'s original, its refinements B, C and D, ResNeXt; and those for CIFAR.
 
 Papers: he2016deep, arXiv:1512.03385, Table 1 (depths, channels) and Fig. 5 (blocks);
 xie2017aggregated, arXiv:1611.05431, Table 1 (groups);
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from harness.models.blocks import starts_at_zero
-from harness.models.entry import RESNET_CHANNELS, groups_divide_channels, scaled_channels
+from harness.models.entry import CIFAR_CHANNELS, RESNET_CHANNELS, groups_divide_channels, scaled_channels
 
 STEM_CHANNELS = 64
 FIRST_STAGE_STRIDE, LATER_STAGE_STRIDE = 1, 2  # the max-pool comes before the first stage
@@ -119,7 +119,9 @@ class Basic(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, channels: int, stride: int, config: ResNetConfig) -> None:
+    def __init__(
+        self, inputs: int, channels: int, stride: int, config: ResNetConfig | CifarResNetConfig
+    ) -> None:
         super().__init__()
         inner = config.channels(channels)
         self.conv1 = _conv(inputs, inner, kernel=3, stride=stride)
@@ -127,7 +129,7 @@ class Basic(nn.Module):
         self.conv2 = _conv(inner, inner, kernel=3)
         self.bn2 = nn.BatchNorm2d(inner)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(inputs, inner, stride=stride, kind=config.shortcut)
+        self.downsample = _basic_shortcut(inputs, inner, stride=stride, kind=config.shortcut)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -138,7 +140,8 @@ class Basic(nn.Module):
         """(B, inputs, H, W) -> (B, inner, ceil(H / stride), ceil(W / stride))."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        out += self.downsample(x)
+        if self.downsample is not None:
+            out += self.downsample(x)
         return self.relu(out)
 
 
@@ -204,6 +207,15 @@ def _stage(index: int, inputs: int, config: ResNetConfig) -> tuple[nn.Sequential
     return nn.Sequential(first, *others), outputs
 
 
+def _basic_shortcut(inputs: int, outputs: int, *, stride: int, kind: str) -> nn.Module | None:
+    """As `_shortcut`; or without a parameter, "pad"; or "none", of a plain network."""
+    if kind == "none":
+        return None
+    if kind == "pad" and (stride > 1 or inputs != outputs):
+        return PaddedIdentity(outputs - inputs, stride)
+    return _shortcut(inputs, outputs, stride=stride, kind=kind)
+
+
 def _shortcut(inputs: int, outputs: int, *, stride: int, kind: str) -> nn.Module:
     """The identity where a block keeps its shape, else a projection with a batch norm."""
     if stride == 1 and inputs == outputs:
@@ -213,3 +225,152 @@ def _shortcut(inputs: int, outputs: int, *, stride: int, kind: str) -> nn.Module
     halve = nn.AvgPool2d(2, stride=2, ceil_mode=True, count_include_pad=False)
     pool = halve if stride == 2 else nn.Identity()
     return nn.Sequential(pool, _conv(inputs, outputs, kernel=1), nn.BatchNorm2d(outputs))
+
+
+# Residual networks for CIFAR's images of 32 pixels (he2016deep, Sec. 4.2): 6n + 2 layers.
+#
+# A 3x3 convolution with 16 channels, then three stages of n basic blocks with 16, 32 and 64 channels on maps
+# of 32, 16 and 8 pixels. Shortcuts are option A: the identity, where a stage begins every other pixel of it
+# and zeros in the new channels, so that they have no parameter. shortcut="none" is the plain network of
+# Fig. 6 (left) with as many parameters, "conv" option B. Where the zeros go is not said: here they come last.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CifarResNetConfig:
+    """Every number of a CIFAR network. Raises ValueError where the parts do not fit together."""
+
+    depth: tuple[int, ...]  # blocks in each stage, n of each in the paper
+    classes: int
+    width: float = 1.0  # multiplies every channel count, see `channels`
+    shortcut: str = "pad"  # pad | conv | none
+    zero_gamma: bool = False  # the last batch norm of each block starts at 0
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.depth) <= len(CIFAR_CHANNELS):
+            raise ValueError(f"depth must name 1 to {len(CIFAR_CHANNELS)} stages, got {len(self.depth)}")
+        if self.shortcut not in ("pad", "conv", "none"):
+            raise ValueError(f"shortcut must be 'pad', 'conv' or 'none', got {self.shortcut!r}")
+
+    def channels(self, count: int) -> int:
+        """A channel count of the paper times `width`. Raises ValueError: nothing is left."""
+        return scaled_channels(count, self.width)
+
+
+class PaddedIdentity(nn.Module):
+    """Option A: (B, C, H, W) -> (B, C + zeros, ceil(H / stride), ceil(W / stride)), without parameters."""
+
+    def __init__(self, zeros: int, stride: int) -> None:
+        super().__init__()
+        self.zeros, self.stride = zeros, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.zeros))
+
+
+class CifarResNet(nn.Module):
+    """Images (B, in_channels, H, W) -> logits (B, classes)."""
+
+    def __init__(self, config: CifarResNetConfig) -> None:
+        super().__init__()
+        inputs = config.channels(CIFAR_CHANNELS[0])
+        self.conv1 = _conv(config.in_channels, inputs, kernel=3)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.stages = tuple(f"layer{index + 1}" for index in range(len(config.depth)))
+        for index, name in enumerate(self.stages):
+            stride = LATER_STAGE_STRIDE if index else FIRST_STAGE_STRIDE
+            blocks = []
+            for block in range(config.depth[index]):
+                blocks.append(Basic(inputs, CIFAR_CHANNELS[index], 1 if block else stride, config))
+                inputs = config.channels(CIFAR_CHANNELS[index])
+            self.add_module(name, nn.Sequential(*blocks))
+        self.fc = nn.Linear(inputs, config.classes)
+        if config.zero_gamma:
+            for module in self.modules():
+                if isinstance(module, Basic):
+                    starts_at_zero(module.last_norm)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(images)))
+        for name in self.stages:
+            x = getattr(self, name)(x)
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+# The pre-activation ResNet-18 for 32 pixels that zhang2018mixup, Sec. 3.2, trains "as implemented in (Liu,
+# 2017)": kuangliu's pytorch-cifar. Batch norm and ReLU come before the convolutions (he2016identity,
+# arXiv:1603.05027, Fig. 1b); a projecting shortcut sees what they give, and has no batch norm of its own.
+# As in that code, and unlike in he2016identity, no batch norm and ReLU follow the last block: final_norm.
+# dropout: between the two convolutions, after the ReLU (zhang2018mixup, Sec. 3.4).
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreActConfig:
+    """Every number of a pre-activation network. Raises ValueError where the parts do not fit together."""
+
+    depth: tuple[int, ...]  # blocks in each stage; fewer than four stages leave the last ones out
+    classes: int
+    width: float = 1.0  # multiplies every channel count, see `channels`
+    dropout: float = 0.0  # the share of values that each block drops
+    final_norm: bool = False  # a batch norm and a ReLU after the last block
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.depth) <= len(RESNET_CHANNELS):
+            raise ValueError(f"depth must name 1 to {len(RESNET_CHANNELS)} stages, got {len(self.depth)}")
+
+    def channels(self, count: int) -> int:
+        """A channel count of the paper times `width`. Raises ValueError: nothing is left."""
+        return scaled_channels(count, self.width)
+
+
+class PreActBasic(nn.Module):
+    """Twice batch norm, ReLU and a 3x3 convolution, beside a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = _conv(inputs, outputs, kernel=3, stride=stride)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = _conv(outputs, outputs, kernel=3)
+        changes = stride > 1 or inputs != outputs
+        self.shortcut = nn.Sequential(_conv(inputs, outputs, kernel=1, stride=stride)) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride))."""
+        activated = self.bn1(x).relu_()
+        out = self.dropout(self.bn2(self.conv1(activated)).relu_())
+        out = self.conv2(out)
+        out += x if self.shortcut is None else self.shortcut(activated)
+        return out
+
+
+class PreActResNet(nn.Module):
+    """Images (B, in_channels, H, W) -> logits (B, classes)."""
+
+    def __init__(self, config: PreActConfig) -> None:
+        super().__init__()
+        inputs = config.channels(RESNET_CHANNELS[0])
+        self.conv1 = _conv(config.in_channels, inputs, kernel=3)
+        self.stages = tuple(f"layer{index + 1}" for index in range(len(config.depth)))
+        for index, name in enumerate(self.stages):
+            stride = LATER_STAGE_STRIDE if index else FIRST_STAGE_STRIDE
+            outputs = config.channels(RESNET_CHANNELS[index])
+            blocks = [PreActBasic(inputs, outputs, stride, config.dropout)]
+            blocks += [
+                PreActBasic(outputs, outputs, 1, config.dropout) for _ in range(config.depth[index] - 1)
+            ]
+            self.add_module(name, nn.Sequential(*blocks))
+            inputs = outputs
+        self.bn = nn.BatchNorm2d(inputs) if config.final_norm else None
+        self.linear = nn.Linear(inputs, config.classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.conv1(images)
+        for name in self.stages:
+            x = getattr(self, name)(x)
+        if self.bn is not None:
+            x = self.bn(x).relu_()
+        return self.linear(x.mean(dim=(2, 3)))
