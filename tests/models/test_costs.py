@@ -127,7 +127,7 @@ def test_the_generator_adds_every_family_and_variant_and_asks_each_question_once
     monkeypatch.setattr(costs, "measure", lambda **asked: (asked["resolution"], asked["classes"]))
     twice = {"name": "resnet18", "args": {"width": 0.5}, "resolution": 32, "classes": 10}
     measured = costs.answers([twice, {**twice, "args": {"width": 0.5, "zero_gamma": True}}])
-    assert [each["question"]["args"]["width"] for each in measured if each["params"] == 32] == [0.5]
+    assert [each["question"]["args"]["width"] for each in measured if each["macs"] == 10] == [0.5]
     for name in (*MODELS, *VARIANTS):
         asked = question(name, {}, resolution=find(name).input_size, classes=1000)
         found = [each for each in measured if each["question"] == json.loads(asked)]
