@@ -228,12 +228,13 @@ def inputs_digest(plan: Plan, place: Workspace) -> str:
 
 
 def drawn_with(plan: Plan) -> list[str]:
-    """What decides the bytes of figures and PDF: versions, and the fonts of this machine that they need."""
-    from harness.reporting.figures.style import fonts_for, text_of
+    """What decides the bytes of figures and PDF: versions, style, and what they need of the fonts here."""
+    from harness.reporting.figures.style import STYLE, fonts_for, text_of
 
     fonts = fonts_for(text_of(plan))
     return [
         *(f"{name} {version(name)}" for name in ("matplotlib", "typst")),
+        f"style {STYLE}",
         *(f"font {family}" for family in fonts.families),
     ]
 

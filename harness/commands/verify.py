@@ -8,6 +8,7 @@ import json
 import re
 import tempfile
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
 
 
 NUMBER = re.compile(rb"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w.])")
+# Of a page of HTML: what is not words; its tags; what it says to those who cannot see it and to its script.
+LOOKS = re.compile(r"<(svg|style|script)\b.*?</\1>", re.DOTALL)
+TAG = re.compile(r"<[^>]*>")
+SAID = re.compile(r'\b(?:aria-label|data-value)="([^"]*)"')
 TEXTS = (".md", ".csv", ".tex", ".jsonl", ".html", ".svg")
 MOST = 5  # of one file
 
@@ -89,6 +94,31 @@ def _in_text(was: bytes, now: bytes) -> Iterator[str]:
             yield f"line {number} has {old[start : at + 12]!r}, computed: {new[start : at + 12]!r}"
     if len(before) != len(after):
         yield f"has {len(before)} lines, computed: {len(after)}"
+
+
+def words_in(name: str, content: bytes, *, ticks: bool) -> list[str]:
+    """What a figure or a page of HTML says, whatever it looks like.
+
+    ticks: whether bare numbers count in a figure; where another matplotlib may have placed them, they do not.
+    """
+    from harness.reporting.figures.style import words_of
+
+    if name.endswith(".svg"):
+        found = " ".join(words_of(content)).split()
+        return sorted(word for word in found if ticks or not PRINTED.fullmatch(word))
+    page = LOOKS.sub(" ", content.decode("utf-8", "replace"))
+    return [*TAG.sub(" ", page).split(), *SAID.findall(page)]
+
+
+def in_words(was: list[str], now: list[str]) -> Iterator[str]:
+    """In which words two drawings differ."""
+    more, fewer = Counter(was) - Counter(now), Counter(now) - Counter(was)
+    if more:
+        yield f"says {' '.join(list(more)[:MOST])!r}, which was not computed"
+    if fewer:
+        yield f"does not say {' '.join(list(fewer)[:MOST])!r}"
+    if was != now and not more and not fewer:
+        yield "says the same words in another order"
 
 
 def _in_json(was: bytes, now: bytes) -> Iterator[str]:
@@ -218,7 +248,12 @@ def _rounds_to(own: str, computed: str, pair: tuple[float, float]) -> bool:
 # followed back to what the runs themselves wrote.
 
 
-DRAWN = (".pdf", ".svg", ".png", ".html")  # their bytes depend on the versions of the drawing packages
+# Their bytes depend on the style of the drawings and on the versions of the packages that draw. Where those
+# are others, words and data are compared, and a PDF, whose words are not read, is not.
+DRAWN = (".pdf", ".svg", ".html")
+UNKNOWN = "unknown versions"
+# In a figure of style 1, before words were text.
+OUTLINES = b'<path id="G'
 FOLDERS = ("tables", "figures", "data")
 SHOWN = 20  # differences
 COMPARED = (
@@ -272,7 +307,6 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
     result.wrong += mixed_data(plan, records)
     _compare_runs(records, curves, place, result)
     software = {key: report["provenance"].get(key) for key in ("harness", "drawn_with", "inputs")}
-    same_software = software["drawn_with"] == drawn_with(plan)
     if result.runs_here == len(plan.runs) and inputs_digest(plan, place) != software["inputs"]:
         result.wrong.append("report.json: provenance.inputs is not the digest of the run folders here")
     with tempfile.TemporaryDirectory() as name:
@@ -287,10 +321,7 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
                 raise
             text = f"was changed since the report was written, and cannot be analysed ({error!r})"
             raise StudyError([Problem(str(folder / "data"), 0, text)]) from None
-        _compare_files(folder, again, result, drawn=same_software)
-    if not same_software:
-        was, here = software["drawn_with"] or ["unknown versions"], drawn_with(plan)
-        result.notes.append(f"figures, PDF and HTML not compared: drawn with {was}, here are {here}")
+        _compare_files(folder, again, result, (software["drawn_with"] or [UNKNOWN], drawn_with(plan)))
     return result
 
 
@@ -452,23 +483,48 @@ def _same(recorded: Any, found: Any) -> bool:
     return found is None if absent else bool(found == recorded)
 
 
-def _compare_files(folder: Path, again: Path, result: Verification, *, drawn: bool) -> None:
+def _compare_files(
+    folder: Path, again: Path, result: Verification, drawn_with: tuple[list[str], list[str]]
+) -> None:
+    """Every file. Of drawings the words, where the report and this machine draw with different things."""
     own, computed = _contents(folder), _contents(again)
     result.wrong += [
         f"{name}: is not a file of this report"
         for name in sorted(own.keys() - computed.keys())
         if name.partition("/")[0] in FOLDERS
     ]
-    for name, now in sorted(computed.items()):
-        if not drawn and name.endswith(DRAWN):
-            continue
-        if name not in own:
-            result.wrong.append(f"{name}: is missing")
-            continue
+    result.wrong += [f"{name}: is missing" for name in sorted(computed.keys() - own.keys())]
+    was, here = drawn_with
+    drawings = {name for name in computed if name.endswith(DRAWN)} if was != here else set()
+    for name in sorted(computed.keys() & own.keys() - drawings):
         result.files += 1
-        result.numbers += numbers_in(name, now)
-        if own[name] != now:
-            result.wrong += [f"{name}: {text}" for text in differences(name, own[name], now)]
+        result.numbers += numbers_in(name, computed[name])
+        if own[name] != computed[name]:
+            result.wrong += [f"{name}: {text}" for text in differences(name, own[name], computed[name])]
+    if drawings:
+        ticks = _matplotlib(was) == _matplotlib(here)
+        pairs = {name: (own[name], computed[name]) for name in sorted(drawings & own.keys())}
+        unread = _compare_words(pairs, result, ticks=ticks)
+        what = f"their words were compared, not their looks; not compared: {', '.join(unread)}"
+        result.notes.append(f"drawings are made with {', '.join(was)}, here with {', '.join(here)}: {what}")
+
+
+def _matplotlib(drawn_with: list[str]) -> list[str]:
+    return [each for each in drawn_with if each.startswith("matplotlib ")]
+
+
+def _compare_words(
+    pairs: Mapping[str, tuple[bytes, bytes]], result: Verification, *, ticks: bool
+) -> list[str]:
+    """Of drawings by name, the report's and the computed one. Returns: which could not be compared."""
+    outlines = [name for name, (was, _) in pairs.items() if OUTLINES in was and name.endswith(".svg")]
+    unread = [name for name in pairs if name.endswith(".pdf")]
+    for name, (was, now) in pairs.items():
+        if name not in {*outlines, *unread}:
+            said = [words_in(name, each, ticks=ticks) for each in (was, now)]
+            result.wrong += [f"{name}: {text}" for text in in_words(*said)]
+    drawn = f"{count(len(outlines), 'figure')} with outlines for letters"
+    return [*unread, *([drawn] if outlines else [])]
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

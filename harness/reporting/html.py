@@ -32,7 +32,6 @@ from harness.reporting.document import (
     as_slug,
     code_spans,
 )
-from harness.reporting.figures.style import GLYPH
 
 TEMPLATES = Path(__file__).parent / "templates"
 _KINDS: dict[type, str] = {
@@ -45,19 +44,18 @@ _KINDS: dict[type, str] = {
 }
 _ID = re.compile(r'\bid="([^"]+)"')
 _LEADING = re.compile(rf"[+{MINUS}-]?\d[\d,]*(?:\.\d+)?")  # the number that a text starts with
-_OUTLINE = re.compile(rf'<path id="({GLYPH}[^"]*)"[^>]*/>\n?')
-_REFERENCE = re.compile(rf'(href="#|url\(#)(?!{GLYPH})')
+_REFERENCE = re.compile(r'href="#|url\(#')
+# A ">" within a value or a word is written as "&gt;".
+_TAG = re.compile(r"<[^>]*>")
 
 
 def to_html(document: Document, svgs: dict[str, bytes]) -> str:
     """The whole report. `svgs` maps a figure's key to its SVG file."""
     inline = {key: inline_svg(svg.decode(), key) for key, svg in svgs.items()}
-    outlines = {found[1]: found[0] for svg in svgs.values() for found in _OUTLINE.finditer(svg.decode())}
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     own = Markup(script)  # noqa: S704 - a file of this package
     page = _environment().get_template("report.html")
-    letters = Markup("\n".join(outlines.values()))  # noqa: S704 - drawn by this package
-    return page.render(document=document, svgs=inline, letters=letters, script=own, policy=policy(script))
+    return page.render(document=document, svgs=inline, script=own, policy=policy(script))
 
 
 def policy(script: str) -> str:
@@ -83,10 +81,13 @@ def sort_value(cell: TextCell, column: TextColumn) -> Markup:
 
 
 def inline_svg(svg: str, key: str) -> Markup:
-    """The <svg> element alone, without the outlines of letters, its ids made unique to this figure."""
-    body = _OUTLINE.sub("", svg[svg.index("<svg ") :]).replace("xlink:href", "href")
-    body = _ID.sub(rf'id="{key}-\1"', body)
-    body = _REFERENCE.sub(rf"\g<1>{key}-", body)
+    """The <svg> element alone, its ids made unique to this figure. Words stay as they are."""
+
+    def renamed(found: re.Match[str]) -> str:
+        tag = found[0].replace("xlink:href", "href")
+        return _REFERENCE.sub(rf"\g<0>{key}-", _ID.sub(rf'id="{key}-\1"', tag))
+
+    body = _TAG.sub(renamed, svg[svg.index("<svg ") :])
     return Markup(body.strip())  # noqa: S704 - drawn by this package, not by a user
 
 

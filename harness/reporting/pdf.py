@@ -15,7 +15,7 @@ from typing import Any
 import typst
 
 from harness.reporting.document import TEXT, Block, Document, TextCell, TextTable, code_spans
-from harness.reporting.figures.style import OWN, Fonts, all_text, files_of, fonts_for
+from harness.reporting.figures.style import OWN, Fonts, all_text, files_of, fonts_for, outlined
 from harness.reporting.html import TEMPLATES, block_kind
 
 EPOCH = datetime.datetime(
@@ -24,33 +24,43 @@ EPOCH = datetime.datetime(
 PAGE_CHARS = 108  # of the text width, in a table's type
 LONGEST_TEXT, LONGEST_DETAIL, SHORT_DETAIL, DETAIL_SHARE = 90, 40, 12, 0.55  # in characters; texts may wrap
 WHOLE_TABLE_ROWS = 8  # a table up to this length stays on one page
-_NO_GLYPH = "could not be displayed"  # what typst says of a text without a glyph, under UA-1
+# What typst says, under UA-1, of a text without a glyph, and of a glyph without a text.
+_NO_GLYPH = ("could not be displayed", "missing codepoints")
 FIRST_WITH_UA1 = (0, 14)  # the typst release that can check PDF/UA-1
 
 
 def to_pdf(document: Document, svgs: Mapping[str, bytes]) -> bytes:
     """The whole report, as PDF/UA-1 where the installed typst can make it.
 
-    Typst's own fonts set it. Where they lack a character it is set again with fonts of this machine, and what
-    those lack is replaced (`fonts`): a PDF/UA-1 may hold no character without a glyph.
+    Typst's own fonts set its pages, DejaVu Sans its figures. Where they lack a character it is set again with
+    fonts of this machine, and what those lack is replaced (`fonts`): a PDF/UA-1 may hold no character without
+    a glyph. Nor may a figure, in typst 0.15, hold a mark that is no part of its letter's glyph: outlines then
+    stand in the place of its words (https://github.com/typst/typst/issues/7432).
 
     Raises:
         typst.TypstError: the template does not compile; never because of a text in the document.
     """
     data = _data(document)
     try:
-        return _compiled(data, svgs, (), checked=True)
+        return _compiled(data, svgs, files_of(Fonts()), checked=True)
     except typst.TypstError as error:
-        if _NO_GLYPH not in str(error):
+        if not _is_about_letters(error):
             raise
-    fonts = fonts_for("".join(all_text(data)))
+    fonts = fonts_for("".join([*all_text(data), *(svg.decode() for svg in svgs.values())]))
     data = {**_replaced(data, fonts), "fonts": [OWN, *fonts.families]}
-    try:
-        return _compiled(data, svgs, files_of(fonts), checked=True)
-    except typst.TypstError as error:
-        if _NO_GLYPH not in str(error):
-            raise
-        return _compiled(data, svgs, files_of(fonts), checked=False)  # an empty box, in no standard
+    drawn = {key: fonts.replaced(svg.decode()).encode() for key, svg in svgs.items()}
+    for change in (bytes, outlined):
+        drawn = {key: change(svg) for key, svg in drawn.items()}
+        try:
+            return _compiled(data, drawn, files_of(fonts), checked=True)
+        except typst.TypstError as error:
+            if not _is_about_letters(error):
+                raise
+    return _compiled(data, drawn, files_of(fonts), checked=False)  # an empty box, in no standard
+
+
+def _is_about_letters(error: typst.TypstError) -> bool:
+    return any(text in str(error) for text in _NO_GLYPH)
 
 
 def text_in(document: Document) -> str:
@@ -74,7 +84,7 @@ def _compiled(
         return typst.compile(
             str(folder / "report.typ"),
             root=str(folder),
-            font_paths=[str(folder / "fonts")] if fonts else [],
+            font_paths=[str(folder / "fonts")],
             ignore_system_fonts=True,
             pdf_standards=["ua-1"] if checked and _can_check_ua1() else [],
             timestamp=EPOCH,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -11,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from harness.cli import build_parser
 from harness.commands.verify import verify as verify_report
 from harness.commands.workspace import workspace
+from harness.reporting.figures.style import STYLE
 from harness.reporting.frames import ARCHIVE, packed, unpacked
 from tests.end_to_end.workplace import ROOT, Workplace
 from tests.reporting.edits import edit_raw, loosen
@@ -209,16 +210,89 @@ def test_archives_of_another_zlib_are_equal_and_what_lies_beside_one_is_foreign(
     assert "data/runs.jsonl: is not a file of this report" in done.stdout
 
 
-@pytest.mark.campaign
-def test_a_report_drawn_by_other_versions_is_compared_but_for_its_pictures(copy: Workplace):
-    path = copy.report_dir / "report.json"
-    report = json.loads(path.read_text())
-    report["provenance"]["drawn_with"] = ["matplotlib 1.0", "typst 0.1"]
-    path.write_text(json.dumps(report, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
-    (copy.report_dir / "report.pdf").write_bytes(b"another PDF")
+HERE = f"style {STYLE}"
+
+
+def draw_otherwise(folder: Path, was: str, now: str) -> None:
+    """Let a report say that it was drawn with something else."""
+    for name in ("report.json", "report.md", "report.html"):
+        text = (folder / name).read_text()
+        assert was in text
+        (folder / name).write_text(text.replace(was, now))
+
+
+def replace_once(path: Path, was: bytes, now: bytes) -> None:
+    content = path.read_bytes()
+    assert was in content, was
+    path.write_bytes(content.replace(was, now, 1))
+
+
+def damage_the_looks(folder: Path) -> None:
+    """Another colour, another place, another PDF; a page in other colours."""
+    (folder / "report.pdf").write_bytes(b"another PDF")
+    for path in folder.glob("figures/*.svg"):
+        svg = path.read_bytes().replace(b"#1a1a1a", b"#2b2b2b")
+        path.write_bytes(re.sub(rb'(<text x=")', rb"\g<1>1", svg))
+    replace_once(folder / "report.html", b"<style>", b"<style>p { color: red }")
+
+
+def test_of_a_report_in_another_style_words_and_data_are_compared_and_it_says_so(copy: Workplace):
+    draw_otherwise(copy.report_dir, HERE, "style 3")
+    damage_the_looks(copy.report_dir)
     done = verify(copy)
-    assert "report.pdf" not in done.stdout
-    assert "figures, PDF and HTML not compared: drawn with" in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(rf"drawings are made with .*, style 3, here with .*, {HERE}: their words", done.stdout)
+    assert "not compared: report.pdf\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "was", "now"),
+    [
+        ("figures/only_effects.svg", b">Effect on ", b">Effect upon "),
+        ("report.html", b"<h1>", b"<h1>Not "),
+        campaign("report.html", b'aria-label="', b'aria-label="not '),
+        campaign("report.html", b'data-value="', b'data-value="1'),
+        campaign("figures/only_effects.svg", b"</text>", b""),
+    ],
+)
+def test_a_word_of_a_drawing_is_found_also_in_another_style(
+    copy: Workplace, name: str, was: bytes, now: bytes
+):
+    draw_otherwise(copy.report_dir, HERE, "style 3")
+    replace_once(copy.report_dir / name, was, now)
+    done = verify(copy)
+    assert done.returncode == 1, done.stdout
+    assert f"  {name}: " in done.stdout
+
+
+def test_the_data_beside_a_figure_are_compared_also_in_another_style(copy: Workplace):
+    draw_otherwise(copy.report_dir, HERE, "style 3")
+    name = next(str(path.relative_to(copy.report_dir)) for path in copy.report_dir.glob("figures/*.csv"))
+    edit_one_digit(copy.report_dir, name, r",-?\d")
+    assert f"  {name}: line " in verify(copy).stdout
+
+
+def test_another_matplotlib_may_place_ticks_elsewhere_but_says_the_same_words(copy: Workplace):
+    draw_otherwise(copy.report_dir, f"matplotlib {version('matplotlib')}", "matplotlib 1.0")
+    path = copy.report_dir / "figures" / "only_effects.svg"
+    ticks = re.findall(rb">([\d.\xe2\x88\x92]+)</text>", path.read_bytes())
+    replace_once(path, b">" + ticks[0] + b"<", b">77<")
+    done = verify(copy)
+    assert done.returncode == 0, done.stdout
+    assert "drawings are made with matplotlib 1.0, typst " in done.stdout
+    replace_once(path, b">Effect on ", b">Effect upon ")
+    assert "  figures/only_effects.svg: says 'upon', which was not computed" in verify(copy).stdout
+
+
+def test_of_figures_whose_letters_are_outlines_it_says_that_they_are_not_compared(copy: Workplace):
+    """As style 1 drew them."""
+    draw_otherwise(copy.report_dir, HERE, "style 1")
+    figure = copy.report_dir / "figures" / "only_effects.svg"
+    letters = re.sub(rb"<text.*?</text>", b'<use xlink:href="#G41"/>', figure.read_bytes())
+    figure.write_bytes(letters.replace(b"<defs>", b'<defs><path id="G41" d="M0 0z"/>', 1))
+    done = verify(copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not compared: report.pdf, 1 figure with outlines for letters\n" in done.stdout
 
 
 def declare_a_size(folder: Path, size: int) -> None:

@@ -14,7 +14,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 from harness.reporting import render
-from harness.reporting.document import Document, Paragraph, Section
+from harness.reporting.document import Document, FigureBlock, Paragraph, Section
 from harness.reporting.figures import style as fonts_module
 from harness.reporting.figures.style import OWN, REPLACEMENT, fonts_for, house_style, new_figure, to_svg
 from harness.reporting.latex import escape
@@ -68,6 +68,17 @@ def page(text: str) -> Document:
     return Document(title=text, question=text, scope="", banner="", sections=(section,))
 
 
+def with_figure(text: str) -> tuple[Document, dict[str, bytes]]:
+    """A page in Latin letters with a figure that says the text."""
+    with house_style(text):
+        figure = new_figure(1.0)
+        figure.text(0.1, 0.5, text)
+        svg = to_svg(figure)
+    section = Section("A section", (FigureBlock("one", "A caption", "What the figure shows"),))
+    plain = Document(title="Title", question="", scope="", banner="", sections=(section,))
+    return plain, {"one": svg}
+
+
 def read_back(pdf: bytes, folder: Path) -> str:
     if which("pdftotext") is None:
         pytest.skip("pdftotext is not installed: the text of the PDF cannot be read back")
@@ -81,6 +92,36 @@ def test_a_page_in_any_script_is_made_where_no_font_has_it(script: str, no_syste
     pdf = to_pdf(page(SCRIPTS[script]), {})
     assert pdf.startswith(b"%PDF-")
     assert b"pdfuaid" in pdf, "the replacement is a glyph, so that the page still claims PDF/UA-1"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_figure_in_any_script_is_in_a_pdf_where_no_font_has_it(script: str, no_system_fonts: None):
+    assert b"pdfuaid" in to_pdf(*with_figure(SCRIPTS[script]))
+
+
+@pytest.mark.parametrize("script", ["hebrew", "arabic"])
+def test_the_words_of_a_figure_can_be_searched_for_in_a_pdf(
+    script: str, tmp_path: Path, no_system_fonts: None
+):
+    text = read_back(to_pdf(*with_figure(f"{SCRIPTS[script]} + mixup")), tmp_path)
+    assert "+ mixup" in text
+    assert SCRIPTS[script] in text
+
+
+def test_marks_that_no_glyph_holds_are_outlines_in_a_pdf(tmp_path: Path, no_system_fonts: None):
+    """typst 0.15 refuses them as text: https://github.com/typst/typst/issues/7432."""
+    pdf = to_pdf(*with_figure("Z\u0351\u0343 + mixup"))
+    assert b"pdfuaid" in pdf
+    assert "mixup" not in read_back(pdf, tmp_path)
+
+
+def test_a_font_of_the_system_is_in_the_figures_of_a_pdf(tmp_path: Path, monkeypatch):
+    chinese = SCRIPTS["chinese"]
+    squares = font_with(f"{chinese}+ mixup", tmp_path / "Squares.ttf")
+    monkeypatch.setattr(fonts_module, "_system_fonts", lambda: (squares,))
+    pdf = to_pdf(*with_figure(f"{chinese} + mixup"))
+    assert b"Squares" in pdf
+    assert chinese in read_back(pdf, tmp_path)
 
 
 def test_what_matplotlib_s_own_font_has_is_shown_without_a_search(no_system_fonts: None):
@@ -128,7 +169,7 @@ def test_what_no_font_has_is_named_in_one_sentence(no_system_fonts: None):
     few, many = fonts_for("a\u732b b"), fonts_for("".join(map(chr, range(0x4E00, 0x4E20))))
     assert few.replaced("a\u732b b") == f"a{REPLACEMENT} b"
     assert few.sentence().startswith(
-        "no font here has \u732b (U+732B): report.pdf shows \ufffd and the figures"
+        "no font here has \u732b (U+732B): report.pdf shows \ufffd in their place; install"
     )
     assert "\u4e0b (U+4E0B) and 20 more: report.pdf" in many.sentence()
     assert "\n" not in many.sentence()

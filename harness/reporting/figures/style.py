@@ -14,17 +14,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from html import unescape
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
-from matplotlib import font_manager, rc_context
+from matplotlib import font_manager, rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
+from matplotlib.path import Path as Outline
+from matplotlib.textpath import TextPath, TextToPath
 
 from harness.analysis.findings import HELPS, HURTS
 from harness.reporting.frames import csv_text
@@ -34,8 +39,8 @@ from harness.study.plan import Plan
 #
 # Libertinus (pages) and DejaVu (figures) come with typst and matplotlib and have the Latin, Greek and
 # Cyrillic letters; DejaVu has the Hebrew and Arabic ones too. Other scripts need a font of the system.
-# Where none has a character, the page shows U+FFFD and the figure an empty box in its place, and one
-# sentence says so.
+# Where none has a character, the pages of the PDF and their figures show U+FFFD in its place, a PNG an empty
+# box, and one sentence says so. A figure's SVG has its words as text, for the fonts of who reads it.
 
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -69,9 +74,9 @@ class Fonts:
         more = len(self.missing) - MOST_NAMED
         others = f" and {more} more" if more > 0 else ""
         return (
-            f"no font here has {named}{others}: report.pdf shows {REPLACEMENT} and the figures a box in their"
-            " place; install a font that has them, such as Noto Sans (for Chinese, Japanese and Korean: Noto"
-            " Sans CJK), and write the report again. The other formats have every character"
+            f"no font here has {named}{others}: report.pdf shows {REPLACEMENT} in their place; install a font"
+            " that has them, such as Noto Sans (for Chinese, Japanese and Korean: Noto Sans CJK), and write"
+            " the report again. The other formats have every character"
         )
 
 
@@ -91,8 +96,8 @@ def fonts_for(text: str) -> Fonts:
 
 
 def files_of(fonts: Fonts) -> tuple[Path, ...]:
-    """Every file that typst needs beside its own: DejaVu Sans, then those of the system."""
-    return (_own_file(), *fonts.files)
+    """Every file that typst needs beside its own: DejaVu Sans, regular and bold; those of the system."""
+    return (_own_file(), _own_file("-Bold"), *fonts.files)
 
 
 def register(fonts: Fonts) -> None:
@@ -103,8 +108,8 @@ def register(fonts: Fonts) -> None:
             font_manager.fontManager.addfont(path)
 
 
-def _own_file() -> Path:
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+def _own_file(cut: str = "") -> Path:
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"DejaVuSans{cut}.ttf"
 
 
 def _is_drawn(each: str) -> bool:
@@ -161,6 +166,9 @@ def text_of(plan: Plan) -> str:
 # One look for every figure: width, fonts, colours that survive colour-blindness and grey printing.
 
 
+# Of what is drawn, in any format. It goes up with every change: `harness verify` then knows that a report of
+# before looks otherwise, and compares its words. 1: letters were outlines. 2: words are text.
+STYLE = 2
 WIDTH_IN = 6.9  # the text width of an A4 page
 PNG_DPI = 160
 _PNG_PAGE = b'#set page(width: auto, height: auto, margin: 0pt)\n#image(bytes(sys.inputs.svg), format: "svg")'
@@ -188,11 +196,11 @@ _RC: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
     "svg.hashsalt": "harness",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "path.simplify": True,
     "text.parse_math": False,  # a dollar sign in a label is a dollar sign
 }
-_HASHED = re.compile(r'(?<=[#"])([A-Za-z](?:[0-9a-f]+_[0-9a-f]+_[a-z]?)?)[0-9a-f]{10}(?=[")])')
+_HASHED = re.compile(r"\b([A-Za-z](?:[0-9a-f]+_[0-9a-f]+_[a-z]?)?)[0-9a-f]{10}\b")
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
@@ -260,114 +268,206 @@ def to_svg(figure: Figure) -> bytes:
     # By the canvas's own method: `savefig` draws every figure twice, the first time for the layout alone.
     FigureCanvasSVG(figure).print_svg(buffer, metadata=_NO_METADATA)
     figure.set_dpi(dpi)
-    return compact(numbered_ids(buffer.getvalue().decode()))
-
-
-def numbered_ids(svg: str) -> str:
-    """matplotlib names clip paths, markers and collections after a hash of their full coordinates, whose last
-    digits another CPU computes otherwise. They are numbered instead, in the order in which they are drawn.
-
-    >>> numbered_ids('<path id="mab12ab12ab"/><use xlink:href="#mab12ab12ab"/>')
-    '<path id="m1"/><use xlink:href="#m1"/>'
-    """
-    numbers: dict[str, int] = {}
-    return _HASHED.sub(lambda found: f"{found[1]}{numbers.setdefault(found[0], len(numbers) + 1)}", svg)
+    return compact(buffer.getvalue().decode())
 
 
 def to_png(svg: bytes) -> bytes:
     """The picture of an SVG, `PNG_DPI` dots per inch."""
     import typst
 
-    return bytes(typst.compile(_PNG_PAGE, format="png", ppi=PNG_DPI, sys_inputs={"svg": svg.decode()}))
+    drawn = outlined(svg).decode()
+    return bytes(typst.compile(_PNG_PAGE, format="png", ppi=PNG_DPI, sys_inputs={"svg": drawn}))
 
 
-# matplotlib's SVG in fewer bytes. Half of them were digits beyond what can be seen, names to which nothing
-# refers, and the same words for every letter of every text.
+# matplotlib's SVG in fewer bytes. Words are text, in a font that the reader has and as wide as they were laid
+# out; digits beyond what can be seen, names to which nothing refers and repeated styles are left out.
 
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_USE, _GROUP, _DEFS, _PATH, _RECT = (f"{{{SVG}}}{tag}" for tag in ("use", "g", "defs", "path", "rect"))
+_USE, _GROUP, _DEFS, _PATH, _RECT, _TEXT = (
+    f"{{{SVG}}}{tag}" for tag in ("use", "g", "defs", "path", "rect", "text")
+)
 _HREF = f"{{{XLINK}}}href"
 # Of a point: four micrometres on paper.
 DECIMALS = 2
-# Outlines of letters are drawn in 1/6400 of their size. An eighth of that is 1/100 point for 8-point letters.
-_GLYPH_SCALE, _GLYPH_GRID = "scale(0.015625)", 8
-# The ids of outlines start with it, and no other id does.
-GLYPH = "G"
+# Where DejaVu Sans is not installed. Verdana has its widths.
+ELSEWHERE = ("Verdana", "sans-serif")
 _TOKEN = re.compile(r"[A-Za-z]|[-+]?[\d.]+(?:e[-+]?\d+)?")
-_SHIFT = re.compile(r"translate\(([^ )]+) ([^ )]+)\)")
+_PLACE = re.compile(r"(?:translate\((\S+) (\S+)\))? ?(?:rotate\((\S+?)(?: \S+ \S+)?\))?")
+_OPACITY = re.compile(r"(?:^|;)opacity:")
+_WORD = re.compile(r"<text\b[^>]*>([^<]*)</text>")
+_ANCHORS = ("start", "middle", "end")
 # Of matplotlib's paths, beside `z`; and how many numbers follow each.
 _COMMANDS = {"M": 2, "L": 2, "Q": 4, "C": 6}
 
 
 def compact(svg: str) -> bytes:
-    """The same drawing: each outline of a letter once, in front; coordinates as far as they can be seen."""
+    """The same drawing: words as text, coordinates as far as they can be seen, a style once for a run."""
     root = ElementTree.fromstring(svg)  # noqa: S314 - drawn by this package
-    glyphs: dict[str, str] = {}
-    _flatten(root, glyphs)
+    _number_ids(root)
+    _flatten(root)
+    shared = {element.get("id", ""): _styles(element) for element in root.iter(_PATH) if element.get("id")}
     for element in root.iter():
-        _shorten(element, glyphs)
-    root.insert(0, ElementTree.Element(_DEFS))
-    root[0].extend(_outline(name, path) for name, path in glyphs.items() if path)
+        if element.tag == _TEXT:
+            _shorten_text(element)
+        else:
+            _shorten(element, shared.get(element.get(_HREF, "")[1:], {}))
+    _gather(root)
     for element in root.iter():
-        element.tail = None if element.tag == _USE else "\n"
+        element.tail = "\n"
+    root.set("font-family", ",".join([*(f"'{family}'" for family in rcParams["font.family"]), *ELSEWHERE]))
     for prefix, uri in (("", SVG), ("xlink", XLINK)):
         ElementTree.register_namespace(prefix, uri)
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def _flatten(parent: ElementTree.Element, glyphs: dict[str, str]) -> None:
-    """Take out outlines of letters (name -> path), spaces, and groups that have a name and nothing else."""
+def words_of(svg: bytes) -> list[str]:
+    """Every text of a drawing, in the order in which they are drawn."""
+    return [unescape(word) for word in _WORD.findall(svg.decode("utf-8", "replace"))]
+
+
+def outlined(svg: bytes) -> bytes:
+    """The drawing with outlines in place of its words, for whatever cannot set them."""
+    root = ElementTree.fromstring(svg)  # noqa: S314 - drawn by this package
+    with house_style("".join(words_of(svg))):
+        for element in root.iter(_TEXT):
+            has, word = element.attrib, element.text or ""
+            prop = _font(has.pop("font-size"), has.pop("font-weight", ""))
+            anchor = _ANCHORS.index(has.pop("text-anchor", "start")) / 2
+            x = float(has.pop("x")) - anchor * float(has.pop("textLength"))
+            turn = has.pop("transform", "")
+            has["transform"] = f"{turn} translate({_rounded(str(x))} {has.pop('y')})".strip()
+            has["d"] = short_path(_path_of(TextPath((0, 0), word, prop=prop)))
+            element.tag, element.text = _PATH, None
+    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def _path_of(outlines: TextPath) -> str:
+    """Outlines, whose y grows upwards, as a path of an SVG."""
+    names = {
+        Outline.MOVETO: "M",
+        Outline.LINETO: "L",
+        Outline.CURVE3: "Q",
+        Outline.CURVE4: "C",
+        Outline.CLOSEPOLY: "z",
+    }
+    shown = []
+    for points, code in outlines.iter_segments(simplify=False):
+        numbers = (f"{-value if index % 2 else value:.4f}" for index, value in enumerate(points))
+        shown.append(names[code] + (" ".join(numbers) if names[code] != "z" else ""))
+    return " ".join(shown)
+
+
+def _font(size: str, weight: str) -> FontProperties:
+    return FontProperties(family=rcParams["font.family"], size=float(size), weight=weight or "normal")
+
+
+def _number_ids(root: ElementTree.Element) -> None:
+    """matplotlib names clip paths, markers and collections after a hash of their full coordinates, whose last
+    digits another CPU computes otherwise. They are numbered instead, in the order in which they are drawn.
+    """
+    numbers: dict[str, int] = {}
+    for element in root.iter():
+        for name in element.attrib.keys() & {"id", _HREF, "clip-path"}:
+            element.attrib[name] = _HASHED.sub(
+                lambda found: f"{found[1]}{numbers.setdefault(found[0], len(numbers) + 1)}",
+                element.attrib[name],
+            )
+
+
+def _flatten(parent: ElementTree.Element) -> None:
+    """Take out groups that have a name and nothing else, and those without a child."""
     kept: list[ElementTree.Element] = []
     for child in parent:
-        if child.get("transform") == _GLYPH_SCALE:
-            glyphs[child.get("id", "")] = child.get("d", "")
-            continue
-        _flatten(child, glyphs)
+        _flatten(child)
         if child.tag == _GROUP and set(child.attrib) <= {"id"}:
             kept += child
-        elif glyphs.get(_target(child)) != "" and (len(child) or child.tag != _DEFS):
+        elif len(child) or child.tag != _DEFS:
             kept.append(child)
     parent[:] = kept
-    parent.text = (parent.text or "").strip() or None
+    parent.text = parent.text if parent.tag == _TEXT else (parent.text or "").strip() or None
 
 
-def _target(element: ElementTree.Element) -> str:
-    return element.get(_HREF, "").removeprefix("#")
+def _styles(element: ElementTree.Element) -> dict[str, str]:
+    """The properties that an element sets, in their order."""
+    pairs = (each.partition(":") for each in element.get("style", "").split(";") if each.strip())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _glyph_id(name: str) -> str:
-    return GLYPH + name.removeprefix("DejaVuSans-")
+def _shorten_text(element: ElementTree.Element) -> None:
+    """Where it begins, ends or has its middle, and how wide it is: another font is spaced to that width."""
+    has, styles = element.attrib, _styles(element)
+    size = styles.pop("font-size").removesuffix("px")
+    weight = styles.pop("font-weight", "")
+    anchor = styles.pop("text-anchor", "start")
+    styles.pop("font-family", None)
+    found = _PLACE.fullmatch(has.get("transform", ""))
+    assert found
+    x, y = (_rounded(has.get(name, found[index] or "0")) for index, name in enumerate("xy", start=1))
+    turn = _rounded(found[3] or "0")
+    prop = _font(size, weight)
+    width = TextToPath().get_text_width_height_descent(element.text or "", prop, ismath=False)[0]
+    style = ";".join(f"{name}:{value}" for name, value in styles.items())
+    new = {
+        "x": x,
+        "y": y,
+        "transform": f"rotate({turn} {x} {y})" if turn != "0" else "",
+        "textLength": _rounded(str(width), 1),
+        "font-size": size,
+        "font-weight": weight,
+        "text-anchor": anchor if anchor != "start" else "",
+        "style": style,
+    }
+    has.clear()
+    has |= {name: value for name, value in new.items() if value}
 
 
-def _outline(name: str, path: str) -> ElementTree.Element:
-    short = short_path(path, 1 / _GLYPH_GRID, 0)
-    scale = _GLYPH_GRID / 64
-    return ElementTree.Element(_PATH, {"id": _glyph_id(name), "d": short, "transform": f"scale({scale})"})
-
-
-def _shorten(element: ElementTree.Element, glyphs: Mapping[str, str]) -> None:
-    """Write the coordinates of one element in few characters."""
+def _shorten(element: ElementTree.Element, shared: Mapping[str, str]) -> None:
+    """Write the coordinates of one element in few characters; what it refers to has the `shared` style."""
     has = element.attrib
-    shift = _SHIFT.search(has.get("transform", ""))
-    if _target(element) in glyphs:
-        has[_HREF] = f"#{_glyph_id(_target(element))}"
-        if shift and has["transform"] == shift[0]:
-            # in hundredths of the letter's size; a mark above or below its letter has a height, too
-            del has["transform"]
-            places = zip("xy", shift.groups(), strict=True)
-            has |= {name: _rounded(number, 1) for name, number in places if float(number)}
-    elif shift:
-        place = " ".join(map(_rounded, shift.groups()))
-        has["transform"] = _SHIFT.sub(f"translate({place})", has["transform"])
-    elif element.tag in (_USE, _RECT):
+    if element.tag in (_USE, _RECT):
         has |= {name: _rounded(has[name]) for name in ("x", "y", "width", "height") if name in has}
     if "d" in has:
         has["d"] = short_path(has["d"])
     if "style" in has:
-        has["style"] = has["style"].replace(": ", ":").replace("; ", ";")
+        own = (f"{name}:{value}" for name, value in _styles(element).items() if shared.get(name) != value)
+        has["style"] = ";".join(own)
     if element.tag == _GROUP:
         has.pop("id", None)
+
+
+def _gather(parent: ElementTree.Element) -> None:
+    """Let neighbours that share clip path or style have it from a group around them.
+
+    Not so with opacity: a group would be made transparent as a whole.
+    """
+    parent[:] = chain.from_iterable(_together(parent, "clip-path"))
+    for child in parent:
+        if child.tag not in (_DEFS, _TEXT):
+            _gather(child)
+    parent[:] = chain.from_iterable(_together(parent, "style"))
+    only = parent[0] if len(parent) == 1 else None
+    if (
+        only is not None
+        and only.tag == _GROUP == parent.tag
+        and not parent.attrib.keys() & only.attrib.keys()
+    ):
+        parent.attrib.update(only.attrib)
+        parent[:] = list(only)
+
+
+def _together(parent: ElementTree.Element, name: str) -> Iterator[list[ElementTree.Element]]:
+    """The children; a run of two and more with one value of the attribute `name` in a group that has it."""
+    for value, run in groupby(list(parent), lambda child: child.get(name, "")):
+        alike = list(run)
+        if len(alike) == 1 or not value or _OPACITY.search(value):
+            yield alike
+            continue
+        group = ElementTree.Element(_GROUP, {name: value})
+        for child in alike:
+            del child.attrib[name]
+            group.extend(child if child.tag == _GROUP and not child.attrib else [child])
+        yield [group]
 
 
 def short_path(path: str, scale: float = 1.0, decimals: int = DECIMALS) -> str:
