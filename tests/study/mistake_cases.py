@@ -43,6 +43,30 @@ CASES = {
             " label, note, on, paper, paper_versus, set, start_from, versus (in tables.t.rows[1])"
         ],
     ),
+    "a key that is no text": (
+        HEAD + rows("{label: a}", "{label: b, 1: mixup}"),
+        [
+            f"small.yaml:{ROW + 1}: unknown key '1'. Valid: add, cite, columns,"
+            " label, note, on, paper, paper_versus, set, start_from, versus (in tables.t.rows[1])"
+        ],
+    ),
+    "numbers of the wrong kind and too large": (
+        HEAD + rows("{label: a, set: {lr: 1e10, batch_size: 1.5, flip: yes, eval_crop: 1.5}}"),
+        [
+            f"small.yaml:{ROW}: tables.t.rows[0].set.batch_size must be a whole number, got 1.5",
+            f"small.yaml:{ROW}: tables.t.rows[0].set.eval_crop must be less than or equal to 1, got 1.5",
+            f"small.yaml:{ROW}: tables.t.rows[0].set.flip must be a number, got 'yes'",
+            f"small.yaml:{ROW}: tables.t.rows[0].set.lr must be less than or equal to 1000000000, got 10000000000.0",
+        ],
+    ),
+    "an argument of an optimizer that is of no kind it may be": (
+        HEAD + rows("{label: a, set: {optimizer_args: {momentum: [a]}}}"),
+        [
+            f"small.yaml:{ROW}: tables.t.rows[0].set.optimizer_args.momentum must be a number, got 'a'",
+            f"small.yaml:{ROW}: tables.t.rows[0].set.optimizer_args.momentum must be a number, got list",
+            f"small.yaml:{ROW}: tables.t.rows[0].set.optimizer_args.momentum must be true or false, got list",
+        ],
+    ),
     "unknown trick": (
         HEAD + rows("{label: a, add: mixupp}"),
         [f"small.yaml:{ROW}: unknown trick 'mixupp'; did you mean 'mixup'? Valid: {TRICKS}"],
