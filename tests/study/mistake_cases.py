@@ -51,12 +51,13 @@ CASES = {
         ],
     ),
     "numbers of the wrong kind and too large": (
-        HEAD + rows("{label: a, set: {lr: 1e10, batch_size: 1.5, flip: yes, eval_crop: 1.5}}"),
+        HEAD + rows("{label: a, set: {lr: 2e9, batch_size: 1.5, flip: yes, eval_crop: 1.5}}"),
         [
             f"small.yaml:{ROW}: tables.t.rows[0].set.batch_size must be a whole number, got 1.5",
             f"small.yaml:{ROW}: tables.t.rows[0].set.eval_crop must be less than or equal to 1, got 1.5",
             f"small.yaml:{ROW}: tables.t.rows[0].set.flip must be a number, got 'yes'",
-            f"small.yaml:{ROW}: tables.t.rows[0].set.lr must be less than or equal to 1000000000, got 10000000000.0",
+            f"small.yaml:{ROW}: tables.t.rows[0].set.lr must be less than or equal to 1000000000,"
+            " got 2000000000.0",
         ],
     ),
     "an argument of an optimizer that is of no kind it may be": (
