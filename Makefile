@@ -62,6 +62,10 @@ smoke: .venv/runtime  ## every study, end to end to the report, in its smallest 
 report: .venv/runtime  ## write the report of the demo again from what has been run
 	$(BIN)/harness report studies/bag_of_tricks.yaml
 
+.PHONY: reports
+reports: .venv/runtime  ## draw the committed reports again from their own records, where nothing but their looks changes
+	$(BIN)/python scripts/rewrite_reports.py
+
 docs: .venv/dev  ## write the generated pages and model costs again
 	$(BIN)/python scripts/make_docs.py
 

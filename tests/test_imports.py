@@ -54,10 +54,22 @@ PLACES = {  # third-party package -> the only packages or modules of the harness
     "jinja2": {"reporting"},
     "markupsafe": {"reporting"},
     "typst": {"reporting"},
+    "pikepdf": {"reporting"},
     "rich": set(),  # the root only
     "argparse": set(),
 }
-HEAVY = {"torch", "torchvision", "timm", "mlflow", "matplotlib", "scipy", "pandas", "typst", "jinja2"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "mlflow",
+    "matplotlib",
+    "scipy",
+    "pandas",
+    "typst",
+    "pikepdf",
+    "jinja2",
+}
 TORCH_AT_THE_TOP = {
     "models",
     "data",

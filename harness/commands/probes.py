@@ -84,10 +84,10 @@ def typst() -> dict[str, Any]:
     from importlib.metadata import version
 
     from harness.reporting.document import Document
-    from harness.reporting.pdf import to_pdf
+    from harness.reporting.pdf import packed, typeset
 
-    pdf = to_pdf(Document(title="A page", question="", scope="", banner="", sections=()), {})
-    return {"typst": version("typst"), "pdf": pdf.startswith(b"%PDF"), "font": FONT.encode() in pdf}
+    pdf = typeset(Document(title="A page", question="", scope="", banner="", sections=()), {})
+    return {"typst": version("typst"), "pdf": packed(pdf).startswith(b"%PDF"), "font": FONT.encode() in pdf}
 
 
 def kernels() -> dict[str, Any]:

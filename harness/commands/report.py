@@ -233,7 +233,7 @@ def drawn_with(plan: Plan) -> list[str]:
 
     fonts = fonts_for(text_of(plan))
     return [
-        *(f"{name} {version(name)}" for name in ("matplotlib", "typst")),
+        *(f"{name} {version(name)}" for name in ("matplotlib", "typst", "pikepdf")),
         f"style {STYLE}",
         *(f"font {family}" for family in fonts.families),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pikepdf
 import typst
 
 from harness.reporting.document import TEXT, Block, Document, TextCell, TextTable, code_spans
@@ -30,7 +32,33 @@ FIRST_WITH_UA1 = (0, 14)  # the typst release that can check PDF/UA-1
 
 
 def to_pdf(document: Document, svgs: Mapping[str, bytes]) -> bytes:
-    """The whole report, as PDF/UA-1 where the installed typst can make it.
+    """The whole report, as PDF/UA-1 where the installed typst can make it. `svgs`: a figure's key -> its SVG.
+
+    Raises:
+        typst.TypstError: the template does not compile; never because of a text in the document.
+    """
+    return packed(typeset(document, svgs))
+
+
+def packed(pdf: bytes) -> bytes:
+    """The same document in half the bytes: its objects in compressed streams.
+
+    typst 0.15 writes the tags of a document, one for each cell of a table, uncompressed
+    (https://github.com/typst/typst/issues/7142).
+    """
+    buffer = io.BytesIO()
+    with pikepdf.open(io.BytesIO(pdf)) as document:
+        document.save(
+            buffer,
+            object_stream_mode=pikepdf.ObjectStreamMode.generate,
+            fix_metadata_version=False,
+            deterministic_id=True,
+        )
+    return buffer.getvalue()
+
+
+def typeset(document: Document, svgs: Mapping[str, bytes]) -> bytes:
+    """The report as typst writes it.
 
     Typst's own fonts set its pages, DejaVu Sans its figures. Where they lack a character it is set again with
     fonts of this machine, and what those lack is replaced (`fonts`): a PDF/UA-1 may hold no character without

@@ -11,7 +11,7 @@ import pytest
 from harness.cli import build_parser
 from tests.end_to_end.workplace import ROOT, Workplace
 
-HEAVY = ("torch", "torchvision", "mlflow", "pandas", "matplotlib", "scipy", "typst")
+HEAVY = ("torch", "torchvision", "mlflow", "pandas", "matplotlib", "scipy", "typst", "pikepdf")
 BAG_OF_TRICKS = str(ROOT / "studies" / "bag_of_tricks.yaml")
 CODE = """
 import sys

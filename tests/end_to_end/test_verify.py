@@ -20,6 +20,7 @@ from harness.commands.verify import verify as verify_report
 from harness.commands.workspace import workspace
 from harness.reporting.figures.style import STYLE
 from harness.reporting.frames import ARCHIVE, packed, unpacked
+from scripts.rewrite_reports import rewrite
 from tests.end_to_end.workplace import ROOT, Workplace
 from tests.reporting.edits import edit_raw, loosen
 from tests.timing import PATIENCE_S
@@ -293,6 +294,27 @@ def test_of_figures_whose_letters_are_outlines_it_says_that_they_are_not_compare
     done = verify(copy)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "not compared: report.pdf, 1 figure with outlines for letters\n" in done.stdout
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_report_in_another_style_is_written_again_from_its_own_records_but_not_with_other_numbers(
+    copy: Workplace,
+):
+    was = files_of(copy.report_dir)
+    shutil.rmtree(copy.runs_dir)
+    draw_otherwise(copy.report_dir, HERE, "style 1")
+    damage_the_looks(copy.report_dir)
+    assert rewrite(copy.report_dir, study=copy.study) == []
+    assert files_of(copy.report_dir) == was
+    edit_one_digit(copy.report_dir, "report.md", r"\d\.\d\d")
+    edited = files_of(copy.report_dir)
+    assert rewrite(copy.report_dir, study=copy.study)[0].startswith("report.md: line ")
+    assert files_of(copy.report_dir) == edited
+    assert rewrite(copy.report_dir, study=copy.study, anyway=True) == []
+    assert files_of(copy.report_dir) == was
 
 
 def declare_a_size(folder: Path, size: int) -> None:
