@@ -267,6 +267,18 @@ def rising(kind: Kind) -> Kind:
     return read
 
 
+def not_falling(kind: Kind) -> Kind:
+    """A range, whose ends may be one value."""
+
+    def read(value: Any) -> tuple[float, ...]:
+        values: tuple[float, ...] = kind(value)
+        if any(later < earlier for earlier, later in pairwise(values)):
+            raise ValueError(f"must not fall from left to right, got {list(values)}")
+        return values
+
+    return read
+
+
 def one_of(*valid: int) -> Kind:
     """One of these whole numbers."""
     any_whole = whole()

@@ -22,6 +22,7 @@ from harness.study.kinds import (
     list_of,
     map_of,
     must,
+    not_falling,
     number,
     one_line,
     one_of,
@@ -106,8 +107,8 @@ class Changes(Closed):
     metrics: tuple[str, ...] | None = key(list_of(one_line), None)  # of plugins
     trainer: str | None = key(one_line, None)  # harness, or a training function of a plugin
     # AugmentSpec
-    crop_area: tuple[float, float] | None = key(rising(pair_of(SHARE)), None)
-    crop_ratio: tuple[float, float] | None = key(rising(pair_of(POSITIVE)), None)
+    crop_area: tuple[float, float] | None = key(not_falling(pair_of(SHARE)), None)
+    crop_ratio: tuple[float, float] | None = key(not_falling(pair_of(POSITIVE)), None)
     flip: float | None = key(number(at_least=0, at_most=1), None)
     jitter: float | None = key(number(at_least=0, at_most=1), None)
     pca_noise: float | None = key(NOT_NEGATIVE, None)

@@ -143,6 +143,13 @@ CASES = {
             " image; it must be smaller than the resolution (t, row 'a'; size mini)"
         ],
     ),
+    "a crop's range that falls": (
+        HEAD + rows("{label: a, set: {crop_area: [1, 0.5]}}"),
+        [
+            f"small.yaml:{ROW}: tables.t.rows[0].set.crop_area must not fall from left to right,"
+            " got [1.0, 0.5]"
+        ],
+    ),
     "padding of half a pixel": (
         HEAD + rows("{label: a, set: {crop_pad: 0.5}}"),
         [f"small.yaml:{ROW}: tables.t.rows[0].set.crop_pad must be a whole number, got 0.5"],
