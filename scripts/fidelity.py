@@ -17,7 +17,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPERS = ROOT / "docs" / "reference" / "papers.yaml"
-CLASSES = 1000
+CLASSES, CIFAR_CLASSES = 1000, 10
+CIFAR_SIDE = 32  # pixels of the images of networks for CIFAR
 TOLERANCE = 1e-4  # of the standard deviation of the reference's logits
 Names = Callable[[str, Any], str]  # their name of a weight, our network -> our name
 
@@ -66,7 +67,8 @@ def page() -> str:
     lines = [
         "# Fidelity\n",
         "Made by `make fidelity`. Parameters and multiply-adds (10^9, one image at the paper's size, 1,000 "
-        "classes) are counted on the built networks, without auxiliary heads, batch norm and pooling. "
+        "classes, 10 of the networks for CIFAR) are counted on the built networks, without auxiliary heads, "
+        "batch norm and pooling. "
         "*printed* is the paper's own figure, *reference* that of [papers.yaml](reference/papers.yaml), "
         "computed independently.\n",
         "A check copies every weight of the other library's network into ours, name by name and shape by "
@@ -86,7 +88,8 @@ def _row(system: System, rows: Mapping[Any, Mapping[str, Any]], costs: Mapping[s
     from harness.models.costs import measure
 
     side = find(system.name).input_size
-    params, macs = measure(system.name, {}, resolution=side, classes=CLASSES)
+    classes = CIFAR_CLASSES if side == CIFAR_SIDE else CLASSES
+    params, macs = measure(system.name, {}, resolution=side, classes=classes)
     theirs = {
         reference.name.partition("/")[0]: measure(reference.name, {}, resolution=side, classes=CLASSES)[0]
         for reference in system.references

@@ -20,6 +20,10 @@ def of_resnet(label: str) -> Printed:
     return Printed(row=(RESNET, "one_crop", label), fields=("gflops",))
 
 
+def of_cifar(layers: int) -> Printed:
+    return Printed(row=(RESNET, "table6", f"ResNet-{layers}"), fields=("params_m",))
+
+
 def of_mobilenet(label: str, *, table: str = "table6") -> Printed:
     return Printed(row=(MOBILENET, table, label))
 
@@ -97,6 +101,8 @@ SYSTEMS: tuple[System, ...] = (
     ),
     System(name="resnext101_32x4d", references=(timm("resnext101_32x4d"),)),
     System(name="resnext101_64x4d", references=(torchvision("resnext101_64x4d"),)),
+    *(System(name=f"cifar_resnet{layers}", printed=of_cifar(layers)) for layers in (20, 32, 44, 56, 110)),
+    System(name="preact_resnet18"),
     System(name="googlenet_paper", printed=of_mobilenet("GoogleNet", table="table8")),
     System(
         name="googlenet_bn",

@@ -35,6 +35,10 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
         "resnet_dense": ("resnet_1512.03385", "table4_single_model"),
         **{f"table{number}": ("mobilenet_1704.04861", f"table{number}") for number in range(4, 10)},
     },
+    "resnet_cifar": {"table6": ("resnet_1512.03385", "table6")},
+    "mixup_cifar": {
+        key: ("mixup_1710.09412", key) for key in ("figure3a_cifar10", "figure3a_cifar100", "table2")
+    },
     "mixup": {"table1_imagenet": ("mixup_1710.09412", "table1_imagenet")},
     "goyal_large_batch": {
         key: ("goyal_1706.02677", key) for key in ("table1", "table2a", "table2b", "table2c", "figure3")
