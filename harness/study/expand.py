@@ -468,7 +468,14 @@ def _header(study: Study, size: Size, options: ExpandOptions) -> dict[str, Any]:
         "seeds": {"start": declared[0], "at_most": declared[-1]},
         "smoke": options.smoke,
         "size_line": study.source.line(("sizes", options.size, "data")),
+        **_data_of_paper(file),
     }
+
+
+def _data_of_paper(file: StudyFile) -> dict[str, str]:
+    """The data set of the paper's size, where it is not ImageNet, which headers leave unsaid."""
+    paper = file.sizes.get("paper")
+    return {} if paper is None or paper.data.name == "imagenet" else {"paper_data": paper.data.name}
 
 
 def _notes(study: Study, size: Size, options: ExpandOptions, resolver: Resolver) -> Iterator[str]:

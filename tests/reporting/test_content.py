@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from harness.analysis.findings import HELPS, UNDECIDED
 from harness.analysis.looks import SETTLING
+from harness.commands.workspace import build_catalogue
 from harness.reporting.document import TextTable
 from harness.reporting.markdown import to_markdown
 from harness.reporting.render import outline
 from harness.reporting.sections import opening
 from harness.reporting.sections.opening import more_seeds, settling, shortfalls
 from harness.reporting.sections.tables import main_table, values_table
+from harness.study.expand import ExpandOptions, expand, load_study
 from tests.reporting.edits import comparable, edit_cells
 from tests.reporting.sample import SETTINGS
 
@@ -43,6 +46,17 @@ def test_a_mini_report_says_on_its_first_line_that_it_reproduces_nothing(rendere
     assert first == (
         "This is a `mini` run on fashion_mnist: it is not a reproduction of the paper's ImageNet numbers."
     )
+
+
+@pytest.mark.parametrize(
+    ("study", "data"), [("resnet_cifar", "CIFAR-10"), ("batch_norm_mnist", "MNIST"), ("mixup", "ImageNet")]
+)
+def test_the_first_line_names_the_data_of_the_studys_own_paper(report, study, data):
+    file = Path(__file__).parents[2] / "studies" / f"{study}.yaml"
+    catalogue = build_catalogue(Path("no-data"))
+    header = expand(load_study(file, catalogue), catalogue, ExpandOptions()).header
+    other = replace(report, plan=replace(report.plan, header=header))
+    assert opening.banner(other).endswith(f"it is not a reproduction of the paper's {data} numbers.")
 
 
 def test_a_report_in_the_papers_setting_has_no_such_line_but_a_gap(report):

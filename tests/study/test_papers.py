@@ -37,7 +37,9 @@ TABLES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "resnet_cifar": {"table6": ("resnet_1512.03385", "table6")},
     "mixup_cifar": {
-        key: ("mixup_1710.09412", key) for key in ("figure3a_cifar10", "figure3a_cifar100", "table2")
+        "cifar10": ("mixup_1710.09412", "figure3a_cifar10"),
+        "cifar100": ("mixup_1710.09412", "figure3a_cifar100"),
+        "table2": ("mixup_1710.09412", "table2"),
     },
     "mixup": {"table1_imagenet": ("mixup_1710.09412", "table1_imagenet")},
     "goyal_large_batch": {

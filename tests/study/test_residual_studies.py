@@ -98,13 +98,13 @@ def test_cifars_mixup_is_trained_as_sections_3_2_and_3_4_say() -> None:
     """200 epochs of 128 images, the rate divided at 100 and 150; alpha and dropout rate those of Table 2."""
     every = {
         (table, row): recipe
-        for table in ("figure3a_cifar10", "figure3a_cifar100", "table2")
+        for table in ("cifar10", "cifar100", "table2")
         for row, recipe in _recipes("mixup_cifar", table).items()
     }
     assert len(every) == 13
     for (table, _), recipe in every.items():
         assert (recipe.model.name, recipe.model.args["depth"]) == ("preact_resnet18", (2, 2, 2, 2))
-        assert recipe.data.name == ("cifar100" if table == "figure3a_cifar100" else "cifar10")
+        assert recipe.data.name == ("cifar100" if table == "cifar100" else "cifar10")
         assert (recipe.epochs, recipe.milestones, recipe.decay) == (200.0, (100.0, 150.0), 0.1)
         assert (recipe.batch_size, recipe.norm_images, recipe.lr, recipe.weight_decay) == (128, 0, 0.1, 1e-4)
         assert (recipe.warmup_epochs, recipe.initialisation) == (0.0, "own")
@@ -137,5 +137,5 @@ def test_every_size_corrupts_the_labels_of_the_same_rows(size: str) -> None:
     recipes = _recipes("mixup_cifar", "table2", size)
     for row, recipe in recipes.items():
         assert recipe.data.args["corrupt"] == int(row.partition(" ")[0]) / 100
-    clean = _recipes("mixup_cifar", "figure3a_cifar10", size)
+    clean = _recipes("mixup_cifar", "cifar10", size)
     assert not any("corrupt" in recipe.data.args for recipe in clean.values())

@@ -61,6 +61,7 @@ from harness.study.declaration import (
 
 
 MOST_SENTENCES = 40  # in the answer: about a page
+NAMES = {"imagenet": "ImageNet", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
 _NEGATIVE = re.compile(r"(?<=[\s\[(])-(?=\d)")  # the hyphen of a negative number, not that of a name
 
 
@@ -78,7 +79,7 @@ def _setting(report: ReportInput) -> list[str]:
     where = f"This is a `{findings.size}` run on {', '.join(data_names(report))}"
     if not report.plan.header.get("paper"):
         return [f"{where}."]
-    data = report.plan.header.get("paper_data", "ImageNet")
+    data = NAMES.get(name := str(report.plan.header.get("paper_data", "imagenet")), name)
     return [f"{where}: it is not a reproduction of the paper's {data} numbers."]
 
 
