@@ -114,3 +114,21 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(page, tmp_path):
     width, room = json.loads(title)
     assert room <= 390
     assert width <= room
+
+
+WIDTHS = """
+const svgs = [...document.querySelectorAll("figure svg")];
+svgs.forEach((svg) => { svg.style.fontFamily = FAMILY; });
+return svgs.flatMap((svg) => [...svg.querySelectorAll("text")]).map((text) => {
+    const box = text.getBBox();
+    return {word: text.textContent, given: text.textLength.baseVal.value, width: box.width};
+});
+"""
+
+
+@pytest.mark.parametrize("family", ["DejaVu Sans", "serif", "monospace"])
+def test_a_word_in_a_figure_is_as_wide_as_it_was_laid_out_in_any_font(page, tmp_path, family: str):
+    found = answer_of(tmp_path, page, WIDTHS.replace("FAMILY", json.dumps(family)))
+    assert len(found) > 100
+    apart = [each for each in found if abs(each["width"] - each["given"]) > 1.5]
+    assert apart == []

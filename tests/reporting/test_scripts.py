@@ -117,6 +117,12 @@ def test_the_words_of_a_figure_can_be_searched_for_in_a_pdf(
     assert SCRIPTS[script] in text
 
 
+def test_what_no_font_has_is_replaced_in_the_figures_of_a_pdf_whose_other_words_stay(
+    tmp_path: Path, no_system_fonts: None
+):
+    assert f"{REPLACEMENT} + mixup" in read_back(to_pdf(*with_figure("\u732b + mixup")), tmp_path)
+
+
 def test_marks_that_no_glyph_holds_are_outlines_in_a_pdf(tmp_path: Path, no_system_fonts: None):
     """typst 0.15 refuses them as text: https://github.com/typst/typst/issues/7432."""
     pdf = to_pdf(*with_figure("Z\u0351\u0343 + mixup"))
