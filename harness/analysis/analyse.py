@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.analysis.claims import Records, answer_claims, read_curves, speed_of
+from harness.analysis.competence import Judge, competence_of, with_competence
 from harness.analysis.contrasts import by_column, contrasts_of, noise, reference_of
 from harness.analysis.credit import with_credit
 from harness.analysis.effects import Side, empty_effect, measured, same_run
@@ -191,12 +192,20 @@ def check(settings: Settings) -> None:
 # A whole study: its tables, the paper's claims and the steps to a target accuracy.
 
 
-def analyse(plan: Plan, records: pd.DataFrame, curves: pd.DataFrame, settings: Settings) -> Findings:
+def analyse(
+    plan: Plan,
+    records: pd.DataFrame,
+    curves: pd.DataFrame,
+    settings: Settings,
+    floors: Mapping[str, Any] | None = None,
+) -> Findings:
     """What the runs of a plan show. Only runs of the planned seeds are read as a row's own.
 
     Args:
         records: as for `decide`, with `train_loss` and a column for each metric of a plugin.
         curves: one row per curve point: arm_id, seed, step (optimizer steps), epoch, val_top1 (percent).
+        floors: what simple classifiers reach (`ReportInput.floors`). None: nothing is asked of the arms, and
+            claims are answered by their sign, as in reports of before there were floors.
     Raises:
         ValueError: as for `decide`.
     """
@@ -218,6 +227,9 @@ def analyse(plan: Plan, records: pd.DataFrame, curves: pd.DataFrame, settings: S
     speeds = (speed_of(table, evidence) for table in plan.tables)
     tables = tuple(decide_table(table, outcomes, settings, seeds, roots, planned) for table in plan.tables)
     tables = with_credit(plan.tables, tables, settings, roots)
+    judge = None if floors is None else Judge.of(plan, records, outcomes, settings, floors)
+    if judge is not None:
+        tables = with_competence(tables, judge)
     return Findings(
         study=plan.study,
         size=plan.size,
@@ -228,4 +240,5 @@ def analyse(plan: Plan, records: pd.DataFrame, curves: pd.DataFrame, settings: S
         speed=tuple(speed for speed in speeds if speed is not None),
         budget=budget_of(tables, plan.arms, records[records["seed"].isin(seeds)]),
         flips=flips_of(plan.tables, outcomes, seeds),
+        competence=None if judge is None else competence_of(tables, judge),
     )

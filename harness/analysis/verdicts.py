@@ -12,6 +12,7 @@ from scipy import special
 
 from harness.analysis import intervals
 from harness.analysis.findings import (
+    CANNOT_TEST,
     COMPATIBLE,
     DIFFERS,
     HELPS,
@@ -257,7 +258,7 @@ def sentence_for(cell: Cell, level: Level | None, effect: Effect | None, setting
         return f"{name}: quoted, not trained here."
     if effect is None:
         return _reference(name, level, settings)
-    if effect.verdict == NOT_EVALUABLE:
+    if effect.verdict in (NOT_EVALUABLE, CANNOT_TEST):
         return _not_evaluable(name, effect, settings)
     if effect.qualifier == SAME_RUN:
         why = f"{name} is the same run as {effect.versus} at this size"
@@ -292,6 +293,8 @@ def _not_evaluable(name: str, effect: Effect, settings: Settings) -> str:
     if effect.estimate is not None:
         seen = f"; observed {effect_text(effect.estimate, settings)}, {counted(effect.n, 'seed')}"
     why = f"{effect.qualifier}{seen}{_paper(effect, settings)}"
+    if effect.verdict == CANNOT_TEST:
+        return f"{name} {CANNOT_TEST} against {effect.versus}: {why}."
     return f"{name} is not evaluable against {effect.versus}: {why}."
 
 

@@ -398,14 +398,14 @@ def counts_of(plan: Plan, data_dir: Path) -> Counts:
             for arm in plan.arms.values()
             if provenance.data_key(arm.recipe.data) == key
         )
-        images[key] = spec.train_images or _images(spec, data_dir, look=groups)
+        images[key] = spec.train_images or known_images(spec, data_dir, look=groups)
         if (spec.train_images or spec.test_images) and spec.name in DATASETS:
             notes += subset_notes(spec, data_dir)
     few = list(_of_one_image(plan, images))
     return Counts(tuple(dict.fromkeys(notes)), tuple(few))
 
 
-def _images(spec: DataSpec, data_dir: Path, *, look: bool) -> int | None:
+def known_images(spec: DataSpec, data_dir: Path, *, look: bool) -> int | None:
     """Of the whole training part; None: not known without a look at the user's files, or not there."""
     if spec.name not in DATASETS:
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.commands.data import DataNow, again, counts_of
+from harness.commands.data import DataNow, again, counts_of, known_images
 from harness.commands.step_times import estimate
 from harness.commands.workspace import Workspace, load_with_data, look_at_data, workspace
 from harness.data.entry import Look
@@ -18,6 +18,7 @@ from harness.errors import Problem, StudyError
 from harness.runs.folder import RunFolder
 from harness.runs.provenance import code_version, keep_changes
 from harness.runs.state import TIME, read_history, study_folder, write_declaration
+from harness.study.conditions import foreseen
 from harness.study.declaration import HASH_SHOWN, amendments, declaration_of, plan_hash
 from harness.study.plan import PLAN_SCHEMA, Plan, plan_to_json, union, union_to_json
 
@@ -127,11 +128,14 @@ def _one(args: argparse.Namespace, place: Workspace) -> None:
     found = _look(plan, place, now)
     estimate(plan, place.data_dir, measure=not found.problems)
     if args.json:
-        print(json.dumps({**plan_to_json(plan), **_said(found)}, indent=1))
+        data = {**plan_to_json(plan), **_said(found), "cannot_be_tested": untestable(plan, place)}
+        print(json.dumps(data, indent=1))
     else:
         from harness.commands.display import show_plan
 
         show_plan(plan, found)
+        for text in untestable(plan, place):
+            print(text)
         print(declared_line(plan, place))
 
 
@@ -168,6 +172,13 @@ def _look(plan: Plan, place: Workspace, now: DataNow) -> Look:
     found, counts = look_at_data(plan, place), counts_of(plan, place.data_dir)
     notes = (*found.notes, *counts.notes, *counts.problems, *(again(text) for text in now.says))
     return Look(problems=found.problems, notes=notes)
+
+
+def untestable(plan: Plan, place: Workspace) -> list[str]:
+    """What cannot be tested whatever the runs come to, as far as the plan's numbers say it, a line each."""
+    if plan.header["smoke"]:
+        return []
+    return foreseen(plan, lambda spec: spec.train_images or known_images(spec, place.data_dir, look=False))
 
 
 def _said(found: Look) -> dict[str, list[str]]:

@@ -175,7 +175,8 @@ def report_input(
 
     return ReportInput(
         findings=mark_exploratory(
-            analyse(plan, records, curves, settings_of(plan)), exploratory(plan, declared)
+            analyse(plan, records, curves, settings_of(plan), extra.get("floors")),
+            exploratory(plan, declared),
         ),
         plan=plan,
         records=records,

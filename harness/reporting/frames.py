@@ -319,6 +319,8 @@ def to_json(report: ReportInput) -> str:
     for cell in (cell for table in findings["tables"] for cell in table["cells"] if cell["level"]):
         del cell["level"]["without_value"]  # a part of `missing`, and `missing_reason` says it
     claims, speed = findings.pop("claims"), findings.pop("speed")
+    if findings["competence"] is None:
+        del findings["competence"]
     data = {
         "schema": BEFORE_FLOORS if report.floors is None else SCHEMA_VERSION,
         "title": report.title,

@@ -156,7 +156,7 @@ def _least(table: TextTable, index: int, style: Style) -> float:
         column.title,
         *(f"{r.cells[index].text} {in_cell(r.cells[index], column, first=index == 0)}" for r in table.rows),
     ]
-    words = (word for text in texts for word in re.split(r"(?<=[-/])|(?<![?▲▼≈≠✓✗—])\s", text) if word)
+    words = (word for text in texts for word in re.split(r"(?<=[-/])|(?<![?▲▼≈≠✓✗—∅])\s", text) if word)
     return max((text_width(word, style) for word in words), default=0.0) + style.points / 2
 
 
@@ -219,6 +219,7 @@ _ESCAPES = {
     "Δ": r"$\Delta$",
     "Σ": r"$\Sigma$",
     "Ω": r"$\Omega$",
+    "∅": r"$\emptyset$",
     "≠": r"$\neq$",
     "≤": r"$\leq$",
     "≥": r"$\geq$",
@@ -228,7 +229,7 @@ _ESCAPES = {
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi  pi rho  sigma tau "
 _GREEK += "upsilon phi chi psi omega"
 _ESCAPES |= {chr(0x3B1 + place): f"$\\{name}$" for place, name in enumerate(_GREEK.split(" ")) if name}
-GLYPHS = tuple("?▲▼≈≠✓✗—")
+GLYPHS = tuple("?▲▼≈≠✓✗—∅")
 LAST_LATIN = "\u024f"  # the letters that LaTeX sets without further packages
 _PATTERN = re.compile("|".join(map(re.escape, _ESCAPES)))
 

@@ -41,7 +41,7 @@ from harness.reporting.markdown import to_markdown, to_short
 from harness.reporting.pdf import text_in, to_pdf
 from harness.reporting.report_input import ReportInput, arm_costs, place_labels, places
 from harness.reporting.sections.claims import claims_section, claims_table, speed_section, speed_table
-from harness.reporting.sections.method import evidence, method, provenance
+from harness.reporting.sections.method import competence_section, evidence, method, provenance
 from harness.reporting.sections.opening import (
     amendments_section,
     answer,
@@ -66,6 +66,7 @@ def outline(report: ReportInput, pictures: list[Picture]) -> Document:
         *_results(report, pictures),
         speed_section(report, _step_figures(report, pictures)),
         *_overview(report, pictures),
+        competence_section(report),
         settling(report),
         shortfalls(report),
         amendments_section(report),

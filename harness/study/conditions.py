@@ -7,10 +7,15 @@ percent and differences in percentage points. Why these conditions: docs/statist
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from harness.spec import DataSpec, canonical_json
+from harness.errors import Location
+from harness.spec import Arm, DataSpec, Recipe, canonical_json
+from harness.study.plan import Cell, Plan, PlanTable
 
 # The floor of a data setting, as it is kept beside runs and in reports: what simple classifiers reach.
 
@@ -60,3 +65,319 @@ def wrong_with_floors(kept: Any) -> str:
         return "is damaged: `why` or `floors` is not there"
     found = [wrong_with_floor(entry) for entry in kept["floors"]]
     return next((f"is damaged: {text}" for text in found if text), "")
+
+
+# The arithmetic of a training: how many updates of the weights it makes, and in which phases.
+
+
+FEWEST_UPDATES, FEWEST_WARMUP_UPDATES, FEWEST_PHASE_UPDATES = 500, 50, 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dose:
+    """Updates of the weights (optimizer steps) of one training."""
+
+    updates: int
+    warmup: int
+    shortest_phase: int | None  # between two milestones of a `step` schedule; None: it has no phases
+
+
+def dose_of(recipe: Recipe, updates_per_epoch: float) -> Dose:
+    """The dose of a recipe. An exponential decay is a curve in small steps, not phases."""
+    total = max(1, round(recipe.epochs * updates_per_epoch))
+    warmup = round(recipe.warmup_epochs * updates_per_epoch)
+    phase = None
+    if recipe.schedule == "step":
+        inner = [round(epoch * updates_per_epoch) for epoch in recipe.milestones]
+        ends = [warmup, *(end for end in inner if warmup < end < total), total]
+        phase = min(end - start for start, end in pairwise(ends))
+    return Dose(updates=total, warmup=warmup, shortest_phase=phase)
+
+
+def updates_per_epoch(images: int, batch_size: int) -> int:
+    """Whole batches, at least one, as training counts them (`training.feed.count_steps_per_epoch`)."""
+    return max(1, images // batch_size)
+
+
+def too_few_updates(name: str, dose: Dose | None) -> str:
+    """An arm that is trained too briefly for anything to be learnt about its recipe."""
+    if dose is None:
+        return ""
+    if dose.updates < FEWEST_UPDATES:
+        return f"{name} is trained for {dose.updates:,} updates, fewer than {FEWEST_UPDATES}"
+    if dose.shortest_phase is not None and dose.shortest_phase < FEWEST_PHASE_UPDATES:
+        return (
+            f"a phase of {name}'s schedule has {dose.shortest_phase:,} updates, fewer than "
+            f"{FEWEST_PHASE_UPDATES}"
+        )
+    return ""
+
+
+def too_short_warmup(names: tuple[str, str], doses: tuple[Dose | None, Dose | None]) -> str:
+    """A comparison of two warm-ups of which the longer one is hardly there."""
+    row, versus = doses
+    if row is None or versus is None or row.warmup == versus.warmup:
+        return ""
+    longest = max(row.warmup, versus.warmup)
+    if longest >= FEWEST_WARMUP_UPDATES:
+        return ""
+    name = names[0] if row.warmup > versus.warmup else names[1]
+    return f"the warm-up of {name} has {longest:,} updates, fewer than {FEWEST_WARMUP_UPDATES}"
+
+
+# What results must show before a comparison of them means anything.
+
+
+COLLAPSED_AT = 0.25  # of the way from chance to the floor
+HEADROOM = 10.0  # smallest effects of interest
+PRINTED_CLOSE_PP, HERE_CLOSE_PP = 1.0, 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """What simple classifiers reach on the data of an arm; see `harness.data.floor`."""
+
+    chance: float
+    guessing: float
+    neighbours: float
+    linear: float
+
+    @property
+    def value(self) -> float:
+        return max(self.guessing, self.neighbours, self.linear)
+
+    @property
+    def name(self) -> str:
+        """The classifier that sets the value."""
+        if self.linear == self.value:
+            return "a linear classifier on the same images"
+        return "the 5 nearest training images" if self.neighbours == self.value else "guessing"
+
+    @property
+    def in_words(self) -> str:
+        return f"{self.name}, {self.value:.1f} %"
+
+    @property
+    def collapsed_below(self) -> float:
+        return self.chance + COLLAPSED_AT * (self.value - self.chance)
+
+
+def floor_of(entry: Mapping[str, Any] | None) -> Floor | None:
+    """From an entry that `wrong_with_floor` has nothing to say against; None: it has no numbers."""
+    if entry is None or entry["problem"] is not None:
+        return None
+    return Floor(**{name: float(entry[name]) for name in PERCENTAGES})
+
+
+def below_floor(name: str, mean: float, lower: float, floor: Floor | None) -> str:
+    """An arm that a simple classifier beats. `lower`: the one-sided 95 % limit of the mean; or the mean."""
+    if floor is None or lower >= floor.value:
+        return ""
+    if mean < floor.value:
+        return f"{name}, {mean:.1f} %, is below {floor.in_words}"
+    return f"{name}, {mean:.1f} % (95 % lower limit {lower:.1f} %), is not clearly above {floor.in_words}"
+
+
+def both_below_floor(means: tuple[float, float], floor: Floor) -> str:
+    """Both arms of a comparison."""
+    return f"both networks, {means[0]:.1f} % and {means[1]:.1f} %, are below {floor.in_words}"
+
+
+def collapsed(name: str, values: Mapping[int, float], floor: Floor | None) -> str:
+    """An arm of which a run learnt next to nothing: below a quarter of the way from chance to the floor."""
+    if floor is None:
+        return ""
+    seed = min(values, key=lambda each: values[each], default=None)
+    if seed is None or values[seed] >= floor.collapsed_below:
+        return ""
+    limits = f"chance {floor.chance:.1f} %, {floor.in_words}"
+    return f"a training of {name} collapsed: seed {seed} ended at {values[seed]:.1f} % ({limits})"
+
+
+def diverged(name: str, lost: int, ended: int) -> str:
+    """An arm of which a run diverged."""
+    return f"{lost} of {ended} runs of {name} diverged" if lost else ""
+
+
+def other_regime(names: tuple[str, str], ours: float, paper: float | None) -> str:
+    """Two arms that are nearly equal in the paper and far apart here: something else happened."""
+    if paper is None or abs(paper) > PRINTED_CLOSE_PP or abs(ours) <= HERE_CLOSE_PP:
+        return ""
+    return (
+        f"another regime: {names[0]} and {names[1]} are {abs(ours):.1f} pp apart, in the paper "
+        f"{abs(paper):.2f} pp"
+    )
+
+
+def no_headroom(metric: str, level: float, smallest_effect: float) -> str:
+    """Two arms near the end of the scale; `level` of the lower one, in percent."""
+    if 100.0 - level >= HEADROOM * smallest_effect:
+        return ""
+    return (
+        f"no headroom: {metric} is {level:.1f} % already, {100.0 - level:.1f} pp from the end of the scale; "
+        f"{HEADROOM:g} times the smallest effect of interest are {HEADROOM * smallest_effect:g} pp"
+    )
+
+
+def same_arm(versus: str) -> str:
+    """By construction: both rows are one training."""
+    return f"by construction: it is the same run as {versus} at this size"
+
+
+# Tricks that change what the training loss is measured against: it moves with them whatever is learnt.
+CHANGES_THE_LOSS = frozenset({"label_smoothing", "mixup", "distillation", "auxiliary_loss"})
+
+
+def other_loss(tricks: Iterable[str], others: Iterable[str]) -> str:
+    """By construction: two training losses of which one has another target."""
+    changed = sorted((set(tricks) ^ set(others)) & CHANGES_THE_LOSS)
+    if not changed:
+        return ""
+    return f"by construction: {' and '.join(changed)} changes what the training loss is measured against"
+
+
+def not_sensitive(detectable: float | None, smallest_effect: float, control: str, unit: str = " pp") -> str:
+    """A table that could have missed an effect that matters. `control`: what came of it; "": none named."""
+    if detectable is not None and detectable <= smallest_effect:
+        return ""
+    seen = "no effect would be found" if detectable is None else f"only {detectable:.2f}{unit} would be found"
+    return f"{seen} with 80 % power and {control or 'the table has no control'}"
+
+
+# What a plan alone can know: said before the first run.
+
+
+ImagesOf = Callable[[DataSpec], int | None]
+MOST_NAMED = 4
+
+
+def doses(arms: Mapping[str, Arm], images_of: ImagesOf) -> dict[str, Dose]:
+    """arm_id -> the dose it is planned with; those that are not trained by the harness are left out.
+
+    What an arm starts from counts with it; an arm that evaluates has the smallest dose of its networks.
+    """
+    counts: dict[int, int | None] = {}  # by the id of the data, which arms share
+    own: dict[str, Dose] = {}
+    for arm_id, arm in arms.items():
+        data = arm.recipe.data
+        if arm.observes or arm.recipe.trainer != "harness":
+            continue
+        if id(data) not in counts:
+            counts[id(data)] = images_of(data)
+        images = counts[id(data)]
+        if images:
+            own[arm_id] = dose_of(arm.recipe, updates_per_epoch(images, arm.recipe.batch_size))
+    return own | dict(_inherited(arms, own))
+
+
+def _inherited(arms: Mapping[str, Arm], own: Mapping[str, Dose]) -> Iterator[tuple[str, Dose]]:
+    for arm_id, arm in arms.items():
+        members = [own[member.arm] for member in arm.observes if member.arm in own]
+        if members:
+            yield arm_id, min(members, key=lambda dose: dose.updates)
+        elif arm.source is not None and arm.source in own and arm_id in own:
+            dose = own[arm_id]
+            yield arm_id, dataclasses.replace(dose, updates=dose.updates + own[arm.source].updates)
+
+
+def contradictions(
+    tables: Iterable[PlanTable], arms: Mapping[str, Arm], images_of: ImagesOf
+) -> Iterator[tuple[Location, str]]:
+    """Where the numbers of a study contradict what it declares: (place in the file, what is wrong)."""
+    known: Mapping[str, Dose] | None = None
+    for table in tables:
+        cells = {(cell.column, cell.row): cell for cell in table.cells}
+        for cell in table.cells:
+            other = cells.get((cell.column, cell.paper_versus or cell.versus or ""))
+            if cell.may_fail and (text := _did_not_fail(cell, other)):
+                yield ("tables", table.key), text
+        if table.control is not None:
+            known = doses(arms, images_of) if known is None else known
+            at: Location = ("tables", table.key, "control")
+            pairs = [tuple(cells.get((column, row)) for row in table.control) for column in table.columns]
+            for text in dict.fromkeys(_useless(table.control, pairs, known)):
+                yield at, text
+
+
+def _did_not_fail(cell: Cell, other: Cell | None) -> str:
+    printed = cell.paper.get("top1"), other.paper.get("top1") if other else None
+    if printed[0] is None or printed[1] is None:
+        return ""
+    gap = printed[0].value - printed[1].value
+    if gap < -PRINTED_CLOSE_PP:
+        return ""
+    values = f"{printed[0].value:g} % against {printed[1].value:g} %"
+    return f"row '{cell.row}' may fail, but the paper prints no failure of it: {values}"
+
+
+def _useless(
+    control: tuple[str, str], pairs: Iterable[tuple[Cell | None, ...]], known: Mapping[str, Dose]
+) -> Iterator[str]:
+    for row, versus in pairs:
+        if row is None or versus is None or row.arm_id is None or versus.arm_id is None:
+            continue
+        if row.arm_id == versus.arm_id:
+            yield f"the control compares a run with itself: '{row.row}' and '{versus.row}' are one recipe"
+            continue
+        for cell in (row, versus):
+            if why := too_few_updates(f"'{cell.row}'", known.get(cell.arm_id or "")):
+                yield f"a table with a control must be able to tell, but {why}"
+
+
+def foreseen(plan: Plan, images_of: ImagesOf) -> list[str]:
+    """What cannot be tested whatever the runs come to, a line each; at most a few lines."""
+    known = doses(plan.arms, images_of)
+    why: Counter[str] = Counter()
+    rows: dict[str, list[str]] = {}
+    total = 0
+    for table in plan.tables:
+        cells = {(cell.column, cell.row): cell for cell in table.cells if cell.arm_id is not None}
+        for cell in cells.values():
+            other = cells.get((cell.column, cell.versus or ""))
+            if other is None:
+                continue
+            total += 1
+            if kind := _foreseen(plan, cell, other, known):
+                why[kind] += 1
+                rows.setdefault(kind, []).append(f"{table.key} / {cell.row}")
+    lines = [
+        f"cannot be tested at this size: {count} of {total} comparisons: {kind} ({_listed(rows[kind])})"
+        for kind, count in why.most_common()
+    ]
+    return lines + [
+        f"the claim “{claim}” cannot be tested at this size: {text}" for claim, text in _claims(plan)
+    ]
+
+
+def _foreseen(plan: Plan, cell: Cell, other: Cell, known: Mapping[str, Dose]) -> str:
+    if cell.arm_id == other.arm_id:
+        return "both rows are the same run at this size"
+    pair = [known.get(each.arm_id or "") for each in (cell, other)]
+    few = [dose.updates for dose in pair if dose is not None and dose.updates < FEWEST_UPDATES]
+    if few:
+        lowest = min(dose.updates for dose in known.values())
+        return f"runs of fewer than {FEWEST_UPDATES} updates (the shortest has {lowest:,})"
+    if any(too_few_updates("", dose) for dose in pair):
+        return f"a phase of a schedule has fewer than {FEWEST_PHASE_UPDATES} updates"
+    if text := too_short_warmup((cell.row, other.row), (pair[0], pair[1])):
+        return text
+    return ""
+
+
+def _claims(plan: Plan) -> Iterator[tuple[str, str]]:
+    tables = {table.key: table for table in plan.tables}
+    for claim in plan.claims:
+        table = tables.get(claim.table)
+        beside = claim.versus_column or claim.column
+        found = [
+            next((cell for cell in table.cells if (cell.row, cell.column) == key), None) if table else None
+            for key in ((claim.row, claim.column), (claim.versus, beside))
+        ]
+        if claim.measure == "train_loss" and found[0] and found[1]:
+            text = other_loss(found[0].tricks, found[1].tricks)
+            yield from [(claim.says, text)] * bool(text)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(names[:MOST_NAMED])}{more}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import counted
 from harness.spec import ACCURACIES, canonical_json
-from harness.study.plan import Cell, Plan, PlanTable
+from harness.study.plan import Cell, Plan, PlanTable, control_of
 
 # What a study declares before its first run: what is compared, on what metric, with how many seeds.
 #
@@ -31,7 +31,7 @@ def declaration_of(plan: Plan) -> dict[str, Any]:
     Keys: schema, study, size, smoke, metric, smallest_effect (pp, or the metric's own unit), alpha, looks
     (seeds per arm at each look at the results; the last is the budget), read_outs, tables [{key, rows:
     [{column, row, arm, versus, versus_arm}]}] (rows that are trained; versus null: a reference), claims,
-    plugins {name: sha256 of its code}.
+    plugins {name: sha256 of its code}. A table with a control has `control`, a row that may fail `may_fail`.
     """
     arms = plan.arms.values()
     return {
@@ -44,7 +44,7 @@ def declaration_of(plan: Plan) -> dict[str, Any]:
         "alpha": ALPHA,
         "looks": list(plan.looks) or [len(plan.seeds)],
         "read_outs": sorted({arm.recipe.read_out for arm in arms}),
-        "tables": [{"key": table.key, "rows": _rows(table)} for table in plan.tables],
+        "tables": [{"key": table.key, "rows": _rows(table), **_control(table)} for table in plan.tables],
         "claims": [dataclasses.asdict(claim) for claim in plan.claims],
         "plugins": {name: digest for arm in arms for name, digest in arm.plugins.items()},
     }
@@ -105,11 +105,18 @@ def _rows(table: PlanTable) -> list[dict[str, Any]]:
             "arm": cell.arm_id,
             "versus": versus.row if versus else None,
             "versus_arm": versus.arm_id if versus else None,
+            **({"may_fail": True} if cell.may_fail else {}),
         }
         for cell in table.cells
         if cell.arm_id is not None
         for versus in [_reference(cell, found)]
     ]
+
+
+def _control(table: PlanTable) -> dict[str, Any]:
+    """Nothing where there is none, so that older declarations keep their hash."""
+    found = control_of(table)
+    return {} if found is None else {"control": found}
 
 
 def _reference(cell: Cell, found: Mapping[tuple[str | None, str], Cell]) -> Cell | None:
@@ -170,6 +177,10 @@ def _tables(before: Declaration, after: Declaration) -> Iterator[str]:
             yield f"{key} left out ({counted(len(rows), 'trained row')})"
         else:
             yield from _changed_rows(key, rows, new[key])
+    controls = [{table["key"]: table.get("control") for table in each["tables"]} for each in (before, after)]
+    for key in old:
+        if key in new and controls[0][key] != controls[1][key]:
+            yield f"control of {key} {_named(controls[0][key])} → {_named(controls[1][key])}"
 
 
 def _changed_rows(key: str, old: Mapping[RowKey, Any], new: Mapping[RowKey, Any]) -> Iterator[str]:
@@ -188,6 +199,8 @@ def _changed_rows(key: str, old: Mapping[RowKey, Any], new: Mapping[RowKey, Any]
     if recipes:
         yield f"recipe of {_listed('row', recipes)} of {key} changed"
     for name in both:
+        if old[name].get("may_fail") != new[name].get("may_fail"):
+            yield f"row {_label(name)} of {key} {'may' if new[name].get('may_fail') else 'must not'} fail"
         was, now = old[name]["versus"], new[name]["versus"]
         if was != now:
             yield f"row {_label(name)} of {key} is compared with {_versus(now)}, not with {_versus(was)}"
@@ -223,6 +236,10 @@ def _listed(noun: str, labels: Sequence[str]) -> str:
 def _label(name: RowKey) -> str:
     column, row = name
     return f"“{row}”" if column is None else f"“{row}” ({column})"
+
+
+def _named(control: Mapping[str, str] | None) -> str:
+    return "none" if control is None else f"“{control['row']}” over “{control['versus']}”"
 
 
 def _versus(row: str | None) -> str:

@@ -361,7 +361,7 @@ def _subsets(tricks: tuple[Use, ...], switches: Iterable[Iterable[bool]], here: 
 def _row(entry: RowEntry, at: Location, change: Draft, start_from: str | None, versus: str | None) -> Row:
     return Row(
         entry.label, at, change, start_from, versus, entry.paper, entry.paper_versus, entry.cite, entry.note,
-        entry.columns,
+        entry.columns, entry.may_fail,
     )  # fmt: skip
 
 

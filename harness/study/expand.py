@@ -14,6 +14,7 @@ from harness.errors import Location, Problem, ProblemList, StudyError, unknown
 from harness.spec import MEMBER_STRIDE, Arm, run_id
 from harness.study.arms import ArmError, Resolver
 from harness.study.catalogue import RECIPES, Catalogue, Mode, Unusable, Use, short_names
+from harness.study.conditions import contradictions
 from harness.study.designs import MOST_ROWS, make_rows
 from harness.study.names import check_names, check_sizes_exist, recipe_names
 from harness.study.plan import Cell, PaperValue, Plan, PlannedRun, PlanTable
@@ -48,8 +49,9 @@ def check_rows(key: str, table: Table, rows: tuple[Row, ...], problems: ProblemL
     columns = _columns(table)
     for row in rows:
         _check_references(row, seen, columns, problems)
-        if row.paper:
-            paper_values(row, columns, _paper_at(row), problems)
+        values = paper_values(row, columns, _paper_at(row), problems) if row.paper else {}
+        if row.may_fail:
+            _check_may_fail(row, columns, values, problems)
 
 
 def resolve_table(key: str, study: Study, resolver: Resolver, problems: ProblemList, size: str) -> PlanTable:
@@ -96,9 +98,19 @@ def _table(key: str, table: Table, cells: tuple[Cell, ...]) -> PlanTable:
         cells=cells,
         note=table.note,
         target=_target(table),
+        control=_control(table, cells),
         switches=tuple(short_names(table.tricks).values()),
         ground=f"{table.start_from} {table.columns} {sorted(map(str, table.tricks))}" if table.tricks else "",
     )
+
+
+def _control(table: Table, cells: tuple[Cell, ...]) -> tuple[str, str] | None:
+    """Its two rows; without `versus`, the second is the one that the first is compared with."""
+    if table.control is None:
+        return None
+    own = next((cell.versus for cell in cells if cell.row == table.control.row), None)
+    versus = table.control.versus or own
+    return None if versus is None else (table.control.row, versus)
 
 
 def _target(table: Table) -> dict[str, Any] | None:
@@ -123,6 +135,7 @@ def _cell(
         paper=values.get(column, {}) if values else {},
         paper_versus=row.paper_versus,
         note=row.note,
+        may_fail=row.may_fail,
         switched_on=tuple(switches[use] for use in row.draft.tricks) if switches else None,
     )
 
@@ -172,6 +185,22 @@ def _check_quoted(row: Row, problems: ProblemList) -> None:
             f"row '{row.label}' is quoted (cite): nothing is trained, so it takes no add, set or start_from"
         )
         problems.add(row.location, message)
+
+
+def _check_may_fail(
+    row: Row,
+    columns: tuple[str | None, ...],
+    values: Mapping[str | None, Mapping[str, PaperValue]],
+    problems: ProblemList,
+) -> None:
+    at = (*row.location, "may_fail")
+    if row.cite:
+        problems.add(at, f"row '{row.label}' is quoted (cite): nothing of ours can fail")
+    lacking = [column for column in columns if column in _exists_in(row, columns) and not values.get(column)]
+    if lacking:
+        where = "".join(f" in column '{column}'" for column in lacking if column is not None)
+        text = f"row '{row.label}' may fail only where it did in the paper: give its printed value{where}"
+        problems.add(at, text)
 
 
 def _check_other(row: Row, name: str, key: str, rows: Mapping[str, Row], problems: ProblemList) -> None:
@@ -389,6 +418,9 @@ def _plan(study: Study, catalogue: Catalogue, size: Size, options: ExpandOptions
         problems.raise_if_any()
         size = smoke(size, max(arm.recipe.epochs for arm in unscaled.arms.values()))
     resolver, tables = _resolve(study, catalogue, (options.size, size), problems, Mode())
+    if not options.smoke:
+        for at, text in contradictions(tables, resolver.arms, resolver.inputs.train_images):
+            problems.add(at, text, size=options.size)
     problems.raise_if_any()
     looks = _looks(size, study, options)
     try:

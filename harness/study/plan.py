@@ -37,6 +37,7 @@ class Cell:
     paper_versus: str | None = None  # the row the paper's own effect is measured from, where it differs
     note: str | None = None
     switched_on: tuple[str, ...] | None = None  # which of the table's `switches`; None: it has none
+    may_fail: bool = False  # it failed in the paper too, as its printed value says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,9 @@ class PlanTable:
     note: str | None = None
     target: Mapping[str, Any] | None = None  # accuracy for steps_to_target: {"row": label} or {"top1": 72.2}
     switches: tuple[str, ...] = ()  # the tricks that the design switches on and off, as the file orders them
+    control: tuple[str, str] | None = (
+        None  # (row, row it is compared with) whose difference is known to matter
+    )
     ground: str = ""  # the same text in tables that switch the same tricks on the same starting points
 
 
@@ -142,9 +146,10 @@ def runs_at_most(plan: Plan) -> int:
 # arm_seeds       {arm_id: how many of `seeds` it is planned with by now}; those that are not named have all
 # notes           [text]: what the size scales and replaces
 # claims          [{says, source, table, row, versus, column, versus_column, measure, expect}]
-# tables          [{key, title, design, columns, note, target, cells}]
+# tables          [{key, title, design, columns, note, target, control, cells}]
 #                 target: {row: label} or {top1: percent}, for steps_to_target; null: none
-#   cells         [{row, column, arm_id, tricks, versus, paper, paper_versus, note}]
+#                 control: {row, versus}, a comparison that is known to matter; null: none
+#   cells         [{row, column, arm_id, tricks, versus, paper, paper_versus, note, may_fail}]
 #                 arm_id null: quoted, not trained
 #     paper       {name: {value, status}}; top1 and top5 in percent, others as study.paper says; status is
 #                 verified or memory
@@ -214,8 +219,14 @@ def _table(table: PlanTable) -> dict[str, Any]:
         "columns": list(table.columns),
         "note": table.note,
         "target": None if table.target is None else dict(table.target),
+        "control": control_of(table),
         "cells": [_cell(cell) for cell in table.cells],
     }
+
+
+def control_of(table: PlanTable) -> dict[str, str] | None:
+    """A table's control as plain data."""
+    return None if table.control is None else dict(zip(("row", "versus"), table.control, strict=True))
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
@@ -228,6 +239,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "paper": {name: {"value": value.value, "status": value.status} for name, value in cell.paper.items()},
         "paper_versus": cell.paper_versus,
         "note": cell.note,
+        "may_fail": cell.may_fail,
     }
 
 

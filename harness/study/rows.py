@@ -11,7 +11,7 @@ from harness.errors import Location, ProblemList, unknown
 from harness.spec import ACCURACIES
 from harness.study.catalogue import Catalogue, Use
 from harness.study.plan import Claim, PaperValue
-from harness.study.schema import ClaimEntry, NamedArm, Size, StudyFile
+from harness.study.schema import ClaimEntry, ControlEntry, NamedArm, Size, StudyFile
 from harness.study.yaml import YamlFile
 
 # What the rows of a study ask for, in names, before any number of a size is worked out.
@@ -60,6 +60,7 @@ class Row(NamedTuple):
     cite: bool = False
     note: str | None = None
     columns: tuple[str, ...] | None = None
+    may_fail: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +218,8 @@ def check_claims(file: StudyFile, rows: Mapping[str, tuple[Row, ...]], problems:
         if table.target is not None and table.target.row is not None:
             at: Location = ("tables", key, "target", "row")
             _check_row(table.target.row, rows.get(key, ()), at, problems)
+        if table.control is not None:
+            _check_control(table.control, ("tables", key, "control"), rows.get(key, ()), problems)
     for index, claim in enumerate(file.claims):
         _check(claim, ("claims", index), file, rows, problems)
 
@@ -266,6 +269,21 @@ def _check(
         row = _check_row(label, own, (*at, key), problems)
         if row is not None:
             _check_column(row, column, (*at, key), tuple(table.columns), problems)
+
+
+def _check_control(control: ControlEntry, at: Location, rows: tuple[Row, ...], problems: ProblemList) -> None:
+    row = _check_row(control.row, rows, (*at, "row"), problems)
+    if row is None or row.cite:
+        return
+    if control.versus is not None and _check_row(control.versus, rows, (*at, "versus"), problems) is None:
+        return
+    if control.versus == row.label:
+        problems.add((*at, "versus"), f"the control compares row '{row.label}' with itself")
+    elif row.versus is None:
+        problems.add((*at, "row"), f"row '{row.label}' is compared with no row; name one that is")
+    elif control.versus not in (None, row.versus):
+        text = f"row '{row.label}' is compared with '{row.versus}' in this table, not with '{control.versus}'"
+        problems.add((*at, "versus"), text)
 
 
 def _check_row(label: str, rows: tuple[Row, ...], at: Location, problems: ProblemList) -> Row | None:

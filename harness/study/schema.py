@@ -294,6 +294,7 @@ class RowEntry(Closed):
     )  # where the paper's own effect is measured from another row
     columns: tuple[str, ...] | None = key(list_of(any_text), None)  # in which this row exists; None: all
     cite: bool = key(switch, False)  # a number quoted from elsewhere: nothing is trained
+    may_fail: bool = key(switch, False)  # it failed in the paper too: its printed value says so
     note: str | None = key(text, None)
 
 
@@ -306,6 +307,13 @@ class TargetEntry(Closed):
     def _check(self) -> None:
         if (self.row is None) == (self.top1 is None):
             raise ValueError("must be {row: LABEL} or {top1: PERCENT}")
+
+
+class ControlEntry(Closed):
+    """A comparison of a table that is known to matter: a table that does not see it sees nothing."""
+
+    row: str = key(one_line)
+    versus: str | None = key(one_line, None)  # None: the row that it is compared with
 
 
 class ClaimEntry(Closed):
@@ -330,6 +338,7 @@ class Table(Closed):
     start_from: str = key(one_line, "baseline")
     columns: dict[str, Column] = key(map_of(one_line, Column.read), {})
     target: TargetEntry | None = key(TargetEntry.read, None)
+    control: ControlEntry | None = key(ControlEntry.read, None)
     note: str | None = key(text, None)
     rows: tuple[RowEntry, ...] = key(list_of(RowEntry.read), ())  # rows, stack
     # add_one_in, leave_one_out, both_ends, both_ways, factorial, fractional

@@ -9,14 +9,18 @@ from typing import Any
 
 from harness.analysis.calibration import badge
 from harness.analysis.findings import (
+    CANNOT_TEST,
     GLYPHS,
     HELPS,
     HURTS,
     NO_DIFFERENCE,
     NOT_EVALUABLE,
     UNDECIDED,
+    ArmCompetence,
     CellFinding,
+    Competence,
     Effect,
+    Findings,
     Settings,
     TableFinding,
 )
@@ -28,6 +32,7 @@ from harness.reporting.document import (
     SPREAD,
     TEXT,
     Block,
+    Bullets,
     Definitions,
     Paragraph,
     Section,
@@ -48,6 +53,7 @@ from harness.reporting.document import (
     plain_table,
     probability,
     setting_text,
+    short_name,
     table_name,
 )
 from harness.reporting.frames import ARCHIVE, patch_path
@@ -55,6 +61,14 @@ from harness.reporting.report_input import ReportInput, RunCost, arm_costs, stud
 from harness.reporting.sections.opening import declared_text, statuses
 from harness.reporting.sections.tables import effect_digits, observed, observer_blocks
 from harness.spec import DIVERGED, ENDED, Arm, ModelSpec, as_plain
+from harness.study.conditions import (
+    FEWEST_PHASE_UPDATES,
+    FEWEST_UPDATES,
+    FEWEST_WARMUP_UPDATES,
+    HEADROOM,
+    HERE_CLOSE_PP,
+    PRINTED_CLOSE_PP,
+)
 
 # Answers to the questions of a paper checklist, each from the inputs of this report.
 #
@@ -190,7 +204,7 @@ def method(report: ReportInput) -> Section:
     blocks = (
         Paragraph(declared_text(report)),
         Paragraph(text),
-        Definitions(_words(settings)),
+        Definitions(_words(report.findings)),
         *observer_blocks(report.plan),
         *_self_test(report),
         *checklist(report),
@@ -227,7 +241,8 @@ def _noise(report: ReportInput) -> str:
     return f"The noise between seeds (pooled sd) is {spread}."
 
 
-def _words(settings: Settings) -> tuple[tuple[str, str], ...]:
+def _words(findings: Findings) -> tuple[tuple[str, str], ...]:
+    settings = findings.settings
     delta = size_text(settings.smallest_effect_pp, settings)
     texts = {
         HELPS: f"the Holm-adjusted interval lies above 0; “by at least {delta}” if it lies above {delta}.",
@@ -236,11 +251,93 @@ def _words(settings: Settings) -> tuple[tuple[str, str], ...]:
         UNDECIDED: "none of these: the data allow effects that matter in either direction, or none.",
         NOT_EVALUABLE: "too few finished runs, or more than one training failure among at most ten seeds.",
     }
+    if findings.competence is not None:
+        texts[NO_DIFFERENCE] += (
+            f" And the table could have seen one: its control was detected, or an effect of {delta} would be "
+            "found with 80 % power."
+        )
+        texts[CANNOT_TEST] = (
+            "a condition does not hold without which the numbers mean nothing, and which one is said: see "
+            f"“{COMPETENCE}”. It takes the place of every other word."
+        )
     words = tuple((f"{GLYPHS[word]} {word}", text) for word, text in texts.items())
     return (
         *words,
         ("fragile", "dropping one seed, or counting diverged runs as chance, changes the verdict."),
     )
+
+
+# What must hold before a comparison is given a word, and which rows fall short of it.
+
+
+COMPETENCE = "What can be tested"
+
+
+def competence_section(report: ReportInput) -> Section | None:
+    """The conditions, the floors, the controls and the rows that cannot stand in a comparison."""
+    found = report.findings.competence
+    if found is None:
+        return None
+    blocks: list[Block] = [Paragraph(_conditions(report.findings.settings))]
+    if found.no_floor:
+        blocks.append(Paragraph(f"No floor was computed: {found.no_floor}."))
+    if found.floors:
+        blocks.append(_floors_table(found))
+    if found.controls:
+        blocks.append(Bullets(tuple(f"{short_name(each.table)}: {each.says}." for each in found.controls)))
+    if any(arm.fault for arm in found.arms):
+        blocks.append(_faults_table(found, report))
+    else:
+        blocks.append(Paragraph("No row falls short of a condition of its own."))
+    return Section(COMPETENCE, tuple(blocks))
+
+
+def _conditions(settings: Settings) -> str:
+    room = size_text(HEADROOM * settings.smallest_effect_pp, settings)
+    return (
+        "A comparison gets a word only where both of its rows have no diverged run; lie, with the one-sided "
+        "95 % limit of their mean, at or above what simple classifiers make of the same images (the floor), "
+        "and with no run below a quarter of the way from chance to it; were trained for "
+        f"{FEWEST_UPDATES} updates or more, {FEWEST_PHASE_UPDATES} in each phase of a schedule and "
+        f"{FEWEST_WARMUP_UPDATES} in a warm-up that is compared; leave {room} of the scale free; are not the "
+        f"same run; and, where the paper prints them within {PRINTED_CLOSE_PP:g} pp, are within "
+        f"{HERE_CLOSE_PP:g} pp here. A row that failed in the paper too need not reach the floor, where its "
+        "study says so beforehand."
+    )
+
+
+def _floors_table(found: Competence) -> TextTable:
+    arms = {arm.arm_id: arm for arm in found.arms}
+    rows = []
+    for floor in found.floors:
+        below = sum(_is_below(arms[arm_id]) for arm_id in floor.arms)
+        name = f"{floor.data}, {floor.resolution} pixels"
+        if floor.train_images is not None:
+            name += f", {floor.train_images:,} training images"
+        if floor.problem is not None:
+            rows.append([name, *[missing(floor.problem)] * 4, str(len(floor.arms)), missing("not known")])
+            continue
+        values = (floor.linear, floor.neighbours, floor.guessing, floor.value)
+        shown = [missing("none") if value is None else number(value) for value in values]
+        rows.append([name, *shown, str(len(floor.arms)), str(below)])
+    titles = {"Data": TEXT, "Logistic regression": NUMBER, "5 nearest": NUMBER, "Guessing": NUMBER}
+    titles |= {"Floor": NUMBER, "Recipes": NUMBER, "Below it": NUMBER}
+    return plain_table("floors", "What simple classifiers reach, % of the test images.", titles, rows)
+
+
+def _is_below(arm: ArmCompetence) -> bool:
+    reached = arm.top1 if arm.lower is None else arm.lower
+    return arm.floor is not None and reached is not None and reached < arm.floor
+
+
+def _faults_table(found: Competence, report: ReportInput) -> TextTable:
+    rows = [
+        [arm_name(report.plan, arm.arm_id), arm.fault[0].upper() + arm.fault[1:] + "."]
+        for arm in found.arms
+        if arm.fault
+    ]
+    text = "Recipes that no comparison can be tested with."
+    return plain_table("cannot_be_tested", text, {"Recipe": TEXT, "Why": TEXT}, rows)
 
 
 # Where every number comes from: versions, data, what distinguishes the recipes, and each run.

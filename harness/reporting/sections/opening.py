@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from harness.analysis.findings import (
+    CANNOT_TEST,
     GLYPHS,
     HELPS,
     HURTS,
@@ -172,7 +173,7 @@ def sentences(table: TableFinding, title: str) -> ClaimList:
 
 def _tally(tables: tuple[TableFinding, ...]) -> str:
     words = Counter(cell.effect.verdict for table in tables for cell in table.cells if cell.effect)
-    order = (HELPS, HURTS, NO_DIFFERENCE, UNDECIDED, NOT_EVALUABLE)
+    order = (HELPS, HURTS, NO_DIFFERENCE, UNDECIDED, NOT_EVALUABLE, CANNOT_TEST)
     counts = ", ".join(f"{words[word]} {GLYPHS[word]} {word}" for word in order if words[word])
     if not counts:
         return "Nothing is compared yet: no row has an effect."
