@@ -22,11 +22,19 @@ from harness.runs.folder import write_json
 from harness.runs.provenance import data_name
 from harness.runs.records import read_map
 from harness.spec import ACCURACIES, DataSpec
-from harness.study.conditions import FLOORS_SCHEMA, NOT_MEASURED, setting_of, wrong_with_floor
+from harness.study.conditions import (
+    FLOORS_SCHEMA,
+    NOT_MEASURED,
+    below_so_far,
+    setting_of,
+    wrong_with_floor,
+)
 from harness.study.plan import Plan
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
+
+    from harness.scheduling.base import Progress, Watch
 
 FOLDER = ".floors"  # in the folder of runs
 MOST_SETTINGS = 20
@@ -91,6 +99,47 @@ def _measure_apart(settings: Sequence[DataSpec], data_dir: Path, runs_dir: Path)
         os.nice(LOWEST_PRIORITY)
     for spec in settings:
         _measure_one(spec, data_dir, runs_dir)
+
+
+def below_by_now(plan: Plan, place: Workspace, summaries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The lines of `conditions.below_so_far`. summaries: run_id -> of runs that have ended."""
+    if plan.header["metric"] not in ACCURACIES:
+        return ()
+    top1: dict[str, dict[int, float]] = {}
+    for run in plan.runs:
+        value = summaries.get(run.run_id, {}).get("metrics", {}).get("top1")
+        if isinstance(value, int | float) and run.seed in plan.seeds:
+            top1.setdefault(run.arm_id, {})[run.seed] = float(value)
+    return tuple(below_so_far(plan, top1, read_floors(plan, place))) if top1 else ()
+
+
+class AfterTheFirstBlock:
+    """A watcher of runs that says what is below its floor once every row has a result, and hands on."""
+
+    def __init__(self, plan: Plan, place: Workspace, watch: Watch) -> None:
+        self._plan, self._place, self._watch = plan, place, watch
+        first = plan.seeds[0] if plan.seeds else 0
+        self._left = {run.run_id for run in plan.runs if run.seed == first and not run.done}
+        self._is_done = not self._left
+
+    def __call__(self, progress: Progress) -> None:
+        """Called by the scheduler between two hand-outs."""
+        if not self._is_done and self._left <= progress.ended.keys() and self._floors_are_known():
+            self._is_done = True
+            found = {run.run_id: self._place.folder(run.run_id).read_summary() for run in self._plan.runs}
+            ended = {run_id: summary for run_id, summary in found.items() if summary is not None}
+            said = "\n".join(below_by_now(self._plan, self._place, ended))
+            note = "\n".join(filter(None, (progress.note, said)))
+            progress = dataclasses.replace(progress, note=note)
+        self._watch(progress)
+
+    def _floors_are_known(self) -> bool:
+        return not any(floor["problem"] == NOT_MEASURED for floor in _read(self._plan, self._place))
+
+
+def _read(plan: Plan, place: Workspace) -> list[dict[str, Any]]:
+    floors: list[dict[str, Any]] = read_floors(plan, place)["floors"]
+    return floors
 
 
 def settings_of_plan(plan: Plan) -> list[DataSpec]:

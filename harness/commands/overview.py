@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands.data import QUICK, again, look_at_records
+from harness.commands.floors import below_by_now
 from harness.commands.workspace import expand_plan, workspace
 from harness.errors import counted
 from harness.runs.folder import CANCELLED, MISSING, OTHER_DATA, RUNNING, STOPPED, Holder
@@ -202,6 +203,7 @@ class Overview:
     queue: QueueView
     data: tuple[str, ...] = ()  # which data changed since runs ended
     looks: tuple[LookRecord, ...] = ()  # at the results of an adaptive study, so far
+    below: tuple[str, ...] = ()  # what lies below the floor of its data by now, a line each
 
     @property
     def counts(self) -> dict[str, int]:
@@ -286,7 +288,8 @@ def look_at_study(args: argparse.Namespace) -> Overview:
         blocks = read_blocks(place.runs_dir, plan) if plan.is_adaptive else None
         looks = blocks.looks if blocks else ()
         queue = look_at_queue(place.runs_dir, views)
-        return Overview(plan, views, queue, tuple(again(text) for text in found.says), looks)
+        below = below_by_now(plan, place, found.summaries)
+        return Overview(plan, views, queue, tuple(again(text) for text in found.says), looks, below)
 
 
 # Why something waits, in sentences: for Slurm, for a place with an agent, or for another run.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.commands.data import THOROUGH, DataNow, Watch, again, counts_of, look_at_records, renew
 from harness.commands.display import plan_line
-from harness.commands.floors import FloorsBeside, measure_floors
+from harness.commands.floors import AfterTheFirstBlock, FloorsBeside, measure_floors
 from harness.commands.plan import declare
 from harness.commands.progress import ProgressDisplay
 from harness.commands.report import is_up_to_date, settings_of, write_report
@@ -345,7 +345,7 @@ class _Trainer:
         workers = "Slurm jobs" if args.on == "slurm" else "workers"
         try:
             with ProgressDisplay(plan, place.folder, gpus=gpus, workers=workers) as display:
-                return scheduler.execute(jobs, run_one, display.watch)
+                return scheduler.execute(jobs, run_one, AfterTheFirstBlock(plan, place, display.watch))
         finally:
             trouble = live.close() if live else None
             if trouble:

@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
         print_json(to_json(overview))
     else:
         declared = declared_line(overview.plan, workspace(args))
-        show_status(overview, [declared, *overview.data, *waits(overview)])
+        show_status(overview, [declared, *overview.data, *overview.below, *waits(overview)])
     return DONE
 
 
@@ -50,6 +50,7 @@ def to_json(overview: Overview) -> dict[str, Any]:
         "used_worker_s": overview.used_s,
         "used_gpu_s": overview.gpu_s,
         "data": list(overview.data),
+        "below_floor": list(overview.below),
         "waits": list(waits(overview)),
         "queue": {
             "asked_s": queue.asked_s,

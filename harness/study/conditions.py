@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from harness.errors import Location
+from harness.errors import Location, counted
 from harness.spec import Arm, DataSpec, Recipe, canonical_json
 from harness.study.plan import Cell, Plan, PlanTable
 
@@ -381,3 +381,48 @@ def _claims(plan: Plan) -> Iterator[tuple[str, str]]:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return f"{', '.join(names[:MOST_NAMED])}{more}"
+
+
+# What can be said as soon as the first runs have ended.
+
+
+def below_so_far(plan: Plan, top1: Mapping[str, Mapping[int, float]], floors: Mapping[str, Any]) -> list[str]:
+    """The rows that are compared with and lie below the floor by now, a line each, and how many others do.
+
+    Args:
+        top1: arm_id -> seed -> percent, of the runs that have finished.
+        floors: as `ReportInput.floors`.
+    """
+    entries = {entry["setting"]: entry for entry in floors["floors"]}
+    below: dict[str, str] = {}
+    known = 0
+    cells = {
+        cell.arm_id: cell
+        for table in plan.tables
+        for cell in table.cells
+        if cell.arm_id and not cell.may_fail
+    }
+    for arm_id, cell in cells.items():
+        values, arm = list(top1.get(arm_id, {}).values()), plan.arms[arm_id]
+        floor = floor_of(entries.get(setting_of(arm.recipe.data)))
+        if floor is None or not values or arm.recipe.trainer != "harness":
+            continue
+        known += 1
+        mean = sum(values) / len(values)
+        if text := below_floor(f"“{cell.row}” (after {counted(len(values), 'seed')})", mean, mean, floor):
+            below[arm_id] = text
+    return list(_lines_of(plan, below, known))
+
+
+def _lines_of(plan: Plan, below: Mapping[str, str], known: int) -> Iterator[str]:
+    references: dict[str, list[str]] = {}  # arm -> the tables in which rows are compared with it
+    for table in plan.tables:
+        arms = {(cell.column, cell.row): cell.arm_id for cell in table.cells}
+        for arm_id in dict.fromkeys(arms.get((cell.column, cell.versus or "")) for cell in table.cells):
+            if arm_id in below:
+                references.setdefault(str(arm_id), []).append(table.key)
+    for arm_id, tables in references.items():
+        yield f"{', '.join(tables)}: {below[arm_id]}: nothing that is compared with it can be tested"
+    others = len(below.keys() - references.keys())
+    if others:
+        yield f"{others} more of the {known} recipes with results are below the floor of their data"

@@ -1,6 +1,7 @@
 """The floor of a study's data: measured once beside its runs, kept in its folder, written into its report."""
 
 import json
+import re
 
 import pytest
 
@@ -53,3 +54,24 @@ def test_a_floor_of_another_setting_is_measured_again(done):
     path.write_text(json.dumps({**floor, "setting": "{}", "linear": 1.0}))
     assert done.harness("report").returncode == 0
     assert kept(done)[1] == floor
+
+
+def test_a_study_whose_baseline_is_below_the_floor_says_so_after_its_first_block(done):
+    shown = done.harness("status").stdout
+    says = r"only: “Baseline” \(after 2 seeds\), [\d.]+ %, is below a linear classifier on the same images, "
+    assert re.search(says, shown)
+    assert "nothing that is compared with it can be tested" in shown
+    assert json.loads(done.harness("status", "--json").stdout)["below_floor"]
+
+
+def test_every_verdict_of_networks_below_the_floor_is_replaced_in_every_format(done):
+    """Three networks of one epoch on 256 images: all below logistic regression."""
+    report = json.loads((done.report_dir / "report.json").read_text())
+    (table,) = report["findings"]["tables"]
+    words = {cell["effect"]["verdict"] for cell in table["cells"] if cell["effect"]}
+    assert words == {"cannot be tested here"}
+    for name in ("report.md", "report_short.md", "report.html", "tables/only.csv", "tables/only.tex"):
+        assert "cannot be tested here" in (done.report_dir / name).read_text(), name
+    text = (done.report_dir / "report.md").read_text()
+    assert "## What can be tested" in text
+    assert not re.search(r"(helps|hurts|no detectable difference) (by|against|over)", text)
