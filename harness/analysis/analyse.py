@@ -26,6 +26,7 @@ from harness.analysis.findings import (
 )
 from harness.analysis.looks import Name, Tested, tests_of, with_looks
 from harness.analysis.precision import budget_of, flips_of, resolvable
+from harness.analysis.sizes import with_sizes
 from harness.analysis.verdicts import level_of, not_evaluable, paper_effect, sentence_for
 from harness.spec import ACCURACIES
 from harness.study.plan import Cell, Plan, PlanTable
@@ -230,13 +231,14 @@ def analyse(
     judge = None if floors is None else Judge.of(plan, records, outcomes, settings, floors)
     if judge is not None:
         tables = with_competence(tables, judge)
+    claims = answer_claims(plan.claims, plan.tables, evidence)
     return Findings(
         study=plan.study,
         size=plan.size,
         settings=settings,
         seeds=tuple(plan.seeds),
         tables=tables,
-        claims=answer_claims(plan.claims, plan.tables, evidence),
+        claims=claims if judge is None else with_sizes(claims, judge, evidence, settings),
         speed=tuple(speed for speed in speeds if speed is not None),
         budget=budget_of(tables, plan.arms, records[records["seed"].isin(seeds)]),
         flips=flips_of(plan.tables, outcomes, seeds),

@@ -334,7 +334,7 @@ def answer_claims(
 ) -> tuple[ClaimFinding, ...]:
     """One finding per claim, in order. The claims are one Holm family."""
     by_key = {table.key: table for table in tables}
-    found = [_find(claim, by_key.get(claim.table)) for claim in claims]
+    found = [cells_of_claim(claim, by_key.get(claim.table)) for claim in claims]
     answers = [
         _answer(claim, by_key.get(claim.table), cells, records)
         for claim, cells in zip(claims, found, strict=True)
@@ -351,7 +351,7 @@ def answer_claims(
 _Cells = tuple[Cell | None, Cell | None]
 
 
-def _find(claim: Claim, table: PlanTable | None) -> _Cells:
+def cells_of_claim(claim: Claim, table: PlanTable | None) -> _Cells:
     """The two cells. Without a column, the first one that has the row; the other row is looked for there."""
     if table is None:
         return None, None
@@ -393,7 +393,7 @@ def _answer(claim: Claim, table: PlanTable | None, cells: _Cells, records: Recor
     return _by_interval(sides, claim.measure, notes, records.looks)
 
 
-def _stage(seeds: int, looks: Looks) -> Stage:
+def stage_of(seeds: int, looks: Looks) -> Stage:
     """The last look with no more than so many seeds; the first where there are fewer."""
     return Stage(looks=looks, number=max(sum(each <= seeds for each in looks) - 1, 0))
 
@@ -415,7 +415,7 @@ def _by_interval(sides: tuple[ClaimSide, ClaimSide], measure: str, notes: str, l
     if estimate.se <= NO_SPREAD:
         why = "every seed gave the same difference: the spread between seeds is unknown"
         return _Answer(why=_join(why, notes), n=n, estimate=average, differences=differences)
-    stage = _stage(n, looks)
+    stage = stage_of(n, looks)
     width = float(half_width(estimate, stage.nominal(ALPHA)))
     low, high = average - width, average + width
     return _Answer(
@@ -435,7 +435,7 @@ def _by_signs(sides: tuple[ClaimSide, ClaimSide], notes: str, looks: Looks) -> _
     row, versus = sides
     signs = {seed: _direction(seed, row, versus) for seed in sorted(_ended(row) & _ended(versus))}
     fewer, more = sum(sign < 0 for sign in signs.values()), sum(sign > 0 for sign in signs.values())
-    p, stage = sign_test(list(signs.values())), _stage(len(signs), looks)
+    p, stage = sign_test(list(signs.values())), stage_of(len(signs), looks)
     settled = p <= stage.nominal(ALPHA)
     limit = "" if settled else f": it can settle this from {fewest_for(stage.nominal(ALPHA))} seeds on"
     counted = f"{row.name} took fewer steps in {fewer} and more in {more} of {len(signs)} seeds"

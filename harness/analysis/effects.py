@@ -89,7 +89,7 @@ def measured(
     versus: str,
 ) -> Effect:
     """The effect of a row over its reference; `sides` are (row, reference)."""
-    images = _images(sides, settings)
+    images = images_of(sides, settings)
     verdict = _verdict(comparison, sides, images, settings)
     effect = dataclasses.replace(
         empty_effect(versus, verdict, paper, comparison.seeds),
@@ -162,7 +162,7 @@ def _verdict(
     return verdict
 
 
-def _images(sides: tuple[Side, Side], settings: Settings) -> MeanSquares | None:
+def images_of(sides: tuple[Side, Side], settings: Settings) -> MeanSquares | None:
     """For T2: the per-image bits of the seeds that both arms have; None without bits of two seeds."""
     if settings.metric != "top1":  # the bits are of the top-1 answer
         return None

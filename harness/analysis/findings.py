@@ -339,7 +339,12 @@ GLYPHS = {
 
 REPRODUCED, DIFFERS, COMPATIBLE = "reproduced", "differs", "compatible but imprecise"
 
-YES, NO, NOT_SETTLED = "yes", "no", "not settled"  # answers to a claim of the paper
+YES, NO, NOT_SETTLED = "yes", "no", "not settled"  # answers to a claim of the paper by its sign alone
+COMPARABLE = "same direction, comparable size"  # answers by size; the last one is CANNOT_TEST
+OTHER_SIZE = "same direction, other size"
+SAME_DIRECTION = "same direction"  # no size to compare with: none is printed, or it is within the noise
+OPPOSITE = "opposite"
+NOT_OF_THAT_SIZE = "no effect of the paper's size"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -464,6 +469,25 @@ class TableFinding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimSize:
+    """A difference beside the paper's, on a scale on which sizes can be compared."""
+
+    scale: str  # "log-odds" of accuracies, "log ratio" of steps, or "as measured"
+    difference: float | None  # ours; None: no standard error
+    low: float | None  # at the level that Holm's rule leaves to the claim
+    high: float | None
+    paper: float | None  # None: not printed
+    paper_sd: float | None  # of the paper's difference
+    ratio: float | None  # ours over the paper's; None: the paper's is within its noise, or not printed
+    ratio_low: float | None  # Fieller's interval; None: unbounded
+    ratio_high: float | None
+    predicted: (
+        bool | None
+    )  # whether ours lies in the paper's prediction interval; None: not the paper's setting
+    more_seeds: int | None  # per row, about how many would settle it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimFinding:
     """What the planned seeds say about one claim of the paper: paired differences, row minus versus.
 
@@ -487,6 +511,7 @@ class ClaimFinding:
     never_reached: int  # runs, of both rows, that ended below the target accuracy
     paper: float | None  # the same difference (ratio) of the printed values
     paper_status: str | None
+    size: ClaimSize | None = None  # None: answered by its sign alone, as before there were floors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

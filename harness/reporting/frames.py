@@ -21,6 +21,7 @@ from harness.analysis.findings import (
     Amount,
     CellFinding,
     ClaimFinding,
+    ClaimSize,
     CreditFinding,
     Effect,
     Level,
@@ -133,16 +134,26 @@ def seeds_frame(table: TableFinding, metric: str) -> DataFrame:
 
 
 def claims_frame(claims: tuple[ClaimFinding, ...]) -> DataFrame:
-    """One row per claim of the paper: the fields of the claim, then those of `ClaimFinding`."""
+    """One row per claim of the paper: the fields of the claim, then those of `ClaimFinding` and its size."""
     import pandas as pd
 
     said = [each.name for each in fields(Claim) if each.name not in ("column", "versus_column")]
-    found = [each.name for each in fields(ClaimFinding) if each.name not in ("claim", "differences")]
+    sizes = _sizes(claims)
     rows = [
-        {name: getattr(each.claim, name) for name in said} | {name: getattr(each, name) for name in found}
+        {name: getattr(each.claim, name) for name in said}
+        | {name: getattr(each, name) for name in _FOUND}
+        | {f"size_{name}": getattr(each.size, name, None) for name in sizes}
         for each in claims
     ]
-    return pd.DataFrame(rows, columns=[*said, *found])
+    return pd.DataFrame(rows, columns=[*said, *_FOUND, *(f"size_{name}" for name in sizes)])
+
+
+_FOUND = tuple(f.name for f in fields(ClaimFinding) if f.name not in ("claim", "differences", "size"))
+
+
+def _sizes(claims: Sequence[ClaimFinding]) -> tuple[str, ...]:
+    """The fields of sizes; none where claims were answered by their sign alone."""
+    return tuple(f.name for f in fields(ClaimSize)) if any(claim.size for claim in claims) else ()
 
 
 # A table as CSV: full precision, plain minus signs, one line per cell of the paper's table.
@@ -176,19 +187,21 @@ def to_csv(table: TableFinding) -> str:
 
 
 def claims_to_csv(claims: Sequence[ClaimFinding]) -> str:
-    """One line per claim: the claim's own fields, then the finding's, then one column per seed."""
+    """One line per claim: the claim's own fields, the finding's, those of its size, a column per seed."""
     said = [f.name for f in fields(Claim) if f.name not in ("column", "versus_column")]
-    found = [f.name for f in fields(ClaimFinding) if f.name not in ("claim", "differences")]
+    sizes = _sizes(claims)
     seeds = sorted({seed for claim in claims for seed in claim.differences})
     rows = (
         [
             *(getattr(claim.claim, name) for name in said),
-            *(getattr(claim, name) for name in found),
+            *(getattr(claim, name) for name in _FOUND),
+            *(getattr(claim.size, name, None) for name in sizes),
             *(claim.differences.get(seed) for seed in seeds),
         ]
         for claim in claims
     )
-    return csv_text([*said, *found, *(f"seed_{seed}" for seed in seeds)], rows)
+    head = [*said, *_FOUND, *(f"size_{name}" for name in sizes), *(f"seed_{seed}" for seed in seeds)]
+    return csv_text(head, rows)
 
 
 def speed_to_csv(speed: SpeedFinding) -> str:
@@ -331,7 +344,7 @@ def to_json(report: ReportInput) -> str:
         "looks": plan.looks,
         "arm_seeds": plan.arm_seeds,
         "findings": findings,
-        "claims": [{**claim.pop("claim"), **claim} for claim in claims],
+        "claims": [_claim(claim) for claim in claims],
         "speed": speed,
         "arms": _arms(report),
         "runs": _runs(report),
@@ -352,6 +365,12 @@ def _arms(report: ReportInput) -> dict[str, Any]:
     labels = report.plan.arm_labels
     arms = report.plan.arms.items()
     return {arm_id: {"label": labels.get(arm_id), **as_plain(arm)} for arm_id, arm in arms}
+
+
+def _claim(claim: dict[str, Any]) -> dict[str, Any]:
+    """The claim's own keys beside those of the finding; a size only where claims are answered by size."""
+    found = {key: value for key, value in claim.items() if key != "claim" and (key, value) != ("size", None)}
+    return {**claim["claim"], **found}
 
 
 def _floors(report: ReportInput) -> dict[str, Any]:

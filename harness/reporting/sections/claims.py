@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from harness.analysis.findings import (
+    CANNOT_TEST,
+    COMPARABLE,
     HELPS,
     HURTS,
     NO,
+    NOT_OF_THAT_SIZE,
     NOT_SETTLED,
+    OPPOSITE,
+    OTHER_SIZE,
+    SAME_DIRECTION,
     YES,
     ClaimFinding,
     Findings,
@@ -16,7 +23,7 @@ from harness.analysis.findings import (
     SpeedPanel,
     SpeedRow,
 )
-from harness.analysis.verdicts import metric_name
+from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting.document import (
     DASH,
     MEMORY_NOTE,
@@ -47,8 +54,16 @@ from harness.reporting.report_input import ReportInput
 # The paper's claims, one line each: what was measured and whether it is settled.
 
 
-ANSWER_GLYPHS = {YES: "✓", NO: "✗", NOT_SETTLED: "?"}
-_TONES = {YES: HELPS, NO: HURTS}
+ANSWER_GLYPHS = {
+    YES: "✓", NO: "✗", NOT_SETTLED: "?", COMPARABLE: "✓", OTHER_SIZE: "✓", SAME_DIRECTION: "✓", OPPOSITE: "✗",
+    NOT_OF_THAT_SIZE: "≈", CANNOT_TEST: "∅",
+}  # fmt: skip
+BY_SIGN = (YES, NO, NOT_SETTLED)  # of reports of before there were floors
+_TONES = {YES: HELPS, NO: HURTS, COMPARABLE: HELPS, OTHER_SIZE: HELPS, SAME_DIRECTION: HELPS, OPPOSITE: HURTS}
+_COUNTED = {  # answer -> what follows its number in the headline
+    COMPARABLE: "comparable", OTHER_SIZE: "of another size", SAME_DIRECTION: "in the same direction",
+    OPPOSITE: "opposite", NOT_OF_THAT_SIZE: "none of the paper's size", NOT_SETTLED: "not settled",
+}  # fmt: skip
 STEPS = "steps_to_target"
 _MEASURES = {"loss": "test loss", "train_loss": "training loss", STEPS: "steps to the target"}
 
@@ -64,10 +79,22 @@ def claims_section(report: ReportInput) -> Section | None:
 def claims_tally(report: ReportInput) -> str:
     """For example "The paper's claims: 3 ✓ yes, 1 ? not settled."; "" without claims."""
     words = Counter(claim.answer for claim in report.findings.claims)
-    counts = ", ".join(
-        f"{words[word]} {glyph} {word}" for word, glyph in ANSWER_GLYPHS.items() if words[word]
-    )
+    if report.findings.competence is not None:
+        return f"{_title(report)}: {headline(words)}." if words else ""
+    counts = ", ".join(f"{words[word]} {ANSWER_GLYPHS[word]} {word}" for word in BY_SIGN if words[word])
     return f"{_title(report)}: {counts}." if counts else ""
+
+
+def headline(words: Mapping[str, int]) -> str:
+    """How many claims have which answer.
+
+    >>> headline({COMPARABLE: 2, CANNOT_TEST: 3, NOT_SETTLED: 1})
+    '3 testable of 6; 2 comparable, 1 not settled'
+    """
+    total = sum(words.values())
+    testable = total - words.get(CANNOT_TEST, 0)
+    found = ", ".join(f"{words[word]} {text}" for word, text in _COUNTED.items() if words.get(word))
+    return f"{testable} testable of {total}" + (f"; {found}" if found else "")
 
 
 def claims_table(findings: Findings) -> TextTable:
@@ -75,10 +102,10 @@ def claims_table(findings: Findings) -> TextTable:
     columns = (
         TextColumn(title="Claim", detail_title="source"),
         TextColumn(title="Compared", kind=TEXT, detail_title="expected"),
-        TextColumn(title="Difference", kind=SPREAD, detail_title="95 % CI of this claim"),
+        TextColumn(title="Difference", kind=SPREAD, detail_title=_interval_title(findings)),
         TextColumn(title="n", kind=NUMBER),
         TextColumn(title="Answer", kind=TEXT, detail_title="what limits it"),
-        TextColumn(title="Paper", kind=SPREAD),
+        TextColumn(title="Paper", kind=SPREAD, detail_title=_paper_title(findings)),
     )
     shown = [claim for claim in findings.claims if claim.paper is not None]
     kept = columns if shown else columns[:-1]
@@ -89,6 +116,8 @@ def claims_table(findings: Findings) -> TextTable:
     caption = (
         "n: seeds in which both runs have a value. Difference: mean of the paired differences over seeds."
     )
+    if findings.competence is not None:
+        caption += " Size: ours over the paper's, of accuracies as log-odds."
     return TextTable(
         key="paper_claims", title="Claims", caption=caption, columns=kept, rows=rows, notes=notes
     )
@@ -98,7 +127,36 @@ def _title(report: ReportInput) -> str:
     return "The paper's claims" if report.plan.header.get("paper") else "Claims"
 
 
+def _interval_title(findings: Findings) -> str:
+    return "95 % CI of this claim" if findings.competence is None else "CI after Holm"
+
+
+def _paper_title(findings: Findings) -> str:
+    return "" if findings.competence is None else "size"
+
+
+def _by_size(findings: Findings) -> str:
+    delta = size_text(findings.settings.smallest_effect_pp, findings.settings)
+    text = (
+        f"Answers hold for the size “{findings.size}” and its data alone, after Holm's correction over all "
+        "claims; the noise is that of all rows of a table, and of the test images where the answer to every "
+        "image is there. Same direction: the interval lies wholly on the side that the paper expects; its "
+        "size is comparable where the ratio of ours to the paper's may lie between 1/3 and 3, and is not "
+        "compared where the paper's own difference is within its noise (.15 points a run, where it prints "
+        f"none). Opposite: beyond {delta} on the other side. No effect of the paper's size: less than a "
+        "third of the paper's, or than what its own experiment could have seen. Cannot be tested here: one "
+        "of the conditions of “What can be tested” does not hold."
+    )
+    if not findings.settings.comparable_to_paper:
+        return text
+    sizes = [claim.size.predicted for claim in findings.claims if claim.size is not None]
+    inside, known = sum(each is True for each in sizes), sum(each is not None for each in sizes)
+    return f"{text} {inside} of {known} differences lie in the prediction interval of the paper's."
+
+
 def _intro(findings: Findings) -> str:
+    if findings.competence is not None:
+        return _by_size(findings)
     n = len(findings.claims)
     changed = sum(claim.answer != claim.answer_holm for claim in findings.claims)
     text = (
@@ -127,7 +185,7 @@ def _claim_cells(claim: ClaimFinding) -> tuple[TextCell, ...]:
         difference_cell(claim),
         TextCell(str(claim.n)),
         _answer(claim),
-        TextCell(_paper(claim)),
+        TextCell(_paper(claim), _ratio(claim)),
     )
 
 
@@ -185,6 +243,17 @@ def _answer(claim: ClaimFinding) -> TextCell:
     return TextCell(
         f"{ANSWER_GLYPHS[claim.answer]} {claim.answer}", "; ".join(details), _TONES.get(claim.answer, "")
     )
+
+
+def _ratio(claim: ClaimFinding) -> str:
+    """For example "× 1.4 [0.6, 2.9]"; "" where sizes are not compared."""
+    size = claim.size
+    if size is None or size.ratio is None:
+        return ""
+    digits = _factor_digits(abs(size.ratio))
+    within = "" if size.ratio_low is None else f" {interval(size.ratio_low, size.ratio_high, digits)}"
+    outside = "; outside its prediction interval" if size.predicted is False else ""
+    return f"× {number(size.ratio, digits)}{within}{outside}"
 
 
 def _paper(claim: ClaimFinding) -> str:
