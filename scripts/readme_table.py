@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-GLYPHS = {"helps": "▲", "hurts": "▼", "no detectable difference": "≈", "undecided": "?", "not evaluable": "—"}
+from harness.analysis.findings import GLYPHS
+from harness.reporting.sections.claims import ANSWER_GLYPHS, BY_SIGN, headline
+
 SHOWN = ("table6",)
 COLUMNS = (None, "ResNet-50-D")  # of Table 6; its other two columns are in the report
 FIGURE = "table6_effects"
-MARKS = {"yes": "✓ yes", "no": "✗ no"}
-ANSWERS = ("yes", "no", "not settled")
+OPEN = ("not settled", "cannot be tested here")
 Record = dict[str, Any]
 
 
@@ -48,26 +50,46 @@ def claims_section(reports: list[Path]) -> str:
         for path in sorted(reports)
         for claim in json.loads(path.read_text())["claims"]
     ]
-    settled = [(study, claim) for study, claim in claims if claim["answer"] in MARKS]
+    settled = [(study, claim) for study, claim in claims if claim["answer"] not in OPEN]
     lines = [
         "| a paper says | its number | measured here [95 % CI] | n | so? | study |",
         "|---|--:|--:|--:|---|---|",
         *(_claim_line(study, claim) for study, claim in settled),
         "",
-        f"{len(settled)} of {len(claims)} claims are settled at size `mini`. Intervals are per claim; the "
-        "reports have the others, and say which answers survive Holm's correction.",
+        _counted([claim for _, claim in claims]),
         "",
     ]
     return "\n".join(lines)
+
+
+def _counted(claims: list[Record]) -> str:
+    """What came of all claims; of reports of before there were floors, how many their sign settles."""
+    words = Counter(claim["answer"] for claim in claims)
+    if any("size" in claim for claim in claims):
+        return (
+            f"Of the papers' claims at size `mini`: {headline(words)}. Answers are after Holm's correction "
+            "over the claims of a study; the reports have the others, and say why they cannot be tested."
+        )
+    settled = sum(count for word, count in words.items() if word not in OPEN)
+    return (
+        f"{settled} of {len(claims)} claims are settled at size `mini`. Intervals are per claim; the "
+        "reports have the others, and say which answers survive Holm's correction."
+    )
 
 
 def _claim_line(study: str, claim: Record) -> str:
     number, unit = _number_and_unit(claim["measure"])
     paper = "" if claim["paper"] is None else f"{number(claim['paper'])} {unit}"
     mark = "†" if claim["paper_status"] == "memory" else ""
-    here = f"{number(claim['estimate'])} {unit} [{number(claim['low'])}, {number(claim['high'])}]"
+    here = f"{number(claim['estimate'])} {unit}"
+    if claim["low"] is not None:
+        here += f" [{number(claim['low'])}, {number(claim['high'])}]"
+    said = f"{ANSWER_GLYPHS[claim['answer']]} {claim['answer']}"
+    size = claim.get("size") or {}
+    if size.get("ratio") is not None:
+        said += f" (× {size['ratio']:.1f})"
     where = f"[{study}](reports/{study}/report.md)"
-    return f"| {claim['says']} | {paper}{mark} | {here} | {claim['n']} | {MARKS[claim['answer']]} | {where} |"
+    return f"| {claim['says']} | {paper}{mark} | {here} | {claim['n']} | {said} | {where} |"
 
 
 def _number_and_unit(measure: str) -> tuple[Callable[[float], str], str]:
@@ -89,8 +111,10 @@ def studies_section(reports: list[Path]) -> str:
 def _study_line(path: Path) -> str:
     report = json.loads(path.read_text())
     name, tables = path.parent.name, report["findings"]["tables"]
-    answers = [claim["answer"] for claim in report["claims"]]
-    said = ", ".join(f"{answers.count(word)} {word}" for word in ANSWERS if word in answers)
+    answers = Counter(claim["answer"] for claim in report["claims"])
+    said = ", ".join(f"{answers[word]} {word}" for word in BY_SIGN if word in answers)
+    if any("size" in claim for claim in report["claims"]):
+        said = headline(answers)
     rows = sum(len(table["cells"]) for table in tables)
     trained = sum(not report["arms"][run["arm_id"]]["observes"] for run in report["runs"])
     return (

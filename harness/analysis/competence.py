@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
 from harness.analysis.findings import (
     CANNOT_TEST,
@@ -34,7 +33,14 @@ from harness.analysis.findings import (
     Settings,
     TableFinding,
 )
-from harness.analysis.intervals import Estimate, half_width, mean, seeds_to_resolve
+from harness.analysis.intervals import (
+    Estimate,
+    detectable_effect,
+    half_width,
+    mean,
+    quantile,
+    seeds_to_resolve,
+)
 from harness.analysis.verdicts import FEWEST_SEEDS, SAME_RUN, metric_name, sentence_for
 from harness.errors import counted
 from harness.spec import ACCURACIES, DIVERGED, FINISHED, Arm, DataSpec
@@ -335,25 +341,34 @@ def _if_sensitive(
         return effect
     unit = " pp" if settings.in_percent else ""
     said = here[0].says if here else ""
-    why = conditions.not_sensitive(effect.detectable, settings.smallest_effect_pp, said, unit)
+    estimate = _estimate(effect)
+    seen = None if estimate is None else detectable_effect(estimate, settings.alpha)
+    why = conditions.not_sensitive(seen, settings.smallest_effect_pp, said, unit)
     if not why:
         return effect
-    more = _more_seeds(effect, settings)
+    more = None if estimate is None else _more_seeds(estimate, effect.n, settings)
     if more is not None:
         why += f"; about {counted(more, 'more seed')} would settle it"
     return dataclasses.replace(effect, verdict=UNDECIDED, qualifier=why, more_seeds=more, fragile=False)
 
 
-def _more_seeds(effect: Effect, settings: Settings) -> int | None:
-    """Per arm, until an effect of the smallest size would be found with 80 % power."""
-    if effect.low is None or effect.high is None or effect.df is None or effect.adjusted_high is None:
+def _estimate(effect: Effect) -> Estimate | None:
+    """The contrast from its unadjusted 95 % interval."""
+    if effect.low is None or effect.high is None or effect.df is None:
         return None
-    value = (effect.low + effect.high) / 2.0
-    se = (effect.high - effect.low) / 2.0 / float(stats.t.ppf(0.975, effect.df))
-    level = 2.0 * float(stats.t.sf((effect.adjusted_high - value) / se, effect.df))
-    estimate = Estimate(value=np.asarray(value), se=np.asarray(se), df=np.asarray(effect.df))
-    wanted = seeds_to_resolve(estimate, effect.n, settings.smallest_effect_pp, level)
-    return None if wanted is None else max(wanted - effect.n, 1)
+    value, width = (effect.low + effect.high) / 2.0, (effect.high - effect.low) / 2.0
+    se = width / float(quantile(0.975, effect.df))
+    return Estimate(value=np.asarray(value), se=np.asarray(se), df=np.asarray(effect.df))
+
+
+def _more_seeds(estimate: Estimate, seeds: int, settings: Settings) -> int | None:
+    """Per arm, until an effect of the smallest size would be found with 80 % power.
+
+    At the level of one test, as the equivalence test is: Holm's rule leaves rows without an effect a level
+    that depends on how many others have one.
+    """
+    wanted = seeds_to_resolve(estimate, seeds, settings.smallest_effect_pp, settings.alpha)
+    return None if wanted is None else max(wanted - seeds, 1)
 
 
 def _credit(credit: CreditFinding | None, judge: Judge) -> CreditFinding | None:

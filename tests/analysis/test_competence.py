@@ -16,6 +16,7 @@ from harness.analysis.findings import (
     Settings,
 )
 from harness.study.conditions import setting_of
+from harness.study.plan import Claim
 from tests.analysis.plans import RECIPE, Row, make_plan, trained
 
 NO_CURVES = pd.DataFrame(columns=["arm_id", "seed", "step", "epoch", "val_top1"])
@@ -292,3 +293,16 @@ def test_the_sentence_names_the_reason():
         "up cannot be tested here against base: both networks, 81.2 % and 79.5 %, are below a linear "
         "classifier on the same images, 82.2 %; observed +1.69 pp, 3 seeds."
     )
+
+
+def test_a_training_loss_with_other_targets_is_no_comparison():
+    """Label smoothing alone adds some .5 nats with 10 classes, whatever is learnt."""
+    plan = table(plain("base", "mixup"))
+    said = Claim(
+        says="mixup raises the training loss", source="", table="t", row="mixup", versus="base",
+        measure="train_loss",
+    )  # fmt: skip
+    values = {"base": at(85.0), "mixup": at(85.5)}
+    (found,) = findings(replace(plan, claims=(said,)), values, train_loss=1.0).claims
+    says = "by construction: mixup changes what the training loss is measured against"
+    assert (found.answer, found.why) == (CANNOT_TEST, says)

@@ -6,8 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from harness.analysis import fit, intervals
+from harness.analysis import competence, fit, intervals
+from harness.analysis.findings import CANNOT_TEST
 from harness.analysis.fit import BlockDesign, Guarded
+from harness.study import conditions
+from tests.analysis import test_competence
 from tests.analysis.validation import validate_statistics
 
 
@@ -101,3 +104,50 @@ def test_new_images_without_the_images_part(break_everywhere):
 
     break_everywhere(right, seeds_alone)
     assert missed("images") == {"coverage on new images (T2)"}
+
+
+NOTICED_BY = {  # a condition that never stands against anything -> the case that notices it
+    "diverged": test_competence.test_a_diverged_run_is_no_basis_of_a_comparison,
+    "below_floor": test_competence.test_one_row_below_the_floor_leaves_the_comparison_of_the_others,
+    "both_below_floor": test_competence.test_rows_below_a_linear_classifier_get_no_word,
+    "collapsed": test_competence.test_a_collapsed_training_confirms_nothing,
+    "too_few_updates": test_competence.test_too_few_updates,
+    "too_short_warmup": test_competence.test_a_short_warm_up_counts_where_warm_ups_are_compared,
+    "no_headroom": test_competence.test_no_headroom,
+    "same_arm": test_competence.test_the_same_run_is_equal_by_construction_and_nothing_is_tested,
+    "not_sensitive": test_competence.test_no_difference_needs_a_table_that_could_have_seen_one,
+    "other_loss": test_competence.test_a_training_loss_with_other_targets_is_no_comparison,
+}
+
+
+@pytest.mark.parametrize("condition", NOTICED_BY)
+def test_a_condition_that_never_stands_against_anything(condition, monkeypatch):
+    NOTICED_BY[condition]()
+    monkeypatch.setattr(conditions, condition, lambda *_, **__: "")
+    with pytest.raises(AssertionError):
+        NOTICED_BY[condition]()
+
+
+def test_a_regime_that_never_stands_against_anything(monkeypatch):
+    monkeypatch.setattr(conditions, "other_regime", lambda *_: "")
+    with pytest.raises(AssertionError):
+        test_competence.test_rows_that_are_close_in_the_paper_and_far_apart_here(76.5, CANNOT_TEST)
+
+
+def test_a_control_that_is_always_detected(monkeypatch):
+    monkeypatch.setattr(competence, "HURTS", "undecided")
+    with pytest.raises(AssertionError):
+        test_competence.test_a_control_that_was_not_detected_or_is_below_the_floor_says_nothing(
+            [85.1, 85.2, 85.0]
+        )
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("condition", ["is_below", "collapsed", "too_few_updates", "no_headroom"])
+def test_simulated_tables_notice_a_condition_that_is_gone(condition, monkeypatch):
+    assert missed("certificates") == set()
+    if condition == "is_below":
+        monkeypatch.setattr(competence.ArmFacts, condition, lambda _: False)
+    else:
+        monkeypatch.setattr(conditions, condition, lambda *_, **__: "")
+    assert missed("certificates") == {"false certificates"}

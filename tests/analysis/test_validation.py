@@ -22,6 +22,9 @@ QUICK = (  # the patterns of noise of check "nulls" are in test_guard.py
     "better",
     "credit",
     "images",
+    "certificates",
+    "lost verdicts",
+    "claims",
 )
 
 
