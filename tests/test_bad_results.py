@@ -384,7 +384,7 @@ def test_a_damaged_store_is_one_sentence_with_its_mend_and_exit_code_2(
 @pytest.mark.parametrize("tag", ["run_id", "arm_id", "seed", "status", "summary", "mirrored"])
 def test_a_half_mirrored_run_is_mirrored_again_and_never_counts_as_diverged(tag: str, place: Workplace):
     study = harness.load(place.study, runs=place.runs_dir)
-    whole = study.results()
+    whole = study.results(sync=True)
     sql(place, f"DELETE FROM tags WHERE key = '{tag}' AND {ONE}")
     if tag in ("arm_id", "seed", "summary"):
         with pytest.raises(harness.StudyError, match=f"lacks its {tag}: it says nothing; delete the MLflow"):

@@ -214,33 +214,44 @@ def analyse(
     check(settings)
     more = dict.fromkeys(name for arm in plan.arms.values() for name in arm.recipe.metrics)
     outcomes = read_outcomes(records, [settings.metric, *more])
-    seeds = tuple(sorted(plan.seeds))
-    planned = {arm_id: tuple(sorted(plan.seeds_of(arm_id))) for arm_id in plan.arm_seeds}
-    roots = roots_of(plan.arms)
-    evidence = Records(
-        outcomes=outcomes,
-        curves=read_curves(curves, outcomes),
-        seeds=seeds,
-        planned=planned,
-        observers=frozenset(arm_id for arm_id, arm in plan.arms.items() if arm.observes),
-        looks=settings.looks,
-    )
+    evidence = _evidence(plan, outcomes, curves, settings)
+    seeds, planned, roots = evidence.seeds, evidence.planned, roots_of(plan.arms)
     speeds = (speed_of(table, evidence) for table in plan.tables)
     tables = tuple(decide_table(table, outcomes, settings, seeds, roots, planned) for table in plan.tables)
     tables = with_credit(plan.tables, tables, settings, roots)
-    judge = None if floors is None else Judge.of(plan, records, outcomes, settings, floors)
-    if judge is not None:
-        tables = with_competence(tables, judge)
-    claims = answer_claims(plan.claims, plan.tables, evidence)
-    return Findings(
+    found = Findings(
         study=plan.study,
         size=plan.size,
         settings=settings,
         seeds=tuple(plan.seeds),
         tables=tables,
-        claims=claims if judge is None else with_sizes(claims, judge, evidence, settings),
+        claims=answer_claims(plan.claims, plan.tables, evidence),
         speed=tuple(speed for speed in speeds if speed is not None),
         budget=budget_of(tables, plan.arms, records[records["seed"].isin(seeds)]),
         flips=flips_of(plan.tables, outcomes, seeds),
-        competence=None if judge is None else competence_of(tables, judge),
+    )
+    if floors is None:
+        return found
+    return _with_conditions(found, Judge.of(plan, records, outcomes, settings, floors), evidence)
+
+
+def _evidence(plan: Plan, outcomes: Outcomes, curves: pd.DataFrame, settings: Settings) -> Records:
+    return Records(
+        outcomes=outcomes,
+        curves=read_curves(curves, outcomes),
+        seeds=tuple(sorted(plan.seeds)),
+        planned={arm_id: tuple(sorted(plan.seeds_of(arm_id))) for arm_id in plan.arm_seeds},
+        observers=frozenset(arm_id for arm_id, arm in plan.arms.items() if arm.observes),
+        looks=settings.looks,
+    )
+
+
+def _with_conditions(found: Findings, judge: Judge, evidence: Records) -> Findings:
+    """What cannot be tested is said to be so; claims are answered by size."""
+    tables = with_competence(found.tables, judge)
+    return dataclasses.replace(
+        found,
+        tables=tables,
+        claims=with_sizes(found.claims, judge, evidence, found.settings),
+        competence=competence_of(tables, judge),
     )

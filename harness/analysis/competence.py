@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.analysis import intervals
 from harness.analysis.findings import (
     CANNOT_TEST,
     HELPS,
@@ -22,30 +23,19 @@ from harness.analysis.findings import (
     NO_DIFFERENCE,
     NOT_EVALUABLE,
     UNDECIDED,
-    ArmCompetence,
     CellFinding,
-    Competence,
-    ControlFinding,
     CreditFinding,
     Effect,
-    FloorFinding,
     Outcomes,
     Settings,
     TableFinding,
 )
-from harness.analysis.intervals import (
-    Estimate,
-    detectable_effect,
-    half_width,
-    mean,
-    quantile,
-    seeds_to_resolve,
-)
+from harness.analysis.intervals import Estimate
 from harness.analysis.verdicts import FEWEST_SEEDS, SAME_RUN, metric_name, sentence_for
 from harness.errors import counted
 from harness.spec import ACCURACIES, DIVERGED, FINISHED, Arm, DataSpec
 from harness.study import conditions
-from harness.study.conditions import Dose, Floor, dose_of, floor_of, setting_of
+from harness.study.conditions import Competence, ControlFinding, Dose, Floor
 from harness.study.plan import Cell, Plan, PlanTable
 
 if TYPE_CHECKING:
@@ -76,8 +66,8 @@ class ArmFacts:
         """The one-sided 95 % limit of the mean; None for fewer seeds than a verdict needs."""
         if len(self.top1) < FEWEST_SEEDS:
             return None
-        found = mean(list(self.top1.values()))
-        return float(found.value) - float(half_width(found, ONE_SIDED))
+        found = intervals.mean(list(self.top1.values()))
+        return float(found.value) - float(intervals.half_width(found, ONE_SIDED))
 
     def is_below(self) -> bool:
         """Whether its floor is not clearly below it."""
@@ -166,7 +156,7 @@ class Judge:
             top1=top1,
             diverged=diverged,
             ended=diverged + sum(run.status == FINISHED for run in mine),
-            floor=floor_of(entry),
+            floor=conditions.floor_of(entry),
             dose=self._dose(arm_id),
             may_fail=arm_id in self.may_fail,
         )
@@ -176,7 +166,7 @@ class Judge:
         arm = self.plan.arms[arm_id]
         if arm.recipe.trainer != "harness":
             return None
-        entry = self.entries.get(setting_of(arm.recipe.data))
+        entry = self.entries.get(conditions.setting_of(arm.recipe.data))
         seen = self.fingerprints.get(arm_id, frozenset())
         if entry is None or entry["problem"] is not None or not seen or seen == {entry["fingerprint"]}:
             return entry
@@ -192,7 +182,7 @@ class Judge:
         made = self.steps.get(arm_id)
         if made is None or arm.recipe.trainer != "harness" or arm.recipe.epochs <= 0:
             return None
-        dose = dose_of(arm.recipe, made / arm.recipe.epochs)
+        dose = conditions.dose_of(arm.recipe, made / arm.recipe.epochs)
         before = self._dose(arm.source) if arm.source and arm.source in self.plan.arms else None
         return dose if before is None else dataclasses.replace(dose, updates=dose.updates + before.updates)
 
@@ -342,7 +332,7 @@ def _if_sensitive(
     unit = " pp" if settings.in_percent else ""
     said = here[0].says if here else ""
     estimate = _estimate(effect)
-    seen = None if estimate is None else detectable_effect(estimate, settings.alpha)
+    seen = None if estimate is None else intervals.detectable_effect(estimate, settings.alpha)
     why = conditions.not_sensitive(seen, settings.smallest_effect_pp, said, unit)
     if not why:
         return effect
@@ -357,7 +347,7 @@ def _estimate(effect: Effect) -> Estimate | None:
     if effect.low is None or effect.high is None or effect.df is None:
         return None
     value, width = (effect.low + effect.high) / 2.0, (effect.high - effect.low) / 2.0
-    se = width / float(quantile(0.975, effect.df))
+    se = width / float(intervals.quantile(0.975, effect.df))
     return Estimate(value=np.asarray(value), se=np.asarray(se), df=np.asarray(effect.df))
 
 
@@ -367,7 +357,7 @@ def _more_seeds(estimate: Estimate, seeds: int, settings: Settings) -> int | Non
     At the level of one test, as the equivalence test is: Holm's rule leaves rows without an effect a level
     that depends on how many others have one.
     """
-    wanted = seeds_to_resolve(estimate, seeds, settings.smallest_effect_pp, settings.alpha)
+    wanted = intervals.seeds_to_resolve(estimate, seeds, settings.smallest_effect_pp, settings.alpha)
     return None if wanted is None else max(wanted - seeds, 1)
 
 
@@ -411,9 +401,9 @@ def _why_none(judge: Judge) -> str:
     return "its rows are trained by a plugin's own function" if own and own == len(judge.facts) else ""
 
 
-def _arm(arm_id: str, judge: Judge) -> ArmCompetence:
+def _arm(arm_id: str, judge: Judge) -> conditions.ArmCompetence:
     facts = judge.facts[arm_id]
-    return ArmCompetence(
+    return conditions.ArmCompetence(
         arm_id=arm_id,
         top1=facts.mean,
         lower=facts.lower,
@@ -429,7 +419,7 @@ def _label(plan: Plan, arm_id: str) -> str:
     return next(cell.row for cell in cells)
 
 
-def _floors(judge: Judge) -> Iterator[FloorFinding]:
+def _floors(judge: Judge) -> Iterator[conditions.FloorFinding]:
     specs: dict[str, DataSpec] = {}
     arms: dict[tuple[str, str | None], list[str]] = {}
     for arm_id, facts in judge.facts.items():
@@ -439,8 +429,8 @@ def _floors(judge: Judge) -> Iterator[FloorFinding]:
             arms.setdefault((entry["setting"], entry["problem"]), []).append(arm_id)
     for (setting, problem), arm_ids in arms.items():
         entry = {**judge.entries[setting], "problem": problem}
-        found = floor_of(entry)
-        yield FloorFinding(
+        found = conditions.floor_of(entry)
+        yield conditions.FloorFinding(
             data=entry["data"],
             resolution=specs[setting].resolution,
             train_images=entry["train_images"],

@@ -15,6 +15,7 @@ import numpy as np
 
 from harness.analysis.intervals import Estimate, Floats, mean
 from harness.spec import ACCURACIES, DIVERGED, FINISHED, Arm
+from harness.study.conditions import Competence
 from harness.study.plan import Claim, PaperValue
 
 if TYPE_CHECKING:
@@ -552,60 +553,6 @@ class SpeedFinding:
     target_row: str | None  # None: the target is a fixed accuracy
     reference: str | None  # the row that factors are measured from
     panels: tuple[SpeedPanel, ...]
-
-
-# What must hold before a comparison means anything (`harness.study.conditions`), and what was found of it.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FloorFinding:
-    """What simple classifiers reach on the data of some arms, in percent; None: `problem` says why."""
-
-    data: str
-    resolution: int
-    train_images: int | None
-    chance: float | None  # share of the largest class of the test images
-    guessing: float | None
-    neighbours: float | None  # 5 nearest training images
-    linear: float | None  # logistic regression
-    value: float | None  # the best of the three
-    problem: str | None
-    arms: tuple[str, ...]  # arm_ids of the rows with these data
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArmCompetence:
-    """Whether one arm of the tables can stand in a comparison."""
-
-    arm_id: str
-    top1: float | None  # mean over seeds, percent
-    lower: float | None  # one-sided 95 % limit of that mean; None for fewer than 3 seeds
-    floor: float | None  # None: there is none for its data
-    updates: int | None  # of the weights in one training; None: not recorded
-    may_fail: bool
-    fault: str  # why it cannot; "": it can
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControlFinding:
-    """A table's control in one column: was the difference seen that is known to be there?"""
-
-    table: str
-    column: str | None
-    row: str
-    versus: str
-    detected: bool
-    says: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Competence:
-    """What the verdicts of a study rest on."""
-
-    no_floor: str  # why no floor was measured for any row; "": see `floors`
-    floors: tuple[FloorFinding, ...]
-    arms: tuple[ArmCompetence, ...]
-    controls: tuple[ControlFinding, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

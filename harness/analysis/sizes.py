@@ -31,6 +31,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.analysis import intervals
 from harness.analysis.claims import STEPS_M, STEPS_TO_TARGET, Records, cells_of_claim, stage_of
 from harness.analysis.competence import Judge
 from harness.analysis.contrasts import Family, compare_family, contrasts_of
@@ -51,20 +52,7 @@ from harness.analysis.findings import (
     matrix,
     roots_of,
 )
-from harness.analysis.intervals import (
-    ONE_LOOK,
-    Estimate,
-    Floats,
-    Stage,
-    half_width,
-    holm,
-    mean,
-    p_value,
-    quantile,
-    repeated_p,
-    seeds_to_resolve,
-    with_images,
-)
+from harness.analysis.intervals import Estimate, Floats, Stage
 from harness.analysis.verdicts import level_of
 from harness.errors import counted
 from harness.spec import ACCURACIES
@@ -108,7 +96,7 @@ class Printed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Weighed:
     """One claim before Holm. Both estimates are turned so that the expected direction is up."""
 
     finding: ClaimFinding
@@ -116,7 +104,7 @@ class Seen:
     plain: Estimate | None = None  # in points; of steps as log ratio, of losses as they are
     sized: Estimate | None = None  # on the scale of sizes
     printed: Printed | None = None
-    stage: Stage = ONE_LOOK
+    stage: Stage = intervals.ONE_LOOK
     sign: int = 0  # of a claim of which only directions are known
     p: float | None = None
 
@@ -129,35 +117,35 @@ def with_sizes(
     seen = [_see(each, tables.get(each.claim.table), judge, evidence) for each in found]
     if not seen:
         return ()
-    family = holm([1.0 if each.p is None else each.p for each in seen], ALPHA)
+    family = intervals.holm([1.0 if each.p is None else each.p for each in seen], ALPHA)
     return tuple(
         answered(each, float(level), float(p), settings)
         for each, level, p in zip(seen, family.level, family.p, strict=True)
     )
 
 
-def _see(finding: ClaimFinding, table: PlanTable | None, judge: Judge, evidence: Records) -> Seen:
+def _see(finding: ClaimFinding, table: PlanTable | None, judge: Judge, evidence: Records) -> Weighed:
     row, versus = cells_of_claim(finding.claim, table)
     if table is None or row is None or versus is None or row.arm_id is None or versus.arm_id is None:
-        return Seen(finding=finding)
+        return Weighed(finding=finding)
     measure = finding.claim.measure
     reason = judge.of_pair(row, versus, measure) or judge.of_numbers(
         row, versus, measure, finding.estimate, finding.paper
     )
     if reason:
-        return Seen(finding=finding, reason=reason)
+        return Weighed(finding=finding, reason=reason)
     up = 1.0 if finding.claim.expect == "higher" else -1.0
     printed = printed_of(row, versus, measure, up)
     stage = stage_of(finding.n, evidence.looks)
     if finding.never_reached:
         sign = {YES: 1, NO: -1}.get(finding.answer, 0)
-        return Seen(finding=finding, printed=printed, stage=stage, sign=sign, p=finding.p)
+        return Weighed(finding=finding, printed=printed, stage=stage, sign=sign, p=finding.p)
     plain, sized = _estimates(finding, table, (row, versus), judge, evidence)
     if plain is None or sized is None:
-        return Seen(finding=finding, printed=printed, stage=stage)
-    p = float(repeated_p(p_value(plain), evidence.looks, stage.number))
+        return Weighed(finding=finding, printed=printed, stage=stage)
+    p = float(intervals.repeated_p(intervals.p_value(plain), evidence.looks, stage.number))
     turned = [dataclasses.replace(each, value=up * each.value) for each in (plain, sized)]
-    return Seen(finding=finding, plain=turned[0], sized=turned[1], printed=printed, stage=stage, p=p)
+    return Weighed(finding=finding, plain=turned[0], sized=turned[1], printed=printed, stage=stage, p=p)
 
 
 def _estimates(
@@ -171,7 +159,7 @@ def _estimates(
     measure = finding.claim.measure
     if measure == STEPS_TO_TARGET:
         logs = [math.log(each) for each in finding.differences.values() if each > 0]
-        found = mean(logs) if len(logs) > 1 else None
+        found = intervals.mean(logs) if len(logs) > 1 else None
         return (found, found) if found is not None and found.se > NO_SPREAD else (None, None)
     plain = _fitted(table, cells, judge, evidence, measure, is_odds=False)
     if plain is None or measure not in ACCURACIES:
@@ -219,7 +207,7 @@ def _on_new_images(
     levels = [side.level.mean for side in sides if side.level.mean is not None]
     if images is None or not levels:
         return plain, sized
-    wide = with_images(plain, images)
+    wide = intervals.with_images(plain, images)
     more = max(float(wide.se) ** 2 - float(plain.se) ** 2, 0.0) * slope(sum(levels) / len(levels)) ** 2
     se = np.asarray(math.sqrt(float(sized.se) ** 2 + more))
     # More degrees of freedom must not shorten the interval: T2 asks for more than T1.
@@ -256,7 +244,7 @@ def printed_of(row: Cell, versus: Cell, measure: str, up: float) -> Printed | No
 # From the intervals to the answer.
 
 
-def answered(seen: Seen, level: float, p_holm: float, settings: Settings) -> ClaimFinding:
+def answered(seen: Weighed, level: float, p_holm: float, settings: Settings) -> ClaimFinding:
     """One claim at the level that Holm's rule leaves to it."""
     finding = seen.finding
     if seen.reason:
@@ -275,7 +263,7 @@ def answered(seen: Seen, level: float, p_holm: float, settings: Settings) -> Cla
 
 def word_for(plain: Estimate, sized: Estimate, printed: Printed | None, level: float, delta: float) -> str:
     """The answer of a claim that can be tested; see the top of this file."""
-    width, wide = float(half_width(plain, level)), float(half_width(sized, level))
+    width, wide = float(intervals.half_width(plain, level)), float(intervals.half_width(sized, level))
     value = float(plain.value)
     if value - width > 0:
         if printed is None or not printed.has_size:
@@ -293,7 +281,7 @@ def word_for(plain: Estimate, sized: Estimate, printed: Printed | None, level: f
 
 def fieller(sized: Estimate, printed: Printed, level: float) -> tuple[float | None, float | None]:
     """The interval of ours over the paper's, both with their noise; (None, None): it has no bounds."""
-    t = float(quantile(1.0 - level / 2.0, sized.df))
+    t = float(intervals.quantile(1.0 - level / 2.0, sized.df))
     a = printed.value**2 - (t * printed.sd) ** 2
     b = float(sized.value) * printed.value
     c = float(sized.value) ** 2 - (t * float(sized.se)) ** 2
@@ -303,11 +291,11 @@ def fieller(sized: Estimate, printed: Printed, level: float) -> tuple[float | No
     return (b - root) / a, (b + root) / a
 
 
-def _least(seen: Seen, settings: Settings) -> float:
+def _least(seen: Weighed, settings: Settings) -> float:
     return settings.smallest_effect_pp if seen.finding.claim.measure in ACCURACIES else 0.0
 
 
-def _more_seeds(seen: Seen, level: float, settings: Settings) -> int | None:
+def _more_seeds(seen: Weighed, level: float, settings: Settings) -> int | None:
     """Per row, until an effect of the paper's size (of the smallest of interest, if larger) is found."""
     if seen.plain is None or seen.sized is None or seen.finding.n < 2:
         return None
@@ -316,11 +304,11 @@ def _more_seeds(seen: Seen, level: float, settings: Settings) -> int | None:
         estimate, effect = seen.sized, seen.printed.value
     if effect <= 0:
         return None
-    wanted = seeds_to_resolve(estimate, seen.finding.n, effect, level)
+    wanted = intervals.seeds_to_resolve(estimate, seen.finding.n, effect, level)
     return None if wanted is None else max(wanted - seen.finding.n, 1)
 
 
-def _why(seen: Seen, word: str, more: int | None) -> str:
+def _why(seen: Weighed, word: str, more: int | None) -> str:
     parts = [seen.finding.why]
     if word == SAME_DIRECTION:
         own = "the paper prints no size"
@@ -332,9 +320,9 @@ def _why(seen: Seen, word: str, more: int | None) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _size(seen: Seen, level: float, settings: Settings, more: int | None) -> ClaimSize:
+def _size(seen: Weighed, level: float, settings: Settings, more: int | None) -> ClaimSize:
     assert seen.sized is not None
-    printed, width = seen.printed, float(half_width(seen.sized, level))
+    printed, width = seen.printed, float(intervals.half_width(seen.sized, level))
     value = float(seen.sized.value)
     ratio = low = high = predicted = None
     if printed is not None and printed.has_size:
@@ -342,7 +330,7 @@ def _size(seen: Seen, level: float, settings: Settings, more: int | None) -> Cla
         low, high = fieller(seen.sized, printed, level)
     if printed is not None and settings.comparable_to_paper:
         spread = math.hypot(printed.sd, float(seen.sized.se))
-        predicted = abs(value - printed.value) <= float(quantile(0.975, seen.sized.df)) * spread
+        predicted = abs(value - printed.value) <= float(intervals.quantile(0.975, seen.sized.df)) * spread
     return ClaimSize(
         scale=_scale(seen.finding.claim.measure),
         difference=value,
@@ -364,17 +352,17 @@ def _scale(measure: str) -> str:
     return "log ratio" if measure == STEPS_TO_TARGET else "as measured"
 
 
-def _shown(seen: Seen, level: float) -> tuple[float, float]:
+def _shown(seen: Weighed, level: float) -> tuple[float, float]:
     """The interval as the claim shows it: row minus versus, steps as a ratio."""
     assert seen.plain is not None
     up = 1.0 if seen.finding.claim.expect == "higher" else -1.0
-    value, width = up * float(seen.plain.value), float(half_width(seen.plain, level))
+    value, width = up * float(seen.plain.value), float(intervals.half_width(seen.plain, level))
     if seen.finding.claim.measure == STEPS_TO_TARGET:
         return math.exp(value - width), math.exp(value + width)
     return value - width, value + width
 
 
-def _with(seen: Seen, word: str, why: str, size: ClaimSize | None) -> ClaimFinding:
+def _with(seen: Weighed, word: str, why: str, size: ClaimSize | None) -> ClaimFinding:
     printed = seen.printed
     size = size or ClaimSize(
         scale=_scale(seen.finding.claim.measure),

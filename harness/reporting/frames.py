@@ -137,23 +137,26 @@ def claims_frame(claims: tuple[ClaimFinding, ...]) -> DataFrame:
     """One row per claim of the paper: the fields of the claim, then those of `ClaimFinding` and its size."""
     import pandas as pd
 
-    said = [each.name for each in fields(Claim) if each.name not in ("column", "versus_column")]
-    sizes = _sizes(claims)
-    rows = [
-        {name: getattr(each.claim, name) for name in said}
-        | {name: getattr(each, name) for name in _FOUND}
-        | {f"size_{name}": getattr(each.size, name, None) for name in sizes}
-        for each in claims
-    ]
-    return pd.DataFrame(rows, columns=[*said, *_FOUND, *(f"size_{name}" for name in sizes)])
+    return pd.DataFrame([_claim_row(each, _sizes(claims)) for each in claims], columns=_claim_head(claims))
 
 
+_SAID = tuple(f.name for f in fields(Claim) if f.name not in ("column", "versus_column"))
 _FOUND = tuple(f.name for f in fields(ClaimFinding) if f.name not in ("claim", "differences", "size"))
 
 
 def _sizes(claims: Sequence[ClaimFinding]) -> tuple[str, ...]:
     """The fields of sizes; none where claims were answered by their sign alone."""
     return tuple(f.name for f in fields(ClaimSize)) if any(claim.size for claim in claims) else ()
+
+
+def _claim_head(claims: Sequence[ClaimFinding]) -> list[str]:
+    return [*_SAID, *_FOUND, *(f"size_{name}" for name in _sizes(claims))]
+
+
+def _claim_row(claim: ClaimFinding, sizes: Sequence[str]) -> dict[str, Any]:
+    row = {name: getattr(claim.claim, name) for name in _SAID}
+    row |= {name: getattr(claim, name) for name in _FOUND}
+    return row | {f"size_{name}": getattr(claim.size, name, None) for name in sizes}
 
 
 # A table as CSV: full precision, plain minus signs, one line per cell of the paper's table.
@@ -188,20 +191,12 @@ def to_csv(table: TableFinding) -> str:
 
 def claims_to_csv(claims: Sequence[ClaimFinding]) -> str:
     """One line per claim: the claim's own fields, the finding's, those of its size, a column per seed."""
-    said = [f.name for f in fields(Claim) if f.name not in ("column", "versus_column")]
-    sizes = _sizes(claims)
-    seeds = sorted({seed for claim in claims for seed in claim.differences})
+    sizes, seeds = _sizes(claims), sorted({seed for claim in claims for seed in claim.differences})
     rows = (
-        [
-            *(getattr(claim.claim, name) for name in said),
-            *(getattr(claim, name) for name in _FOUND),
-            *(getattr(claim.size, name, None) for name in sizes),
-            *(claim.differences.get(seed) for seed in seeds),
-        ]
+        [*_claim_row(claim, sizes).values(), *(claim.differences.get(seed) for seed in seeds)]
         for claim in claims
     )
-    head = [*said, *_FOUND, *(f"size_{name}" for name in sizes), *(f"seed_{seed}" for seed in seeds)]
-    return csv_text(head, rows)
+    return csv_text([*_claim_head(claims), *(f"seed_{seed}" for seed in seeds)], rows)
 
 
 def speed_to_csv(speed: SpeedFinding) -> str:
@@ -332,8 +327,10 @@ def to_json(report: ReportInput) -> str:
     for cell in (cell for table in findings["tables"] for cell in table["cells"] if cell["level"]):
         del cell["level"]["without_value"]  # a part of `missing`, and `missing_reason` says it
     claims, speed = findings.pop("claims"), findings.pop("speed")
-    if findings["competence"] is None:
+    floors = {} if report.floors is None else {"floors": report.floors}
+    if not floors:
         del findings["competence"]
+        claims = [{key: value for key, value in claim.items() if key != "size"} for claim in claims]
     data = {
         "schema": BEFORE_FLOORS if report.floors is None else SCHEMA_VERSION,
         "title": report.title,
@@ -344,7 +341,7 @@ def to_json(report: ReportInput) -> str:
         "looks": plan.looks,
         "arm_seeds": plan.arm_seeds,
         "findings": findings,
-        "claims": [_claim(claim) for claim in claims],
+        "claims": [{**claim.pop("claim"), **claim} for claim in claims],
         "speed": speed,
         "arms": _arms(report),
         "runs": _runs(report),
@@ -355,9 +352,7 @@ def to_json(report: ReportInput) -> str:
             "arms": {arm_id: dataclasses.asdict(cost) for arm_id, cost in arm_costs(report.records).items()},
         },
     }
-    text = json.dumps(
-        plain(data | _floors(report)), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
-    )
+    text = json.dumps(plain(data | floors), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     return text + "\n"
 
 
@@ -365,16 +360,6 @@ def _arms(report: ReportInput) -> dict[str, Any]:
     labels = report.plan.arm_labels
     arms = report.plan.arms.items()
     return {arm_id: {"label": labels.get(arm_id), **as_plain(arm)} for arm_id, arm in arms}
-
-
-def _claim(claim: dict[str, Any]) -> dict[str, Any]:
-    """The claim's own keys beside those of the finding; a size only where claims are answered by size."""
-    found = {key: value for key, value in claim.items() if key != "claim" and (key, value) != ("size", None)}
-    return {**claim["claim"], **found}
-
-
-def _floors(report: ReportInput) -> dict[str, Any]:
-    return {} if report.floors is None else {"floors": report.floors}
 
 
 def _runs(report: ReportInput) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from harness.study.rows import (
     Study,
     arms_at,
     check_claims,
+    check_may_fail,
     claims_of,
     draft,
     named_arms,
@@ -51,7 +52,7 @@ def check_rows(key: str, table: Table, rows: tuple[Row, ...], problems: ProblemL
         _check_references(row, seen, columns, problems)
         values = paper_values(row, columns, _paper_at(row), problems) if row.paper else {}
         if row.may_fail:
-            _check_may_fail(row, columns, values, problems)
+            check_may_fail(row, columns, values, problems)
 
 
 def resolve_table(key: str, study: Study, resolver: Resolver, problems: ProblemList, size: str) -> PlanTable:
@@ -185,22 +186,6 @@ def _check_quoted(row: Row, problems: ProblemList) -> None:
             f"row '{row.label}' is quoted (cite): nothing is trained, so it takes no add, set or start_from"
         )
         problems.add(row.location, message)
-
-
-def _check_may_fail(
-    row: Row,
-    columns: tuple[str | None, ...],
-    values: Mapping[str | None, Mapping[str, PaperValue]],
-    problems: ProblemList,
-) -> None:
-    at = (*row.location, "may_fail")
-    if row.cite:
-        problems.add(at, f"row '{row.label}' is quoted (cite): nothing of ours can fail")
-    lacking = [column for column in columns if column in _exists_in(row, columns) and not values.get(column)]
-    if lacking:
-        where = "".join(f" in column '{column}'" for column in lacking if column is not None)
-        text = f"row '{row.label}' may fail only where it did in the paper: give its printed value{where}"
-        problems.add(at, text)
 
 
 def _check_other(row: Row, name: str, key: str, rows: Mapping[str, Row], problems: ProblemList) -> None:

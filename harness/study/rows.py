@@ -206,6 +206,27 @@ def _mark(metric: str, mark: Any, at: Location, problems: ProblemList) -> str:
     return str(mark)
 
 
+def check_may_fail(
+    row: Row,
+    columns: tuple[str | None, ...],
+    values: Mapping[str | None, Mapping[str, PaperValue]],
+    problems: ProblemList,
+) -> None:
+    """Add what is wrong with a row that may fail; `values`: what `paper_values` found of it."""
+    at = (*row.location, "may_fail")
+    if row.cite:
+        problems.add(at, f"row '{row.label}' is quoted (cite): nothing of ours can fail")
+    lacking = [
+        column
+        for column in columns
+        if (row.columns is None or column in row.columns) and not values.get(column)
+    ]
+    if lacking:
+        where = "".join(f" in column '{column}'" for column in lacking if column is not None)
+        text = f"row '{row.label}' may fail only where it did in the paper: give its printed value{where}"
+        problems.add(at, text)
+
+
 # The claims of a study and the targets of its tables, checked against the rows that answer them.
 
 

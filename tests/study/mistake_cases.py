@@ -40,7 +40,7 @@ CASES = {
         HEAD + rows("{label: a}", "{label: b, ad: mixup}"),
         [
             f"small.yaml:{ROW + 1}: unknown key 'ad'; did you mean 'add'? Valid: add, cite, columns,"
-            " label, note, on, paper, paper_versus, set, start_from, versus (in tables.t.rows[1])"
+            " label, may_fail, note, on, paper, paper_versus, set, start_from, versus (in tables.t.rows[1])"
         ],
     ),
     "a key that is no text": (

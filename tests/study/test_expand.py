@@ -105,7 +105,16 @@ def test_the_plan_as_json_has_its_documented_keys(tmp_path: Path) -> None:
         "schema", "study", "size", "header", "seeds", "looks", "arm_seeds", "notes", "claims", "tables",
         "arms", "runs", "totals",
     ]  # fmt: skip
-    assert list(data["tables"][0]) == ["key", "title", "design", "columns", "note", "target", "cells"]
+    assert list(data["tables"][0]) == [
+        "key",
+        "title",
+        "design",
+        "columns",
+        "note",
+        "target",
+        "control",
+        "cells",
+    ]
     assert data["tables"][0]["cells"][3] == {
         "row": "quoted",
         "column": None,
@@ -115,6 +124,7 @@ def test_the_plan_as_json_has_its_documented_keys(tmp_path: Path) -> None:
         "paper": {"top1": {"value": 70.0, "status": "verified"}},
         "paper_versus": None,
         "note": None,
+        "may_fail": False,
     }
     (arm,) = [arm for arm in data["arms"].values() if arm["label"] == "t / student"]
     assert list(arm) == ["label", "recipe", "tricks", "teacher", "source", "observes", "plugins"]

@@ -16,9 +16,7 @@ from harness.analysis.findings import (
     NO_DIFFERENCE,
     NOT_EVALUABLE,
     UNDECIDED,
-    ArmCompetence,
     CellFinding,
-    Competence,
     Effect,
     Findings,
     Settings,
@@ -61,14 +59,8 @@ from harness.reporting.report_input import ReportInput, RunCost, arm_costs, stud
 from harness.reporting.sections.opening import declared_text, statuses
 from harness.reporting.sections.tables import effect_digits, observed, observer_blocks
 from harness.spec import DIVERGED, ENDED, Arm, ModelSpec, as_plain
-from harness.study.conditions import (
-    FEWEST_PHASE_UPDATES,
-    FEWEST_UPDATES,
-    FEWEST_WARMUP_UPDATES,
-    HEADROOM,
-    HERE_CLOSE_PP,
-    PRINTED_CLOSE_PP,
-)
+from harness.study import conditions
+from harness.study.conditions import ArmCompetence, Competence
 
 # Answers to the questions of a paper checklist, each from the inputs of this report.
 #
@@ -278,7 +270,9 @@ def competence_section(report: ReportInput) -> Section | None:
     found = report.findings.competence
     if found is None:
         return None
-    blocks: list[Block] = [Paragraph(_conditions(report.findings.settings))]
+    settings = report.findings.settings
+    room = size_text(conditions.HEADROOM * settings.smallest_effect_pp, settings)
+    blocks: list[Block] = [Paragraph(conditions.in_words(room))]
     if found.no_floor:
         blocks.append(Paragraph(f"No floor was computed: {found.no_floor}."))
     if found.floors:
@@ -290,20 +284,6 @@ def competence_section(report: ReportInput) -> Section | None:
     else:
         blocks.append(Paragraph("No row falls short of a condition of its own."))
     return Section(COMPETENCE, tuple(blocks))
-
-
-def _conditions(settings: Settings) -> str:
-    room = size_text(HEADROOM * settings.smallest_effect_pp, settings)
-    return (
-        "A comparison gets a word only where both of its rows have no diverged run; lie, with the one-sided "
-        "95 % limit of their mean, at or above what simple classifiers make of the same images (the floor), "
-        "and with no run below a quarter of the way from chance to it; were trained for "
-        f"{FEWEST_UPDATES} updates or more, {FEWEST_PHASE_UPDATES} in each phase of a schedule and "
-        f"{FEWEST_WARMUP_UPDATES} in a warm-up that is compared; leave {room} of the scale free; are not the "
-        f"same run; and, where the paper prints them within {PRINTED_CLOSE_PP:g} pp, are within "
-        f"{HERE_CLOSE_PP:g} pp here. A row that failed in the paper too need not reach the floor, where its "
-        "study says so beforehand."
-    )
 
 
 def _floors_table(found: Competence) -> TextTable:
