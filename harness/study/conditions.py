@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from harness.errors import Location, counted
-from harness.spec import Arm, DataSpec, Recipe, canonical_json
+from harness.spec import Arm, DataSpec, Recipe, as_plain, canonical_json
 from harness.study.plan import Cell, Plan, PlanTable
 
 # The floor of a data setting, as it is kept beside runs and in reports: what simple classifiers reach.
@@ -28,7 +28,7 @@ COUNTS = ("classes", "train_images", "test_images", "channels", "pixels")
 
 def setting_of(spec: DataSpec) -> str:
     """A data setting as text: the set with its options, its parts' sizes and the resolution."""
-    return canonical_json(dataclasses.asdict(spec))
+    return canonical_json(as_plain(spec))
 
 
 def wrong_with_floor(entry: Any) -> str:

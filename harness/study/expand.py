@@ -26,6 +26,7 @@ from harness.study.rows import (
     check_claims,
     check_may_fail,
     claims_of,
+    control_in,
     draft,
     named_arms,
     paper_values,
@@ -99,19 +100,10 @@ def _table(key: str, table: Table, cells: tuple[Cell, ...]) -> PlanTable:
         cells=cells,
         note=table.note,
         target=_target(table),
-        control=_control(table, cells),
+        control=control_in(table, cells),
         switches=tuple(short_names(table.tricks).values()),
         ground=f"{table.start_from} {table.columns} {sorted(map(str, table.tricks))}" if table.tricks else "",
     )
-
-
-def _control(table: Table, cells: tuple[Cell, ...]) -> tuple[str, str] | None:
-    """Its two rows; without `versus`, the second is the one that the first is compared with."""
-    if table.control is None:
-        return None
-    own = next((cell.versus for cell in cells if cell.row == table.control.row), None)
-    versus = table.control.versus or own
-    return None if versus is None else (table.control.row, versus)
 
 
 def _target(table: Table) -> dict[str, Any] | None:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from harness.errors import Location, ProblemList, unknown
 from harness.spec import ACCURACIES
 from harness.study.catalogue import Catalogue, Use
-from harness.study.plan import Claim, PaperValue
-from harness.study.schema import ClaimEntry, ControlEntry, NamedArm, Size, StudyFile
+from harness.study.plan import Cell, Claim, PaperValue
+from harness.study.schema import ClaimEntry, ControlEntry, NamedArm, Size, StudyFile, Table
 from harness.study.yaml import YamlFile
 
 # What the rows of a study ask for, in names, before any number of a size is worked out.
@@ -290,6 +290,15 @@ def _check(
         row = _check_row(label, own, (*at, key), problems)
         if row is not None:
             _check_column(row, column, (*at, key), tuple(table.columns), problems)
+
+
+def control_in(table: Table, cells: tuple[Cell, ...]) -> tuple[str, str] | None:
+    """Its two rows; without `versus`, the second is the one that the first is compared with."""
+    if table.control is None:
+        return None
+    own = next((cell.versus for cell in cells if cell.row == table.control.row), None)
+    versus = table.control.versus or own
+    return None if versus is None else (table.control.row, versus)
 
 
 def _check_control(control: ControlEntry, at: Location, rows: tuple[Row, ...], problems: ProblemList) -> None:

@@ -47,7 +47,7 @@ CASES = {
         HEAD + rows("{label: a}", "{label: b, 1: mixup}"),
         [
             f"small.yaml:{ROW + 1}: unknown key '1'. Valid: add, cite, columns,"
-            " label, note, on, paper, paper_versus, set, start_from, versus (in tables.t.rows[1])"
+            " label, may_fail, note, on, paper, paper_versus, set, start_from, versus (in tables.t.rows[1])"
         ],
     ),
     "numbers of the wrong kind and too large": (
