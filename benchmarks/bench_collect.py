@@ -31,8 +31,8 @@ import numpy as np
 from harness.analysis import analyse
 from harness.analysis.findings import Settings
 from harness.spec import Arm
-from harness.study.names import CURVES
 from harness.study.plan import Plan
+from harness.study.reserved import CURVES
 from harness.tracking.collect import collect, from_client
 
 COLLECT_S = 2.0  # the goal

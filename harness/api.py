@@ -274,7 +274,7 @@ class Study:
 
 
 def _looks(seeds: int | str | None) -> tuple[int, ...] | None:
-    from harness.study.seeds import parse_seeds
+    from harness.study.plan import parse_seeds
 
     try:
         return None if seeds is None else parse_seeds(str(seeds))

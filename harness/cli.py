@@ -326,7 +326,7 @@ def _json_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    from harness.study.seeds import parse_seeds  # seeds per arm at each look; one entry: fixed
+    from harness.study.plan import parse_seeds  # seeds per arm at each look; one entry: fixed
 
     try:
         return parse_seeds(text)

@@ -22,13 +22,7 @@ from harness.runs.folder import write_json
 from harness.runs.provenance import data_name
 from harness.runs.records import read_map
 from harness.spec import ACCURACIES, DataSpec
-from harness.study.conditions import (
-    FLOORS_SCHEMA,
-    NOT_MEASURED,
-    below_so_far,
-    setting_of,
-    wrong_with_floor,
-)
+from harness.study.conditions import FLOORS_SCHEMA, NOT_MEASURED, below_so_far, setting_of, wrong_with_floor
 from harness.study.plan import Plan
 
 if TYPE_CHECKING:

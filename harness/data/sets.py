@@ -10,15 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.entry import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    RGB,
-    Entry,
-    Facts,
-    Pixels,
-    Source,
-)
+from harness.data.entry import IMAGENET_MEAN, IMAGENET_STD, RGB, Entry, Facts, Pixels, Source
 from harness.errors import unknown
 
 if TYPE_CHECKING:

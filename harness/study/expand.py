@@ -17,7 +17,7 @@ from harness.study.catalogue import RECIPES, Catalogue, Mode, Unusable, Use, sho
 from harness.study.conditions import contradictions
 from harness.study.designs import MOST_ROWS, make_rows
 from harness.study.names import check_names, check_sizes_exist, recipe_names
-from harness.study.plan import Cell, PaperValue, Plan, PlannedRun, PlanTable
+from harness.study.plan import Cell, PaperValue, Plan, PlannedRun, PlanTable, check_looks
 from harness.study.rows import (
     Draft,
     Row,
@@ -32,7 +32,6 @@ from harness.study.rows import (
     paper_values,
 )
 from harness.study.schema import Size, StudyFile, Table, parse_study
-from harness.study.seeds import check_looks
 from harness.study.sizes import SMOKE_SEEDS, describe, smoke
 from harness.study.yaml import read_source
 

@@ -35,8 +35,7 @@ from harness.study.kinds import (
     whole,
     word,
 )
-from harness.study.plan import MEASURES
-from harness.study.seeds import MOST_SEEDS, START, default_looks
+from harness.study.plan import MEASURES, MOST_SEEDS, START, default_looks
 
 # What `set:` may change: the fields of a recipe and of its augmentation, each with its type and range.
 

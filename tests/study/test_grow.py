@@ -13,8 +13,7 @@ from harness.runs.state import FILE, LookRecord, as_it_stands, read_blocks, stud
 from harness.spec import MEMBER_STRIDE
 from harness.study import expand
 from harness.study.expand import grow
-from harness.study.plan import Plan, plan_to_json, runs_at_most
-from harness.study.seeds import parse_seeds
+from harness.study.plan import Plan, parse_seeds, plan_to_json, runs_at_most
 from tests.study.fakes import HEAD, arm_of, cells, plan_of
 from tests.study.test_observers import ARMS, TABLE
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cli import build_parser
-from harness.study.plan import Plan
-from harness.study.seeds import MOST_SEEDS, check_looks, default_looks, parse_seeds
+from harness.study.plan import MOST_SEEDS, Plan, check_looks, default_looks, parse_seeds
 from tests.study.fakes import HEAD, plan_of
 
 TABLE = "tables: {t: {title: T, design: rows, rows: [{label: a}, {label: b, add: cosine}]}}\n"
