@@ -201,6 +201,8 @@ NETWORKS = {
     "inception_v3": {"depth": (1, 1, 1), "width": 1 / 8, "stem": "small"},
     "mobilenet_v1": {"depth": (1, 1, 1, 1), "base_width": 1 / 8},
     "googlenet": {"width": 1 / 8},
+    "cifar_resnet": {"depth": (1, 1, 1), "width": 0.5},
+    "preact_resnet18": {"depth": (1,), "width": 1 / 8, "dropout": 0.5},
 }
 
 
