@@ -74,9 +74,9 @@ CHECKS = (
     Check(name="mixed", measure=validation_fixed.mixed_tables, repetitions=20_000, quick=2000),
     Check(name="power", measure=validation_fixed.power, repetitions=20_000, quick=2000),
     Check(name="equivalence", measure=validation_fixed.equivalent, repetitions=20_000, quick=1000),
-    Check(name="certificates", measure=validation_competence.false_certificates, repetitions=200, quick=8),
-    Check(name="lost verdicts", measure=validation_competence.verdicts_lost, repetitions=150, quick=6),
-    Check(name="claims", measure=validation_competence.answers_to_claims, repetitions=400, quick=12),
+    Check(name="certificates", measure=validation_competence.false_certificates, repetitions=100, quick=8),
+    Check(name="lost verdicts", measure=validation_competence.verdicts_lost, repetitions=80, quick=6),
+    Check(name="claims", measure=validation_competence.answers_to_claims, repetitions=200, quick=12),
     Check(name="naive", measure=validation_sequential.naive_peeking, repetitions=4000, quick=400),
 )
 

@@ -268,8 +268,8 @@ def _table(planned: PlanTable, found: TableFinding, judge: Judge) -> TableFindin
 
 
 def _reason(cell: Cell, versus: Cell | None, effect: Effect | None, judge: Judge) -> str:
-    if effect is None or versus is None or effect.verdict == NOT_EVALUABLE:
-        return ""
+    if effect is None or versus is None or (effect.verdict == NOT_EVALUABLE and effect.n < 2):
+        return ""  # two seeds that came to the same have no spread, and may have learnt nothing
     metric = judge.settings.metric
     paper = None if cell.paper_versus not in (None, cell.versus) else effect.paper
     return judge.of_pair(cell, versus, metric) or judge.of_numbers(
