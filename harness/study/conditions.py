@@ -395,6 +395,7 @@ def _useless(
 def foreseen(plan: Plan, images_of: ImagesOf) -> list[str]:
     """What cannot be tested whatever the runs come to, a line each; at most a few lines."""
     known = doses(plan.arms, images_of)
+    shortest = min((dose.updates for dose in known.values()), default=0)
     why: Counter[str] = Counter()
     rows: dict[str, list[str]] = {}
     total = 0
@@ -405,7 +406,7 @@ def foreseen(plan: Plan, images_of: ImagesOf) -> list[str]:
             if other is None:
                 continue
             total += 1
-            if kind := _foreseen(plan, cell, other, known):
+            if kind := _foreseen(cell, other, known, shortest):
                 why[kind] += 1
                 rows.setdefault(kind, []).append(f"{table.key} / {cell.row}")
     lines = [
@@ -417,14 +418,13 @@ def foreseen(plan: Plan, images_of: ImagesOf) -> list[str]:
     ]
 
 
-def _foreseen(plan: Plan, cell: Cell, other: Cell, known: Mapping[str, Dose]) -> str:
+def _foreseen(cell: Cell, other: Cell, known: Mapping[str, Dose], shortest: int) -> str:
     if cell.arm_id == other.arm_id:
         return "both rows are the same run at this size"
     pair = [known.get(each.arm_id or "") for each in (cell, other)]
     few = [dose.updates for dose in pair if dose is not None and dose.updates < FEWEST_UPDATES]
     if few:
-        lowest = min(dose.updates for dose in known.values())
-        return f"runs of fewer than {FEWEST_UPDATES} updates (the shortest has {lowest:,})"
+        return f"runs of fewer than {FEWEST_UPDATES} updates (the shortest has {shortest:,})"
     if any(too_few_updates("", dose) for dose in pair):
         return f"a phase of a schedule has fewer than {FEWEST_PHASE_UPDATES} updates"
     if text := too_short_warmup((cell.row, other.row), (pair[0], pair[1])):

@@ -2,10 +2,14 @@
 
 import json
 import re
+from argparse import Namespace
 
 import pytest
 
+from harness.commands.floors import AfterTheFirstBlock
+from harness.commands.workspace import Workspace, first_plan
 from harness.reporting.frames import read_extra
+from harness.scheduling.base import Progress
 from tests.end_to_end.workplace import TINY, Workplace
 
 
@@ -75,3 +79,22 @@ def test_every_verdict_of_networks_below_the_floor_is_replaced_in_every_format(d
     text = (done.report_dir / "report.md").read_text()
     assert "## What can be tested" in text
     assert not re.search(r"(helps|hurts|no detectable difference) (by|against|over)", text)
+
+
+def test_a_plan_says_before_the_first_run_what_cannot_be_tested(done):
+    """256 images at batch 32 are 8 updates an epoch."""
+    shown = done.harness("plan").stdout
+    assert "cannot be tested at this size: 2 of 2 comparisons: runs of fewer than 500 updates" in shown
+    (line,) = json.loads(done.harness("plan", "--json").stdout)["cannot_be_tested"]
+    assert "(the shortest has 8)" in line
+
+
+def test_what_is_below_the_floor_is_said_once_when_every_row_has_a_result(done):
+    place = Workspace(runs_dir=done.runs_dir, data_dir=done.path / "data", tracking_uri=None)
+    plan = first_plan(Namespace(study=done.study, size="mini", seeds=None, smoke=False), place)
+    notes: list[str] = []
+    watch = AfterTheFirstBlock(plan, place, lambda progress: notes.append(progress.note))
+    first = [run.run_id for run in plan.runs if run.seed == 0]
+    for ended in (first[:-1], first, first):
+        watch(Progress(waiting=0, running=(), ended=dict.fromkeys(ended, "finished")))
+    assert ["is below a linear classifier" in note for note in notes] == [False, True, False]
