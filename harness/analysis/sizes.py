@@ -28,6 +28,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -280,9 +281,14 @@ def word_for(plain: Estimate, sized: Estimate, printed: Printed | None, level: f
 
 
 def fieller(sized: Estimate, printed: Printed, level: float) -> tuple[float | None, float | None]:
-    """The interval of ours over the paper's, both with their noise; (None, None): it has no bounds."""
+    """The interval of ours over the paper's, both with their noise; (None, None): it has no bounds.
+
+    All R with (D - R d_p)^2 <= t^2 se^2 + z^2 R^2 s_p^2: t with our degrees of freedom for our noise, z of
+    the normal distribution for the paper's, which is taken as known.
+    """
     t = float(intervals.quantile(1.0 - level / 2.0, sized.df))
-    a = printed.value**2 - (t * printed.sd) ** 2
+    z = NormalDist().inv_cdf(1.0 - level / 2.0)
+    a = printed.value**2 - (z * printed.sd) ** 2
     b = float(sized.value) * printed.value
     c = float(sized.value) ** 2 - (t * float(sized.se)) ** 2
     if a <= 0:

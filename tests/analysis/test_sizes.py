@@ -60,11 +60,11 @@ def test_the_answer_follows_from_the_interval_and_the_papers_size(points, se, pr
 def test_fiellers_interval_holds_the_ratios_that_are_not_rejected():
     sized, printed = estimate(0.12, 0.02, 8.0), Printed(value=0.10, sd=0.01)
     low, high = fieller(sized, printed, 0.05)
-    t = stats.t.ppf(0.975, 8.0)
+    t, z = stats.t.ppf(0.975, 8.0), stats.norm.ppf(0.975)
     for ratio in (low, high):
-        assert abs(0.12 - ratio * 0.10) == pytest.approx(t * math.hypot(0.02, ratio * 0.01))
+        assert abs(0.12 - ratio * 0.10) == pytest.approx(math.hypot(t * 0.02, z * ratio * 0.01))
     assert low < 1.2 < high
-    assert fieller(sized, Printed(value=0.02, sd=0.01), 0.05) == (None, None)
+    assert fieller(sized, Printed(value=0.02, sd=0.011), 0.05) == (None, None)
 
 
 def test_a_point_near_the_end_of_the_scale_is_a_larger_one():
