@@ -97,7 +97,7 @@ def _measure_apart(settings: Sequence[DataSpec], data_dir: Path, runs_dir: Path)
 
 def below_by_now(plan: Plan, place: Workspace, summaries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """The lines of `conditions.below_so_far`. summaries: run_id -> of runs that have ended."""
-    if plan.header["metric"] not in ACCURACIES:
+    if plan.header["metric"] not in ACCURACIES or plan.header["smoke"]:
         return ()
     top1: dict[str, dict[int, float]] = {}
     for run in plan.runs:

@@ -306,3 +306,11 @@ def test_a_training_loss_with_other_targets_is_no_comparison():
     (found,) = findings(replace(plan, claims=(said,)), values, train_loss=1.0).claims
     says = "by construction: mixup changes what the training loss is measured against"
     assert (found.answer, found.why) == (CANNOT_TEST, says)
+
+
+def test_a_plugins_metric_has_no_floor_and_the_report_says_so():
+    values = {"base": at(50.0), "up": at(52.0)}
+    none = {"schema": 1, "why": "the metric macro_f1 is a plugin's", "floors": []}
+    found = findings(table(plain(*values)), values, of=none)
+    assert found.tables[0].cells[1].effect.verdict == HELPS
+    assert (found.competence.no_floor, found.competence.floors) == ("the metric macro_f1 is a plugin's", ())

@@ -98,3 +98,16 @@ def test_what_is_below_the_floor_is_said_once_when_every_row_has_a_result(done):
     for ended in (first[:-1], first, first):
         watch(Progress(waiting=0, running=(), ended=dict.fromkeys(ended, "finished")))
     assert ["is below a linear classifier" in note for note in notes] == [False, True, False]
+
+
+def test_a_floor_of_other_data_is_measured_again_and_one_of_these_data_is_not(done, monkeypatch):
+    from harness.data import floor
+
+    measured = []
+    right = floor.measure
+    monkeypatch.setattr(floor, "measure", lambda *given: measured.append(given) or right(*given))
+    assert done.harness("report").returncode == 0
+    assert measured == []
+    monkeypatch.setattr("harness.commands.floors.fingerprint_now", lambda *_: "of other images")
+    assert done.harness("report").returncode == 0
+    assert len(measured) == 1
