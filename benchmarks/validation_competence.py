@@ -189,7 +189,12 @@ def false_certificates(repetitions: int) -> list[Measured]:
             total += len(words) + len(answers)
         rows.append(
             Measured(
-                quantity="false certificates", setting=name, value=false / total, repetitions=total, high=0.01
+                quantity="false certificates",
+                setting=name,
+                value=false / total,
+                repetitions=total,
+                high=0.01,
+                group="tables that cannot tell",
             )
         )
     return rows
@@ -228,6 +233,7 @@ def verdicts_lost(repetitions: int) -> list[Measured]:
                 value=lost / had,
                 repetitions=had,
                 high=0.02,
+                group="competent tables",
             )
         )
     return rows
