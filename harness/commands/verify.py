@@ -304,6 +304,10 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
     records, curves = read_raw(folder)
     extra = checked_extra(folder, read_extra(folder))
     result = Verification(runs=len(records))
+    if not _were_changed(report, records, curves, extra):
+        result.wrong = not_planned(plan, records)
+        if result.wrong:
+            return result
     result.wrong += mixed_data(plan, records)
     _compare_runs(records, curves, place, result)
     software = {key: report["provenance"].get(key) for key in ("harness", "drawn_with", "inputs")}
@@ -351,6 +355,18 @@ def _were_changed(
     from harness.reporting.frames import extra_files, raw_digest
 
     return bool(report["provenance"].get("records") != raw_digest(records, curves, extra_files(extra)))
+
+
+def not_planned(plan: Plan, records: DataFrame) -> list[str]:
+    """That the study asks for other runs today than those of the report: no number of it can be computed."""
+    planned, reported = {run.run_id for run in plan.runs}, set(records["run_id"])
+    gone = len(reported - planned)
+    if not gone:
+        return []
+    return [
+        f"the study has changed since: of the report's {len(reported)} runs it plans {gone} no more; "
+        "verify with the study of that time (--study FILE, or its commit), or train and report anew"
+    ]
 
 
 def mixed_data(plan: Plan, records: DataFrame) -> list[str]:
@@ -544,4 +560,6 @@ def _verdict(result: Verification) -> str:
         places = f"computed from the records of {result.runs} runs (no run folder is here)"
     what = f"{result.files} files, {result.numbers:,} numbers; {places}"
     rule = f"computed floats within {RELATIVE:g} relative, all else exactly"
-    return f"{len(result.wrong)} differences; {what}" if result.wrong else f"verified: {what}; {rule}"
+    return (
+        f"{count(len(result.wrong), 'difference')}; {what}" if result.wrong else f"verified: {what}; {rule}"
+    )

@@ -83,7 +83,7 @@ def test_one_edited_digit_is_found_without_the_runs_and_its_file_named(
     edit_one_digit(copy.report_dir, name, marked)
     done = verify(copy)
     assert done.returncode == 1, done.stdout
-    assert "differences; " in done.stdout
+    assert re.search(r" differences?; ", done.stdout)
     if not name.startswith("data/"):
         assert f"  {name}: " in done.stdout
 
@@ -161,6 +161,17 @@ def test_a_last_digit_that_another_cpu_may_sum_to_is_no_difference(copy: Workpla
     assert done.returncode == 0, done.stdout + done.stderr
     says = "note: differs in the last digits only (another CPU): 1 computed number, by at most 1e-13"
     assert says in done.stdout
+
+
+def test_a_study_that_plans_other_runs_by_now_is_one_sentence(copy: Workplace):
+    copy.study.write_text(copy.study.read_text().replace("epochs: 6", "epochs: 5"))
+    done = verify(copy)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == (
+        "  the study has changed since: of the report's 6 runs it plans 6 no more; "
+        "verify with the study of that time (--study FILE, or its commit), or train and report anew"
+    )
+    assert "1 difference; " in done.stdout
 
 
 def test_an_edited_record_is_followed_back_to_its_run(copy: Workplace):
