@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.findings import GLYPHS
-from harness.reporting.sections.claims import ANSWER_GLYPHS, BY_SIGN, headline
+from harness.reporting.sections.claims import ANSWER_GLYPHS, headline
 
 SHOWN = ("table6",)
 COLUMNS = (None, "ResNet-50-D")  # of Table 6; its other two columns are in the report
@@ -44,21 +44,32 @@ def readme_section(report_json: Path) -> str:
 
 
 def claims_section(reports: list[Path]) -> str:
-    """Every claim that the committed reports settle: the paper's number, ours, the answer."""
+    """Every claim that the committed reports settle: the paper's number, ours, the answer.
+
+    Reports of before floors were measured are named, and their answers left out: they may be of networks that
+    had not learnt their task.
+    """
+    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(reports)}
+    before = [name for name, report in found.items() if "floors" not in report]
     claims = [
-        (path.parent.name, claim)
-        for path in sorted(reports)
-        for claim in json.loads(path.read_text())["claims"]
+        (name, claim) for name, report in found.items() if name not in before for claim in report["claims"]
     ]
     settled = [(study, claim) for study, claim in claims if claim["answer"] not in OPEN]
-    lines = [
+    table = [
         "| a paper says | its number | measured here [95 % CI] | n | so? | study |",
         "|---|--:|--:|--:|---|---|",
         *(_claim_line(study, claim) for study, claim in settled),
         "",
-        _counted([claim for _, claim in claims]),
-        "",
     ]
+    lines = [*(table if settled else []), _counted([claim for _, claim in claims]), ""]
+    if before:
+        links = ", ".join(f"[{name}](reports/{name}/report.md)" for name in before)
+        lines += [
+            f"Not counted: {links}. These reports are of before networks were held against a linear "
+            "classifier ([why](docs/decisions/0028-no-verdict-where-nothing-could-be-seen.md)), and are to "
+            "be trained anew.",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -112,9 +123,7 @@ def _study_line(path: Path) -> str:
     report = json.loads(path.read_text())
     name, tables = path.parent.name, report["findings"]["tables"]
     answers = Counter(claim["answer"] for claim in report["claims"])
-    said = ", ".join(f"{answers[word]} {word}" for word in BY_SIGN if word in answers)
-    if any("size" in claim for claim in report["claims"]):
-        said = headline(answers)
+    said = headline(answers) if "floors" in report else "not counted: to be trained anew"
     rows = sum(len(table["cells"]) for table in tables)
     trained = sum(not report["arms"][run["arm_id"]]["observes"] for run in report["runs"])
     return (

@@ -90,6 +90,6 @@ def test_a_report_shows_the_rows_printed_values_and_claims_of_its_study(study: s
 
 def test_the_readme_counts_the_studies_and_the_demos_trainings() -> None:
     readme = (ROOT / "README.md").read_text()
-    trainings = len(_report("bag_of_tricks")["runs"])
+    trainings = len(_plan("bag_of_tricks").runs)
     assert re.findall(r"(\w+) studies come with it", readme) == [NUMBERS[len(STUDIES)]]
     assert f"{trainings} trainings" in readme
