@@ -24,31 +24,7 @@ from harness.analysis.comparison import (
 )
 from harness.analysis.findings import GLYPHS, Settings
 from harness.analysis.verdicts import metric_name, size_text
-from harness.reporting.document import (
-    DASH,
-    NUMBER,
-    SPREAD,
-    TEXT,
-    Bullets,
-    Definitions,
-    Digits,
-    Document,
-    Paragraph,
-    Section,
-    TextCell,
-    TextColumn,
-    TextRow,
-    TextTable,
-    count,
-    digits_for,
-    effect_suffix,
-    interval,
-    number,
-    percent_suffix,
-    plain_table,
-    short_name,
-    signed,
-)
+from harness.reporting import document as doc
 from harness.reporting.frames import csv_text, plain
 from harness.reporting.html import to_html
 from harness.reporting.latex import to_latex
@@ -59,7 +35,7 @@ from harness.reporting.render import Rendered, ReportDraft, refuse_foreign_folde
 # The parts of a comparison of reports.
 
 
-ANSWER_GLYPHS = {DIFFER: "≠", AGREE: "≈", OPEN: "?", UNTESTED: DASH}
+ANSWER_GLYPHS = {DIFFER: "≠", AGREE: "≈", OPEN: "?", UNTESTED: doc.DASH}
 MOST_LINES = 60  # of settings that differ
 
 
@@ -70,33 +46,33 @@ def letters_of(sides: int) -> tuple[str, ...]:
 
 def opening_section(
     names: Sequence[str], reports: Sequence[Mapping[str, Any]], rows: Sequence[ComparedRow]
-) -> Section:
+) -> doc.Section:
     """Which sides there are, and how often their effects differ."""
     letters = letters_of(len(names))
     sides = [
         (f"{letter}: {name}", f"{report['title']}, size {report['size']}, {_seeds(report)}")
         for letter, name, report in zip(letters, names, reports, strict=True)
     ]
-    return Section("Answer", (Bullets(tuple(_tallies(rows, letters))), Definitions(tuple(sides))))
+    return doc.Section("Answer", (doc.Bullets(tuple(_tallies(rows, letters))), doc.Definitions(tuple(sides))))
 
 
-def compared_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[TextTable, ...]:
+def compared_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[doc.TextTable, ...]:
     """One table per table of the studies: each side's effect, and the difference from the first side."""
-    letters, unit = letters_of(len(rows[0].sides) if rows else 0), effect_suffix(settings)
-    columns = [TextColumn(title="Row")]
+    letters, unit = letters_of(len(rows[0].sides) if rows else 0), doc.effect_suffix(settings)
+    columns = [doc.TextColumn(title="Row")]
     for letter in letters:
-        columns += [TextColumn(title=f"{letter}: effect{unit}", kind=SPREAD, detail_title="95 % CI"),
-                    TextColumn(title=f"{letter}: verdict", kind=TEXT, detail_title="n")]  # fmt: skip
+        columns += [doc.TextColumn(title=f"{letter}: effect{unit}", kind=doc.SPREAD, detail_title="95 % CI"),
+                    doc.TextColumn(title=f"{letter}: verdict", kind=doc.TEXT, detail_title="n")]  # fmt: skip
     for letter in letters[1:]:
-        columns += [TextColumn(title=f"{letter} − A{unit}", kind=SPREAD, detail_title="95 % CI"),
-                    TextColumn(title=f"{letter} and A", kind=TEXT)]  # fmt: skip
+        columns += [doc.TextColumn(title=f"{letter} − A{unit}", kind=doc.SPREAD, detail_title="95 % CI"),
+                    doc.TextColumn(title=f"{letter} and A", kind=doc.TEXT)]  # fmt: skip
     caption = (
         f"Effects on {metric_name(settings.metric)}, each against the row that its own study compares with."
     )
     return tuple(
-        TextTable(
+        doc.TextTable(
             key=f"{key}_sides",
-            caption=f"{short_name(key)}. {caption}",
+            caption=f"{doc.short_name(key)}. {caption}",
             columns=tuple(columns),
             rows=tuple(_effects_row(row, settings) for row in group),
         )
@@ -104,18 +80,18 @@ def compared_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[Te
     )
 
 
-def level_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[TextTable, ...]:
+def level_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[doc.TextTable, ...]:
     """One table per table of the studies: each side's mean, sd and n."""
     letters = letters_of(len(rows[0].sides) if rows else 0)
-    named = f"{metric_name(settings.metric)}{percent_suffix(settings.metric)}"
-    columns = [TextColumn(title="Row")]
+    named = f"{metric_name(settings.metric)}{doc.percent_suffix(settings.metric)}"
+    columns = [doc.TextColumn(title="Row")]
     for letter in letters:
-        columns += [TextColumn(title=f"{letter}: {named}, mean ± sd", kind=SPREAD),
-                    TextColumn(title=f"{letter}: n", kind=NUMBER)]  # fmt: skip
+        columns += [doc.TextColumn(title=f"{letter}: {named}, mean ± sd", kind=doc.SPREAD),
+                    doc.TextColumn(title=f"{letter}: n", kind=doc.NUMBER)]  # fmt: skip
     return tuple(
-        TextTable(
+        doc.TextTable(
             key=f"{key}_levels",
-            caption=f"{short_name(key)}. sd: over seeds; n: seeds with a value.",
+            caption=f"{doc.short_name(key)}. sd: over seeds; n: seeds with a value.",
             columns=tuple(columns),
             rows=tuple(_levels_row(row, settings) for row in group),
         )
@@ -125,32 +101,34 @@ def level_tables(rows: Sequence[ComparedRow], settings: Settings) -> tuple[TextT
 
 def apart_sections(
     whole: Sequence[Apart], recipes: tuple[int, Sequence[Apart]], letters: Sequence[str]
-) -> list[Section]:
+) -> list[doc.Section]:
     """What of the settings differs, and what of the recipes of shared rows."""
     shared, fields = recipes
     title = "What differs besides the results"
     if not whole and not fields:
-        return [Section(title, (Paragraph("No setting, version or recipe differs."),))]
-    kinds = {"Setting": TEXT, **dict.fromkeys(letters, TEXT)}
+        return [doc.Section(title, (doc.Paragraph("No setting, version or recipe differs."),))]
+    kinds = {"Setting": doc.TEXT, **dict.fromkeys(letters, doc.TEXT)}
     blocks: list[Any] = []
     if whole:
         lines = [[each.name, *each.values] for each in whole]
-        blocks.append(plain_table("settings_apart", "Of the reports as a whole.", kinds, lines))
+        blocks.append(doc.plain_table("settings_apart", "Of the reports as a whole.", kinds, lines))
     if fields:
         shown = sorted(fields, key=lambda each: (-(each.rows or 0), each.name))[:MOST_LINES]
         lines = [[each.name, *each.values, f"{each.rows} of {shared}"] for each in shown]
-        caption = f"Of the recipes of the {count(shared, 'row')} that all sides have."
+        caption = f"Of the recipes of the {doc.count(shared, 'row')} that all sides have."
         if len(shown) < len(fields):
             caption += f" The {MOST_LINES} most frequent of {len(fields)} differences; report.json has all."
-        blocks.append(plain_table("recipes_apart", caption, {**kinds, "Rows": TEXT}, lines))
+        blocks.append(doc.plain_table("recipes_apart", caption, {**kinds, "Rows": doc.TEXT}, lines))
     elif not shared:
-        blocks.append(Paragraph("No row is on every side, so no recipes are compared."))
+        blocks.append(doc.Paragraph("No row is on every side, so no recipes are compared."))
     else:
-        blocks.append(Paragraph(f"The recipes of the {count(shared, 'row')} that all sides have are equal."))
-    return [Section(title, tuple(blocks))]
+        blocks.append(
+            doc.Paragraph(f"The recipes of the {doc.count(shared, 'row')} that all sides have are equal.")
+        )
+    return [doc.Section(title, tuple(blocks))]
 
 
-def only_in_one(rows: Sequence[ComparedRow], letters: Sequence[str]) -> Section | None:
+def only_in_one(rows: Sequence[ComparedRow], letters: Sequence[str]) -> doc.Section | None:
     """Rows that not every side has; None where there are none."""
     items = []
     for row in rows:
@@ -158,11 +136,11 @@ def only_in_one(rows: Sequence[ComparedRow], letters: Sequence[str]) -> Section 
         if len(there) < len(letters):
             table, name, column = row.key
             label = f"{name} ({column})" if column else name
-            items.append(f"{short_name(table)}: {label}: only in {' and '.join(there)}.")
-    return Section("Rows that not every side has", (Bullets(tuple(items)),)) if items else None
+            items.append(f"{doc.short_name(table)}: {label}: only in {' and '.join(there)}.")
+    return doc.Section("Rows that not every side has", (doc.Bullets(tuple(items)),)) if items else None
 
 
-def method_section(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> Section:
+def method_section(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> doc.Section:
     """How the differences were tested."""
     sizes = {report["findings"]["settings"]["smallest_effect_pp"] for report in reports}
     delta = size_text(settings.smallest_effect_pp, settings)
@@ -178,11 +156,11 @@ def method_section(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> 
         f"{delta} of 0{several}. {ANSWER_GLYPHS[OPEN]} not settled: neither. These words say nothing about "
         "which side is right."
     )
-    return Section("Method", (Paragraph(text),))
+    return doc.Section("Method", (doc.Paragraph(text),))
 
 
 def _seeds(report: Mapping[str, Any]) -> str:
-    return count(len(report["findings"]["seeds"]), "seed")
+    return doc.count(len(report["findings"]["seeds"]), "seed")
 
 
 def _tallies(rows: Sequence[ComparedRow], letters: Sequence[str]) -> list[str]:
@@ -197,7 +175,7 @@ def _tallies(rows: Sequence[ComparedRow], letters: Sequence[str]) -> list[str]:
         untested = "; ".join(f"{n} {reason}" for reason, n in why.items())
         tested = words or "nothing could be tested"
         texts.append(
-            f"{letter} against A: {count(shared, 'shared row')}. Effects: {tested}."
+            f"{letter} against A: {doc.count(shared, 'shared row')}. Effects: {tested}."
             + (f" Not tested: {untested}." if untested else "")
         )
     return texts
@@ -220,71 +198,71 @@ def _place_of_column(group: Sequence[ComparedRow]) -> Callable[[ComparedRow], in
     return lambda row: columns.index(row.key[2])
 
 
-def _effects_row(row: ComparedRow, settings: Settings) -> TextRow:
-    cells = [TextCell(row.key[1])]
+def _effects_row(row: ComparedRow, settings: Settings) -> doc.TextRow:
+    cells = [doc.TextCell(row.key[1])]
     for side in row.sides:
         cells += _side_cells(side, settings)
     for difference in row.differences:
         cells += _difference_cells(difference, settings)
-    return TextRow(tuple(cells), row.key[2] or "")
+    return doc.TextRow(tuple(cells), row.key[2] or "")
 
 
-def _side_cells(side: SideRow | None, settings: Settings) -> list[TextCell]:
+def _side_cells(side: SideRow | None, settings: Settings) -> list[doc.TextCell]:
     if side is None:
-        return [TextCell(DASH, "(no such row)")] * 2
+        return [doc.TextCell(doc.DASH, "(no such row)")] * 2
     n = f"n={side.n}"
     if side.estimate is None:
         why = "(reference)" if side.versus is None else "(no effect)"
-        return [TextCell(DASH, why), TextCell(DASH, f"{why} {n}")]
+        return [doc.TextCell(doc.DASH, why), doc.TextCell(doc.DASH, f"{why} {n}")]
     digits = _digits(side.low, side.high, settings)
     word = side.verdict or ""
     return [
-        TextCell(signed(side.estimate, digits), interval(side.low, side.high, digits)),
-        TextCell(f"{GLYPHS.get(word, '')} {word}".strip(), n, word),
+        doc.TextCell(doc.signed(side.estimate, digits), doc.interval(side.low, side.high, digits)),
+        doc.TextCell(f"{GLYPHS.get(word, '')} {word}".strip(), n, word),
     ]
 
 
-def _difference_cells(found: Difference, settings: Settings) -> list[TextCell]:
+def _difference_cells(found: Difference, settings: Settings) -> list[doc.TextCell]:
     word = f"{ANSWER_GLYPHS[found.answer]} {found.answer}"
     if found.estimate is None:
-        return [TextCell(DASH, f"({found.why})"), TextCell(word)]
+        return [doc.TextCell(doc.DASH, f"({found.why})"), doc.TextCell(word)]
     digits = _digits(found.low, found.high, settings)
-    said = interval(found.low, found.high, digits) or f"({found.why})"
-    return [TextCell(signed(found.estimate, digits), said), TextCell(word)]
+    said = doc.interval(found.low, found.high, digits) or f"({found.why})"
+    return [doc.TextCell(doc.signed(found.estimate, digits), said), doc.TextCell(word)]
 
 
-def _levels_row(row: ComparedRow, settings: Settings) -> TextRow:
-    cells = [TextCell(row.key[1])]
+def _levels_row(row: ComparedRow, settings: Settings) -> doc.TextRow:
+    cells = [doc.TextCell(row.key[1])]
     for side in row.sides:
         if side is None:
-            cells += [TextCell(DASH, "(no such row)")] * 2
+            cells += [doc.TextCell(doc.DASH, "(no such row)")] * 2
         else:
-            cells += [_level_cell(side, settings), TextCell(str(side.n))]
-    return TextRow(tuple(cells), row.key[2] or "")
+            cells += [_level_cell(side, settings), doc.TextCell(str(side.n))]
+    return doc.TextRow(tuple(cells), row.key[2] or "")
 
 
-def _level_cell(side: SideRow, settings: Settings) -> TextCell:
+def _level_cell(side: SideRow, settings: Settings) -> doc.TextCell:
     if side.mean is None:
-        return TextCell(DASH, "(no value)")
+        return doc.TextCell(doc.DASH, "(no value)")
     if side.sd is None:
-        return TextCell(
-            number(side.mean, digits_for(None) if settings.in_percent else None), "(1 seed: no sd)"
+        return doc.TextCell(
+            doc.number(side.mean, doc.digits_for(None) if settings.in_percent else None), "(1 seed: no sd)"
         )
-    digits = digits_for(side.sd / side.n**0.5) if settings.in_percent else None
-    return TextCell(f"{number(side.mean, digits)} ± {number(side.sd, digits)}")
+    digits = doc.digits_for(side.sd / side.n**0.5) if settings.in_percent else None
+    return doc.TextCell(f"{doc.number(side.mean, digits)} ± {doc.number(side.sd, digits)}")
 
 
-def _digits(low: float | None, high: float | None, settings: Settings) -> Digits:
+def _digits(low: float | None, high: float | None, settings: Settings) -> doc.Digits:
     if not settings.in_percent:
         return None
-    return digits_for(None if low is None or high is None else (high - low) / 4)
+    return doc.digits_for(None if low is None or high is None else (high - low) / 4)
 
 
 # Reports side by side, as a document and as files. How numbers are compared: analysis/comparison.py.
 
 
 SCHEMA_VERSION = 1
-NOTHING_SHARED = Paragraph(
+NOTHING_SHARED = doc.Paragraph(
     "No row is on more than one side: rows are matched by the names of table, row and column."
 )
 
@@ -327,20 +305,20 @@ def render_comparison(inputs: CompareInput, out_dir: Path) -> Rendered:
     return Rendered(write_files(draft.files, out_dir), tuple(draft.failures))
 
 
-def comparison_document(inputs: CompareInput, rows: Sequence[ComparedRow]) -> Document:
+def comparison_document(inputs: CompareInput, rows: Sequence[ComparedRow]) -> doc.Document:
     """Answer, tables, what differs, rows of one side, method."""
     settings, reports = inputs.settings, inputs.reports
     letters = letters_of(len(reports))
     sections = [
         opening_section(inputs.names, reports, rows),
-        Section("Effects side by side", compared_tables(rows, settings) or (NOTHING_SHARED,)),
-        Section("Values side by side", level_tables(rows, settings) or (NOTHING_SHARED,)),
+        doc.Section("Effects side by side", compared_tables(rows, settings) or (NOTHING_SHARED,)),
+        doc.Section("Values side by side", level_tables(rows, settings) or (NOTHING_SHARED,)),
         *apart_sections(settings_apart(reports), recipes_apart(reports), letters),
         only_in_one(rows, letters),
         method_section(settings, reports),
     ]
     sides = " · ".join(f"{letter}: {name}" for letter, name in zip(letters, inputs.names, strict=True))
-    return Document(
+    return doc.Document(
         banner="",
         title=f"{' and '.join(inputs.names)}: side by side",
         question="Which effects are the same on every side, and which differ?",

@@ -20,28 +20,7 @@ from harness.analysis.findings import (
     TrickCredit,
 )
 from harness.analysis.verdicts import metric_name, size_text
-from harness.reporting.document import (
-    DASH,
-    NUMBER,
-    SPREAD,
-    TEXT,
-    Block,
-    ClaimLine,
-    ClaimList,
-    Digits,
-    FigureBlock,
-    Paragraph,
-    Section,
-    TextCell,
-    TextColumn,
-    TextRow,
-    TextTable,
-    digits_for,
-    effect_suffix,
-    interval,
-    short_name,
-    signed,
-)
+from harness.reporting import document as doc
 from harness.reporting.figures.style import (
     FAINT,
     GREY,
@@ -95,8 +74,8 @@ def credit_key(table: str) -> str:
 
 
 def credit_section(
-    table: TableFinding, settings: Settings, figures: list[FigureBlock], name: str = ""
-) -> Section | None:
+    table: TableFinding, settings: Settings, figures: list[doc.FigureBlock], name: str = ""
+) -> doc.Section | None:
     """Sentences, the table and the figures of one table's credit; None for a design that gives none.
 
     `name`: what tells the section from those of other tables, where there are several (`section_names`).
@@ -106,29 +85,31 @@ def credit_section(
         return None
     title = f"Credit: how the total splits{f' ({name})' if name else ''}"
     if credit.why_not:
-        return Section(title, (Paragraph(f"No credit is given: {credit.why_not}."),))
-    claims = ClaimList("What each trick deserves", tuple(_claims(credit)))
-    blocks: list[Block] = [claims, credit_table(table.key, credit, settings), *figures]
-    return Section(title, tuple(blocks))
+        return doc.Section(title, (doc.Paragraph(f"No credit is given: {credit.why_not}."),))
+    claims = doc.ClaimList("What each trick deserves", tuple(_claims(credit)))
+    blocks: list[doc.Block] = [claims, credit_table(table.key, credit, settings), *figures]
+    return doc.Section(title, tuple(blocks))
 
 
 def section_names(tables: Sequence[TableFinding]) -> dict[str, str]:
     """Key of each table with a credit -> the tables it is about; empty texts where only one has a credit."""
     found = [table for table in tables if table.credit is not None]
     return {
-        table.key: " and ".join(map(short_name, table.credit.tables)) if table.credit and found[1:] else ""
+        table.key: " and ".join(map(doc.short_name, table.credit.tables))
+        if table.credit and found[1:]
+        else ""
         for table in found
     }
 
 
-def order_note(table: TableFinding) -> Paragraph | None:
+def order_note(table: TableFinding) -> doc.Paragraph | None:
     """For a stack: that its effects are given the rows above."""
-    return Paragraph(GIVEN_ABOVE) if table.design == "stack" else None
+    return doc.Paragraph(GIVEN_ABOVE) if table.design == "stack" else None
 
 
-def credit_table(key: str, credit: CreditFinding, settings: Settings) -> TextTable:
+def credit_table(key: str, credit: CreditFinding, settings: Settings) -> doc.TextTable:
     """One row per trick, and one for the total, column by column."""
-    unit = effect_suffix(settings)
+    unit = doc.effect_suffix(settings)
     first, last = ("First (alone)", "Last (given all others)")
     if credit.places != FIRST_AND_LAST:
         first, last = ("Forward", "Reverse")
@@ -136,29 +117,32 @@ def credit_table(key: str, credit: CreditFinding, settings: Settings) -> TextTab
     rows = []
     for total in credit.totals:
         mine = [each for each in credit.credits if each.column == total.column]
-        rows += [TextRow(_cells(each, settings), total.column or "") for each in mine]
-        rows.append(TextRow(_total_cells(total, settings), total.column or ""))
-    return TextTable(
+        rows += [doc.TextRow(_cells(each, settings), total.column or "") for each in mine]
+        rows.append(doc.TextRow(_total_cells(total, settings), total.column or ""))
+    return doc.TextTable(
         key=credit_key(key),
         title="Credit: how the total splits",
         caption=_caption(credit, settings),
         columns=(
-            TextColumn(title="Trick"),
-            TextColumn(title="n", kind=NUMBER),
-            *(TextColumn(title=f"{title}{unit}", kind=SPREAD, detail_title="95 % CI") for title in titles),
-            TextColumn(title="Verdict on the credit", kind=TEXT, detail_title="qualifier"),
+            doc.TextColumn(title="Trick"),
+            doc.TextColumn(title="n", kind=doc.NUMBER),
+            *(
+                doc.TextColumn(title=f"{title}{unit}", kind=doc.SPREAD, detail_title="95 % CI")
+                for title in titles
+            ),
+            doc.TextColumn(title="Verdict on the credit", kind=doc.TEXT, detail_title="qualifier"),
         ),
         rows=tuple(rows),
     )
 
 
-def amount_digits(amount: Amount, settings: Settings) -> Digits:
+def amount_digits(amount: Amount, settings: Settings) -> doc.Digits:
     """Decimals: a quarter of the 95 % interval's width stands for the standard error."""
     if not settings.in_percent:
         return None
     if amount.low is None or amount.high is None:
-        return digits_for(None)
-    return digits_for((amount.high - amount.low) / 4)
+        return doc.digits_for(None)
+    return doc.digits_for((amount.high - amount.low) / 4)
 
 
 def amount_text(amount: Amount, settings: Settings) -> str:
@@ -166,44 +150,52 @@ def amount_text(amount: Amount, settings: Settings) -> str:
     return _amount_cell(amount, settings).joined
 
 
-def _claims(credit: CreditFinding) -> list[ClaimLine]:
+def _claims(credit: CreditFinding) -> list[doc.ClaimLine]:
     claims = []
     for total in credit.totals:
-        claims.append(ClaimLine("·", with_minus(total.sentence), ""))
+        claims.append(doc.ClaimLine("·", with_minus(total.sentence), ""))
         for each in credit.credits:
             if each.column == total.column:
                 glyph, sentence = GLYPHS[each.verdict], with_minus(each.sentence)
                 mark = glyph if each.verdict in sentence else f"{glyph} {each.verdict}"
-                claims.append(ClaimLine(mark, sentence, each.verdict))
+                claims.append(doc.ClaimLine(mark, sentence, each.verdict))
     return claims
 
 
-def _cells(credit: TrickCredit, settings: Settings) -> tuple[TextCell, ...]:
+def _cells(credit: TrickCredit, settings: Settings) -> tuple[doc.TextCell, ...]:
     gap = _amount_cell(credit.half_gap, settings)
     details = [credit.qualifier] * bool(credit.qualifier)
     details += [PATH_DEPENDENT] * (credit.path_dependent or credit.contradiction)
     return (
-        TextCell(credit.trick),
-        TextCell(str(credit.n)),
+        doc.TextCell(credit.trick),
+        doc.TextCell(str(credit.n)),
         _amount_cell(credit.first, settings),
         _amount_cell(credit.last, settings),
         _amount_cell(credit.credit, settings),
         gap,
-        TextCell(f"{GLYPHS[credit.verdict]} {credit.verdict}", "; ".join(details), credit.verdict),
+        doc.TextCell(f"{GLYPHS[credit.verdict]} {credit.verdict}", "; ".join(details), credit.verdict),
     )
 
 
-def _total_cells(total: CreditTotal, settings: Settings) -> tuple[TextCell, ...]:
+def _total_cells(total: CreditTotal, settings: Settings) -> tuple[doc.TextCell, ...]:
     amount = _amount_cell(total.total, settings)
-    nothing = TextCell(DASH)
-    return (TextCell("All tricks"), TextCell(str(total.n)), nothing, nothing, amount, nothing, nothing)
+    nothing = doc.TextCell(doc.DASH)
+    return (
+        doc.TextCell("All tricks"),
+        doc.TextCell(str(total.n)),
+        nothing,
+        nothing,
+        amount,
+        nothing,
+        nothing,
+    )
 
 
-def _amount_cell(amount: Amount, settings: Settings) -> TextCell:
+def _amount_cell(amount: Amount, settings: Settings) -> doc.TextCell:
     if amount.estimate is None:
-        return TextCell(DASH, "(no value)")
+        return doc.TextCell(doc.DASH, "(no value)")
     digits = amount_digits(amount, settings)
-    return TextCell(signed(amount.estimate, digits), interval(amount.low, amount.high, digits))
+    return doc.TextCell(doc.signed(amount.estimate, digits), doc.interval(amount.low, amount.high, digits))
 
 
 def _caption(credit: CreditFinding, settings: Settings) -> str:

@@ -16,40 +16,25 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.reporting.document import (
-    MINUS,
-    TEXT,
-    Block,
-    Bullets,
-    ClaimList,
-    Definitions,
-    Document,
-    FigureBlock,
-    Paragraph,
-    TextCell,
-    TextColumn,
-    TextTable,
-    as_slug,
-    code_spans,
-)
+from harness.reporting import document as doc
 
 TEMPLATES = Path(__file__).parent / "templates"
 _KINDS: dict[type, str] = {
-    Paragraph: "paragraph",
-    Bullets: "bullets",
-    Definitions: "definitions",
-    ClaimList: "claims",
-    TextTable: "table",
-    FigureBlock: "figure",
+    doc.Paragraph: "paragraph",
+    doc.Bullets: "bullets",
+    doc.Definitions: "definitions",
+    doc.ClaimList: "claims",
+    doc.TextTable: "table",
+    doc.FigureBlock: "figure",
 }
 _ID = re.compile(r'\bid="([^"]+)"')
-_LEADING = re.compile(rf"[+{MINUS}-]?\d[\d,]*(?:\.\d+)?")  # the number that a text starts with
+_LEADING = re.compile(rf"[+{doc.MINUS}-]?\d[\d,]*(?:\.\d+)?")  # the number that a text starts with
 _REFERENCE = re.compile(r'href="#|url\(#')
 # A ">" within a value or a word is written as "&gt;".
 _TAG = re.compile(r"<[^>]*>")
 
 
-def to_html(document: Document, svgs: dict[str, bytes]) -> str:
+def to_html(document: doc.Document, svgs: dict[str, bytes]) -> str:
     """The whole report. `svgs` maps a figure's key to its SVG file."""
     inline = {key: inline_svg(svg.decode(), key) for key, svg in svgs.items()}
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
@@ -67,16 +52,16 @@ def policy(script: str) -> str:
     )
 
 
-def sort_value(cell: TextCell, column: TextColumn) -> Markup:
+def sort_value(cell: doc.TextCell, column: doc.TextColumn) -> Markup:
     """The attribute by which a cell of a column of numbers is sorted; "" where it has no number.
 
     >>> str(sort_value(TextCell("−0.3 ± 0.1"), TextColumn(title="x", kind="spread")))
     ' data-value="-0.3"'
     """
     value = cell.value
-    found = _LEADING.match(cell.text) if value is None and column.kind != TEXT else None
+    found = _LEADING.match(cell.text) if value is None and column.kind != doc.TEXT else None
     if found:
-        value = float(found.group().replace(MINUS, "-").replace(",", ""))
+        value = float(found.group().replace(doc.MINUS, "-").replace(",", ""))
     return Markup("") if value is None else Markup(' data-value="{:.10g}"').format(value)
 
 
@@ -97,10 +82,10 @@ def tone_class(tone: str) -> str:
     >>> tone_class("no detectable difference")
     'tone-no-detectable-difference'
     """
-    return f"tone-{as_slug(tone)}" if tone else ""
+    return f"tone-{doc.as_slug(tone)}" if tone else ""
 
 
-def block_kind(block: Block) -> str:
+def block_kind(block: doc.Block) -> str:
     """The name under which the templates know this kind of block."""
     return _KINDS[type(block)]
 
@@ -114,6 +99,11 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"kind": block_kind, "slug": as_slug, "tone": tone_class, "code_spans": code_spans}
+    environment.filters |= {
+        "kind": block_kind,
+        "slug": doc.as_slug,
+        "tone": tone_class,
+        "code_spans": doc.code_spans,
+    }
     environment.filters["sort_value"] = sort_value
     return environment

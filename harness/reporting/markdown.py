@@ -6,21 +6,7 @@ import re
 from dataclasses import replace
 
 from harness.analysis.findings import TableFinding
-from harness.reporting.document import (
-    TEXT,
-    Block,
-    Bullets,
-    ClaimList,
-    Definitions,
-    Document,
-    FigureBlock,
-    Paragraph,
-    Section,
-    TextRow,
-    TextTable,
-    count,
-    table_name,
-)
+from harness.reporting import document as doc
 from harness.reporting.report_input import ReportInput, place_labels
 from harness.reporting.sections.opening import answer, banner, question, scope, sentences
 from harness.reporting.sections.tables import main_table
@@ -32,7 +18,7 @@ _SPECIAL = re.compile(r"[\\`*<>|&~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])
 _LIST_MARK = re.compile(r"^(\d*)([-+.)=])(?=\s|=*$|-*$)")
 
 
-def to_markdown(document: Document) -> str:
+def to_markdown(document: doc.Document) -> str:
     """The whole report; figures are linked from `figures/`."""
     parts = [document.banner] if document.banner else []
     parts.append(f"# {escape(document.title)}")
@@ -59,31 +45,31 @@ def inline(text: str) -> str:
     return _SPECIAL.sub(lambda match: "\\" + match.group(), " ".join(text.split()))
 
 
-def _block(block: Block) -> str:
+def _block(block: doc.Block) -> str:
     match block:
-        case Paragraph():
+        case doc.Paragraph():
             return escape(block.text)
-        case Bullets():
+        case doc.Bullets():
             return "\n".join(f"- {escape(item)}" for item in block.items)
-        case Definitions():
+        case doc.Definitions():
             return "\n".join(f"- **{inline(term)}**: {inline(text)}" for term, text in block.items)
-        case ClaimList():
+        case doc.ClaimList():
             lines = [f"- {inline(f'{claim.mark} {claim.text}')}" for claim in block.items]
             return f"**{inline(block.title)}**\n\n" + "\n".join(lines)
-        case TextTable():
+        case doc.TextTable():
             return table_to_markdown(block)
-        case FigureBlock():
+        case doc.FigureBlock():
             alt = inline(block.alt).replace("[", "\\[").replace("]", "\\]")
             return f"![{alt}](figures/{block.key}.svg)\n\n*{inline(block.caption)}*"
 
 
-def table_to_markdown(table: TextTable) -> str:
+def table_to_markdown(table: doc.TextTable) -> str:
     """A pipe table with its caption above and its notes below."""
     titles = []
     for index, column in enumerate(table.columns):
         shown = column.detail_title and table.has_detail(index)
         titles.append(f"{column.title} ({column.detail_title})" if shown else column.title)
-    rules = ["---" if column.kind == TEXT else "---:" for column in table.columns]
+    rules = ["---" if column.kind == doc.TEXT else "---:" for column in table.columns]
     lines = [_line([inline(title) for title in titles]), _line(rules)]
     for group, rows in table.groups():
         if group:
@@ -93,7 +79,7 @@ def table_to_markdown(table: TextTable) -> str:
     return f"{escape(table.caption)}\n\n" + "\n".join(lines) + notes
 
 
-def _row(row: TextRow) -> str:
+def _row(row: doc.TextRow) -> str:
     return _line([inline(cell.joined) for cell in row.cells])
 
 
@@ -118,7 +104,7 @@ def to_short(report: ReportInput, most_bytes: int = MOST_BYTES) -> str:
     Sentences go first, then rows from the end of a table, then whole tables from the end of the report.
     """
     tables = report.findings.tables
-    kept: list[Section] = []
+    kept: list[doc.Section] = []
     for place, table in enumerate(tables):
         fitting = (
             section
@@ -132,51 +118,54 @@ def to_short(report: ReportInput, most_bytes: int = MOST_BYTES) -> str:
     return _within(to_markdown(_document(report, kept, ())), most_bytes)
 
 
-def _document(report: ReportInput, kept: list[Section], left_out: tuple[TableFinding, ...]) -> Document:
+def _document(
+    report: ReportInput, kept: list[doc.Section], left_out: tuple[TableFinding, ...]
+) -> doc.Document:
     """`left_out`: the tables that the last section counts."""
-    said: list[Block] = []
+    said: list[doc.Block] = []
     if left_out:
         rows = sum(len(table.cells) for table in left_out)
-        names = f"{count(len(left_out), 'further table')} with {count(rows, 'row')}"
-        said.append(Paragraph(f"Left out here to keep this short: {names}."))
-    return Document(
+        names = f"{doc.count(len(left_out), 'further table')} with {doc.count(rows, 'row')}"
+        said.append(doc.Paragraph(f"Left out here to keep this short: {names}."))
+    return doc.Document(
         banner=banner(report),
         title=_cut(report.title),
         question=_cut(question(report)),
         scope=_cut(scope(report)),
-        sections=(_tally(report), *kept, Section("Full report", (*said, Paragraph(FULL)))),
+        sections=(_tally(report), *kept, doc.Section("Full report", (*said, doc.Paragraph(FULL)))),
     )
 
 
-def _tally(report: ReportInput) -> Section:
+def _tally(report: ReportInput) -> doc.Section:
     """The answer's counts; its sentences stand with the tables."""
     first = answer(report).blocks
-    return Section(
-        "Answer", tuple(Paragraph(_cut(block.text)) for block in first[:2] if isinstance(block, Paragraph))
+    return doc.Section(
+        "Answer",
+        tuple(doc.Paragraph(_cut(block.text)) for block in first[:2] if isinstance(block, doc.Paragraph)),
     )
 
 
-def _forms(report: ReportInput, table: TableFinding) -> list[Section]:
+def _forms(report: ReportInput, table: TableFinding) -> list[doc.Section]:
     """The table whole with its sentences, without them, and with fewer and fewer rows."""
     shown = main_table(table, report.findings.settings, place_labels(report.plan))
     shown = replace(shown, notes=tuple(map(_cut, shown.notes)))
     words = sentences(table, "In words")
-    name = _cut(table_name(table))
-    forms = [Section(name, (ClaimList("In words", words.items), shown)), Section(name, (shown,))]
+    name = _cut(doc.table_name(table))
+    forms = [doc.Section(name, (doc.ClaimList("In words", words.items), shown)), doc.Section(name, (shown,))]
     rows = len(shown.rows) // 2
     while rows:
-        forms.append(Section(name, (_first_rows(shown, rows),)))
+        forms.append(doc.Section(name, (_first_rows(shown, rows),)))
         rows //= 2
     return forms
 
 
-def _first_rows(shown: TextTable, rows: int) -> TextTable:
-    left = count(len(shown.rows) - rows, "further row")
+def _first_rows(shown: doc.TextTable, rows: int) -> doc.TextTable:
+    left = doc.count(len(shown.rows) - rows, "further row")
     notes = (f"{left} left out here to keep this short.", *shown.notes[:3])
     return replace(shown, rows=shown.rows[:rows], notes=notes)
 
 
-def _size(document: Document) -> int:
+def _size(document: doc.Document) -> int:
     return len(to_markdown(document).encode())
 
 

@@ -12,16 +12,8 @@ from typing import TypeVar
 
 from harness.analysis.findings import SpeedFinding, TableFinding
 from harness.errors import Problem, StudyError, printable
+from harness.reporting import document as doc
 from harness.reporting.credit import belongs_to, credit_section, credit_table, order_note, section_names
-from harness.reporting.document import (
-    Block,
-    Document,
-    FigureBlock,
-    Paragraph,
-    Section,
-    short_name,
-    table_name,
-)
 from harness.reporting.figures.runs import draw_all, steps_key
 from harness.reporting.figures.style import Picture, fonts_for, text_of
 from harness.reporting.frames import (
@@ -58,7 +50,7 @@ from harness.reporting.sections.tables import details_table, main_table, values_
 # The order of a report.
 
 
-def outline(report: ReportInput, pictures: list[Picture]) -> Document:
+def outline(report: ReportInput, pictures: list[Picture]) -> doc.Document:
     """Put the whole report together, without a format."""
     sections = [
         answer(report),
@@ -75,7 +67,7 @@ def outline(report: ReportInput, pictures: list[Picture]) -> Document:
         _further(pictures),
         provenance(report),
     ]
-    return Document(
+    return doc.Document(
         banner=banner(report),
         title=report.title,
         question=question(report),
@@ -84,45 +76,45 @@ def outline(report: ReportInput, pictures: list[Picture]) -> Document:
     )
 
 
-def _results(report: ReportInput, pictures: list[Picture]) -> list[Section]:
+def _results(report: ReportInput, pictures: list[Picture]) -> list[doc.Section]:
     sections = []
     labels, costs = place_labels(report.plan), arm_costs(report.records)
     names = section_names(report.findings.tables)
     for table in report.findings.tables:
-        blocks: list[Block] = [main_table(table, report.findings.settings, labels)]
+        blocks: list[doc.Block] = [main_table(table, report.findings.settings, labels)]
         if not has_sentences(report):
-            blocks.append(sentences(table, f"{short_name(table.key)} in words"))
+            blocks.append(sentences(table, f"{doc.short_name(table.key)} in words"))
         blocks += [_block(picture) for picture in pictures if picture.table == table.key]
         blocks += [note] if (note := order_note(table)) else []
         if details := details_table(table, report.findings.settings, costs):
             blocks += [values_table(table, report.findings.settings), details]
-        sections.append(Section(table_name(table), tuple(blocks)))
+        sections.append(doc.Section(doc.table_name(table), tuple(blocks)))
         figures = [_block(picture) for picture in pictures if picture.table == belongs_to(table.key)]
         if credit := credit_section(table, report.findings.settings, figures, names.get(table.key, "")):
             sections.append(credit)
     return sections
 
 
-def _step_figures(report: ReportInput, pictures: list[Picture]) -> dict[str, FigureBlock]:
+def _step_figures(report: ReportInput, pictures: list[Picture]) -> dict[str, doc.FigureBlock]:
     keys = {steps_key(speed.table): speed.table for speed in report.findings.speed}
     return {keys[picture.key]: _block(picture) for picture in pictures if picture.key in keys}
 
 
-def _overview(report: ReportInput, pictures: list[Picture]) -> list[Section]:
+def _overview(report: ReportInput, pictures: list[Picture]) -> list[doc.Section]:
     elsewhere = _step_figures(report, pictures).values()
     own = [picture for picture in pictures if picture.table is None and not picture.further]
-    blocks: list[Block] = [_block(picture) for picture in own]
+    blocks: list[doc.Block] = [_block(picture) for picture in own]
     blocks = [block for block in blocks if block not in elsewhere]
     if not blocks:
         return []
     if not report.findings.settings.comparable_to_paper and report.plan.header.get("paper"):
-        blocks.insert(0, Paragraph(_setting_differs(report)))
-    return [Section("Paper and ours; what was run", tuple(blocks))]
+        blocks.insert(0, doc.Paragraph(_setting_differs(report)))
+    return [doc.Section("Paper and ours; what was run", tuple(blocks))]
 
 
-def _further(pictures: list[Picture]) -> Section | None:
+def _further(pictures: list[Picture]) -> doc.Section | None:
     blocks = tuple(_block(picture) for picture in pictures if picture.further)
-    return Section("Further figures", blocks) if blocks else None
+    return doc.Section("Further figures", blocks) if blocks else None
 
 
 def _setting_differs(report: ReportInput) -> str:
@@ -133,8 +125,8 @@ def _setting_differs(report: ReportInput) -> str:
     )
 
 
-def _block(picture: Picture) -> FigureBlock:
-    return FigureBlock(picture.key, picture.caption, picture.alt)
+def _block(picture: Picture) -> doc.FigureBlock:
+    return doc.FigureBlock(picture.key, picture.caption, picture.alt)
 
 
 # Write a report in every format. The same input gives the same bytes in each of them.
@@ -240,7 +232,7 @@ def _texts(report: ReportInput, pictures: list[Picture], draft: ReportDraft) -> 
     return "" if document is None else text_in(document)
 
 
-def add_document(document: Document, svgs: Mapping[str, bytes], draft: ReportDraft) -> None:
+def add_document(document: doc.Document, svgs: Mapping[str, bytes], draft: ReportDraft) -> None:
     """A document in its three formats."""
     draft.add("report.md", lambda: to_markdown(document))
     draft.add("report.html", lambda: to_html(document, dict(svgs)))

@@ -14,16 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from harness.analysis.findings import BudgetPoint, Findings, Resolvable, RowFlips, Settings, TableFinding
 from harness.analysis.precision import front
 from harness.analysis.verdicts import metric_name, plain_text, size_text
-from harness.reporting.document import (
-    arm_name,
-    count,
-    duration,
-    interval,
-    number,
-    ordered,
-    short_name,
-    signed,
-)
+from harness.reporting import document as doc
 from harness.reporting.figures.curves import spread_out
 from harness.reporting.figures.style import (
     BLUE,
@@ -110,7 +101,7 @@ def _sketch(report: ReportInput, key: str, marks: list[Mark], kind: str) -> Sket
         figure=figure,
         caption=_budget_caption(marks, kind, key),
         alt=_budget_alt(report, marks, named, kind),
-        data=twin({"name": arm_name(report.plan, mark.point.arm_id), **_line(mark)} for mark in marks),
+        data=twin({"name": doc.arm_name(report.plan, mark.point.arm_id), **_line(mark)} for mark in marks),
     )
 
 
@@ -177,18 +168,18 @@ def _cost(value: float, kind: str, *, short: bool = False) -> str:
         return f"{value:.3g}" if short else f"{value:.3g} kJ"
     if short and value < SECONDS_TO_S:
         return f"{value:g} s"
-    return duration(value).replace(".0 ", " ") if short else duration(value)
+    return doc.duration(value).replace(".0 ", " ") if short else doc.duration(value)
 
 
 def _entry(report: ReportInput, number: int, mark: Mark, kind: str) -> str:
-    name = textwrap.shorten(arm_name(report.plan, mark.point.arm_id), NAME_CHARS, placeholder=" ...")
+    name = textwrap.shorten(doc.arm_name(report.plan, mark.point.arm_id), NAME_CHARS, placeholder=" ...")
     return f"{number}  {name}\n    {_numbers(mark, report.findings.settings, kind)}"
 
 
 def _numbers(mark: Mark, settings: Settings, kind: str) -> str:
     point = mark.point
     text = f"{_cost(mark.cost, kind)}: {plain_text(point.value, settings)}{' %' * settings.in_percent}"
-    return f"{text} {interval(point.low, point.high, 2 if settings.in_percent else None)}".strip()
+    return f"{text} {doc.interval(point.low, point.high, 2 if settings.in_percent else None)}".strip()
 
 
 def _budget_caption(marks: list[Mark], kind: str, key: str) -> str:
@@ -196,7 +187,7 @@ def _budget_caption(marks: list[Mark], kind: str, key: str) -> str:
     what = "training time" if kind == "time" else "energy"
     bars = "95 % intervals of the means (the frame may cut them)"
     below = sum(mark.point.value < _floor(marks) for mark in marks)
-    hidden = f" {count(below, 'recipe')} far below the frame." if below else ""
+    hidden = f" {doc.count(below, 'recipe')} far below the frame." if below else ""
     return (
         f"Accuracy against the {what} of one run, a teacher's or source's run included; {group}. Filled, "
         "joined and named: no other recipe is at least as accurate by its mean and cheaper; hollow: one is. "
@@ -207,10 +198,10 @@ def _budget_caption(marks: list[Mark], kind: str, key: str) -> str:
 
 def _budget_alt(report: ReportInput, marks: list[Mark], named: list[Mark], kind: str) -> str:
     settings = report.findings.settings
-    parts = [f"{arm_name(report.plan, m.point.arm_id)} {_numbers(m, settings, kind)}" for m in named]
+    parts = [f"{doc.arm_name(report.plan, m.point.arm_id)} {_numbers(m, settings, kind)}" for m in named]
     rest = len(marks) - sum(mark.best for mark in marks)
     return (
-        f"Scatter of {count(len(marks), 'recipe')}, mean accuracy against the {kind} of one run. "
+        f"Scatter of {doc.count(len(marks), 'recipe')}, mean accuracy against the {kind} of one run. "
         f"Not dominated, from the cheapest: {'; '.join(parts)}. The other {rest} are dominated."
     )
 
@@ -312,7 +303,7 @@ def _labels(ax: Axes, curves: list[Curve], farthest: int) -> None:
     ranked = sorted(ends, key=lambda index: ends[index])
     height = _height_in(len(curves)) - 0.6
     places = spread_out([ends[index] for index in ranked], LABEL_IN / height * (high - low), high)
-    texts = [f"{short_name(curves[index][0].key)}: {_needs(curves[index][1])}" for index in ranked]
+    texts = [f"{doc.short_name(curves[index][0].key)}: {_needs(curves[index][1])}" for index in ranked]
     twin_axes = right_labels(ax, [(place - low) / (high - low) for place in places], texts, (0.0, 1.0))
     for tick, index in zip(twin_axes.get_yticklabels(), ranked, strict=True):
         tick.set_color(LINES[index % len(LINES)] if LINES[index % len(LINES)] != "#777777" else GREY)
@@ -329,7 +320,7 @@ def _farthest(curves: list[Curve]) -> int:
 
 
 def _needs(found: Resolvable) -> str:
-    return "above 10,000 seeds" if found.seeds_needed is None else count(found.seeds_needed, "seed")
+    return "above 10,000 seeds" if found.seeds_needed is None else doc.count(found.seeds_needed, "seed")
 
 
 def _resolvable_caption(findings: Findings) -> str:
@@ -347,8 +338,8 @@ def _resolvable_caption(findings: Findings) -> str:
 def _resolvable_alt(findings: Findings, curves: list[Curve]) -> str:
     unit = " pp" if findings.settings.in_percent else ""
     parts = [
-        f"{short_name(table.key)} {plain_text(found.effect_now, findings.settings)}{unit} with "
-        f"{count(found.seeds_now, 'seed')}, {_needs(found)} needed"
+        f"{doc.short_name(table.key)} {plain_text(found.effect_now, findings.settings)}{unit} with "
+        f"{doc.count(found.seeds_now, 'seed')}, {_needs(found)} needed"
         for table, found in curves
     ]
     delta = size_text(findings.settings.smallest_effect_pp, findings.settings)
@@ -384,18 +375,18 @@ def _panel(table: TableFinding, findings: Findings) -> Panel | None:
     found = {(each.row, each.column): each for each in findings.flips if each.table == table.key}
     lines = [
         (cell.column, RowLine(cell.row, flips, _flip_numbers(flips)))
-        for cell in ordered(table)
+        for cell in doc.ordered(table)
         if (flips := found.get((cell.row, cell.column)))
     ]
     if not lines:
         return None
     images = " or ".join(f"{n:,}" for n in sorted({each.images for each in found.values()}))
-    return Panel(f"{short_name(table.key)}, of {images} test images", with_headings(lines))
+    return Panel(f"{doc.short_name(table.key)}, of {images} test images", with_headings(lines))
 
 
 def _flip_numbers(flips: RowFlips) -> str:
-    gained, lost = number(flips.gained, 0), number(flips.lost, 0)
-    return f"gained {gained}, lost {lost}, net {signed(flips.gained - flips.lost, 0)}"
+    gained, lost = doc.number(flips.gained, 0), doc.number(flips.lost, 0)
+    return f"gained {gained}, lost {lost}, net {doc.signed(flips.gained - flips.lost, 0)}"
 
 
 def _draw_flips(ax: Axes, places: Sequence[int], rows: Sequence[RowFlips]) -> None:
@@ -425,4 +416,4 @@ def _flips_caption(page: int) -> str:
 def _flips_alt(page: list[Panel]) -> str:
     flips = [(panel.title.split(",")[0], line) for panel in page for line in panel.lines if line.item]
     parts = [f"{table}, {line.label}: {line.text}" for table, line in flips]
-    return f"Images gained and lost, {count(len(parts), 'row')}. {'; '.join(parts)}."
+    return f"Images gained and lost, {doc.count(len(parts), 'row')}. {'; '.join(parts)}."

@@ -24,31 +24,7 @@ from harness.analysis.findings import (
     SpeedRow,
 )
 from harness.analysis.verdicts import metric_name, size_text
-from harness.reporting.document import (
-    DASH,
-    MEMORY_NOTE,
-    MINUS,
-    NUMBER,
-    SPREAD,
-    TEXT,
-    Block,
-    Digits,
-    FigureBlock,
-    Paragraph,
-    Section,
-    TextCell,
-    TextColumn,
-    TextRow,
-    TextTable,
-    count,
-    digits_for,
-    interval,
-    mark,
-    missing,
-    number,
-    short_name,
-    signed,
-)
+from harness.reporting import document as doc
 from harness.reporting.report_input import ReportInput
 
 # The paper's claims, one line each: what was measured and whether it is settled.
@@ -68,12 +44,14 @@ STEPS = "steps_to_target"
 _MEASURES = {"loss": "test loss", "train_loss": "training loss", STEPS: "steps to the target"}
 
 
-def claims_section(report: ReportInput) -> Section | None:
+def claims_section(report: ReportInput) -> doc.Section | None:
     """The table of claims; None where the study names none."""
     found = report.findings.claims
     if not found:
         return None
-    return Section(_title(report), (Paragraph(_intro(report.findings)), claims_table(report.findings)))
+    return doc.Section(
+        _title(report), (doc.Paragraph(_intro(report.findings)), claims_table(report.findings))
+    )
 
 
 def claims_tally(report: ReportInput) -> str:
@@ -97,19 +75,19 @@ def headline(words: Mapping[str, int]) -> str:
     return f"{testable} testable of {total}" + (f"; {found}" if found else "")
 
 
-def claims_table(findings: Findings) -> TextTable:
+def claims_table(findings: Findings) -> doc.TextTable:
     """One row per claim, in the study's order."""
     columns = (
-        TextColumn(title="Claim", detail_title="source"),
-        TextColumn(title="Compared", kind=TEXT, detail_title="expected"),
-        TextColumn(title="Difference", kind=SPREAD, detail_title=_interval_title(findings)),
-        TextColumn(title="n", kind=NUMBER),
-        TextColumn(title="Answer", kind=TEXT, detail_title="what limits it"),
-        TextColumn(title="Paper", kind=SPREAD, detail_title=_paper_title(findings)),
+        doc.TextColumn(title="Claim", detail_title="source"),
+        doc.TextColumn(title="Compared", kind=doc.TEXT, detail_title="expected"),
+        doc.TextColumn(title="Difference", kind=doc.SPREAD, detail_title=_interval_title(findings)),
+        doc.TextColumn(title="n", kind=doc.NUMBER),
+        doc.TextColumn(title="Answer", kind=doc.TEXT, detail_title="what limits it"),
+        doc.TextColumn(title="Paper", kind=doc.SPREAD, detail_title=_paper_title(findings)),
     )
     shown = [claim for claim in findings.claims if claim.paper is not None]
     kept = columns if shown else columns[:-1]
-    rows = tuple(TextRow(_claim_cells(claim)[: len(kept)]) for claim in findings.claims)
+    rows = tuple(doc.TextRow(_claim_cells(claim)[: len(kept)]) for claim in findings.claims)
     notes: tuple[str, ...] = ()
     if any(claim.paper_status == "memory" for claim in shown):
         notes = ("† The paper's values from memory, not verified against the printed ones.",)
@@ -118,7 +96,7 @@ def claims_table(findings: Findings) -> TextTable:
     )
     if findings.competence is not None:
         caption += " Size: ours over the paper's, of accuracies as log-odds."
-    return TextTable(
+    return doc.TextTable(
         key="paper_claims", title="Claims", caption=caption, columns=kept, rows=rows, notes=notes
     )
 
@@ -168,7 +146,7 @@ def _intro(findings: Findings) -> str:
     if n < 2:
         return text
     holm = (
-        f"{count(changed, 'answer')} would not be settled any more, which is said beside it"
+        f"{doc.count(changed, 'answer')} would not be settled any more, which is said beside it"
         if changed
         else "no answer would change"
     )
@@ -178,14 +156,14 @@ def _intro(findings: Findings) -> str:
     )
 
 
-def _claim_cells(claim: ClaimFinding) -> tuple[TextCell, ...]:
+def _claim_cells(claim: ClaimFinding) -> tuple[doc.TextCell, ...]:
     return (
-        TextCell(claim.claim.says, claim.claim.source),
-        TextCell(_compared(claim), f"expected: {claim.claim.expect}"),
+        doc.TextCell(claim.claim.says, claim.claim.source),
+        doc.TextCell(_compared(claim), f"expected: {claim.claim.expect}"),
         difference_cell(claim),
-        TextCell(str(claim.n)),
+        doc.TextCell(str(claim.n)),
         _answer(claim),
-        TextCell(_paper(claim), _ratio(claim)),
+        doc.TextCell(_paper(claim), _ratio(claim)),
     )
 
 
@@ -197,50 +175,56 @@ def _compared(claim: ClaimFinding) -> str:
     ]
     relation = "over" if said.measure == STEPS else "minus"
     measure = _MEASURES.get(said.measure, metric_name(said.measure))
-    return f"{measure}, {short_name(said.table)}: {names[0]} {relation} {names[1]}"
+    return f"{measure}, {doc.short_name(said.table)}: {names[0]} {relation} {names[1]}"
 
 
-def difference_cell(claim: ClaimFinding) -> TextCell:
+def difference_cell(claim: ClaimFinding) -> doc.TextCell:
     """The estimate with its interval in the measure's own unit; steps as "2.1 times fewer"."""
     if claim.estimate is None:
-        return TextCell(DASH, "(no value)")
+        return doc.TextCell(doc.DASH, "(no value)")
     if claim.claim.measure == STEPS:
         return _factor_cell(claim.estimate, claim.low, claim.high)
     digits = _digits(claim)
     unit = " pp" if claim.claim.measure.startswith("top") else ""
-    return TextCell(signed(claim.estimate, digits) + unit, interval(claim.low, claim.high, digits))
+    return doc.TextCell(
+        doc.signed(claim.estimate, digits) + unit, doc.interval(claim.low, claim.high, digits)
+    )
 
 
-def _digits(claim: ClaimFinding) -> Digits:
+def _digits(claim: ClaimFinding) -> doc.Digits:
     if not claim.claim.measure.startswith("top"):
         return None
     if claim.low is None or claim.high is None:
-        return digits_for(None)
-    return digits_for((claim.high - claim.low) / 4)
+        return doc.digits_for(None)
+    return doc.digits_for((claim.high - claim.low) / 4)
 
 
-def _factor_cell(ratio: float, low: float | None, high: float | None) -> TextCell:
+def _factor_cell(ratio: float, low: float | None, high: float | None) -> doc.TextCell:
     if ratio > 1:
-        return TextCell(f"{number(ratio, _factor_digits(ratio))} times more", _factor_interval(low, high))
+        return doc.TextCell(
+            f"{doc.number(ratio, _factor_digits(ratio))} times more", _factor_interval(low, high)
+        )
     flipped = (1 / high, 1 / low) if low and high else (None, None)
-    return TextCell(f"{number(1 / ratio, _factor_digits(1 / ratio))} times fewer", _factor_interval(*flipped))
+    return doc.TextCell(
+        f"{doc.number(1 / ratio, _factor_digits(1 / ratio))} times fewer", _factor_interval(*flipped)
+    )
 
 
 def _factor_interval(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return ""
-    return f"[{number(low, _factor_digits(low))}, {number(high, _factor_digits(high))}]"
+    return f"[{doc.number(low, _factor_digits(low))}, {doc.number(high, _factor_digits(high))}]"
 
 
 def _factor_digits(factor: float) -> int:
     return 1 if factor >= 10 else 2
 
 
-def _answer(claim: ClaimFinding) -> TextCell:
-    details = [claim.why.replace(" -", f" {MINUS}")] if claim.why else []
+def _answer(claim: ClaimFinding) -> doc.TextCell:
+    details = [claim.why.replace(" -", f" {doc.MINUS}")] if claim.why else []
     if claim.answer != claim.answer_holm:
         details.append(f"{claim.answer_holm} after Holm's correction")
-    return TextCell(
+    return doc.TextCell(
         f"{ANSWER_GLYPHS[claim.answer]} {claim.answer}", "; ".join(details), _TONES.get(claim.answer, "")
     )
 
@@ -251,17 +235,19 @@ def _ratio(claim: ClaimFinding) -> str:
     if size is None or size.ratio is None:
         return ""
     digits = _factor_digits(abs(size.ratio))
-    within = "" if size.ratio_low is None else f" {interval(size.ratio_low, size.ratio_high, digits)}"
+    within = "" if size.ratio_low is None else f" {doc.interval(size.ratio_low, size.ratio_high, digits)}"
     outside = "; outside its prediction interval" if size.predicted is False else ""
-    return f"× {number(size.ratio, digits)}{within}{outside}"
+    return f"× {doc.number(size.ratio, digits)}{within}{outside}"
 
 
 def _paper(claim: ClaimFinding) -> str:
     if claim.paper is None:
-        return missing("no values")
+        return doc.missing("no values")
     if claim.claim.measure == STEPS:
-        return _factor_cell(claim.paper, None, None).text + mark(claim.paper_status)
-    return signed(claim.paper) + " pp" * claim.claim.measure.startswith("top") + mark(claim.paper_status)
+        return _factor_cell(claim.paper, None, None).text + doc.mark(claim.paper_status)
+    return (
+        doc.signed(claim.paper) + " pp" * claim.claim.measure.startswith("top") + doc.mark(claim.paper_status)
+    )
 
 
 # Steps to the target accuracy, for tables that name one.
@@ -270,56 +256,56 @@ def _paper(claim: ClaimFinding) -> str:
 TITLE = "Steps to the target accuracy"
 
 
-def speed_section(report: ReportInput, figures: dict[str, FigureBlock]) -> Section | None:
+def speed_section(report: ReportInput, figures: dict[str, doc.FigureBlock]) -> doc.Section | None:
     """A paragraph, a table and a figure per table with a target. `figures`: table key -> picture."""
     if not report.findings.speed:
         return None
-    blocks: list[Block] = []
+    blocks: list[doc.Block] = []
     for speed in report.findings.speed:
-        blocks += [Paragraph(_target(speed)), speed_table(speed, report)]
+        blocks += [doc.Paragraph(_target(speed)), speed_table(speed, report)]
         if speed.table in figures:
             blocks.append(figures[speed.table])
-    return Section(TITLE, tuple(blocks))
+    return doc.Section(TITLE, tuple(blocks))
 
 
-def speed_table(speed: SpeedFinding, report: ReportInput) -> TextTable:
+def speed_table(speed: SpeedFinding, report: ReportInput) -> doc.TextTable:
     """One row per row of the study's table, stacked by column."""
     printed = any(row.paper for panel in speed.panels for row in panel.rows)
     columns = [
-        TextColumn(title="Row"),
-        TextColumn(title="Reached by", kind=SPREAD, detail_title="not counted"),
-        TextColumn(title="Steps: median", kind=NUMBER, detail_title="lowest to highest seed"),
-        TextColumn(title=f"Times fewer than {speed.reference}", kind=NUMBER),
+        doc.TextColumn(title="Row"),
+        doc.TextColumn(title="Reached by", kind=doc.SPREAD, detail_title="not counted"),
+        doc.TextColumn(title="Steps: median", kind=doc.NUMBER, detail_title="lowest to highest seed"),
+        doc.TextColumn(title=f"Times fewer than {speed.reference}", kind=doc.NUMBER),
     ]
     if printed:
         columns += [
-            TextColumn(title="Paper, million steps", kind=NUMBER),
-            TextColumn(title="Paper: times fewer", kind=NUMBER),
+            doc.TextColumn(title="Paper, million steps", kind=doc.NUMBER),
+            doc.TextColumn(title="Paper: times fewer", kind=doc.NUMBER),
         ]
     batches = _batches(speed, report)
     rows = tuple(
-        TextRow(_speed_cells(row, batches)[: len(columns)], panel.column or "")
+        doc.TextRow(_speed_cells(row, batches)[: len(columns)], panel.column or "")
         for panel in speed.panels
         for row in panel.rows
     )
-    memory = any(row.paper and mark(row.paper.status) for panel in speed.panels for row in panel.rows)
-    return TextTable(
+    memory = any(row.paper and doc.mark(row.paper.status) for panel in speed.panels for row in panel.rows)
+    return doc.TextTable(
         key=f"{speed.table}_steps",
-        title=f"{short_name(speed.table)}: {speed.title}",
+        title=f"{doc.short_name(speed.table)}: {speed.title}",
         caption="Optimizer steps until the learning curve first reaches the target. A run that ended below "
         "it counts as slower than every other one; a median needs more than half of the runs to get there.",
         columns=tuple(columns),
         rows=rows,
-        notes=(MEMORY_NOTE,) if memory else (),
+        notes=(doc.MEMORY_NOTE,) if memory else (),
     )
 
 
 def _target(speed: SpeedFinding) -> str:
     levels = "; ".join(_level(panel) for panel in speed.panels)
     if speed.target_row is None:
-        return f"{short_name(speed.table)}: the target is {levels}, a fixed accuracy."
+        return f"{doc.short_name(speed.table)}: the target is {levels}, a fixed accuracy."
     return (
-        f"{short_name(speed.table)}: the target is {levels}: the mean accuracy with which "
+        f"{doc.short_name(speed.table)}: the target is {levels}: the mean accuracy with which "
         f"“{speed.target_row}” ends, or, where one of its runs never got there, the best value of that run. "
         "It is read from the learning curves (at most 1,000 test images, so it differs from the tables' "
         "values), and steps are known to the distance between two points of a curve."
@@ -327,7 +313,7 @@ def _target(speed: SpeedFinding) -> str:
 
 
 def _level(panel: SpeedPanel) -> str:
-    level = "not known yet" if panel.target_top1 is None else f"{number(panel.target_top1)} % top-1"
+    level = "not known yet" if panel.target_top1 is None else f"{doc.number(panel.target_top1)} % top-1"
     return level if panel.column is None else f"{panel.column} {level}"
 
 
@@ -338,22 +324,26 @@ def _batches(speed: SpeedFinding, report: ReportInput) -> dict[str, int]:
     return sizes if len(set(sizes.values())) > 1 else {}
 
 
-def _speed_cells(row: SpeedRow, batches: dict[str, int]) -> tuple[TextCell, ...]:
+def _speed_cells(row: SpeedRow, batches: dict[str, int]) -> tuple[doc.TextCell, ...]:
     batch = batches.get(row.arm_id or "")
-    name = TextCell(row.row, f"{batch} images per step" if batch else "")
-    paper = TextCell(f"{row.paper.value:g}{mark(row.paper.status)}" if row.paper else missing("none"))
-    paper_factor = TextCell(missing("none") if row.paper_factor is None else _factor(row.paper_factor))
+    name = doc.TextCell(row.row, f"{batch} images per step" if batch else "")
+    paper = doc.TextCell(
+        f"{row.paper.value:g}{doc.mark(row.paper.status)}" if row.paper else doc.missing("none")
+    )
+    paper_factor = doc.TextCell(
+        doc.missing("none") if row.paper_factor is None else _factor(row.paper_factor)
+    )
     if not row.trained:
         what = "(quoted)" if row.arm_id is None else "(trains nothing)"
-        return name, *(TextCell(DASH, what) for _ in range(3)), paper, paper_factor
+        return name, *(doc.TextCell(doc.DASH, what) for _ in range(3)), paper, paper_factor
     reached = sum(step is not None for step in row.steps.values())
     left_out = [f"{row.diverged} diverged"] * bool(row.diverged)
     left_out += [f"{row.missing} missing"] * bool(row.missing)
     return (
         name,
-        TextCell(f"{reached} of {len(row.steps)}", ", ".join(left_out)),
-        TextCell(missing("no median") if row.median is None else f"{row.median:,.0f}", _range(row)),
-        TextCell(missing("no median") if row.factor is None else _factor(row.factor)),
+        doc.TextCell(f"{reached} of {len(row.steps)}", ", ".join(left_out)),
+        doc.TextCell(doc.missing("no median") if row.median is None else f"{row.median:,.0f}", _range(row)),
+        doc.TextCell(doc.missing("no median") if row.factor is None else _factor(row.factor)),
         paper,
         paper_factor,
     )
@@ -366,4 +356,4 @@ def _range(row: SpeedRow) -> str:
 
 
 def _factor(value: float) -> str:
-    return number(value, 1 if value >= 10 else 2)
+    return doc.number(value, 1 if value >= 10 else 2)

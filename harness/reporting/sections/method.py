@@ -23,37 +23,7 @@ from harness.analysis.findings import (
     TableFinding,
 )
 from harness.analysis.verdicts import metric_name, size_text
-from harness.reporting.document import (
-    DASH,
-    MOST_DIGITS,
-    NUMBER,
-    SPREAD,
-    TEXT,
-    Block,
-    Bullets,
-    Definitions,
-    Paragraph,
-    Section,
-    TextCell,
-    TextColumn,
-    TextRow,
-    TextTable,
-    arm_name,
-    count,
-    duration,
-    effect_suffix,
-    flatten,
-    interval,
-    is_number,
-    missing,
-    number,
-    ordered,
-    plain_table,
-    probability,
-    setting_text,
-    short_name,
-    table_name,
-)
+from harness.reporting import document as doc
 from harness.reporting.frames import ARCHIVE, patch_path
 from harness.reporting.report_input import ReportInput, RunCost, arm_costs, study_cost
 from harness.reporting.sections.opening import declared_text, statuses
@@ -74,7 +44,7 @@ DIGITS = 12  # of a fingerprint
 _OWN_TRAINERS = " Rows that a plugin's own function trains vary in what that function draws from the seed."
 
 
-def checklist(report: ReportInput) -> list[Block]:
+def checklist(report: ReportInput) -> list[doc.Block]:
     """One answer per question."""
     answers = (
         ("Error bars", _error_bars(report)),
@@ -83,7 +53,10 @@ def checklist(report: ReportInput) -> list[Block]:
         ("Compute", _compute(report)),
         ("Code and data", _sources(report)),
     )
-    return [Paragraph("Answers to a paper checklist, written from the records:"), Definitions(answers)]
+    return [
+        doc.Paragraph("Answers to a paper checklist, written from the records:"),
+        doc.Definitions(answers),
+    ]
 
 
 def cost_text(cost: RunCost) -> str:
@@ -91,12 +64,12 @@ def cost_text(cost: RunCost) -> str:
     hours = "device-hours not known"
     if cost.device_hours is not None:
         digits = 1 if cost.device_hours >= 1 else 3
-        hours = f"{number(cost.device_hours, digits)} {cost.unit}"
+        hours = f"{doc.number(cost.device_hours, digits)} {cost.unit}"
     return f"{hours}; energy: {energy_text(cost)}"
 
 
 def energy_text(cost: RunCost) -> str:
-    return NOT_MEASURED if cost.energy_kj is None else f"{number(cost.energy_kj, 1)} kJ"
+    return NOT_MEASURED if cost.energy_kj is None else f"{doc.number(cost.energy_kj, 1)} kJ"
 
 
 def _error_bars(report: ReportInput) -> str:
@@ -119,7 +92,7 @@ def _seeds_answer(report: ReportInput) -> str:
     first, last = min(plan.seeds), max(plan.seeds)
     which = f"{first} to {last}" if last > first else str(first)
     if len(counts) == 1:
-        return f"{count(counts.pop(), 'seed')} for every row ({which}), the same for all rows."
+        return f"{doc.count(counts.pop(), 'seed')} for every row ({which}), the same for all rows."
     return f"{min(counts)} to {max(counts)} per row, each row the first of {which}."
 
 
@@ -128,7 +101,7 @@ def _selection(report: ReportInput) -> str:
     ended = sum(each in ENDED for each in status)
     diverged = status.count(DIVERGED)
     return (
-        f"No run was picked: {ended} of {count(len(report.plan.runs), 'planned run')} ended"
+        f"No run was picked: {ended} of {doc.count(len(report.plan.runs), 'planned run')} ended"
         + (f", {diverged} of them diverged," if diverged else "")
         + " and all of them are counted. No hyper-parameter was tuned on these results by the harness."
     )
@@ -141,8 +114,10 @@ def _compute(report: ReportInput) -> str:
         return f"{on}No run has ended."
     trained = [not report.plan.arms[arm_id].observes for arm_id in report.records["arm_id"]]
     time_s = study_cost(report.records[trained]).time_s
-    mean = "not recorded" if time_s is None else f"{duration(time_s)}"
-    return f"{on}Training time of one run, mean: {mean}. All {count(cost.runs, 'run')}: {cost_text(cost)}."
+    mean = "not recorded" if time_s is None else f"{doc.duration(time_s)}"
+    return (
+        f"{on}Training time of one run, mean: {mean}. All {doc.count(cost.runs, 'run')}: {cost_text(cost)}."
+    )
 
 
 def _machine(report: ReportInput) -> str:
@@ -150,9 +125,9 @@ def _machine(report: ReportInput) -> str:
     if not found.get("device"):
         return "Device not recorded. "
     cores, memory_gb = found.get("cores"), found.get("memory_gb")
-    beside = [f"{setting_text(cores)} CPU cores"] if cores else []
-    beside += [f"{setting_text(memory_gb)} GB memory"] if memory_gb else []
-    return setting_text(found["device"]) + (f" ({', '.join(beside)})" if beside else "") + ". "
+    beside = [f"{doc.setting_text(cores)} CPU cores"] if cores else []
+    beside += [f"{doc.setting_text(memory_gb)} GB memory"] if memory_gb else []
+    return doc.setting_text(found["device"]) + (f" ({', '.join(beside)})" if beside else "") + ". "
 
 
 def _sources(report: ReportInput) -> str:
@@ -162,7 +137,7 @@ def _sources(report: ReportInput) -> str:
         if found.get(name):
             values = found[name] if isinstance(found[name], list) else [found[name]]
             shown = [str(each)[:DIGITS] if name == "data_fingerprint" else str(each) for each in values]
-            parts.append(f"{title}: {setting_text(shown)}.")
+            parts.append(f"{title}: {doc.setting_text(shown)}.")
     return " ".join(parts) or "Not recorded."
 
 
@@ -175,7 +150,7 @@ _READ_OUTS = {
 }
 
 
-def method(report: ReportInput) -> Section:
+def method(report: ReportInput) -> doc.Section:
     """The protocol, and what each verdict word means."""
     settings = report.findings.settings
     read_outs = sorted({arm.recipe.read_out for arm in report.plan.arms.values()})
@@ -194,26 +169,26 @@ def method(report: ReportInput) -> Section:
         "standard deviation (sd) over seeds."
     )
     blocks = (
-        Paragraph(declared_text(report)),
-        Paragraph(text),
-        Definitions(_words(report.findings)),
+        doc.Paragraph(declared_text(report)),
+        doc.Paragraph(text),
+        doc.Definitions(_words(report.findings)),
         *observer_blocks(report.plan),
         *_self_test(report),
         *checklist(report),
     )
-    return Section("Method", blocks)
+    return doc.Section("Method", blocks)
 
 
-def _self_test(report: ReportInput) -> tuple[Paragraph, ...]:
+def _self_test(report: ReportInput) -> tuple[doc.Paragraph, ...]:
     """What `harness calibrate` measured on this machine; nothing where it was not run."""
-    return () if report.calibration is None else (Paragraph(f"{badge(report.calibration)}."),)
+    return () if report.calibration is None else (doc.Paragraph(f"{badge(report.calibration)}."),)
 
 
 def _seeds(report: ReportInput) -> str:
     """How many per recipe, and when it was decided."""
     plan = report.plan
     if not plan.is_adaptive:
-        return f"Every recipe is trained with the same {count(len(report.findings.seeds), 'seed')}."
+        return f"Every recipe is trained with the same {doc.count(len(report.findings.seeds), 'seed')}."
     looks = ", ".join(str(seeds) for seeds in plan.looks)
     return (
         f"Seeds are adaptive: results were looked at after {looks} seeds per recipe at most, and a recipe "
@@ -227,8 +202,8 @@ def _noise(report: ReportInput) -> str:
     if not sds:
         return "The noise between seeds could not be estimated."
     settings = report.findings.settings
-    unit, digits = (" pp", MOST_DIGITS) if settings.in_percent else ("", None)
-    low, high = number(min(sds), digits), number(max(sds), digits)
+    unit, digits = (" pp", doc.MOST_DIGITS) if settings.in_percent else ("", None)
+    low, high = doc.number(min(sds), digits), doc.number(max(sds), digits)
     spread = f"{low}{unit}" if low == high else f"{low} to {high}{unit}, depending on the table"
     return f"The noise between seeds (pooled sd) is {spread}."
 
@@ -265,28 +240,30 @@ def _words(findings: Findings) -> tuple[tuple[str, str], ...]:
 COMPETENCE = "What can be tested"
 
 
-def competence_section(report: ReportInput) -> Section | None:
+def competence_section(report: ReportInput) -> doc.Section | None:
     """The conditions, the floors, the controls and the rows that cannot stand in a comparison."""
     found = report.findings.competence
     if found is None:
         return None
     settings = report.findings.settings
     room = size_text(conditions.HEADROOM * settings.smallest_effect_pp, settings)
-    blocks: list[Block] = [Paragraph(conditions.in_words(room))]
+    blocks: list[doc.Block] = [doc.Paragraph(conditions.in_words(room))]
     if found.no_floor:
-        blocks.append(Paragraph(f"No floor was computed: {found.no_floor}."))
+        blocks.append(doc.Paragraph(f"No floor was computed: {found.no_floor}."))
     if found.floors:
         blocks.append(_floors_table(found))
     if found.controls:
-        blocks.append(Bullets(tuple(f"{short_name(each.table)}: {each.says}." for each in found.controls)))
+        blocks.append(
+            doc.Bullets(tuple(f"{doc.short_name(each.table)}: {each.says}." for each in found.controls))
+        )
     if any(arm.fault for arm in found.arms):
         blocks.append(_faults_table(found, report))
     else:
-        blocks.append(Paragraph("No row falls short of a condition of its own."))
-    return Section(COMPETENCE, tuple(blocks))
+        blocks.append(doc.Paragraph("No row falls short of a condition of its own."))
+    return doc.Section(COMPETENCE, tuple(blocks))
 
 
-def _floors_table(found: Competence) -> TextTable:
+def _floors_table(found: Competence) -> doc.TextTable:
     arms = {arm.arm_id: arm for arm in found.arms}
     rows = []
     for floor in found.floors:
@@ -295,14 +272,21 @@ def _floors_table(found: Competence) -> TextTable:
         if floor.train_images is not None:
             name += f", {floor.train_images:,} training images"
         if floor.problem is not None:
-            rows.append([name, *[missing(floor.problem)] * 4, str(len(floor.arms)), missing("not known")])
+            rows.append(
+                [name, *[doc.missing(floor.problem)] * 4, str(len(floor.arms)), doc.missing("not known")]
+            )
             continue
         values = (floor.linear, floor.neighbours, floor.guessing, floor.value)
-        shown = [missing("none") if value is None else number(value) for value in values]
+        shown = [doc.missing("none") if value is None else doc.number(value) for value in values]
         rows.append([name, *shown, str(len(floor.arms)), str(below)])
-    titles = {"Data": TEXT, "Logistic regression": NUMBER, "5 nearest": NUMBER, "Guessing": NUMBER}
-    titles |= {"Floor": NUMBER, "Recipes": NUMBER, "Below it": NUMBER}
-    return plain_table("floors", "What simple classifiers reach, % of the test images.", titles, rows)
+    titles = {
+        "Data": doc.TEXT,
+        "Logistic regression": doc.NUMBER,
+        "5 nearest": doc.NUMBER,
+        "Guessing": doc.NUMBER,
+    }
+    titles |= {"Floor": doc.NUMBER, "Recipes": doc.NUMBER, "Below it": doc.NUMBER}
+    return doc.plain_table("floors", "What simple classifiers reach, % of the test images.", titles, rows)
 
 
 def _is_below(arm: ArmCompetence) -> bool:
@@ -310,14 +294,14 @@ def _is_below(arm: ArmCompetence) -> bool:
     return arm.floor is not None and reached is not None and reached < arm.floor
 
 
-def _faults_table(found: Competence, report: ReportInput) -> TextTable:
+def _faults_table(found: Competence, report: ReportInput) -> doc.TextTable:
     rows = [
-        [arm_name(report.plan, arm.arm_id), arm.fault[0].upper() + arm.fault[1:] + "."]
+        [doc.arm_name(report.plan, arm.arm_id), arm.fault[0].upper() + arm.fault[1:] + "."]
         for arm in found.arms
         if arm.fault
     ]
     text = "Recipes that no comparison can be tested with."
-    return plain_table("cannot_be_tested", text, {"Recipe": TEXT, "Why": TEXT}, rows)
+    return doc.plain_table("cannot_be_tested", text, {"Recipe": doc.TEXT, "Why": doc.TEXT}, rows)
 
 
 # Where every number comes from: versions, data, what distinguishes the recipes, and each run.
@@ -359,15 +343,19 @@ TITLES = {  # key of report.provenance -> what a reader calls it, in the order o
 }
 
 
-def provenance(report: ReportInput) -> Section:
+def provenance(report: ReportInput) -> doc.Section:
     """Versions and fingerprints, the recipes and the runs."""
-    blocks: list[Block] = [_facts(report)]
+    blocks: list[doc.Block] = [_facts(report)]
     if report.plan.arms:
         baseline = baseline_arm(report)
-        text = f"The recipes as trained here. The baseline is “{arm_name(report.plan, baseline)}”."
-        blocks += [Paragraph(text), _baseline_table(report, baseline), _differences_table(report, baseline)]
+        text = f"The recipes as trained here. The baseline is “{doc.arm_name(report.plan, baseline)}”."
+        blocks += [
+            doc.Paragraph(text),
+            _baseline_table(report, baseline),
+            _differences_table(report, baseline),
+        ]
     costs = _costs_table(report)
-    return Section("Provenance", (*blocks, *([costs] if costs else [])))
+    return doc.Section("Provenance", (*blocks, *([costs] if costs else [])))
 
 
 def baseline_arm(report: ReportInput) -> str:
@@ -378,21 +366,23 @@ def baseline_arm(report: ReportInput) -> str:
 
 
 def _flat_arm(arm: Arm) -> dict[str, str]:
-    flat = flatten(as_plain(arm.recipe))
+    flat = doc.flatten(as_plain(arm.recipe))
     names = [trick.name + (f"({_options(trick.options)})" if trick.options else "") for trick in arm.tricks]
     return flat | {"tricks in training": ", ".join(names) or "none"}
 
 
 def _options(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={setting_text(value)}" for key, value in options.items())
+    return ", ".join(f"{key}={doc.setting_text(value)}" for key, value in options.items())
 
 
-def _baseline_table(report: ReportInput, baseline: str) -> TextTable:
+def _baseline_table(report: ReportInput, baseline: str) -> doc.TextTable:
     rows = [[key, value] for key, value in _flat_arm(report.plan.arms[baseline]).items()]
-    return plain_table("baseline", "Every setting of the baseline.", {"Setting": TEXT, "Value": TEXT}, rows)
+    return doc.plain_table(
+        "baseline", "Every setting of the baseline.", {"Setting": doc.TEXT, "Value": doc.TEXT}, rows
+    )
 
 
-def _differences_table(report: ReportInput, baseline: str) -> TextTable:
+def _differences_table(report: ReportInput, baseline: str) -> doc.TextTable:
     plan = report.plan
     base = _flat_arm(plan.arms[baseline])
     rows = []
@@ -408,15 +398,15 @@ def _differences_table(report: ReportInput, baseline: str) -> TextTable:
         if other_model:
             changes.insert(0, _model_change(plan.arms[baseline].recipe.model, arm.recipe.model))
         if arm.teacher:
-            changes.append(f"teacher: {arm_name(plan, arm.teacher)}")
+            changes.append(f"teacher: {doc.arm_name(plan, arm.teacher)}")
         if arm.source:
-            changes.append(f"starts from the weights of: {arm_name(plan, arm.source)}")
+            changes.append(f"starts from the weights of: {doc.arm_name(plan, arm.source)}")
         if arm.observes:
             changes.append(f"trains nothing, evaluates: {observed(plan, arm)}")
         changes += [f"plugin {name}: sha256 {digest[:12]}" for name, digest in sorted(arm.plugins.items())]
-        rows.append([arm_name(plan, arm_id), "; ".join(changes) or "the baseline"])
-    titles = {"Recipe": TEXT, "Differs from the baseline in": TEXT}
-    return plain_table("recipes", "What each recipe changes.", titles, rows)
+        rows.append([doc.arm_name(plan, arm_id), "; ".join(changes) or "the baseline"])
+    titles = {"Recipe": doc.TEXT, "Differs from the baseline in": doc.TEXT}
+    return doc.plain_table("recipes", "What each recipe changes.", titles, rows)
 
 
 def _model_change(old: ModelSpec, new: ModelSpec) -> str:
@@ -424,9 +414,9 @@ def _model_change(old: ModelSpec, new: ModelSpec) -> str:
     return f"model: {old.name} → {new.name}" + (f" with {_options(new.args)}" if new.args else "")
 
 
-def _facts(report: ReportInput) -> Definitions:
+def _facts(report: ReportInput) -> doc.Definitions:
     """What the report was made from, in a fixed order; a list that is empty was not recorded."""
-    found = flatten(report.provenance)
+    found = doc.flatten(report.provenance)
     if found.get("cpu") == found.get("device"):
         found.pop("cpu", None)
     absent = [name for name in found if report.provenance.get(name) == []]
@@ -439,7 +429,7 @@ def _facts(report: ReportInput) -> Definitions:
     if absent:
         titles = [title for name, title in TITLES.items() if name in absent]
         facts.append(("Not recorded by any run", "; ".join(titles)))
-    return Definitions(tuple(facts))
+    return doc.Definitions(tuple(facts))
 
 
 def _runs(report: ReportInput) -> list[tuple[str, str]]:
@@ -447,7 +437,7 @@ def _runs(report: ReportInput) -> list[tuple[str, str]]:
     runs, status_of = report.plan.runs, statuses(report)
     counts = Counter(status_of[run.run_id] for run in runs)
     said = ", ".join(f"{number} {status}" for status, number in counts.most_common())
-    text = f"{count(len(runs), 'run')} ({said})"
+    text = f"{doc.count(len(runs), 'run')} ({said})"
     if runs:
         text += f", ids {min(run.run_id for run in runs)[:RUN_ID_DIGITS]} ... "
         text += f"{max(run.run_id for run in runs)[:RUN_ID_DIGITS]}"
@@ -458,15 +448,15 @@ def _runs(report: ReportInput) -> list[tuple[str, str]]:
 def _period(report: ReportInput) -> str:
     if not {"started_s", "ended_s"} <= set(report.records):
         return NOT_RECORDED
-    starts = [value for value in report.records["started_s"] if is_number(value)]
-    ends = [value for value in report.records["ended_s"] if is_number(value)]
+    starts = [value for value in report.records["started_s"] if doc.is_number(value)]
+    ends = [value for value in report.records["ended_s"] if doc.is_number(value)]
     if not starts or not ends:
         return NOT_RECORDED
     first, last = (datetime.fromtimestamp(value, UTC) for value in (min(starts), max(ends)))
     return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
 
 
-def _costs_table(report: ReportInput) -> TextTable | None:
+def _costs_table(report: ReportInput) -> doc.TextTable | None:
     """Per recipe; None where no run has ended."""
     costs = arm_costs(report.records)
     units = {cost.unit for cost in costs.values()}
@@ -477,37 +467,37 @@ def _costs_table(report: ReportInput) -> TextTable | None:
         if arm_id not in costs:
             continue
         cost = costs[arm_id]
-        hours = missing(NOT_RECORDED)
+        hours = doc.missing(NOT_RECORDED)
         if cost.device_hours is not None:
-            hours = number(cost.device_hours, 4 if cost.device_hours < 1 else 1)
-        time = missing(NOT_RECORDED) if cost.time_s is None else duration(cost.time_s)
-        energy = missing(NOT_MEASURED) if cost.energy_kj is None else number(cost.energy_kj, 1)
-        rows.append([arm_name(report.plan, arm_id), str(cost.runs), time, hours, *([energy] * measured)])
-    titles = {"Recipe": TEXT, "Runs": NUMBER, "Training of one, mean": NUMBER}
-    titles |= {unit or "Device-hours": NUMBER} | ({"Energy, kJ": NUMBER} if measured else {})
+            hours = doc.number(cost.device_hours, 4 if cost.device_hours < 1 else 1)
+        time = doc.missing(NOT_RECORDED) if cost.time_s is None else doc.duration(cost.time_s)
+        energy = doc.missing(NOT_MEASURED) if cost.energy_kj is None else doc.number(cost.energy_kj, 1)
+        rows.append([doc.arm_name(report.plan, arm_id), str(cost.runs), time, hours, *([energy] * measured)])
+    titles = {"Recipe": doc.TEXT, "Runs": doc.NUMBER, "Training of one, mean": doc.NUMBER}
+    titles |= {unit or "Device-hours": doc.NUMBER} | ({"Energy, kJ": doc.NUMBER} if measured else {})
     caption = (
         "What each recipe cost. Device-hours: GPUs, or CPU cores, that a run held times its wall time, "
         "summed over its runs; a GPU that several runs share counts for each. Energy: "
     ) + (_ENERGY if measured else "not measured.")
-    return plain_table("costs", caption, titles, rows) if rows else None
+    return doc.plain_table("costs", caption, titles, rows) if rows else None
 
 
 # Every number behind a verdict, for the reader who wants to check it.
 
 
-def _columns(settings: Settings) -> tuple[TextColumn, ...]:
-    unit = effect_suffix(settings)
+def _columns(settings: Settings) -> tuple[doc.TextColumn, ...]:
+    unit = doc.effect_suffix(settings)
     return (
-        TextColumn(title="Row"),
-        TextColumn(title="n", kind=NUMBER),
-        TextColumn(title=f"Effect{unit}: Holm-adjusted interval", kind=SPREAD),
-        TextColumn(title="p (Holm)", kind=NUMBER),
-        TextColumn(title="df", kind=NUMBER),
-        TextColumn(title=f"Detectable effect{unit}", kind=NUMBER),
+        doc.TextColumn(title="Row"),
+        doc.TextColumn(title="n", kind=doc.NUMBER),
+        doc.TextColumn(title=f"Effect{unit}: Holm-adjusted interval", kind=doc.SPREAD),
+        doc.TextColumn(title="p (Holm)", kind=doc.NUMBER),
+        doc.TextColumn(title="df", kind=doc.NUMBER),
+        doc.TextColumn(title=f"Detectable effect{unit}", kind=doc.NUMBER),
     )
 
 
-def evidence(report: ReportInput) -> Section | None:
+def evidence(report: ReportInput) -> doc.Section | None:
     """One table per study table that has effects; None where nothing is compared."""
     tables = [
         _table(table, report.findings.settings) for table in report.findings.tables if _with_effect(table)
@@ -518,45 +508,45 @@ def evidence(report: ReportInput) -> Section | None:
         "Verdicts use the Holm-adjusted intervals. “Detectable effect” is the smallest true effect that this "
         "n would find with probability 0.8."
     )
-    return Section("Evidence for each verdict", (Paragraph(intro), *tables))
+    return doc.Section("Evidence for each verdict", (doc.Paragraph(intro), *tables))
 
 
 def _with_effect(table: TableFinding) -> list[tuple[CellFinding, Effect]]:
     return [
-        (cell, cell.effect) for cell in ordered(table) if cell.effect and cell.effect.estimate is not None
+        (cell, cell.effect) for cell in doc.ordered(table) if cell.effect and cell.effect.estimate is not None
     ]
 
 
-def _table(table: TableFinding, settings: Settings) -> TextTable:
+def _table(table: TableFinding, settings: Settings) -> doc.TextTable:
     cells = _with_effect(table)
     noise = [f"Comparisons in the Holm family: {table.contrasts}."]
     if table.pooled_sd is not None:
-        sd = f"{number(table.pooled_sd)} pp" if settings.in_percent else number(table.pooled_sd, None)
+        sd = f"{doc.number(table.pooled_sd)} pp" if settings.in_percent else doc.number(table.pooled_sd, None)
         noise.append(f"Pooled sd between seeds: {sd}.")
     if table.seed_correlation is not None:
         noise.append(f"Share of the variance that runs with the same seed have in common: "
-                     f"{number(table.seed_correlation)}.")  # fmt: skip
+                     f"{doc.number(table.seed_correlation)}.")  # fmt: skip
     guarded = [cell.row for cell, effect in cells if effect.flagged]
     if guarded:
         noise.append(f"Mostly own variance instead of the pooled one (variance guard): {', '.join(guarded)}.")
-    return TextTable(
+    return doc.TextTable(
         key=f"{table.key}_evidence",
-        caption=f"{table_name(table)}: the numbers behind the verdicts.",
+        caption=f"{doc.table_name(table)}: the numbers behind the verdicts.",
         columns=_columns(settings),
-        rows=tuple(TextRow(_row(cell, effect, settings), cell.column or "") for cell, effect in cells),
+        rows=tuple(doc.TextRow(_row(cell, effect, settings), cell.column or "") for cell, effect in cells),
         notes=(" ".join(noise),),
     )
 
 
-def _row(cell: CellFinding, effect: Effect, settings: Settings) -> tuple[TextCell, ...]:
+def _row(cell: CellFinding, effect: Effect, settings: Settings) -> tuple[doc.TextCell, ...]:
     digits = effect_digits(effect, settings)
     texts = (
         cell.row,
         str(effect.n),
-        interval(effect.adjusted_low, effect.adjusted_high, digits),
-        "" if effect.p_holm is None else probability(effect.p_holm),
-        "" if effect.df is None else number(effect.df, 1),
-        "" if effect.detectable is None else number(effect.detectable, digits),
+        doc.interval(effect.adjusted_low, effect.adjusted_high, digits),
+        "" if effect.p_holm is None else doc.probability(effect.p_holm),
+        "" if effect.df is None else doc.number(effect.df, 1),
+        "" if effect.detectable is None else doc.number(effect.detectable, digits),
     )
     why = "(same run)" if effect.estimate == 0.0 and effect.p is None else "(no spread known)"
-    return tuple(TextCell(text) if text else TextCell(DASH, why) for text in texts)
+    return tuple(doc.TextCell(text) if text else doc.TextCell(doc.DASH, why) for text in texts)

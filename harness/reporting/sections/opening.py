@@ -22,31 +22,7 @@ from harness.analysis.findings import (
     can_be,
 )
 from harness.analysis.verdicts import no_value, size_text
-from harness.reporting.document import (
-    MINUS,
-    NUMBER,
-    TEXT,
-    Block,
-    Bullets,
-    ClaimLine,
-    ClaimList,
-    Paragraph,
-    Section,
-    TextTable,
-    as_sentences,
-    cell_name,
-    count,
-    duration,
-    flatten,
-    is_number,
-    missing,
-    ordered,
-    plain_table,
-    run_name,
-    seeds_planned,
-    short_name,
-    table_name,
-)
+from harness.reporting import document as doc
 from harness.reporting.report_input import ReportInput, places
 from harness.reporting.sections.claims import claims_tally
 from harness.spec import FINISHED
@@ -95,17 +71,17 @@ def scope(report: ReportInput) -> str:
     rows = sum(len(table.cells) for table in findings.tables)
     models = sorted({arm.recipe.model.name for arm in plan.arms.values()})
     parts = [
-        f"{count(rows, 'row')} in {count(len(findings.tables), 'table')}",
-        f"{count(sum(not arm.observes for arm in plan.arms.values()), 'distinct recipe')}",
+        f"{doc.count(rows, 'row')} in {doc.count(len(findings.tables), 'table')}",
+        f"{doc.count(sum(not arm.observes for arm in plan.arms.values()), 'distinct recipe')}",
         *_runs(report),
         f"data: {', '.join(places(plan))}",
         f"model: {', '.join(models)}",
     ]
-    if device := flatten(report.provenance).get("device"):
+    if device := doc.flatten(report.provenance).get("device"):
         parts.append(f"device: {device}")
     if "train_time_s" in report.records:
-        times = [float(t) for t in report.records["train_time_s"] if is_number(t)]
-        parts.append(f"training time, summed over runs: {duration(sum(times))}")
+        times = [float(t) for t in report.records["train_time_s"] if doc.is_number(t)]
+        parts.append(f"training time, summed over runs: {doc.duration(sum(times))}")
     return " · ".join(parts)
 
 
@@ -115,11 +91,11 @@ def _runs(report: ReportInput) -> list[str]:
     trainings = [run for run in plan.runs if not plan.arms[run.arm_id].observes]
     own = sum(run.seed in plan.seeds for run in trainings)
     evaluations = len(plan.runs) - len(trainings)
-    parts = [f"{count(own, 'run')} ({seeds_planned(plan)} each)"]
+    parts = [f"{doc.count(own, 'run')} ({doc.seeds_planned(plan)} each)"]
     if own < len(trainings):
-        parts.append(f"{count(len(trainings) - own, 'further training')} for ensembles")
+        parts.append(f"{doc.count(len(trainings) - own, 'further training')} for ensembles")
     if evaluations:
-        parts.append(f"{count(evaluations, 'evaluation')} of trained networks")
+        parts.append(f"{doc.count(evaluations, 'evaluation')} of trained networks")
     return parts
 
 
@@ -128,32 +104,34 @@ def data_names(report: ReportInput) -> list[str]:
     return sorted({arm.recipe.data.name for arm in report.plan.arms.values()})
 
 
-def answer(report: ReportInput) -> Section:
+def answer(report: ReportInput) -> doc.Section:
     """The counts of verdicts, one sentence per row (of many rows: per settled one, and counts per table), and
     what had been expected."""
-    blocks: list[Block] = [Paragraph(_tally(report.findings.tables))]
+    blocks: list[doc.Block] = [doc.Paragraph(_tally(report.findings.tables))]
     if said := claims_tally(report):
-        blocks.append(Paragraph(said))
+        blocks.append(doc.Paragraph(said))
     tables = report.findings.tables
     if has_sentences(report):
-        blocks += [sentences(table, table_name(table)) for table in tables]
+        blocks += [sentences(table, doc.table_name(table)) for table in tables]
     else:
         blocks += _settled(tables)
         blocks += [
-            Paragraph("Table by table; each has all its rows in words:"),
-            Bullets(tuple(f"{table_name(table)}. {_tally((table,))}" for table in tables)),
+            doc.Paragraph("Table by table; each has all its rows in words:"),
+            doc.Bullets(tuple(f"{doc.table_name(table)}. {_tally((table,))}" for table in tables)),
         ]
-    if expected := as_sentences(report.plan.header.get("expect")):
-        blocks += [Paragraph("Expected before the first run:"), Bullets(expected)]
-    return Section("Answer", tuple(blocks))
+    if expected := doc.as_sentences(report.plan.header.get("expect")):
+        blocks += [doc.Paragraph("Expected before the first run:"), doc.Bullets(expected)]
+    return doc.Section("Answer", tuple(blocks))
 
 
-def _settled(tables: tuple[TableFinding, ...]) -> list[Block]:
+def _settled(tables: tuple[TableFinding, ...]) -> list[doc.Block]:
     """The rows that help, hurt or make no difference, where they are not too many to be read."""
-    found = [(table, tuple(cell for cell in ordered(table) if _is_settled(cell))) for table in tables]
+    found = [(table, tuple(cell for cell in doc.ordered(table) if _is_settled(cell))) for table in tables]
     if sum(len(cells) for _, cells in found) > MOST_SENTENCES:
         return []
-    return [ClaimList(table_name(table), tuple(map(_claim, cells))) for table, cells in found if cells]
+    return [
+        doc.ClaimList(doc.table_name(table), tuple(map(_claim, cells))) for table, cells in found if cells
+    ]
 
 
 def _is_settled(cell: CellFinding) -> bool:
@@ -166,9 +144,9 @@ def has_sentences(report: ReportInput) -> bool:
     return sum(len(table.cells) for table in report.findings.tables) <= MOST_SENTENCES
 
 
-def sentences(table: TableFinding, title: str) -> ClaimList:
+def sentences(table: TableFinding, title: str) -> doc.ClaimList:
     """One sentence per row of a table."""
-    return ClaimList(title, tuple(_claim(cell) for cell in ordered(table)))
+    return doc.ClaimList(title, tuple(_claim(cell) for cell in doc.ordered(table)))
 
 
 def _tally(tables: tuple[TableFinding, ...]) -> str:
@@ -180,15 +158,15 @@ def _tally(tables: tuple[TableFinding, ...]) -> str:
     effects = [cell.effect for table in tables for cell in table.cells if cell.effect]
     late = sum(effect.exploratory for effect in effects)
     tail = f" {late} of them exploratory: not declared before results were there." if late else ""
-    return f"Verdicts on {count(sum(words.values()), 'comparison')}: {counts}.{tail}"
+    return f"Verdicts on {doc.count(sum(words.values()), 'comparison')}: {counts}.{tail}"
 
 
-def _claim(cell: CellFinding) -> ClaimLine:
+def _claim(cell: CellFinding) -> doc.ClaimLine:
     sentence = with_minus(cell.sentence)
     if cell.effect is None:
-        return ClaimLine("·", sentence, "")
+        return doc.ClaimLine("·", sentence, "")
     glyph, word = GLYPHS.get(cell.effect.verdict, ""), cell.effect.verdict
-    return ClaimLine(glyph if word in sentence else f"{glyph} {word}", sentence, word)
+    return doc.ClaimLine(glyph if word in sentence else f"{glyph} {word}", sentence, word)
 
 
 def with_minus(text: str) -> str:
@@ -197,7 +175,7 @@ def with_minus(text: str) -> str:
     >>> with_minus("x-y: -0.31 pp [-0.5, 0.1]")
     'x-y: −0.31 pp [−0.5, 0.1]'
     """
-    return _NEGATIVE.sub(MINUS, text)
+    return _NEGATIVE.sub(doc.MINUS, text)
 
 
 # What is missing or failed, what was replaced, and what the paper leaves out.
@@ -213,34 +191,34 @@ def statuses(report: ReportInput) -> dict[str, str]:
     return {run.run_id: str(known.get(run.run_id, NOT_RUN)) for run in report.plan.runs}
 
 
-def shortfalls(report: ReportInput) -> Section:
+def shortfalls(report: ReportInput) -> doc.Section:
     """Runs without a result, substitutions at this size, and the gaps of the paper."""
-    blocks: list[Block] = []
+    blocks: list[doc.Block] = []
     bad = _unfinished(report)
     total = len(report.plan.runs)
     if bad is None:
-        blocks.append(Paragraph(f"All {count(total, 'planned run')} finished."))
+        blocks.append(doc.Paragraph(f"All {doc.count(total, 'planned run')} finished."))
     else:
         lost = len(bad.rows)
-        blocks += [Paragraph(f"{count(lost, 'run')} of {total} did not finish with a value."), bad]
+        blocks += [doc.Paragraph(f"{doc.count(lost, 'run')} of {total} did not finish with a value."), bad]
     for title, items in (
         ("What differs from the paper at this size:", report.plan.notes),
-        ("Deviations:", as_sentences(report.plan.header.get("deviations"))),
-        ("What the paper leaves out:", as_sentences(report.plan.header.get("unknown"))),
+        ("Deviations:", doc.as_sentences(report.plan.header.get("deviations"))),
+        ("What the paper leaves out:", doc.as_sentences(report.plan.header.get("unknown"))),
     ):
         if items:
-            blocks += [Paragraph(title), Bullets(tuple(items))]
-    return Section("Missing, failed, replaced", tuple(blocks))
+            blocks += [doc.Paragraph(title), doc.Bullets(tuple(items))]
+    return doc.Section("Missing, failed, replaced", tuple(blocks))
 
 
-def _unfinished(report: ReportInput) -> TextTable | None:
+def _unfinished(report: ReportInput) -> doc.TextTable | None:
     attempts, errors, status_of = _column(report, "attempts"), _column(report, "error"), statuses(report)
     rows = [
         [
-            run_name(report.plan, run),
+            doc.run_name(report.plan, run),
             str(run.seed),
             status_of[run.run_id],
-            attempts.get(run.run_id, missing("none")),
+            attempts.get(run.run_id, doc.missing("none")),
             _first_line(errors.get(run.run_id, "")),
         ]
         for run in report.plan.runs
@@ -250,10 +228,10 @@ def _unfinished(report: ReportInput) -> TextTable | None:
     lacking = _lacking(report, metric)
     rows += [
         [
-            run_name(report.plan, run),
+            doc.run_name(report.plan, run),
             str(run.seed),
             FINISHED,
-            attempts.get(run.run_id, missing("none")),
+            attempts.get(run.run_id, doc.missing("none")),
             no_value(metric),
         ]
         for run in report.plan.runs
@@ -261,8 +239,14 @@ def _unfinished(report: ReportInput) -> TextTable | None:
     ]
     if not rows:
         return None
-    titles = {"Run": TEXT, "Seed": NUMBER, "Status": TEXT, "Attempts": NUMBER, "Error": TEXT}
-    return plain_table("unfinished", "Planned runs without a value.", titles, rows)
+    titles = {
+        "Run": doc.TEXT,
+        "Seed": doc.NUMBER,
+        "Status": doc.TEXT,
+        "Attempts": doc.NUMBER,
+        "Error": doc.TEXT,
+    }
+    return doc.plain_table("unfinished", "Planned runs without a value.", titles, rows)
 
 
 def _lacking(report: ReportInput, metric: str) -> frozenset[str]:
@@ -285,13 +269,15 @@ def _column(report: ReportInput, name: str) -> dict[str, str]:
 
 def _first_line(error: str) -> str:
     lines = error.strip().splitlines()
-    return textwrap.shorten(lines[0], ERROR_CHARS, placeholder=" ...") if lines else missing("none recorded")
+    return (
+        textwrap.shorten(lines[0], ERROR_CHARS, placeholder=" ...") if lines else doc.missing("none recorded")
+    )
 
 
 # What is undecided, and what it would cost to settle it.
 
 
-def settling(report: ReportInput) -> Section:
+def settling(report: ReportInput) -> doc.Section:
     """Seeds, runs and training time for each open verdict, and for all of them together."""
     open_cells = [
         (table, cell)
@@ -301,17 +287,23 @@ def settling(report: ReportInput) -> Section:
     ]
     title = "Undecided, and what it would cost to settle"
     if not open_cells:
-        return Section(title, (Paragraph("No comparison is undecided."),))
+        return doc.Section(title, (doc.Paragraph("No comparison is undecided."),))
     times = mean_train_time(report)
     rows, wanted = [], dict[str, int]()
     for table, cell in open_cells:
         seeds = more_seeds(cell)
         runs = {arm: each * (seeds or 0) for arm, each in _arms(report, table, cell).items()}
-        rows.append([short_name(table.key), cell_name(cell), *_cost(seeds, runs, times)])
+        rows.append([doc.short_name(table.key), doc.cell_name(cell), *_cost(seeds, runs, times)])
         for arm, n in runs.items():
             wanted[arm] = max(wanted.get(arm, 0), n)
-    titles = {"Table": TEXT, "Row": TEXT, "More seeds": NUMBER, "Runs": NUMBER, "Training time": NUMBER}
-    table_of_costs = plain_table("undecided", "The cost of a verdict on each open row.", titles, rows)
+    titles = {
+        "Table": doc.TEXT,
+        "Row": doc.TEXT,
+        "More seeds": doc.NUMBER,
+        "Runs": doc.NUMBER,
+        "Training time": doc.NUMBER,
+    }
+    table_of_costs = doc.plain_table("undecided", "The cost of a verdict on each open row.", titles, rows)
     settings = report.findings.settings
     delta = size_text(settings.smallest_effect_pp, settings)
     text = (
@@ -319,7 +311,7 @@ def settling(report: ReportInput) -> Section:
         "with probability 0.8 of a verdict if the true effect has that size. Rows share runs: "
         f"{_total(wanted, times)}."
     )
-    return Section(title, (Paragraph(text), table_of_costs))
+    return doc.Section(title, (doc.Paragraph(text), table_of_costs))
 
 
 def more_seeds(cell: CellFinding) -> int | None:
@@ -333,7 +325,7 @@ def mean_train_time(report: ReportInput) -> dict[str, float]:
         return {}
     by_arm: dict[str, list[float]] = {}
     for arm, time_s in zip(report.records["arm_id"], report.records["train_time_s"], strict=True):
-        if is_number(time_s):
+        if doc.is_number(time_s):
             by_arm.setdefault(str(arm), []).append(float(time_s))
     return {arm: sum(times) / len(times) for arm, times in by_arm.items()}
 
@@ -370,14 +362,14 @@ def _add_needs(report: ReportInput, arm_id: str, each: int, runs: dict[str, int]
 def _cost(seeds: int | None, runs: dict[str, int], times: dict[str, float]) -> list[str]:
     """Seeds, runs and time of one row, or dashes where the number of seeds is not known."""
     if not seeds:
-        return [missing("not known")] * 3
+        return [doc.missing("not known")] * 3
     return [f"about {seeds}", str(sum(runs.values())), _time(runs, times)]
 
 
 def _time(seeds: dict[str, int], times: dict[str, float]) -> str:
     if any(arm not in times for arm in seeds):
-        return missing("not measured")
-    return duration(sum(n * times[arm] for arm, n in seeds.items()))
+        return doc.missing("not measured")
+    return doc.duration(sum(n * times[arm] for arm, n in seeds.items()))
 
 
 def _total(wanted: dict[str, int], times: dict[str, float]) -> str:
@@ -385,7 +377,7 @@ def _total(wanted: dict[str, int], times: dict[str, float]) -> str:
     if not runs:
         return "no number of seeds is known yet"
     time_s = _time(wanted, times)
-    return f"all open rows together need {count(runs, 'run')}, {time_s} of training one after another"
+    return f"all open rows together need {doc.count(runs, 'run')}, {time_s} of training one after another"
 
 
 # When the plan was declared, and what was changed after that.
@@ -408,28 +400,26 @@ def declared_text(report: ReportInput) -> str:
     first = records[0]
     said = f"The plan (hash {_short(first)}) was recorded on {when(first)}"
     if not first["ended"]:
-        text = f"{said}, before any of its {count(first['runs'], 'run')} had ended."
+        text = f"{said}, before any of its {doc.count(first['runs'], 'run')} had ended."
     elif first["ended"] == first["runs"]:
-        text = f"{said}, when all of its {count(first['runs'], 'run')} had ended: {NOTHING_SHOWS}."
+        text = f"{said}, when all of its {doc.count(first['runs'], 'run')} had ended: {NOTHING_SHOWS}."
     else:
-        text = (
-            f"{said}, when {first['ended']} of its {count(first['runs'], 'run')} had ended: for the results "
-        )
-        text += "that were there by then, nothing here shows that it was declared before them."
+        text = f"{said}, when {first['ended']} of its {doc.count(first['runs'], 'run')} had ended: for the "
+        text += "results that were there by then, nothing here shows that it was declared before them."
     return text + (f" It was changed since: see “{TITLE}”." if amendments_section(report) else "")
 
 
-def amendments_section(report: ReportInput) -> Section | None:
+def amendments_section(report: ReportInput) -> doc.Section | None:
     """Every later declaration in words; None where the plan is the one that was declared first."""
     records = _records(report)
-    blocks: list[Block] = [*_unusable(report)]
+    blocks: list[doc.Block] = [*_unusable(report)]
     items = [_amendment(old, new) for old, new in pairwise(records)]
     if records and (text := _unrecorded(report, records[-1])):
         items.append(text)
     if items:
         intro = f"First declared on {when(records[0])}, plan hash {_short(records[0])}. Changed since:"
-        blocks += [Paragraph(intro), Bullets(tuple(items)), *_consequences(report, records)]
-    return Section(TITLE, tuple(blocks)) if blocks else None
+        blocks += [doc.Paragraph(intro), doc.Bullets(tuple(items)), *_consequences(report, records)]
+    return doc.Section(TITLE, tuple(blocks)) if blocks else None
 
 
 def when(record: Record) -> str:
@@ -465,12 +455,12 @@ def _short(record: Record) -> str:
     return str(record["plan_hash"])[:HASH_SHOWN]
 
 
-def _unusable(report: ReportInput) -> list[Block]:
+def _unusable(report: ReportInput) -> list[doc.Block]:
     problem = report.declaration["problem"] if report.declaration else None
     if problem is None:
         return []
     text = f"A record of the plan cannot be used: {problem}. What was declared from there on is not known."
-    return [Paragraph(text)]
+    return [doc.Paragraph(text)]
 
 
 def _amendment(old: Record, new: Record) -> str:
@@ -482,9 +472,11 @@ def _ended(record: Record) -> str:
     if not record["ended"] and not record["seen"]:
         return "before any run had ended"
     before = (
-        f", and {count(record['seen'], 'further run')} of recipes declared before" if record["seen"] else ""
+        f", and {doc.count(record['seen'], 'further run')} of recipes declared before"
+        if record["seen"]
+        else ""
     )
-    return f"when {record['ended']} of its {count(record['runs'], 'run')} had ended{before}"
+    return f"when {record['ended']} of its {doc.count(record['runs'], 'run')} had ended{before}"
 
 
 def _unrecorded(report: ReportInput, newest: Record) -> str:
@@ -496,26 +488,26 @@ def _unrecorded(report: ReportInput, newest: Record) -> str:
     return f"Not recorded, but so in this report (plan hash {plan_hash(now)[:HASH_SHOWN]}): {changes}."
 
 
-def _consequences(report: ReportInput, records: Sequence[Record]) -> list[Block]:
+def _consequences(report: ReportInput, records: Sequence[Record]) -> list[doc.Block]:
     rows = [
-        f"{short_name(table.key)} / {cell_name(cell)}"
+        f"{doc.short_name(table.key)} / {doc.cell_name(cell)}"
         for table in report.findings.tables
         for cell in table.cells
         if cell.effect and cell.effect.exploratory
     ]
-    blocks: list[Block] = []
+    blocks: list[doc.Block] = []
     if rows:
         text = (
-            f"{count(len(rows), 'verdict')} marked as exploratory, because the comparison, or the recipe of "
-            "one of its sides, was not declared before results were there. They stay in the Holm family, "
+            f"{doc.count(len(rows), 'verdict')} marked as exploratory, because the comparison, or the recipe "
+            "of one of its sides, was not declared before results were there. They stay in the Holm family, "
             f"which is that of the plan as it is now: {', '.join(rows)}."
         )
-        blocks.append(Paragraph(text))
+        blocks.append(doc.Paragraph(text))
     base = declared_before_results(records)
     if base["declaration"]["looks"] != declaration_of(report.plan)["looks"]:
         text = (
             "How many seeds there are was changed when results were there. The error rate of the verdicts "
             "holds for seeds, and looks at the results, that were declared before."
         )
-        blocks.append(Paragraph(text))
+        blocks.append(doc.Paragraph(text))
     return blocks

@@ -10,37 +10,7 @@ from types import MappingProxyType
 
 from harness.analysis.findings import CellFinding, Effect, Level, Settings, TableFinding
 from harness.analysis.verdicts import metric_name, size_text
-from harness.reporting.document import (
-    DASH,
-    MEMORY_NOTE,
-    MOST_DIGITS,
-    NUMBER,
-    SPREAD,
-    TEXT,
-    Block,
-    Bullets,
-    Digits,
-    Paragraph,
-    TextCell,
-    TextColumn,
-    TextRow,
-    TextTable,
-    arm_name,
-    cell_name,
-    count,
-    digits_for,
-    duration,
-    effect_suffix,
-    interval,
-    mark,
-    number,
-    ordered,
-    paper_text,
-    percent_suffix,
-    short_name,
-    signed,
-    verdict_text,
-)
+from harness.reporting import document as doc
 from harness.reporting.report_input import GPU_HOURS, RunCost
 from harness.spec import ACCURACIES, MEMBER_STRIDE, Arm, Member
 from harness.study.plan import PaperValue, Plan
@@ -67,32 +37,32 @@ def other_metric(metric: str) -> str:
     return "top5" if metric == "top1" else "top1"
 
 
-def paper_cell(cell: CellFinding, settings: Settings) -> TextCell:
+def paper_cell(cell: CellFinding, settings: Settings) -> doc.TextCell:
     """The printed value of the metric; its sd and the other accuracy on the second line."""
-    value = paper_text(cell.paper.get(settings.metric))
+    value = doc.paper_text(cell.paper.get(settings.metric))
     std = cell.paper.get(STD) if settings.metric == "top1" else None
-    other = paper_text(cell.paper.get(other_metric(settings.metric)))
-    details = [f"(sd {std.value:g}{mark(std.status)})"] if std else []
+    other = doc.paper_text(cell.paper.get(other_metric(settings.metric)))
+    details = [f"(sd {std.value:g}{doc.mark(std.status)})"] if std else []
     details += [f"({other})"] if other else []
     if not value and not details:
-        return TextCell(DASH, "(none)")
-    return TextCell(value or DASH, " ".join(details))
+        return doc.TextCell(doc.DASH, "(none)")
+    return doc.TextCell(value or doc.DASH, " ".join(details))
 
 
-def extras_column(cells: list[CellFinding]) -> TextColumn | None:
+def extras_column(cells: list[CellFinding]) -> doc.TextColumn | None:
     """A column for the further printed numbers, where any row has one."""
-    return TextColumn(title="Also printed", kind=TEXT) if any(map(_extras, cells)) else None
+    return doc.TextColumn(title="Also printed", kind=doc.TEXT) if any(map(_extras, cells)) else None
 
 
-def extras_cell(cell: CellFinding) -> TextCell:
+def extras_cell(cell: CellFinding) -> doc.TextCell:
     """For example "4.2 G multiply-adds, 25.6 M parameters"."""
     texts = [_extra(name, value) for name, value in _extras(cell).items()]
-    return TextCell(", ".join(texts)) if texts else TextCell(DASH, "(nothing)")
+    return doc.TextCell(", ".join(texts)) if texts else doc.TextCell(doc.DASH, "(nothing)")
 
 
 def paper_column_kind(cells: list[CellFinding], settings: Settings) -> str:
     """Numbers, unless the paper has none of the metric at all (a plugin's)."""
-    return NUMBER if any(settings.metric in cell.paper for cell in cells) else TEXT
+    return doc.NUMBER if any(settings.metric in cell.paper for cell in cells) else doc.TEXT
 
 
 def _extras(cell: CellFinding) -> dict[str, PaperValue]:
@@ -104,7 +74,7 @@ def _extras(cell: CellFinding) -> dict[str, PaperValue]:
 def _extra(name: str, value: PaperValue) -> str:
     number = f"{value.value:,.6g}" if value.value >= 1e6 else f"{value.value:g}"
     form = _FORMS.get(name, f"{name.replace('_', ' ')} {{}}")
-    return form.format(number) + mark(value.status)
+    return form.format(number) + doc.mark(value.status)
 
 
 # The values of a table beside those that the paper printed, and how a level and its n are written.
@@ -112,12 +82,12 @@ def _extra(name: str, value: PaperValue) -> str:
 
 def values_table(
     table: TableFinding, settings: Settings, places: Mapping[str, str] = MappingProxyType({})
-) -> TextTable:
+) -> doc.TextTable:
     """Means with their spread and interval, the other accuracy, and everything that the paper printed.
 
     It stands below the leading table, or in its place (with its key) where nothing is compared.
     """
-    cells = ordered(table)
+    cells = doc.ordered(table)
     leads = not any(cell.effect for cell in cells)
     columns = _value_columns(settings, paper_column_kind(cells, settings))
     rows = [_value_cells(cell, settings, places if leads else {}) for cell in cells]
@@ -125,57 +95,57 @@ def values_table(
         columns.append(extras)
         rows = [[*row, extras_cell(cell)] for row, cell in zip(rows, cells, strict=True)]
     caption = "n: seeds with a value. sd: over these seeds; the 95 % CI is that of the mean."
-    return TextTable(
+    return doc.TextTable(
         key=table.key if leads else f"{table.key}_values",
-        title=table.title if leads else short_name(table.key),
+        title=table.title if leads else doc.short_name(table.key),
         caption=caption if leads else f"Values, ours and the paper's. {caption}",
         columns=tuple(columns),
-        rows=tuple(TextRow(tuple(row), cell.column or "") for row, cell in zip(rows, cells, strict=True)),
+        rows=tuple(doc.TextRow(tuple(row), cell.column or "") for row, cell in zip(rows, cells, strict=True)),
         notes=_value_notes(table, leads),
     )
 
 
-def level_digits(level: Level, settings: Settings) -> Digits:
+def level_digits(level: Level, settings: Settings) -> doc.Digits:
     """Decimals of a mean, from its standard error sd / sqrt(n)."""
     if not settings.in_percent:
         return None
-    return digits_for(None if level.sd is None or level.n == 0 else level.sd / math.sqrt(level.n))
+    return doc.digits_for(None if level.sd is None or level.n == 0 else level.sd / math.sqrt(level.n))
 
 
-def effect_digits(effect: Effect, settings: Settings) -> Digits:
+def effect_digits(effect: Effect, settings: Settings) -> doc.Digits:
     """Decimals of an effect: a quarter of the 95 % interval's width stands for its standard error."""
     if not settings.in_percent:
         return None
     if effect.low is None or effect.high is None:
-        return digits_for(None)
-    return digits_for((effect.high - effect.low) / 4)
+        return doc.digits_for(None)
+    return doc.digits_for((effect.high - effect.low) / 4)
 
 
-def n_cell(level: Level | None, effect: Effect | None = None) -> TextCell:
+def n_cell(level: Level | None, effect: Effect | None = None) -> doc.TextCell:
     """Seeds with a value; below it runs that have none, and whether an adaptive study ended the row."""
     if level is None:
-        return TextCell("0", "(quoted)")
+        return doc.TextCell("0", "(quoted)")
     said = [f"{level.diverged} diverged"] * bool(level.diverged)
     said += [f"{level.without_value} without a finite value"] * bool(level.without_value)
     absent = level.missing - level.without_value
     said += [f"{absent} missing"] * bool(absent)
     if effect is not None and effect.settled_at is not None:
         said.append("settled" if effect.settled_at >= level.n else f"settled at {effect.settled_at}")
-    return TextCell(str(level.n), ", ".join(said))
+    return doc.TextCell(str(level.n), ", ".join(said))
 
 
-def spread_cell(level: Level | None, settings: Settings, *, with_interval: bool = False) -> TextCell:
+def spread_cell(level: Level | None, settings: Settings, *, with_interval: bool = False) -> doc.TextCell:
     """Mean and sd, and on demand the interval of the mean; or why there is none."""
     if level is None:
-        return TextCell(DASH, "(quoted)")
+        return doc.TextCell(doc.DASH, "(quoted)")
     if level.mean is None:
-        return TextCell(DASH, f"({level.missing_reason or 'no run has ended with a value'})")
+        return doc.TextCell(doc.DASH, f"({level.missing_reason or 'no run has ended with a value'})")
     digits = level_digits(level, settings)
-    mean = number(level.mean, digits)
+    mean = doc.number(level.mean, digits)
     if level.sd is None:
-        return TextCell(mean, "(1 seed: no sd)")
-    said = interval(level.low, level.high, digits) if with_interval else ""
-    return TextCell(f"{mean} ± {number(level.sd, digits)}", said)
+        return doc.TextCell(mean, "(1 seed: no sd)")
+    said = doc.interval(level.low, level.high, digits) if with_interval else ""
+    return doc.TextCell(f"{mean} ± {doc.number(level.sd, digits)}", said)
 
 
 def row_notes(table: TableFinding) -> list[str]:
@@ -183,30 +153,30 @@ def row_notes(table: TableFinding) -> list[str]:
     notes = []
     for cell in table.cells:
         reason = cell.level.missing_reason if cell.level and cell.level.mean is not None else None
-        notes += [f"{cell_name(cell)}: {text}" for text in (cell.note, reason) if text]
+        notes += [f"{doc.cell_name(cell)}: {text}" for text in (cell.note, reason) if text]
     return notes
 
 
-def _value_columns(settings: Settings, paper_kind: str) -> list[TextColumn]:
+def _value_columns(settings: Settings, paper_kind: str) -> list[doc.TextColumn]:
     metric, other = settings.metric, other_metric(settings.metric)
     return [
-        TextColumn(title="Row"),
-        TextColumn(title="n", kind=NUMBER, detail_title="remarks"),
-        TextColumn(
-            title=f"{metric_name(metric)}{percent_suffix(metric)}: mean ± sd",
-            kind=SPREAD,
+        doc.TextColumn(title="Row"),
+        doc.TextColumn(title="n", kind=doc.NUMBER, detail_title="remarks"),
+        doc.TextColumn(
+            title=f"{metric_name(metric)}{doc.percent_suffix(metric)}: mean ± sd",
+            kind=doc.SPREAD,
             detail_title="95 % CI of the mean",
         ),
-        TextColumn(title=f"{metric_name(other)}{percent_suffix(other)}", kind=NUMBER),
-        TextColumn(
+        doc.TextColumn(title=f"{metric_name(other)}{doc.percent_suffix(other)}", kind=doc.NUMBER),
+        doc.TextColumn(
             title=f"Paper {metric_name(metric)}", kind=paper_kind, detail_title=f"paper {metric_name(other)}"
         ),
     ]
 
 
-def _value_cells(cell: CellFinding, settings: Settings, places: Mapping[str, str]) -> list[TextCell]:
+def _value_cells(cell: CellFinding, settings: Settings, places: Mapping[str, str]) -> list[doc.TextCell]:
     return [
-        TextCell(cell.row, places.get(cell.arm_id or "", "")),
+        doc.TextCell(cell.row, places.get(cell.arm_id or "", "")),
         n_cell(cell.level),
         spread_cell(cell.level, settings, with_interval=True),
         _secondary_cell(cell.level, settings),
@@ -214,20 +184,20 @@ def _value_cells(cell: CellFinding, settings: Settings, places: Mapping[str, str
     ]
 
 
-def _secondary_cell(level: Level | None, settings: Settings) -> TextCell:
+def _secondary_cell(level: Level | None, settings: Settings) -> doc.TextCell:
     metric = other_metric(settings.metric)
     if level is None:
-        return TextCell(DASH, "(quoted)")
+        return doc.TextCell(doc.DASH, "(quoted)")
     if metric not in level.secondary:
-        return TextCell(DASH, "(no value)" if level.mean is None else "(not measured)")
-    digits = level_digits(level, settings) if settings.in_percent else MOST_DIGITS
-    return TextCell(number(level.secondary[metric], digits))
+        return doc.TextCell(doc.DASH, "(no value)" if level.mean is None else "(not measured)")
+    digits = level_digits(level, settings) if settings.in_percent else doc.MOST_DIGITS
+    return doc.TextCell(doc.number(level.secondary[metric], digits))
 
 
 def _value_notes(table: TableFinding, leads: bool) -> tuple[str, ...]:
     notes = [table.note] if table.note and leads else []
     if {value.status for cell in table.cells for value in cell.paper.values()} - {"verified"}:
-        notes.append(MEMORY_NOTE)
+        notes.append(doc.MEMORY_NOTE)
     if any(STD in cell.paper for cell in table.cells):
         notes.append(STD_NOTE)
     return tuple(dict.fromkeys([*notes, *(row_notes(table) if leads else [])]))
@@ -241,27 +211,28 @@ ABOVE = "the row above"
 
 def main_table(
     table: TableFinding, settings: Settings, places: Mapping[str, str] = MappingProxyType({})
-) -> TextTable:
+) -> doc.TextTable:
     """One row per cell of the paper's table, stacked by column group; narrow enough for a printed page.
 
     What the paper printed, and what else is known of a row, is in the tables of `values.py` and `details.py`;
     where nothing is compared, this is the table of values. `places`: arm_id -> what to say of rows on other
     data, or at another resolution, than most.
     """
-    cells = ordered(table)
+    cells = doc.ordered(table)
     if not any(cell.effect for cell in cells):
         return values_table(table, settings, places)
     versus = _versus_rule(cells)
     columns = [
-        TextColumn(title="Row", detail_title="" if versus else "compared with"),
-        TextColumn(title="n", kind=NUMBER, detail_title="remarks"),
-        TextColumn(
-            title=f"{metric_name(settings.metric)}{percent_suffix(settings.metric)}: mean ± sd", kind=SPREAD
+        doc.TextColumn(title="Row", detail_title="" if versus else "compared with"),
+        doc.TextColumn(title="n", kind=doc.NUMBER, detail_title="remarks"),
+        doc.TextColumn(
+            title=f"{metric_name(settings.metric)}{doc.percent_suffix(settings.metric)}: mean ± sd",
+            kind=doc.SPREAD,
         ),
         *_effect_columns(settings),
     ]
     rows = tuple(_row(cell, settings, places, versus) for cell in cells)
-    return TextTable(
+    return doc.TextTable(
         key=table.key,
         title=table.title,
         caption=_caption(settings, versus),
@@ -271,31 +242,31 @@ def main_table(
     )
 
 
-def _row(cell: CellFinding, settings: Settings, places: Mapping[str, str], versus: str | None) -> TextRow:
+def _row(cell: CellFinding, settings: Settings, places: Mapping[str, str], versus: str | None) -> doc.TextRow:
     effect = cell.effect
     said = [places.get(cell.arm_id or "", "")]
     said += [f"minus {effect.versus}"] if effect and versus is None else []
     cells = [
-        TextCell(cell.row, "; ".join(filter(None, said))),
+        doc.TextCell(cell.row, "; ".join(filter(None, said))),
         n_cell(cell.level, effect),
         spread_cell(cell.level, settings),
-        effect_cell(effect, settings) if cell.level is not None else TextCell(DASH, "(quoted)"),
+        effect_cell(effect, settings) if cell.level is not None else doc.TextCell(doc.DASH, "(quoted)"),
         _verdict_cell(cell),
         _paper_effect_cell(cell),
     ]
     if settings.comparable_to_paper:
         cells.append(_gap_cell(effect, settings))
-    return TextRow(tuple(cells), cell.column or "")
+    return doc.TextRow(tuple(cells), cell.column or "")
 
 
-def effect_cell(effect: Effect | None, settings: Settings) -> TextCell:
+def effect_cell(effect: Effect | None, settings: Settings) -> doc.TextCell:
     """The estimate with its 95 % interval, or why there is none."""
     if effect is None:
-        return TextCell(DASH, "(reference)")
+        return doc.TextCell(doc.DASH, "(reference)")
     if effect.estimate is None:
-        return TextCell(DASH, f"({effect.qualifier or effect.verdict})")
+        return doc.TextCell(doc.DASH, f"({effect.qualifier or effect.verdict})")
     digits = effect_digits(effect, settings)
-    return TextCell(signed(effect.estimate, digits), interval(effect.low, effect.high, digits))
+    return doc.TextCell(doc.signed(effect.estimate, digits), doc.interval(effect.low, effect.high, digits))
 
 
 def _versus_rule(cells: list[CellFinding]) -> str | None:
@@ -314,41 +285,43 @@ def _versus_rule(cells: list[CellFinding]) -> str | None:
     return references.pop() if len(references) == 1 else None
 
 
-def _effect_columns(settings: Settings) -> list[TextColumn]:
+def _effect_columns(settings: Settings) -> list[doc.TextColumn]:
     columns = [
-        TextColumn(title=f"Effect{effect_suffix(settings)}", kind=SPREAD, detail_title="95 % CI"),
-        TextColumn(title="Verdict", kind=TEXT, detail_title="qualifier"),
-        TextColumn(title="Paper effect", kind=NUMBER),
+        doc.TextColumn(title=f"Effect{doc.effect_suffix(settings)}", kind=doc.SPREAD, detail_title="95 % CI"),
+        doc.TextColumn(title="Verdict", kind=doc.TEXT, detail_title="qualifier"),
+        doc.TextColumn(title="Paper effect", kind=doc.NUMBER),
     ]
     if settings.comparable_to_paper:
-        columns.append(TextColumn(title="Effect minus paper's, pp", kind=SPREAD, detail_title="95 % CI"))
+        columns.append(
+            doc.TextColumn(title="Effect minus paper's, pp", kind=doc.SPREAD, detail_title="95 % CI")
+        )
     return columns
 
 
-def _verdict_cell(cell: CellFinding) -> TextCell:
+def _verdict_cell(cell: CellFinding) -> doc.TextCell:
     effect = cell.effect
     if effect is None:
-        return TextCell(DASH, "(quoted)" if cell.level is None else "(reference)")
+        return doc.TextCell(doc.DASH, "(quoted)" if cell.level is None else "(reference)")
     details = [effect.qualifier] * bool(effect.qualifier) + ["fragile"] * effect.fragile
     details += ["exploratory"] * effect.exploratory
-    return TextCell(verdict_text(effect), "; ".join(details), effect.verdict)
+    return doc.TextCell(doc.verdict_text(effect), "; ".join(details), effect.verdict)
 
 
-def _paper_effect_cell(cell: CellFinding) -> TextCell:
+def _paper_effect_cell(cell: CellFinding) -> doc.TextCell:
     effect = cell.effect
     if effect is None:
-        return TextCell(DASH, "(quoted)" if cell.level is None else "(reference)")
+        return doc.TextCell(doc.DASH, "(quoted)" if cell.level is None else "(reference)")
     if effect.paper is None:
-        return TextCell(DASH, "(none)")
-    return TextCell(signed(effect.paper) + mark(effect.paper_status))
+        return doc.TextCell(doc.DASH, "(none)")
+    return doc.TextCell(doc.signed(effect.paper) + doc.mark(effect.paper_status))
 
 
-def _gap_cell(effect: Effect | None, settings: Settings) -> TextCell:
+def _gap_cell(effect: Effect | None, settings: Settings) -> doc.TextCell:
     if effect is None or effect.gap is None:
-        return TextCell(DASH, "(reference)" if effect is None else "(none)")
+        return doc.TextCell(doc.DASH, "(reference)" if effect is None else "(none)")
     digits = effect_digits(effect, settings)
-    details = [interval(effect.gap_low, effect.gap_high, digits), effect.agreement or ""]
-    return TextCell(signed(effect.gap, digits), " ".join(filter(None, details)))
+    details = [doc.interval(effect.gap_low, effect.gap_high, digits), effect.agreement or ""]
+    return doc.TextCell(doc.signed(effect.gap, digits), " ".join(filter(None, details)))
 
 
 def _caption(settings: Settings, versus: str | None) -> str:
@@ -363,8 +336,8 @@ def _caption(settings: Settings, versus: str | None) -> str:
 
 def _leading_notes(table: TableFinding) -> tuple[str, ...]:
     notes = [table.note] if table.note else []
-    if any(mark(cell.effect.paper_status) for cell in table.cells if cell.effect):
-        notes.append(MEMORY_NOTE)
+    if any(doc.mark(cell.effect.paper_status) for cell in table.cells if cell.effect):
+        notes.append(doc.MEMORY_NOTE)
     return tuple(dict.fromkeys([*notes, *row_notes(table)]))
 
 
@@ -388,13 +361,15 @@ class _DeviceTime:
         return cost.device_hours * 3600 / cost.runs / UNITS_S[self.unit]
 
 
-def details_table(table: TableFinding, settings: Settings, costs: Mapping[str, RunCost]) -> TextTable | None:
+def details_table(
+    table: TableFinding, settings: Settings, costs: Mapping[str, RunCost]
+) -> doc.TextTable | None:
     """One row per trained cell: intervals on new images, P(better), time, energy; None without effects.
 
     costs: by arm, of the whole study.
     Energy and device time have columns where a run of the table has them measured, and a note where not.
     """
-    cells = [cell for cell in ordered(table) if cell.level is not None]
+    cells = [cell for cell in doc.ordered(table) if cell.level is not None]
     if not any(cell.effect for cell in cells):
         return None
     costs = {arm: cost for arm, cost in costs.items() if arm in {cell.arm_id for cell in cells}}
@@ -402,28 +377,27 @@ def details_table(table: TableFinding, settings: Settings, costs: Mapping[str, R
     columns, notes = _detail_columns(settings), list[str]()
     rows = [_detail_cells(cell, settings, costs) for cell in cells]
     if any(cost.energy_kj is not None for cost in costs.values()):
-        columns.append(TextColumn(title="Energy per run, kJ", kind=NUMBER))
+        columns.append(doc.TextColumn(title="Energy per run, kJ", kind=doc.NUMBER))
         rows = [[*row, _energy_cell(costs.get(c.arm_id or ""))] for row, c in zip(rows, cells, strict=True)]
     else:
         notes.append("Energy: not measured.")
     if unit is not None:
-        columns.append(
-            TextColumn(title=f"Effect per {unit.device}-{unit.unit}{effect_suffix(settings)}", kind=NUMBER)
-        )
+        per = f"Effect per {unit.device}-{unit.unit}"
+        columns.append(doc.TextColumn(title=per + doc.effect_suffix(settings), kind=doc.NUMBER))
         rows = [[*row, _yield_cell(c, costs, unit)] for row, c in zip(rows, cells, strict=True)]
         notes.append(
-            f"Effect per {unit.device}-{unit.unit}: the effect over the device time of one run of the row; "
+            f"{per}: the effect over the device time of one run of the row; "
             "given where the 95 % CI of the effect excludes 0."
         )
     else:
         notes.append("Device time: not measured.")
-    return TextTable(
+    return doc.TextTable(
         key=f"{table.key}_details",
-        title=short_name(table.key),
+        title=doc.short_name(table.key),
         caption="Does it hold on other images and in a single run, and at what cost? n: seeds with a value. "
         "P(better): the chance that one run of the row beats one run of the row it is compared with.",
         columns=tuple(columns),
-        rows=tuple(TextRow(tuple(row), cell.column or "") for row, cell in zip(rows, cells, strict=True)),
+        rows=tuple(doc.TextRow(tuple(row), cell.column or "") for row, cell in zip(rows, cells, strict=True)),
         notes=tuple(notes),
     )
 
@@ -439,72 +413,74 @@ def _device_time(costs: Mapping[str, RunCost]) -> _DeviceTime | None:
     return _DeviceTime("GPU" if devices == {GPU_HOURS} else "core", unit)
 
 
-def _detail_columns(settings: Settings) -> list[TextColumn]:
-    unit = effect_suffix(settings)
+def _detail_columns(settings: Settings) -> list[doc.TextColumn]:
+    unit = doc.effect_suffix(settings)
     return [
-        TextColumn(title="Row"),
-        TextColumn(title="n", kind=NUMBER),
-        TextColumn(title=f"On new images too{unit}: 95 % CI", kind=SPREAD),
-        TextColumn(title="P(better)", kind=SPREAD, detail_title="95 % CI"),
-        TextColumn(title="Time per run", kind=NUMBER),
+        doc.TextColumn(title="Row"),
+        doc.TextColumn(title="n", kind=doc.NUMBER),
+        doc.TextColumn(title=f"On new images too{unit}: 95 % CI", kind=doc.SPREAD),
+        doc.TextColumn(title="P(better)", kind=doc.SPREAD, detail_title="95 % CI"),
+        doc.TextColumn(title="Time per run", kind=doc.NUMBER),
     ]
 
 
-def _detail_cells(cell: CellFinding, settings: Settings, costs: Mapping[str, RunCost]) -> list[TextCell]:
+def _detail_cells(cell: CellFinding, settings: Settings, costs: Mapping[str, RunCost]) -> list[doc.TextCell]:
     return [
-        TextCell(cell.row),
-        TextCell(n_cell(cell.level).text),
+        doc.TextCell(cell.row),
+        doc.TextCell(n_cell(cell.level).text),
         _new_images_cell(cell.effect, settings),
         _better_cell(cell.effect),
         _time_cell(costs.get(cell.arm_id or "")),
     ]
 
 
-def _new_images_cell(effect: Effect | None, settings: Settings) -> TextCell:
+def _new_images_cell(effect: Effect | None, settings: Settings) -> doc.TextCell:
     if effect is None:
-        return TextCell(DASH, "(reference)")
-    text = interval(effect.new_images_low, effect.new_images_high, effect_digits(effect, settings))
+        return doc.TextCell(doc.DASH, "(reference)")
+    text = doc.interval(effect.new_images_low, effect.new_images_high, effect_digits(effect, settings))
     if text:
-        return TextCell(text, value=effect.estimate)
+        return doc.TextCell(text, value=effect.estimate)
     if effect.estimate is None or effect.low is None:
-        return TextCell(DASH, "(no effect)")
-    return TextCell(DASH, "(same run)" if effect.df is None else NO_BITS)
+        return doc.TextCell(doc.DASH, "(no effect)")
+    return doc.TextCell(doc.DASH, "(same run)" if effect.df is None else NO_BITS)
 
 
-def _better_cell(effect: Effect | None) -> TextCell:
+def _better_cell(effect: Effect | None) -> doc.TextCell:
     if effect is None:
-        return TextCell(DASH, "(reference)")
+        return doc.TextCell(doc.DASH, "(reference)")
     if effect.prob_better is None:
-        return TextCell(DASH, "(no effect)" if effect.estimate is None else "(same run)")
-    return TextCell(number(effect.prob_better), interval(effect.prob_better_low, effect.prob_better_high))
+        return doc.TextCell(doc.DASH, "(no effect)" if effect.estimate is None else "(same run)")
+    return doc.TextCell(
+        doc.number(effect.prob_better), doc.interval(effect.prob_better_low, effect.prob_better_high)
+    )
 
 
-def _time_cell(cost: RunCost | None) -> TextCell:
+def _time_cell(cost: RunCost | None) -> doc.TextCell:
     if cost is None or cost.time_s is None:
-        return TextCell(DASH, "(not measured)")
+        return doc.TextCell(doc.DASH, "(not measured)")
     if cost.time_s == 0:
-        return TextCell(DASH, "(trains nothing)")
-    return TextCell(duration(cost.time_s), value=cost.time_s)
+        return doc.TextCell(doc.DASH, "(trains nothing)")
+    return doc.TextCell(doc.duration(cost.time_s), value=cost.time_s)
 
 
-def _energy_cell(cost: RunCost | None) -> TextCell:
+def _energy_cell(cost: RunCost | None) -> doc.TextCell:
     if cost is None or cost.energy_kj is None:
-        return TextCell(DASH, "(not measured)")
-    return TextCell(f"{cost.energy_kj / cost.runs:.3g}")
+        return doc.TextCell(doc.DASH, "(not measured)")
+    return doc.TextCell(f"{cost.energy_kj / cost.runs:.3g}")
 
 
-def _yield_cell(cell: CellFinding, costs: Mapping[str, RunCost], unit: _DeviceTime) -> TextCell:
+def _yield_cell(cell: CellFinding, costs: Mapping[str, RunCost], unit: _DeviceTime) -> doc.TextCell:
     effect, time = cell.effect, unit.of_a_run(costs.get(cell.arm_id or ""))
     if effect is None:
-        return TextCell(DASH, "(reference)")
+        return doc.TextCell(doc.DASH, "(reference)")
     if effect.estimate is None or effect.low is None or effect.high is None:
-        return TextCell(DASH, "(no effect)")
+        return doc.TextCell(doc.DASH, "(no effect)")
     if effect.low <= 0.0 <= effect.high:
-        return TextCell(DASH, "(0 in CI)")
+        return doc.TextCell(doc.DASH, "(0 in CI)")
     if not time:
-        return TextCell(DASH, "(not measured)")
+        return doc.TextCell(doc.DASH, "(not measured)")
     value = effect.estimate / time
-    return TextCell(signed(value, None), value=value)
+    return doc.TextCell(doc.signed(value, None), value=value)
 
 
 # Rows that train nothing: what they evaluate, in words.
@@ -522,16 +498,16 @@ _MEMBERS = (
 )
 
 
-def observer_blocks(plan: Plan) -> list[Block]:
+def observer_blocks(plan: Plan) -> list[doc.Block]:
     """One sentence per evaluation-only recipe; nothing where the plan has none."""
     observing = {arm_id: arm for arm_id, arm in plan.arms.items() if arm.observes}
     if not observing:
         return []
     has_members = any(member.runs > 1 for arm in observing.values() for member in arm.observes)
     items = tuple(
-        f"{arm_name(plan, arm_id)}: {observed(plan, arm)}{_how(arm)}" for arm_id, arm in observing.items()
+        f"{doc.arm_name(plan, arm_id)}: {observed(plan, arm)}{_how(arm)}" for arm_id, arm in observing.items()
     )
-    return [Paragraph(_TEXT + (_MEMBERS if has_members else "")), Bullets(items)]
+    return [doc.Paragraph(_TEXT + (_MEMBERS if has_members else "")), doc.Bullets(items)]
 
 
 def observed(plan: Plan, arm: Arm) -> str:
@@ -540,12 +516,12 @@ def observed(plan: Plan, arm: Arm) -> str:
 
 
 def _member(plan: Plan, member: Member) -> str:
-    name = f"“{arm_name(plan, member.arm)}”"
+    name = f"“{doc.arm_name(plan, member.arm)}”"
     if member.runs == 1:
         return f"the run of {name} with the same seed"
     last = (member.runs - 1) * MEMBER_STRIDE
     between = "" if member.runs == 2 else f", s + {MEMBER_STRIDE}" + (", ..." if member.runs > 3 else "")
-    return f"{count(member.runs, 'run')} of {name} (seeds s{between}, s + {last} for seed s)"
+    return f"{doc.count(member.runs, 'run')} of {name} (seeds s{between}, s + {last} for seed s)"
 
 
 def _how(arm: Arm) -> str:
