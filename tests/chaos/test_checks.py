@@ -15,7 +15,9 @@ from harness.runs.folder import RunFolder
 from tests.chaos.checks import Undisturbed, lost_work, violations
 from tests.chaos.orders import ENVIRONMENT
 from tests.chaos.place import Place, results
+from tests.chaos.victims import living
 from tests.ended import end
+from tests.timing import PATIENCE_S, wait_until
 from tests.tracking.folders import run_spec
 
 SPEC = run_spec()
@@ -104,6 +106,8 @@ def test_the_checks_find_an_orphan_and_a_missing_store(place: Place, monkeypatch
     environment = {**os.environ, ENVIRONMENT: str(place.control.path)}
     orphan = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=environment)
     try:
+        # its environment can be read a moment after it has begun
+        assert wait_until(lambda: living(place.control.path), PATIENCE_S)
         found = violations(place, undisturbed)
     finally:
         orphan.kill()

@@ -63,7 +63,7 @@ def test_images_held_out_for_tuning_are_the_last_training_images_of_each_class()
 @pytest.mark.parametrize("held", [-10, 5, 10_000, True, 2.0, "2000"])
 def test_what_cannot_be_held_out_is_refused(held: object) -> None:
     with pytest.raises(ValueError, match=r"held_out must be a multiple of the 10 classes from 0 to 9,990"):
-        DATASETS["fashion_mnist"].validate({"full": False, "part": "all", "held_out": held})
+        DATASETS["fashion_mnist"].validate({**DATASETS["fashion_mnist"].args, "held_out": held})
 
 
 @pytest.mark.parametrize(
