@@ -455,7 +455,7 @@ def _listed(names: list[str]) -> str:
 
 
 def below_so_far(plan: Plan, top1: Mapping[str, Mapping[int, float]], floors: Mapping[str, Any]) -> list[str]:
-    """The rows that are compared with and lie below the floor by now, a line each, and how many others do.
+    """The rows that are compared with and lie below the floor by now, a line each; then the others in one.
 
     Args:
         top1: arm_id -> seed -> percent, of the runs that have finished.
@@ -491,6 +491,8 @@ def _lines_of(plan: Plan, below: Mapping[str, str], known: int) -> Iterator[str]
                 references.setdefault(str(arm_id), []).append(table.key)
     for arm_id, tables in references.items():
         yield f"{', '.join(tables)}: {below[arm_id]}: nothing that is compared with it can be tested"
-    others = len(below.keys() - references.keys())
+    others = [text for arm_id, text in below.items() if arm_id not in references]
     if others:
-        yield f"{others} more of the {known} recipes with results are below the floor of their data"
+        are = "is" if len(others) == 2 else "are"
+        more = f"; so {are} {len(others) - 1} more of the {known} recipes with results" if others[1:] else ""
+        yield others[0] + more

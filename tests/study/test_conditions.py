@@ -9,7 +9,7 @@ from harness.commands.workspace import build_catalogue
 from harness.data import DATASETS
 from harness.errors import StudyError
 from harness.spec import DataSpec, ModelSpec, Recipe
-from harness.study.conditions import dose_of, foreseen, updates_per_epoch
+from harness.study.conditions import below_so_far, dose_of, foreseen, setting_of, updates_per_epoch
 from harness.study.declaration import amendments, declaration_of
 from harness.study.expand import ExpandOptions, expand, load_study
 from harness.training.feed import count_steps_per_epoch
@@ -140,3 +140,37 @@ def test_a_plan_says_what_cannot_be_tested_whatever_its_runs_come_to(tmp_path):
         "cannot be tested at this size: 3 of 3 comparisons: runs of fewer than 500 updates (the shortest has "
         "125) (t / half, t / smooth, t / fails)"
     )
+
+
+@pytest.mark.parametrize(
+    ("top1", "says"),
+    [
+        ({"base": 90.0, "half": 90.0, "smooth": 90.0, "fails": 90.0}, []),
+        (
+            {"base": 50.0, "half": 90.0},
+            [
+                "t: “base” (after 1 seed), 50.0 %, is below a linear classifier on the same images, 82.0 %: "
+                "nothing that is compared with it can be tested"
+            ],
+        ),
+        (
+            {"base": 90.0, "half": 60.0},
+            ["“half” (after 1 seed), 60.0 %, is below a linear classifier on the same images, 82.0 %"],
+        ),
+        (
+            {"base": 90.0, "half": 60.0, "smooth": 61.0, "fails": 10.0},
+            [
+                "“half” (after 1 seed), 60.0 %, is below a linear classifier on the same images, 82.0 %; "
+                "so are 2 more of the 4 recipes with results"
+            ],
+        ),
+    ],
+    ids=["none", "the reference", "one other", "others"],
+)
+def test_what_is_below_its_floor_by_now_is_named(tmp_path, top1, says):
+    made = plan(tmp_path)
+    arms = {cell.row: cell.arm_id for cell in made.tables[0].cells}
+    floor = {"chance": 10.0, "guessing": 11.0, "neighbours": 80.0, "linear": 82.0, "problem": None}
+    entry = {"setting": setting_of(made.arms[arms["base"]].recipe.data), **floor}
+    by_arm = {arms[row]: {0: value} for row, value in top1.items()}
+    assert below_so_far(made, by_arm, {"floors": [entry]}) == says
