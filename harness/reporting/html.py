@@ -55,7 +55,7 @@ def policy(script: str) -> str:
 def sort_value(cell: doc.TextCell, column: doc.TextColumn) -> Markup:
     """The attribute by which a cell of a column of numbers is sorted; "" where it has no number.
 
-    >>> str(sort_value(TextCell("−0.3 ± 0.1"), TextColumn(title="x", kind="spread")))
+    >>> str(sort_value(doc.TextCell("−0.3 ± 0.1"), doc.TextColumn(title="x", kind="spread")))
     ' data-value="-0.3"'
     """
     value = cell.value
