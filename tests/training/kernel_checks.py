@@ -196,7 +196,11 @@ def test_the_second_safer_form_is_taken_where_the_first_is_wrong_too(plant: Any,
     plant(lambda result: result * 2, (AS_IT_IS, CONTIGUOUS))
     network = tiny_network()
     trust_kernels(network, tiny_spec(), machine_in(tmp_path), batch=16)
-    assert safer_layers(network) == {LAYER: UNFOLDED}
+    safer = safer_layers(network)
+    assert safer.pop(LAYER) == UNFOLDED
+    # On a CPU without AVX-512 the layer's own kernel writes outside its memory (decision 0019), and what is
+    # looked at next in the same process may be taken for wrong, too: it gets a safer form, not a wrong one.
+    assert set(safer.values()) <= {CONTIGUOUS}
 
 
 def test_a_run_is_refused_in_words_where_no_form_is_exact(plant: Any, tmp_path: Path) -> None:
