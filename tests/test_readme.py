@@ -11,6 +11,7 @@ import pytest
 
 from harness.cli import main
 from harness.errors import USAGE_ERROR
+from scripts import readme_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -63,3 +64,15 @@ def test_the_baseline_in_the_readme_is_the_committed_reports():
     baseline = report["findings"]["tables"][0]["cells"][0]
     assert baseline["row"] == "ResNet-50 baseline"
     assert f"the baseline reaches {baseline['level']['mean']:.1f} % top-1" in README
+
+
+def test_the_readme_counts_no_claim_of_a_report_without_floors_and_names_it(tmp_path: Path) -> None:
+    claim = {"answer": "not settled", "size": None}
+    for name, more in (("old", {}), ("new", {"floors": {}})):
+        (tmp_path / name).mkdir()
+        report = {"claims": [claim, claim], **more}
+        (tmp_path / name / "report.json").write_text(json.dumps(report))
+    said = readme_table.claims_section(list(tmp_path.glob("*/report.json")))
+    assert "2 testable of 2; 2 not settled" in said
+    assert "Not counted: [old](reports/old/report.md). " in said
+    assert "[new]" not in said
