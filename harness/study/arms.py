@@ -333,7 +333,8 @@ class TrickSets:
         if stand_in:
             self.replaced.add(use.name)
         try:
-            found = _Found(use, *trick_options(Use(stand_in.by) if stand_in else use, self._catalogue))
+            here = stand_in.of(use) if stand_in else use
+            found = _Found(use, *trick_options(here, self._catalogue))
             self._known[use] = found
             return found
         except ValueError:

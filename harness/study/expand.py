@@ -498,7 +498,7 @@ def _notes(study: Study, size: Size, options: ExpandOptions, resolver: Resolver)
             yield f"arm {arm} at this size: {key} = {value}, in the paper's units"
     for name, replacement in size.replace.items():
         if name in resolver.replaced:
-            yield f"{name} is replaced by {replacement.by} at this size: {replacement.because}"
+            yield f"{name} {replacement.says()} at this size: {replacement.because}"
     sets = {arm.recipe.data.name: arm.recipe.data for arm in resolver.arms.values()}
     for name, data in sets.items():
         if not resolver.catalogue.data[name].for_reports:

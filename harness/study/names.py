@@ -23,7 +23,7 @@ from harness.study.catalogue import (
 )
 from harness.study.reserved import check_apart, check_files
 from harness.study.rows import BASELINE
-from harness.study.schema import CHANGE_FIELDS, DATA_FIELDS, Changes, Size, StudyFile
+from harness.study.schema import CHANGE_FIELDS, DATA_FIELDS, Changes, Replacement, Size, StudyFile
 from harness.study.yaml import read_source, read_text
 
 # Checks what the values of `set` and of a grid's factors name: models, data sets, metrics, trainers.
@@ -232,7 +232,18 @@ def _check_size(name: str, file: StudyFile, catalogue: Catalogue, problems: Prob
             problems.add((*at, "arms", arm), unknown("arm", arm, file.arms))
     for trick, replacement in size.replace.items():
         attempt((*at, "replace", trick), problems, trick_options, Use(trick), catalogue)
-        attempt((*at, "replace", trick, "by"), problems, trick_options, Use(replacement.by), catalogue)
+        _check_replacement(trick, replacement, (*at, "replace", trick), catalogue, problems)
+
+
+def _check_replacement(
+    trick: str, replacement: Replacement, at: Location, catalogue: Catalogue, problems: ProblemList
+) -> None:
+    entry = catalogue.tricks.get(trick)
+    for option in replacement.options:
+        if entry and option in entry.arms:
+            problems.add((*at, "options", option), f"the {option} is an arm, which rows name, not a size")
+    where = "options" if replacement.by is None else "by"
+    attempt((*at, where), problems, trick_options, replacement.of(Use(trick)), catalogue)
 
 
 def _check_counts(size: Size, at: Location, catalogue: Catalogue, problems: ProblemList) -> None:

@@ -229,10 +229,31 @@ class Baseline(Closed):
 
 
 class Replacement(Closed):
-    """At one size, one trick stands in for another."""
+    """At one size, another trick stands in for one, or it has other options."""
 
-    by: str = key(one_line)
     because: str = key(text)
+    by: str | None = key(one_line, None)  # the other trick
+    options: dict[str, Any] = key(map_of(any_text, anything), {})  # over those that rows give the trick
+
+    def _check(self) -> None:
+        if (self.by is None) == (not self.options):
+            raise ValueError("must have either 'by', another trick, or 'options' that the trick has here")
+
+    def says(self) -> str:
+        """In the words of the plan's notes.
+
+        >>> Replacement(because="ten classes", options={"temperature": 2}).says()
+        'has temperature = 2'
+        """
+        if self.by is not None:
+            return f"is replaced by {self.by}"
+        return "has " + ", ".join(f"{name} = {value}" for name, value in self.options.items())
+
+    def of(self, use: Use) -> Use:
+        """What a row's trick is at this size."""
+        if self.by is not None:
+            return Use(self.by)
+        return Use(use.name, tuple({**dict(use.options), **self.options}.items()))
 
 
 class Size(Closed):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -142,6 +143,49 @@ def test_a_replaced_trick_is_said_with_its_reason(tmp_path: Path) -> None:
     assert recipe_of(plan, "half").precision == "bf16"
     assert "fp16 is replaced by bf16 at this size: no FP16 here" in plan.notes
     assert recipe_of(plan_of(tmp_path, head + text, size="gpu"), "half").precision == "fp16"
+
+
+def test_a_trick_has_the_options_of_the_size_over_those_of_its_row(
+    tmp_path: Path,
+) -> None:
+    teacher = "arms: {big: {}}\n"
+    table = (
+        "tables: {t: {title: T, design: rows, rows: [{label: taught,"
+        " add: {distillation: {temperature: 20, teacher: big}}}]}}"
+    )
+    options = "{distillation: {options: {temperature: 2}, because: ten classes}}"
+    head = HEAD.replace("batch_scale: 1/8}", f"batch_scale: 1/8, replace: {options}}}")
+    plan = plan_of(tmp_path, head + teacher + table)
+    assert _distillation(plan)["temperature"] == 2.0
+    assert "distillation has temperature = 2 at this size: ten classes" in plan.notes
+    assert _distillation(plan_of(tmp_path, head + teacher + table, size="gpu"))["temperature"] == 20.0
+
+
+def _distillation(plan: Plan) -> Mapping[str, Any]:
+    (trick,) = plan.arms[cells(plan, "t")["taught", None].arm_id or ""].tricks
+    return trick.options
+
+
+@pytest.mark.parametrize(
+    ("replacement", "words"),
+    [
+        ("{because: x}", "must have either 'by', another trick, or 'options' that the trick has here"),
+        ("{by: bf16, options: {a: 1}, because: x}", "must have either 'by'"),
+        ("{options: {temperatur: 2}, because: x}", "did you mean 'temperature'?"),
+        ("{options: {temperature: 2}}", "missing key 'because'"),
+        ("{options: {teacher: big}, because: x}", "the teacher is an arm, which rows name, not a size"),
+    ],
+)
+def test_wrong_options_of_a_size_are_refused_once(tmp_path: Path, replacement: str, words: str) -> None:
+    head = HEAD.replace("batch_scale: 1/8}", f"batch_scale: 1/8, replace: {{distillation: {replacement}}}}}")
+    table = (
+        "arms: {big: {}}\ntables: {t: {title: T, design: rows,"
+        " rows: [{label: taught, add: {distillation: {teacher: big}}}]}}"
+    )
+    with pytest.raises(StudyError) as caught:
+        plan_of(tmp_path, head + table)
+    assert words in str(caught.value)
+    assert len(caught.value.problems) == 1
 
 
 def test_a_smoke_run_is_short_small_and_says_so(tmp_path: Path) -> None:
