@@ -142,6 +142,7 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
         "show every row, every unique run, and what they cost",
         several="several, or a folder: which runs they share",
     )
+    _part(plan)
     _json_flag(plan)
     _looking(commands)
     _report(commands)
@@ -184,6 +185,7 @@ def _report(commands: argparse._SubParsersAction) -> None:
     what = "write the report from the tracking store; of several, put their reports side by side"
     more = "of several, or of folders of reports: what differs between them"
     report = _study_command(commands, "report", what, several=more)
+    _part(report)
     report.add_argument("--short", action="store_true", help="print the short form (Markdown, up to 60 kB)")
     _report_folder(report)
 
@@ -198,6 +200,7 @@ def _verify(commands: argparse._SubParsersAction) -> None:
 
 def _run(commands: argparse._SubParsersAction) -> None:
     run = _study_command(commands, "run", "train what is missing, mirror it to MLflow, write the report")
+    _part(run)
     run.add_argument(
         "--on", choices=("local", "inline", "slurm"), default="local", help="where runs are executed"
     )
@@ -244,6 +247,7 @@ def _calibrate(commands: argparse._SubParsersAction) -> None:
 def _looking(commands: argparse._SubParsersAction) -> None:
     """What is asked, and told, while runs are under way: from any machine that sees the run folders."""
     status = _study_command(commands, "status", "show every row's runs, the queue, time left and cost so far")
+    _part(status)
     _json_flag(status)
 
     cancel = _study_command(commands, "cancel", "stop unfinished runs; `harness run` goes on with them")
@@ -319,6 +323,16 @@ def _places(parser: argparse.ArgumentParser) -> None:
 
 def _report_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="report folder (default: reports/<study>)")
+
+
+def _part(parser: argparse.ArgumentParser) -> None:
+    """Which part of the study; `harness.study.part` says what else it needs."""
+    for name, metavar, what in (
+        ("table", "KEY", "only this table, by key or title (may be repeated)"),
+        ("row", "LABEL", "only this row, with those it is compared with (may be repeated)"),
+        ("column", "NAME", "only this column (may be repeated)"),
+    ):
+        parser.add_argument(f"--{name}", action="append", metavar=metavar, help=what)
 
 
 def _json_flag(parser: argparse.ArgumentParser) -> None:

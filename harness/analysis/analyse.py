@@ -29,6 +29,8 @@ from harness.analysis.precision import budget_of, flips_of, resolvable
 from harness.analysis.sizes import with_sizes
 from harness.analysis.verdicts import level_of, not_evaluable, paper_effect, sentence_for
 from harness.spec import ACCURACIES
+from harness.study.conditions import Competence
+from harness.study.part import Part
 from harness.study.plan import Cell, Plan, PlanTable
 
 if TYPE_CHECKING:
@@ -254,4 +256,74 @@ def _with_conditions(found: Findings, judge: Judge, evidence: Records) -> Findin
         tables=tables,
         claims=with_sizes(found.claims, judge, evidence, found.settings),
         competence=competence_of(tables, judge),
+    )
+
+
+# What of the findings a report of a part shows. Its numbers are those of the whole study.
+
+
+def findings_of_part(found: Findings, part: Part) -> Findings:
+    """The findings of the part's cells, in families and fits of the whole plan.
+
+    A row that is there only because others are compared with it shows its mean and no effect of its own.
+    Credits and steps to a target are those of whole tables, and of others left out.
+    """
+    shown = {(table.key, cell.row, cell.column) for table in part.plan.tables for cell in table.cells}
+    whole = {
+        table.key
+        for table in part.whole.tables
+        if all((table.key, cell.row, cell.column) in part.cells for cell in table.cells)
+    }
+    tables = tuple(
+        _table_of_part(planned, table, part, found.settings)
+        for planned, table in zip(part.whole.tables, found.tables, strict=True)
+    )
+    arms = part.plan.arms
+    return dataclasses.replace(
+        found,
+        tables=tuple(_without_credit(table, whole) for table in tables if table.cells),
+        claims=tuple(
+            each
+            for each in found.claims
+            if (each.claim.table, each.claim.row, each.column) in shown
+            and (each.claim.table, each.claim.versus, each.versus_column) in shown
+        ),
+        speed=tuple(each for each in found.speed if each.table in whole),
+        budget=tuple(point for point in found.budget if point.arm_id in arms),
+        flips=tuple(each for each in found.flips if (each.table, each.row, each.column) in part.cells),
+        competence=None if found.competence is None else _competence_of_part(found.competence, part),
+    )
+
+
+def _table_of_part(planned: PlanTable, found: TableFinding, part: Part, settings: Settings) -> TableFinding:
+    kept = {each.key: each for each in part.plan.tables}.get(found.key)
+    names = {(cell.row, cell.column) for cell in kept.cells} if kept else set()
+    cells = []
+    for cell, own in zip(planned.cells, found.cells, strict=True):
+        if (found.key, cell.row, cell.column) in part.cells:
+            cells.append(own)
+        elif (cell.row, cell.column) in names:
+            sentence = sentence_for(cell, own.level, None, settings)
+            cells.append(dataclasses.replace(own, effect=None, sentence=sentence))
+    return dataclasses.replace(found, cells=tuple(cells), columns=kept.columns if kept else ())
+
+
+def _without_credit(table: TableFinding, whole: set[str]) -> TableFinding:
+    """A table whose credit would rest on rows that are not of the part has none."""
+    if table.credit is None or whole.issuperset(table.credit.tables):
+        return table
+    return dataclasses.replace(table, credit=None)
+
+
+def _competence_of_part(found: Competence, part: Part) -> Competence:
+    arms, tables = part.plan.arms, {table.key for table in part.plan.tables}
+    floors = (
+        dataclasses.replace(floor, arms=tuple(arm for arm in floor.arms if arm in arms))
+        for floor in found.floors
+    )
+    return dataclasses.replace(
+        found,
+        floors=tuple(floor for floor in floors if floor.arms),
+        arms=tuple(arm for arm in found.arms if arm.arm_id in arms),
+        controls=tuple(control for control in found.controls if control.table in tables),
     )

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from harness.commands.data import QUICK, again, look_at_records
 from harness.commands.floors import below_by_now
-from harness.commands.workspace import expand_plan, workspace
+from harness.commands.workspace import asked_part, expand_plan, workspace
 from harness.errors import counted
 from harness.runs.folder import CANCELLED, MISSING, OTHER_DATA, RUNNING, STOPPED, Holder
 from harness.runs.state import QUEUED, SHORT_ID, LookRecord, RunView, look, read_blocks
 from harness.spec import DIVERGED, FAILED, FINISHED
 from harness.study.expand import without_garbage_collection
+from harness.study.part import Part
 from harness.study.plan import Plan, PlannedRun
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ class Overview:
     data: tuple[str, ...] = ()  # which data changed since runs ended
     looks: tuple[LookRecord, ...] = ()  # at the results of an adaptive study, so far
     below: tuple[str, ...] = ()  # what lies below the floor of its data by now, a line each
+    part: Part | None = None  # `plan` is that of the part
 
     @property
     def counts(self) -> dict[str, int]:
@@ -272,24 +274,27 @@ class Overview:
         return run.time_s * (1.0 - (self.views[run.run_id].progress or 0.0))
 
 
-def look_at_study(args: argparse.Namespace) -> Overview:
-    """The plan and what is known of its runs.
+def look_at_study(args: argparse.Namespace, *, only_part: bool = False) -> Overview:
+    """The plan and what is known of its runs; of the part that the command line names, where that is meant.
 
     Raises:
         StudyError: every mistake in the study.
     """
     place = workspace(args)
-    plan = expand_plan(args, place)
+    whole = expand_plan(args, place)
+    part = asked_part(args, whole) if only_part else None
+    plan = part.plan if part else whole
     with without_garbage_collection():  # thousands of records that all stay
         found = look_at_records(plan, place.runs_dir, place.data_dir, QUICK)
         views = look(plan, place.runs_dir, {**found.summaries, **found.others})
         for run_id in found.why:
             views[run_id].state = OTHER_DATA
-        blocks = read_blocks(place.runs_dir, plan) if plan.is_adaptive else None
+        blocks = read_blocks(place.runs_dir, whole) if whole.is_adaptive else None
         looks = blocks.looks if blocks else ()
         queue = look_at_queue(place.runs_dir, views)
         below = below_by_now(plan, place, found.summaries)
-        return Overview(plan, views, queue, tuple(again(text) for text in found.says), looks, below)
+        data = tuple(again(text) for text in found.says)
+        return Overview(plan, views, queue, data, looks, below, part)
 
 
 # Why something waits, in sentences: for Slurm, for a place with an agent, or for another run.

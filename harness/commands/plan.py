@@ -12,7 +12,14 @@ from typing import Any
 import harness
 from harness.commands.data import DataNow, again, counts_of, known_images
 from harness.commands.step_times import estimate
-from harness.commands.workspace import Workspace, load_with_data, look_at_data, workspace
+from harness.commands.workspace import (
+    Workspace,
+    asked_part,
+    load_with_data,
+    look_at_data,
+    refuse_parts_of_several,
+    workspace,
+)
 from harness.data.entry import Look
 from harness.errors import Problem, StudyError
 from harness.runs.folder import RunFolder
@@ -124,11 +131,15 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _one(args: argparse.Namespace, place: Workspace) -> None:
-    plan, now = load_with_data(args, place, args.study[0])
+    whole, now = load_with_data(args, place, args.study[0])
+    args.study = args.study[0]
+    part = asked_part(args, whole)
+    plan = part.plan if part else whole
     found = _look(plan, place, now)
     estimate(plan, place.data_dir, measure=not found.problems)
     if args.json:
         data = {**plan_to_json(plan), **_said(found), "cannot_be_tested": untestable(plan, place)}
+        data |= {"part": part.to_json()} if part else {}
         print(json.dumps(data, indent=1))
     else:
         from harness.commands.display import show_plan
@@ -136,10 +147,13 @@ def _one(args: argparse.Namespace, place: Workspace) -> None:
         show_plan(plan, found)
         for text in untestable(plan, place):
             print(text)
-        print(declared_line(plan, place))
+        if part:
+            print(part.line)
+        print(declared_line(whole, place))
 
 
 def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) -> None:
+    refuse_parts_of_several(args)
     plans: list[Plan] = []
     looks: list[Look] = []
     problems: list[Problem] = []

@@ -17,12 +17,21 @@ from harness.commands.data import DataNow, look_at_records, with_records
 from harness.commands.display import show_shortfalls
 from harness.commands.floors import measure_floors, read_floors
 from harness.commands.plan import history_of
-from harness.commands.workspace import Workspace, load_plan, mirror, report_folder, workspace
+from harness.commands.workspace import (
+    Workspace,
+    asked_part,
+    load_plan,
+    mirror,
+    refuse_parts_of_several,
+    report_folder,
+    workspace,
+)
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError
 from harness.runs.provenance import kept_changes
 from harness.runs.records import parsed, read_map, reason
 from harness.spec import ENDED, canonical_json
 from harness.study.declaration import ALPHA, exploratory
+from harness.study.part import Part, PartNames, part_of
 from harness.study.plan import Plan, plan_to_json
 
 if TYPE_CHECKING:
@@ -40,18 +49,20 @@ FORMATS = ("report.md", "report_short.md", "report.html", "report.pdf")  # which
 
 def main(args: argparse.Namespace) -> int:
     if len(args.study) > 1:
+        refuse_parts_of_several(args)
         return compare(args)
     (args.study,) = args.study
     place = workspace(args)
     plan = load_plan(args, place)
+    part = asked_part(args, plan)
     _mirror_what_is_new(plan, place)
-    measure_floors(plan, place)
+    measure_floors(part.plan if part else plan, place)
     if args.short:
         from harness.reporting.markdown import to_short
 
-        print(to_short(collected_input(plan, place)), end="")
+        print(to_short(collected_input(plan, place, part)), end="")
         return DONE
-    return write_report(plan, place, report_folder(args, plan))
+    return write_report(plan, place, report_folder(args, plan), part)
 
 
 def _mirror_what_is_new(plan: Plan, place: Workspace) -> None:
@@ -67,24 +78,23 @@ def _mirror_what_is_new(plan: Plan, place: Workspace) -> None:
         print(f"{error}; the report shows what was mirrored before", file=sys.stderr)
 
 
-def write_report(plan: Plan, place: Workspace, out_dir: Path) -> int:
+def write_report(plan: Plan, place: Workspace, out_dir: Path, part: Part | None = None) -> int:
     """Write every format into `out_dir` and say so. Returns: the exit code."""
     from harness.reporting import render
 
-    rendered = render(collected_input(plan, place), out_dir)
+    rendered = render(collected_input(plan, place, part), out_dir)
     print(f"report: {out_dir / 'report.md'} (.html, .pdf, .json; tables, figures and raw records beside)")
     show_shortfalls(rendered.failures, rendered.notes)
     return SOME_FAILED if rendered.failures else DONE
 
 
-def collected_input(plan: Plan, place: Workspace) -> ReportInput:
-    """What a report of the mirrored runs is written from. Reads the tracking store, writes nothing."""
+def collected_input(plan: Plan, place: Workspace, part: Part | None = None) -> ReportInput:
+    """What a report of the mirrored runs is written from, or one of a part. Reads the tracking store, writes
+    nothing."""
     from harness.tracking.collect import collect
 
     records, curves = collect(place.store(), study=plan.study, size=plan.size)
-    wanted = {run.run_id for run in plan.runs}
-    records = records[records["run_id"].isin(wanted)].reset_index(drop=True)
-    curves = curves[curves["run_id"].isin(wanted)].reset_index(drop=True)
+    records, curves = _planned(plan, records), _planned(plan, curves)
     out = _left_out(plan, place, records)
     if out is not None:
         others = [run["run_id"] for run in out["runs"]]
@@ -93,7 +103,14 @@ def collected_input(plan: Plan, place: Workspace) -> ReportInput:
     records["reason"] = records["error"]  # why a run failed, in the words of the analysis
     software = {"harness": __version__, "drawn_with": drawn_with(plan), "inputs": inputs_digest(plan, place)}
     extra = {**extra_inputs(plan, place), "left_out": out, "changes": _changes(records, place)}
+    extra["part"] = part_json(part)
     return report_input(plan, records, curves, software, extra)
+
+
+def _planned(plan: Plan, frame: DataFrame) -> DataFrame:
+    """The rows of the plan's runs."""
+    wanted = {run.run_id for run in plan.runs}
+    return frame[frame["run_id"].isin(wanted)].reset_index(drop=True)
 
 
 def _left_out(plan: Plan, place: Workspace, records: DataFrame) -> dict[str, Any] | None:
@@ -151,6 +168,30 @@ def extra_inputs(plan: Plan, place: Workspace) -> dict[str, Mapping[str, Any] | 
     }
 
 
+def part_json(part: Part | None) -> dict[str, Any] | None:
+    """What a report keeps of the part that it is of, for `ReportInput.part`."""
+    if part is None:
+        return None
+    says = f"Part of the study: {part.says}. Its verdicts are those of the whole declared plan."
+    return {"schema": 1, **part.names.to_json(), "says": says}
+
+
+def wrong_with_part(kept: Mapping[str, Any]) -> str | None:
+    """What is not as `part_json` writes it; None: nothing."""
+    names = [kept.get(name) for name in ("tables", "rows", "columns")]
+    lists = all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in names)
+    if not lists or not any(names) or not isinstance(kept.get("says"), str):
+        return "is damaged: it names no part of a study"
+    return None
+
+
+def _kept_part(plan: Plan, kept: Mapping[str, Any] | None) -> Part | None:
+    if not kept:
+        return None
+    tables, rows, columns = (tuple(kept[name]) for name in ("tables", "rows", "columns"))
+    return part_of(plan, PartNames(tables=tables, rows=rows, columns=columns), plan.study)
+
+
 def report_input(
     plan: Plan,
     records: DataFrame,
@@ -163,22 +204,27 @@ def report_input(
     software: what of the provenance is not in the records.
     extra: what else a report may be written from, by field of `ReportInput` (`reporting.frames.EXTRA`).
     """
-    from harness.analysis import analyse
+    from harness.analysis import analyse, findings_of_part
     from harness.analysis.effects import mark_exploratory
     from harness.reporting import ReportInput
     from harness.reporting.frames import extra_files, raw_digest
-    from harness.reporting.report_input import ran_with
+    from harness.reporting.report_input import Whole, ran_with
 
     declared = (extra.get("declaration") or {}).get("declarations", [])
 
     digest = raw_digest(records, curves, extra_files(extra))
-
+    found = mark_exploratory(
+        analyse(plan, records, curves, settings_of(plan), extra.get("floors")), exploratory(plan, declared)
+    )
+    whole = None
+    if part := _kept_part(plan, extra.get("part")):
+        whole = Whole(plan=plan, records=records, curves=curves)
+        found, plan = findings_of_part(found, part), part.plan
+        records, curves = _planned(plan, records), _planned(plan, curves)
     return ReportInput(
-        findings=mark_exploratory(
-            analyse(plan, records, curves, settings_of(plan), extra.get("floors")),
-            exploratory(plan, declared),
-        ),
+        findings=found,
         plan=plan,
+        whole=whole,
         records=records,
         curves=curves,
         provenance={**software, **ran_with(records), "records": digest},
@@ -200,7 +246,7 @@ def settings_of(plan: Plan) -> Settings:
     )
 
 
-def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path) -> bool:
+def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path, part: Part | None = None) -> bool:
     """Whether the report in `out_dir` was written from just these inputs by this version."""
     from harness.reporting.frames import read_extra
 
@@ -210,7 +256,7 @@ def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path) -> bool:
     if not all((out_dir / name).is_file() for name in FORMATS):
         return False
     here = look_at_records(plan, place.runs_dir, place.data_dir)
-    wanted = {**extra_inputs(plan, place), "left_out": left_out(plan, place, here)}
+    wanted = {**extra_inputs(plan, place), "left_out": left_out(plan, place, here), "part": part_json(part)}
     try:
         kept = read_extra(out_dir)
     except StudyError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from harness.commands.report import is_up_to_date, settings_of, write_report
 from harness.commands.step_times import estimate
 from harness.commands.workspace import (
     Workspace,
+    asked_part,
     load_with_data,
     mirror,
     report_folder,
@@ -31,7 +32,7 @@ from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.scheduling.base import Job, Scheduler
 from harness.spec import ENDED, FAILED, Machine
 from harness.study.expand import grow
-from harness.study.plan import Plan, runs_at_most
+from harness.study.plan import Plan, PlannedRun, runs_at_most
 from harness.training import run_one
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ MOST_NAMED = 4  # comparisons in one line
 Train = Callable[[Plan], Mapping[str, str]]
 """Executes what is not done of a plan's runs, and says what came of each: run_id -> status."""
 
+Wanted = Callable[[Plan], Sequence[PlannedRun]]
+"""Which of a plan's runs are to be trained, in the plan's order."""
+
+
+def all_runs(plan: Plan) -> Sequence[PlannedRun]:
+    return plan.runs
+
 
 @dataclass(slots=True, kw_only=True)
 class StudyProgress:
@@ -62,7 +70,13 @@ class StudyProgress:
 
 
 def run_blocks(
-    plan: Plan, place: Workspace, train: Train, say: Callable[[str], None], *, submits_only: bool
+    plan: Plan,
+    place: Workspace,
+    train: Train,
+    say: Callable[[str], None],
+    *,
+    submits_only: bool,
+    wanted: Wanted = all_runs,
 ) -> StudyProgress:
     """Train what is missing; of an adaptive study then look at the results and go on with the next block.
 
@@ -71,10 +85,12 @@ def run_blocks(
     of runs before its block starts, so that the same command goes on from there.
 
     submits_only: come back after the first block that has anything to do; nothing is known of it yet.
+    wanted: which runs of a plan are to be trained. Looks are at whole tables: one of which a part is trained
+    waits for the rest.
     """
     progress = StudyProgress(plan=plan)
     while True:
-        block = _to_train(progress)
+        block = _to_train(progress, wanted)
         if block is not None:
             progress.statuses.update(train(block))
             if submits_only or RUN_INTERRUPTED in progress.statuses.values():
@@ -94,9 +110,9 @@ def saved(plan: Plan) -> str:
     )
 
 
-def _to_train(progress: StudyProgress) -> Plan | None:
+def _to_train(progress: StudyProgress, wanted: Wanted) -> Plan | None:
     """The plan without the runs that were tried in this command already; None: nothing is to be trained."""
-    runs = [run for run in progress.plan.runs if run.run_id not in progress.statuses or run.done]
+    runs = [run for run in wanted(progress.plan) if run.run_id not in progress.statuses or run.done]
     return replace(progress.plan, runs=runs) if any(not run.done for run in runs) else None
 
 
@@ -207,23 +223,37 @@ def main(args: argparse.Namespace) -> int:
     _check_options(args)
     place = workspace(args)
     plan, found = _checked(args, place)
+    mine = _mine(args, plan)
     if args.dry_run:
-        return _dry_run(args, plan, place)
-    if renew(plan, place.runs_dir, found, _say):
+        return _dry_run(args, mine, place)
+    if renew(mine, place.runs_dir, _of_plan(mine, found), _say):
         plan, _ = load_with_data(args, place, how=THOROUGH)
-    watch = Watch(plan, place.data_dir)
+        mine = _mine(args, plan)
+    watch = Watch(mine, place.data_dir)
     require_none(args, plan, watch.look_through())
     if args.on != "slurm":
-        estimate(plan, place.data_dir, measure=True)
-    print(plan_line(plan, hint=args.on != "slurm") + _elsewhere(args, plan), flush=True)
+        estimate(mine, place.data_dir, measure=True)
+    print(plan_line(mine, hint=args.on != "slurm") + _elsewhere(args, mine), flush=True)
     train = _Trainer(args, place)
-    if any(not run.done for run in plan.runs):
-        train.get_ready(plan)
+    if any(not run.done for run in mine.runs):
+        train.get_ready(mine)
     print(declare(plan, place), flush=True)
-    with watch, FloorsBeside(plan, place, is_idle=args.on != "local") as floors:
-        progress = run_blocks(plan, place, train, _say, submits_only=args.detach)
+    with watch, FloorsBeside(mine, place, is_idle=args.on != "local") as floors:
+        progress = run_blocks(
+            plan,
+            place,
+            train,
+            _say,
+            submits_only=args.detach,
+            wanted=lambda plan: _mine(args, plan).runs,
+        )
         if RUN_INTERRUPTED in progress.statuses.values():
             floors.stop()
+    return _ended(args, place, progress)
+
+
+def _ended(args: argparse.Namespace, place: Workspace, progress: StudyProgress) -> int:
+    """Write the report and say what came of the command. Returns: the exit code."""
     plan, statuses = progress.plan, progress.statuses
     if args.detach and statuses:
         print(f"submitted and left alone; {_again(args)}{_next_block(plan)}")
@@ -238,6 +268,19 @@ def main(args: argparse.Namespace) -> int:
         print(_interrupted(args), file=sys.stderr)
         return INTERRUPTED
     return SOME_FAILED if FAILED in statuses.values() else reported
+
+
+def _mine(args: argparse.Namespace, plan: Plan) -> Plan:
+    """The part of the plan that was asked for, or all of it."""
+    part = asked_part(args, plan)
+    return part.plan if part else plan
+
+
+def _of_plan(plan: Plan, found: DataNow) -> DataNow:
+    """What was found of these runs."""
+    own = {run.run_id for run in plan.runs}
+    why = {run_id: key for run_id, key in found.why.items() if run_id in own}
+    return replace(found, why=why, others={run_id: found.others[run_id] for run_id in why})
 
 
 def _elsewhere(args: argparse.Namespace, plan: Plan) -> str:
@@ -255,8 +298,12 @@ def _checked(args: argparse.Namespace, place: Workspace) -> tuple[Plan, DataNow]
         StudyError: a mistake in the study, data that are missing, or rows that cannot be trained.
     """
     plan, found = load_with_data(args, place, how=THOROUGH)
-    notes = require_data(args, plan, place)
-    counts = counts_of(plan, place.data_dir)
+    part = asked_part(args, plan)
+    mine = part.plan if part else plan
+    if part:
+        print(part.line, file=sys.stderr)
+    notes = require_data(args, mine, place)
+    counts = counts_of(mine, place.data_dir)
     require_none(args, plan, counts.problems)
     changed = [again(text) for text in found.says] if args.dry_run else []
     for text in (*notes, *counts.notes, *changed):
@@ -428,10 +475,10 @@ def _slurm(args: argparse.Namespace, plan: Plan, place: Workspace) -> Slurm:
 
 
 def _report(args: argparse.Namespace, plan: Plan, place: Workspace) -> int:
-    out_dir = report_folder(args, plan)
-    measure_floors(plan, place)
-    if is_up_to_date(plan, place, out_dir):
+    out_dir, part = report_folder(args, plan), asked_part(args, plan)
+    measure_floors(part.plan if part else plan, place)
+    if is_up_to_date(plan, place, out_dir, part):
         print(f"report: {out_dir / 'report.md'} is up to date")
         return DONE
     mirror(plan, place.store()).sync([place.folder(run.run_id) for run in plan.runs])
-    return write_report(plan, place, out_dir)
+    return write_report(plan, place, out_dir, part)

@@ -25,12 +25,16 @@ from harness.study.plan import Plan, PlannedRun
 
 
 def main(args: argparse.Namespace) -> int:
-    overview = look_at_study(args)
+    overview = look_at_study(args, only_part=True)
     if args.json:
         print_json(to_json(overview))
     else:
-        declared = declared_line(overview.plan, workspace(args))
-        show_status(overview, [declared, *overview.data, *overview.below, *waits(overview)])
+        part = overview.part
+        declared = declared_line(part.whole if part else overview.plan, workspace(args))
+        show_status(
+            overview,
+            [*([part.line] if part else []), declared, *overview.data, *overview.below, *waits(overview)],
+        )
     return DONE
 
 
@@ -40,6 +44,7 @@ def to_json(overview: Overview) -> dict[str, Any]:
     return {
         "study": plan.study,
         "size": plan.size,
+        **({"part": overview.part.to_json()} if overview.part else {}),
         "seeds": list(plan.seeds),
         "looks": list(plan.looks),
         "looks_taken": [dataclasses.asdict(look) for look in overview.looks],

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.commands.report import drawn_with, inputs_digest, report_input
+from harness.commands.report import drawn_with, inputs_digest, report_input, wrong_with_part
 from harness.commands.workspace import Workspace, first_plan, workspace
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError
 from harness.reporting.document import count
@@ -389,11 +389,15 @@ def mixed_data(plan: Plan, records: DataFrame) -> list[str]:
 def checked_extra(folder: Path, extra: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """
     Raises:
-        StudyError: the declaration, or the floors, beside the report are none.
+        StudyError: the declaration, the floors, or the part, beside the report are none.
     """
     from harness.reporting.frames import unpacked
 
-    for name, check in (("declaration", wrong_with), ("floors", wrong_with_floors)):
+    for name, check in (
+        ("declaration", wrong_with),
+        ("floors", wrong_with_floors),
+        ("part", wrong_with_part),
+    ):
         wrong = check(extra[name]) if name in extra else None
         if wrong:
             raise StudyError([Problem(str(unpacked(folder)[0] / f"{name}.json"), 0, wrong)])

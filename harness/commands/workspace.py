@@ -27,6 +27,7 @@ from harness.spec import DataSpec, ModelSpec, Recipe
 from harness.study.catalogue import Catalogue, Cost, DataEntry, ModelEntry, TrickEntry
 from harness.study.expand import ExpandOptions, expand, load_study
 from harness.study.names import study_plugins
+from harness.study.part import Part, PartNames, part_of
 from harness.study.plan import Plan, PlannedRun
 from harness.tricks import TRICKS
 from harness.tricks.base import Trick
@@ -375,17 +376,44 @@ def mirror(plan: Plan, store: Store) -> Mirror:
 
 
 def report_folder(args: argparse.Namespace, plan: Plan) -> Path:
-    """`reports/<study>` at the default size, with the size in the name at any other."""
+    """`reports/<study>` at the default size, with the size in the name at any other. A part has a folder of
+    its own: the report of the whole stays."""
     if args.out:
         return args.out
     suffix = "-smoke" if args.smoke else "" if plan.size == "mini" else f"-{plan.size}"
-    return Path("reports") / f"{plan.study}{suffix}"
+    part = "-part" if part_names(args) else ""
+    return Path("reports") / f"{plan.study}{suffix}{part}"
 
 
 # Which runs a person means by a row's label, a seed or the first characters of a run_id.
 
 
 MOST_LISTED = 6
+
+
+def part_names(args: argparse.Namespace) -> PartNames:
+    """What `--table`, `--row` and `--column` name."""
+    named = (tuple(getattr(args, name, None) or ()) for name in ("table", "row", "column"))
+    return PartNames(**dict(zip(("tables", "rows", "columns"), named, strict=True)))
+
+
+def asked_part(args: argparse.Namespace, plan: Plan) -> Part | None:
+    """The part of the plan that the command line asks for; None: the whole.
+
+    Raises:
+        StudyError: a name that the study does not have, or one of several things.
+    """
+    names = part_names(args)
+    return part_of(plan, names, str(args.study)) if names else None
+
+
+def refuse_parts_of_several(args: argparse.Namespace) -> None:
+    """
+    Raises:
+        StudyError: a part is asked of several studies.
+    """
+    if part_names(args):
+        raise problem(args.study[0], "--table, --row and --column are for one study; name one")
 
 
 def row_labels(plan: Plan) -> dict[str, dict[str, None]]:

@@ -316,7 +316,7 @@ RUN_FIELDS = (
 
 def to_json(report: ReportInput) -> str:
     """Keys: schema, title, study, size, header, notes, looks, arm_seeds, findings, claims, speed, arms, runs,
-    provenance, declaration, costs and floors, which reports of schema 1 lack.
+    provenance, declaration, costs and floors, which reports of schema 1 lack; part, of a part of a study.
 
     Keys are sorted, numbers are exact, absent numbers are null. When it was written is not in it, and no
     tracking id, so the same inputs give the same bytes. `runs` has every run of the plan, in the plan's
@@ -327,12 +327,12 @@ def to_json(report: ReportInput) -> str:
     for cell in (cell for table in findings["tables"] for cell in table["cells"] if cell["level"]):
         del cell["level"]["without_value"]  # a part of `missing`, and `missing_reason` says it
     claims, speed = findings.pop("claims"), findings.pop("speed")
-    floors = {} if report.floors is None else {"floors": report.floors}
-    if not floors:
+    more = {name: report.extra[name] for name in ("floors", "part") if report.extra[name] is not None}
+    if "floors" not in more:
         del findings["competence"]
         claims = [{key: value for key, value in claim.items() if key != "size"} for claim in claims]
     data = {
-        "schema": BEFORE_FLOORS if report.floors is None else SCHEMA_VERSION,
+        "schema": SCHEMA_VERSION if "floors" in more else BEFORE_FLOORS,
         "title": report.title,
         "study": report.findings.study,
         "size": report.findings.size,
@@ -352,7 +352,7 @@ def to_json(report: ReportInput) -> str:
             "arms": {arm_id: dataclasses.asdict(cost) for arm_id, cost in arm_costs(report.records).items()},
         },
     }
-    text = json.dumps(plain(data | floors), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(data | more), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     return text + "\n"
 
 
@@ -405,12 +405,8 @@ def plain(value: Any) -> Any:
 RAW_SCHEMA_VERSION = 1
 ARCHIVE = "data/records.zip"
 RUNS, CURVES = "runs.jsonl", "curves.csv"
-EXTRA = (
-    "calibration",
-    "declaration",
-    "floors",
-    "left_out",
-)  # fields of `ReportInput`, each kept as <name>.json
+# Fields of `ReportInput`, each kept as <name>.json.
+EXTRA = ("calibration", "declaration", "floors", "left_out", "part")
 # What an archive may hold: a thousand times the largest report here, and no more than fits into memory.
 MOST_BYTES = 2**30
 BITS = "predictions"  # the only column of bytes: one bit per test image

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """What a report of a part was computed from."""
+
+    plan: Plan
+    records: DataFrame
+    curves: DataFrame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportInput:
     """The findings, and what is needed to show where they come from.
 
@@ -29,12 +38,14 @@ class ReportInput:
     curves: one row per epoch of a run: `run_id`, `arm_id`, `seed`, `epoch`, `val_top1` (percent).
     provenance: versions, device, commit, data fingerprint; one level of nesting at most.
     declaration: what was declared and when, as `study.declared.read_history` gives it; None: not recorded.
+    part: which tables, rows and columns it is of, as names; None: of the whole study. `plan`, records and
+    curves are then those of the part alone, and `whole` has those of which the findings are.
     calibration: what `harness calibrate` measured on this machine's noise; None: not calibrated.
     left_out: the runs that are not in it because they saw other data, and what to say of them; None: none.
     changes: sha256 -> what the code of runs had changed since its commit, as a patch; None: none was kept.
     floors: what simple classifiers reach on the data of each setting (`study.conditions`); None: a report of
     before floors were measured, of which verdicts and answers are as they were then.
-    A report keeps these five under data/, so that `harness verify` can read them back.
+    A report keeps these six under data/, so that `harness verify` can read them back.
     """
 
     title: str
@@ -48,6 +59,18 @@ class ReportInput:
     left_out: Mapping[str, Any] | None = None
     changes: Mapping[str, str] | None = None
     floors: Mapping[str, Any] | None = None
+    part: Mapping[str, Any] | None = None
+    whole: Whole | None = None
+
+    @property
+    def declared_plan(self) -> Plan:
+        """The whole plan, also of a report of a part."""
+        return self.whole.plan if self.whole else self.plan
+
+    @property
+    def kept(self) -> tuple[DataFrame, DataFrame]:
+        """Every record and curve that the findings are of: what a report keeps to be verified by."""
+        return (self.whole.records, self.whole.curves) if self.whole else (self.records, self.curves)
 
     @property
     def extra(self) -> Mapping[str, Mapping[str, Any] | None]:
@@ -58,6 +81,7 @@ class ReportInput:
             "left_out": self.left_out,
             "changes": self.changes,
             "floors": self.floors,
+            "part": self.part,
         }
 
 

@@ -43,10 +43,11 @@ _NEGATIVE = re.compile(r"(?<=[\s\[(])-(?=\d)")  # the hyphen of a negative numbe
 
 
 def banner(report: ReportInput) -> str:
-    """The first line: which runs are left out, and that this is not the paper's experiment. Empty where none
-    is and data and size are the paper's."""
+    """The first line: of which part it is, which runs are left out, and that this is not the paper's
+    experiment. Empty where it is whole, none is and data and size are the paper's."""
     says = [str(text) for text in (report.left_out or {}).get("says", ())]
-    return " ".join([*says, *_setting(report)])
+    part = [str(report.part["says"])] if report.part else []
+    return " ".join([*part, *says, *_setting(report)])
 
 
 def _setting(report: ReportInput) -> list[str]:
@@ -439,7 +440,7 @@ def declaration_json(report: ReportInput) -> dict[str, Any]:
         "problem": report.declaration["problem"] if report.declaration else None,
         "first": _head(records[0]) if records else None,
         "amendments": changes,
-        "not_recorded": amendments(last, declaration_of(report.plan)) if last else [],
+        "not_recorded": amendments(last, declaration_of(report.declared_plan)) if last else [],
     }
 
 
@@ -481,7 +482,7 @@ def _ended(record: Record) -> str:
 
 def _unrecorded(report: ReportInput, newest: Record) -> str:
     """How this report's plan differs from the newest declaration; "" where it does not."""
-    now = declaration_of(report.plan)
+    now = declaration_of(report.declared_plan)
     if plan_hash(now) == newest["plan_hash"]:
         return ""
     changes = "; ".join(amendments(newest["declaration"], now))
@@ -504,7 +505,7 @@ def _consequences(report: ReportInput, records: Sequence[Record]) -> list[doc.Bl
         )
         blocks.append(doc.Paragraph(text))
     base = declared_before_results(records)
-    if base["declaration"]["looks"] != declaration_of(report.plan)["looks"]:
+    if base["declaration"]["looks"] != declaration_of(report.declared_plan)["looks"]:
         text = (
             "How many seeds there are was changed when results were there. The error rate of the verdicts "
             "holds for seeds, and looks at the results, that were declared before."
