@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.commands.data import THOROUGH, DataNow, Watch, again, counts_of, look_at_records, renew
 from harness.commands.display import plan_line
-from harness.commands.floors import AfterTheFirstBlock, FloorsBeside, measure_floors
+from harness.commands.floors import AfterTheFirstBlock, FloorsBeside, measure_floors, read_floors
 from harness.commands.plan import declare
 from harness.commands.progress import ProgressDisplay
 from harness.commands.report import is_up_to_date, settings_of, write_report
@@ -118,17 +118,21 @@ def _to_train(progress: StudyProgress, wanted: Wanted) -> Plan | None:
 
 def _look_and_grow(progress: StudyProgress, place: Workspace, say: Callable[[str], None]) -> Plan | None:
     """The plan with its next block, after telling what was seen and keeping it; None: there is none."""
+    from harness.analysis.competence import below_everywhere
     from harness.analysis.looks import next_block
 
     plan = progress.plan
     records = records_of(plan, place)
     wanted = next_block(plan, records, settings_of(plan))
-    grown = grow(plan, wanted) if wanted else None
+    hopeless = below_everywhere(plan, records, settings_of(plan), read_floors(plan, place)) if wanted else ""
+    grown = grow(plan, wanted) if wanted and not hopeless else None
     waiting = sum(status not in _NO_LONGER_AWAITED for status in records["status"])
     if grown is None and waiting:
         say(f"look {_which(plan)} waits for {counted(waiting, 'run')} without an outcome")
         return None
     seen = _seen(plan, records, grown)
+    if hopeless:
+        seen = replace(seen, says=f"{seen.says}; no further seeds, as nothing could be tested: {hopeless}")
     say(seen.says)
     write_blocks(place.runs_dir, grown or plan, [seen])
     if grown is None:

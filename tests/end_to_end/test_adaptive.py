@@ -18,6 +18,7 @@ from harness.errors import DONE, USAGE_ERROR
 from harness.runs.folder import RunFolder
 from harness.scheduling.base import INTERRUPTED
 from harness.spec import DIVERGED, FAILED, FINISHED, RunSpec
+from harness.study.conditions import setting_of
 from harness.study.plan import Plan
 from tests.end_to_end import scripted
 from tests.end_to_end.workplace import Workplace
@@ -111,6 +112,29 @@ def test_when_all_is_settled_nothing_goes_on(place: Workplace) -> None:
     assert len(train.blocks) == 1
     assert said == ["look 1 of 3 (3 seeds): 2 of 2 comparisons settled (huge helps; slight hurts)"]
     assert progress.says.endswith("stopping early saved 15 (62%)")
+
+
+@pytest.mark.parametrize(("linear", "further"), [(59.0, True), (75.0, False), (90.0, False)])
+def test_a_study_whose_every_comparison_has_a_row_below_its_floor_asks_for_no_further_seeds(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch, linear: float, further: bool
+) -> None:
+    place.study.write_text(scripted.STUDY.replace(", set: {trainer: scripted}", ""))
+    spec = next(iter(work(place)[1].arms.values())).recipe.data
+    floor = {
+        "setting": setting_of(spec), "problem": None, "chance": 10.0, "classes": 10,
+        "neighbours": linear - 1, "linear": linear, "guessing": 11.0,
+    }  # fmt: skip
+    monkeypatch.setattr("harness.commands.run.read_floors", lambda *_: {"floors": [floor]})
+    train = Trainer(place)
+    _, said = go_on(place, train)
+    assert (len(train.blocks) > 1) == further
+    if not further:
+        row = "huge" if linear > 80 else "plain"
+        assert said[0].startswith(
+            f"look 1 of 3 (3 seeds): {SETTLED}; 1 cannot be evaluated; no further seeds, as nothing could be"
+            f" tested: {row}, "
+        )
+        assert f"is below a linear classifier on the same images, {linear} %" in said[0]
 
 
 def test_the_same_command_again_trains_nothing_and_says_the_same(place: Workplace) -> None:
