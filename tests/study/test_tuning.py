@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 from functools import cache
 from pathlib import Path
@@ -63,3 +64,51 @@ def test_the_chosen_rate_has_the_highest_mean_the_smaller_one_of_equals_and_a_di
     tried = script().chosen(["A", "B"], [0.1, 0.2, 0.4], top1)
     assert [(each.network, each.lr) for each in tried if each.chosen] == [("A", 0.1), ("B", 0.2)]
     assert [each.held_out_top1 for each in tried] == [81.0, 81.0, 0.0, 70.0, 71.0, 70.5]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in TUNING.glob("*.csv")))
+def test_a_study_has_the_rates_that_were_chosen_at_mini_and_no_other(name: str):
+    with (TUNING / f"{name}.csv").open(newline="") as file:
+        best = {
+            line["network"]: float(line["lr"]) for line in csv.DictReader(file) if line["chosen"] == "True"
+        }
+    study = yaml.safe_load((ROOT / "studies" / f"{name}.yaml").read_text())
+    mini, networks = study["sizes"]["mini"], NETWORKS[name]["networks"]
+    places = {
+        network: mini["arms"][arm]["lr"] if arm else mini["set"]["lr"] for network, arm in networks.items()
+    }
+    assert places == best
+
+
+def test_a_tuning_trains_every_network_at_every_rate_and_writes_what_came_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "tuning").mkdir()
+    (tmp_path / "tuning" / "networks.yaml").write_text(
+        "tiny: {rates: [0.1, 1.0e-9], networks: {ResNet: null}}\n"
+    )
+    (tmp_path / "tiny.yaml").write_text(
+        """
+study: tiny
+question: Does it learn?
+metric: top1
+smallest_effect: 1
+baseline: {model: cifar_resnet20, recipe: resnet}
+sizes:
+  mini:
+    {data: fashion_mnist, resolution: 28, epochs: 2, train_images: 600, batch_scale: 1/16,
+     models: {cifar_resnet20: {width: 0.5, depth: [1, 1, 1]}},
+     set: {crop_area: [1, 1], pca_noise: 0, eval_crop: 1}}
+  gpu: {data: fashion_mnist, resolution: 28, epochs: 2}
+  paper: {data: fashion_mnist, resolution: 28, epochs: 2}
+tables: {t: {title: T, design: rows, rows: [{label: it}]}}
+"""
+    )
+    monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(script(), "TUNING", tmp_path / "tuning")
+    script().main("tiny", 1)
+    with (tmp_path / "tuning" / "tiny.csv").open(newline="") as file:
+        learnt, guessed = csv.DictReader(file)
+    assert (learnt["lr"], learnt["seeds"], learnt["chosen"]) == ("0.1", "1", "True")
+    assert (guessed["lr"], guessed["chosen"]) == ("1e-09", "False")
+    assert float(learnt["held_out_top1"]) > 20 > float(guessed["held_out_top1"])
