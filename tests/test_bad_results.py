@@ -27,12 +27,11 @@ from harness.analysis.findings import NOT_EVALUABLE, UNDECIDED, Settings
 from harness.reporting import ReportInput
 from harness.reporting.figures.runs import draw_all
 from harness.reporting.frames import ARCHIVE, packed, raw_files, read_raw, to_csv, to_json
-from harness.reporting.markdown import to_markdown
-from harness.reporting.render import outline
 from harness.spec import Member
 from harness.study.plan import Claim, Plan
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
 from tests.fuzz.workplace import Workplace, finished_study
+from tests.reporting.edits import whole_text
 from tests.tracking.servers import free_port
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]
@@ -81,7 +80,7 @@ def judged(plan: Plan, frames: Frames) -> tuple[ReportInput, str]:
         report = ReportInput(
             title="Bad", findings=findings, plan=plan, records=records, curves=curves, provenance={}
         )
-        text = to_markdown(outline(report, []))
+        text = whole_text(report)
     json.loads(to_json(report), parse_constant=lambda name: pytest.fail(f"{name} in the JSON"))
     raw_files(records, curves, {})
     for table in findings.tables:

@@ -32,12 +32,14 @@ class TextCell:
     """What is shown: a main text, a smaller second line, and a tone (a verdict word) for colour.
 
     `value` is what a sortable table sorts by, where that is not the number that the text starts with.
+    `target` is the anchor of what lies behind the cell, such as its runs; formats without links show none.
     """
 
     text: str
     detail: str = ""
     tone: str = ""
     value: float | None = None
+    target: str = ""
 
     @property
     def joined(self) -> str:
@@ -57,7 +59,7 @@ class TextRow:
 class TextTable:
     """`title` says what the table is where no heading does; the caption says what the numbers are.
 
-    `notes` are footnotes.
+    `notes` are footnotes. `spans`: titles above those of the columns, and over how many columns each goes.
     """
 
     key: str
@@ -66,11 +68,18 @@ class TextTable:
     columns: tuple[TextColumn, ...]
     rows: tuple[TextRow, ...]
     notes: tuple[str, ...] = ()
+    spans: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row.cells) != len(self.columns):
                 raise ValueError(f"table {self.key}: {len(row.cells)} cells for {len(self.columns)} columns")
+
+    def span_titles(self) -> tuple[str, ...]:
+        """For every column the title above its own; "" where there is none."""
+        return tuple(title for title, columns in self.spans for _ in range(columns)) or ("",) * len(
+            self.columns
+        )
 
     def groups(self) -> list[tuple[str, list[TextRow]]]:
         """The rows in order, split where the group changes."""
@@ -137,33 +146,130 @@ class ClaimList:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """What may be read last: smaller than a paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreLine:
+    """One effect of the scoreboard. `effect`: estimate and interval as text; `says`: glyph and word.
+
+    `low` and `high`: the 95 % interval; `adjusted`: the one after Holm's correction, which decides.
+    """
+
+    label: str
+    effect: str
+    says: str
+    verdict: str
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    paper: float | None = None
+    target: str = ""
+    adjusted: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePanel:
+    """The effects of one table, or of one column of it."""
+
+    title: str
+    lines: tuple[ScoreLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """Effects on one axis from `low` to `high`; the smallest effect of interest is `band`."""
+
+    panels: tuple[ScorePanel, ...]
+    low: float
+    high: float
+    band: float
+    unit: str
+
+    def lines(self) -> list[ScoreLine]:
+        """All of them, in order."""
+        return [line for panel in self.panels for line in panel.lines]
+
+    def share(self, value: float) -> float:
+        """Where a value lies on the axis, from 0 to 1; what lies beyond is at the end."""
+        return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
+
+    def is_beyond(self, value: float | None) -> bool:
+        """Whether the axis ends before the value."""
+        return value is not None and not self.low <= value <= self.high
+
+
+@dataclass(frozen=True, slots=True)
 class FigureBlock:
-    """A picture under figures/<key>.svg. `alt` says what a reader who cannot see it must know."""
+    """A picture under figures/<key>.svg. `alt` says what a reader who cannot see it must know.
+
+    `board`: what the picture shows, where a format can show it better than as a picture.
+    """
 
     key: str
     caption: str
     alt: str
+    board: Board | None = None
 
 
-Block = Paragraph | Bullets | Definitions | ClaimList | TextTable | FigureBlock
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """One run of a recipe. `curve`: its values over training; `log`: when, where, in how many attempts."""
+
+    run_id: str
+    seed: int
+    value: str
+    log: str
+    curve: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeRuns:
+    """What lies behind a cell: what was found of it, its recipe and its runs. `target`: its anchor."""
+
+    target: str
+    name: str
+    says: tuple[tuple[str, str], ...]
+    settings: str
+    runs: tuple[RunLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunsBlock:
+    """Every recipe with its runs."""
+
+    recipes: tuple[RecipeRuns, ...]
+
+
+Block = Paragraph | Note | Bullets | Definitions | ClaimList | TextTable | FigureBlock | RunsBlock
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
+    """`more`: titles of the details that say more of the same."""
+
     title: str
     blocks: tuple[Block, ...]
     level: int = 2
+    more: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """`banner` is the first line of every format, where there is one."""
+    """`banner` is the first line of every format, where there is one.
+
+    `details`: what only some readers look for. Folded in HTML, an appendix in PDF, details.md in Markdown.
+    """
 
     banner: str
     title: str
     question: str
     scope: str
     sections: tuple[Section, ...]
+    details: tuple[Section, ...] = ()
 
 
 def code_spans(text: str) -> list[tuple[str, bool]]:
@@ -390,6 +496,11 @@ def setting_text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "not set"}[value]
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def arm_target(arm_id: str | None) -> str:
+    """The anchor of a recipe and its runs; "" for a row that has none."""
+    return f"recipe-{arm_id[:12]}" if arm_id else ""
 
 
 def as_slug(text: str) -> str:

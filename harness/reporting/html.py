@@ -10,13 +10,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.analysis.findings import CANNOT_TEST, NOT_EVALUABLE
 from harness.reporting import document as doc
+from harness.reporting.latex import paper_to_latex
 
 TEMPLATES = Path(__file__).parent / "templates"
 _KINDS: dict[type, str] = {
@@ -26,6 +29,8 @@ _KINDS: dict[type, str] = {
     doc.ClaimList: "claims",
     doc.TextTable: "table",
     doc.FigureBlock: "figure",
+    doc.Note: "note",
+    doc.RunsBlock: "runs",
 }
 _ID = re.compile(r'\bid="([^"]+)"')
 _LEADING = re.compile(rf"[+{doc.MINUS}-]?\d[\d,]*(?:\.\d+)?")  # the number that a text starts with
@@ -36,7 +41,10 @@ _TAG = re.compile(r"<[^>]*>")
 
 def to_html(document: doc.Document, svgs: dict[str, bytes]) -> str:
     """The whole report. `svgs` maps a figure's key to its SVG file."""
-    inline = {key: inline_svg(svg.decode(), key) for key, svg in svgs.items()}
+    boards = {
+        b.key for s in document.sections for b in s.blocks if isinstance(b, doc.FigureBlock) and b.board
+    }
+    inline = {key: inline_svg(svg.decode(), key) for key, svg in svgs.items() if key not in boards}
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     own = Markup(script)  # noqa: S704 - a file of this package
     page = _environment().get_template("report.html")
@@ -63,6 +71,66 @@ def sort_value(cell: doc.TextCell, column: doc.TextColumn) -> Markup:
     if found:
         value = float(found.group().replace(doc.MINUS, "-").replace(",", ""))
     return Markup("") if value is None else Markup(' data-value="{:.10g}"').format(value)
+
+
+def spark(curve: Sequence[float], low: float = 0.0) -> str:
+    """The points of a small curve, 60 wide and 14 high; "" of fewer than two.
+
+    >>> spark([50.0, 75.0, 100.0])
+    '0,7 30,3.5 60,0'
+    """
+    if len(curve) < 2:
+        return ""
+    step = 60 / (len(curve) - 1)
+    return " ".join(
+        f"{round(place * step, 1):g},{round(14 - 14 * (value - low) / (100 - low), 1):g}"
+        for place, value in enumerate(curve)
+    )
+
+
+def percent_of(board: doc.Board, value: float) -> str:
+    """Where a value lies on the axis of the scoreboard, as SVG has it."""
+    return f"{100 * board.share(value):.1f}%"
+
+
+def width_of(board: doc.Board, value: float) -> str:
+    """How wide a distance is on the axis of the scoreboard."""
+    return f"{100 * min(value / (board.high - board.low), 1.0):.1f}%"
+
+
+def ticks(board: doc.Board) -> list[float]:
+    """Round numbers of the axis, where there is room for their digits."""
+    room = 0.12 * (board.high - board.low)
+    step = next(
+        (
+            each * 10.0**power
+            for power in range(-6, 7)
+            for each in (1, 2, 5)
+            if each * 10.0**power >= 2.2 * room
+        ),
+        board.high,
+    )
+    found = [step * k for k in range(-4, 5)]
+    return [tick for tick in found if board.low + room <= tick <= board.high - room or tick == 0]
+
+
+def tick_text(value: float) -> str:
+    """A number of the axis.
+
+    >>> tick_text(-5.0), tick_text(0.0)
+    ('−5', '0')
+    """
+    return doc.signed(value, None)
+
+
+def is_greyed(verdict: str) -> bool:
+    """Whether a row has no verdict because nothing can be said of it."""
+    return verdict in (CANNOT_TEST, NOT_EVALUABLE)
+
+
+def curve_text(curve: Sequence[float]) -> str:
+    """Where a curve begins and ends."""
+    return f"{doc.number(curve[0], 1)} → {doc.number(curve[-1], 1)} % in {doc.count(len(curve), 'point')}"
 
 
 def inline_svg(svg: str, key: str) -> Markup:
@@ -105,5 +173,15 @@ def _environment() -> Environment:
         "tone": tone_class,
         "code_spans": doc.code_spans,
     }
-    environment.filters["sort_value"] = sort_value
+    environment.filters |= {
+        "sort_value": sort_value,
+        "spark": spark,
+        "curve_text": curve_text,
+        "percent_of": percent_of,
+        "width_of": width_of,
+        "ticks": ticks,
+        "tick_text": tick_text,
+        "greyed": is_greyed,
+        "latex": paper_to_latex,
+    }
     return environment

@@ -1,4 +1,4 @@
-"""A table as LaTeX that needs the packages booktabs and siunitx, and nothing else.
+"""A table as LaTeX: in the paper's shape with booktabs and tabularx, all others with booktabs and siunitx.
 
 siunitx loads the package array, whose `>{...}` sets wrapped columns ragged.
 """
@@ -256,6 +256,79 @@ def to_latex(table: TextTable) -> str:
     return "".join(_environment(replace(table, rows=rows), layout, n > 0) for n, rows in enumerate(parts))
 
 
+LABEL_SHARE = 1.7  # of a column of values, for the labels of rows
+ROWS_OF_A_PAGE = 16  # of three lines each
+COLUMNS_OF_A_COLUMN = 3  # of values, in one column of a two-column class
+
+
+def paper_to_latex(table: TextTable) -> str:
+    r"""A table in the paper's shape, as wide as the text: `tabularx`, so that cells wrap where it is narrow.
+
+    Tables with many columns are `table*`: over both columns of a two-column class.
+    """
+    starts = range(0, max(len(table.rows), 1), ROWS_OF_A_PAGE)
+    parts = [replace(table, rows=table.rows[start : start + ROWS_OF_A_PAGE]) for start in starts]
+    return "\n".join(_paper_environment(part, continued=n > 0) for n, part in enumerate(parts))
+
+
+def _paper_environment(table: TextTable, *, continued: bool) -> str:
+    values = len(table.columns) - 1
+    name = "table*" if values > COLUMNS_OF_A_COLUMN else "table"
+    title = f"{table.title} (continued)." if continued else f"{table.title}. {table.caption}"
+    rest = (values + 1 - LABEL_SHARE) / max(values, 1)
+    wide = f">{{\\raggedright\\arraybackslash\\hsize={LABEL_SHARE:.2f}\\hsize}}X"
+    each = f">{{\\centering\\arraybackslash\\hsize={rest:.3f}\\hsize}}X"
+    lines = [
+        "% needs \\usepackage{booktabs,tabularx}",
+        f"\\begin{{{name}}}",
+        "  \\centering",
+        f"  \\caption{{{escape(title)}}}",
+        *([] if continued else [_label(table)]),
+        "  \\footnotesize",
+        "  \\setlength{\\tabcolsep}{2pt}",
+        f"  \\begin{{tabularx}}{{\\linewidth}}{{@{{}}{wide}*{{{values}}}{{{each}}}@{{}}}}",
+        "    \\toprule",
+        *_paper_head(table),
+        "    \\midrule",
+        *(f"    {' & '.join(_paper_cells(row))} \\\\[2pt]" for row in table.rows),
+        "    \\bottomrule",
+        "  \\end{tabularx}",
+        *(f"  \\par\\smallskip\\raggedright {escape(note)}" for note in table.notes),
+        f"\\end{{{name}}}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _paper_head(table: TextTable) -> Iterator[str]:
+    """Networks above their metrics."""
+    if table.spans:
+        titles = [
+            f"\\multicolumn{{{n}}}{{c}}{{{escape(title)}}}" if title else "" for title, n in table.spans
+        ]
+        yield f"    {' & '.join(titles)} \\\\"
+        start = 1
+        for title, columns in table.spans:
+            if title:
+                yield f"    \\cmidrule(lr){{{start}-{start + columns - 1}}}"
+            start += columns
+    yield f"    {' & '.join(escape(column.title) for column in table.columns)} \\\\"
+
+
+def _paper_cells(row: TextRow) -> Iterator[str]:
+    """Ours, which may break before its sd, and the paper's value on a line of its own."""
+    first, *cells = row.cells
+    label = escape(first.joined)
+    yield f"{{}}{label}" if label.startswith("[") else label
+    for cell in cells:
+        mean, _, rest = cell.text.partition(" ")
+        ours = escape(mean) + (f" {escape(rest).replace(' ', '~')}" if rest else "")
+        yield f"{ours}\\newline {escape(cell.detail)}" if cell.detail else ours
+
+
+def _label(table: TextTable) -> str:
+    return f"  \\label{{tab:{re.sub('[^A-Za-z0-9:.-]', '-', table.key)}}}"
+
+
 class _Notes:
     """Letters for remarks, the same letter for the same remark."""
 
@@ -288,7 +361,6 @@ def _parts(table: TextTable, layout: Layout) -> list[tuple[TextRow, ...]]:
 def _environment(table: TextTable, layout: Layout, continued: bool) -> str:
     notes, columns = _Notes(), range(len(table.columns))
     title = f"{table.title}. {table.caption}" if table.title else table.caption
-    label = f"\\label{{tab:{re.sub('[^A-Za-z0-9:.-]', '-', table.key)}}}"
     caption = f"{escape(table.title or title)} (continued)" if continued else f"{escape(title)}"
     body = _body(table, layout, notes)
     said = [f"\\textsuperscript{{{letter}}} {escape(text)}" for text, letter in notes.letters.items()]
@@ -298,7 +370,7 @@ def _environment(table: TextTable, layout: Layout, continued: bool) -> str:
         "\\begin{table}",
         "  \\centering",
         f"  \\caption{{{caption}}}",
-        *([] if continued else [f"  {label}"]),
+        *([] if continued else [_label(table)]),
         f"  \\{layout.style.size}",
         f"  \\setlength{{\\tabcolsep}}{{{COLUMN_GAP_PT / 2:g}pt}}",
         "  \\sisetup{retain-explicit-plus}",

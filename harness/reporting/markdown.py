@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness.analysis.findings import TableFinding
@@ -18,15 +19,37 @@ _SPECIAL = re.compile(r"[\\`*<>|&~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])
 _LIST_MARK = re.compile(r"^(\d*)([-+.)=])(?=\s|=*$|-*$)")
 
 
+DETAILS = "details.md"
+
+
 def to_markdown(document: doc.Document) -> str:
-    """The whole report; figures are linked from `figures/`."""
+    """What a reader looks at; figures are linked from `figures/`, all else from `details.md`."""
     parts = [document.banner] if document.banner else []
     parts.append(f"# {escape(document.title)}")
     parts += [escape(text) for text in (document.question, document.scope) if text]
-    for section in document.sections:
-        parts.append(f"{'#' * section.level} {escape(section.title)}")
-        parts += [_block(block) for block in section.blocks]
+    parts += _sections(document.sections)
+    if document.details:
+        parts.append("## Details")
+        parts.append("\n".join(f"- {_details_link(section.title)}" for section in document.details))
     return "\n\n".join(parts) + "\n"
+
+
+def details_to_markdown(document: doc.Document) -> str:
+    """What lies behind the report: every number, every run, how the verdicts were made."""
+    parts = [document.banner] if document.banner else []
+    parts += [f"# {escape(document.title)}: details", "The answer and the tables: [report.md](report.md)."]
+    return "\n\n".join([*parts, *_sections(document.details)]) + "\n"
+
+
+def _details_link(title: str) -> str:
+    return f"[{inline(title)}]({DETAILS}#{doc.as_slug(title)})"
+
+
+def _sections(sections: Sequence[doc.Section]) -> Iterator[str]:
+    for section in sections:
+        yield f"{'#' * section.level} {escape(section.title)}"
+        yield from (_block(block) for block in section.blocks)
+        yield from (f"More: {_details_link(title)}" for title in section.more)
 
 
 def escape(text: str) -> str:
@@ -47,7 +70,7 @@ def inline(text: str) -> str:
 
 def _block(block: doc.Block) -> str:
     match block:
-        case doc.Paragraph():
+        case doc.Paragraph() | doc.Note():
             return escape(block.text)
         case doc.Bullets():
             return "\n".join(f"- {escape(item)}" for item in block.items)
@@ -58,6 +81,8 @@ def _block(block: doc.Block) -> str:
             return f"**{inline(block.title)}**\n\n" + "\n".join(lines)
         case doc.TextTable():
             return table_to_markdown(block)
+        case doc.RunsBlock():
+            return "\n\n".join(map(_recipe, block.recipes))
         case doc.FigureBlock():
             alt = inline(block.alt).replace("[", "\\[").replace("]", "\\]")
             return f"![{alt}](figures/{block.key}.svg)\n\n*{inline(block.caption)}*"
@@ -66,9 +91,10 @@ def _block(block: doc.Block) -> str:
 def table_to_markdown(table: doc.TextTable) -> str:
     """A pipe table with its caption above and its notes below."""
     titles = []
-    for index, column in enumerate(table.columns):
+    for index, (column, span) in enumerate(zip(table.columns, table.span_titles(), strict=True)):
         shown = column.detail_title and table.has_detail(index)
-        titles.append(f"{column.title} ({column.detail_title})" if shown else column.title)
+        title = f"{column.title} ({column.detail_title})" if shown else column.title
+        titles.append(f"{span}: {title}" if span else title)
     rules = ["---" if column.kind == doc.TEXT else "---:" for column in table.columns]
     lines = [_line([inline(title) for title in titles]), _line(rules)]
     for group, rows in table.groups():
@@ -77,6 +103,16 @@ def table_to_markdown(table: doc.TextTable) -> str:
         lines += [_row(row) for row in rows]
     notes = "".join(f"\n\n{escape(note)}" for note in table.notes)
     return f"{escape(table.caption)}\n\n" + "\n".join(lines) + notes
+
+
+def _recipe(recipe: doc.RecipeRuns) -> str:
+    """Its settings and, a line each, its runs."""
+    runs = [
+        f"- seed {run.seed}: {inline(run.value)}, run `{run.run_id}`"
+        + (f", {inline(run.log)}" if run.log else "")
+        for run in recipe.runs
+    ]
+    return "\n\n".join([f"**{inline(recipe.name)}**", escape(recipe.settings), "\n".join(runs)])
 
 
 def _row(row: doc.TextRow) -> str:

@@ -16,7 +16,17 @@ from typing import Any
 import pikepdf
 import typst
 
-from harness.reporting.document import TEXT, Block, Document, TextCell, TextTable, code_spans
+from harness.reporting.document import (
+    TEXT,
+    Block,
+    Document,
+    FigureBlock,
+    RecipeRuns,
+    RunsBlock,
+    TextCell,
+    TextTable,
+    code_spans,
+)
 from harness.reporting.figures.style import OWN, Fonts, all_text, files_of, fonts_for, outlined
 from harness.reporting.html import TEMPLATES, block_kind
 
@@ -133,24 +143,36 @@ def _can_check_ua1() -> bool:
 
 
 def _data(document: Document) -> dict[str, Any]:
-    sections = [
-        {"title": section.title, "blocks": [_block(block) for block in section.blocks]}
-        for section in document.sections
-    ]
+    parts = {
+        name: [
+            {"title": section.title, "blocks": [_block(block) for block in section.blocks]}
+            for section in sections
+        ]
+        for name, sections in (("sections", document.sections), ("details", document.details))
+    }
     banner = [{"text": text, "code": code} for text, code in code_spans(document.banner)]
     return {
         "banner": banner,
         "title": document.title,
         "question": document.question,
         "scope": document.scope,
-        "sections": sections,
+        **parts,
     }
 
 
 def _block(block: Block) -> dict[str, Any]:
     if isinstance(block, TextTable):
         return _table(block)
+    if isinstance(block, FigureBlock):
+        return {"block": "figure", "key": block.key, "caption": block.caption, "alt": block.alt}
+    if isinstance(block, RunsBlock):
+        return {"block": "runs", "recipes": [_recipe(recipe) for recipe in block.recipes]}
     return {"block": block_kind(block), **asdict(block)}
+
+
+def _recipe(recipe: RecipeRuns) -> dict[str, Any]:
+    runs = [f"seed {run.seed}: {run.value}, {run.run_id}" for run in recipe.runs]
+    return {"name": recipe.name, "settings": recipe.settings, "runs": runs}
 
 
 def _table(table: TextTable) -> dict[str, Any]:
@@ -174,6 +196,7 @@ def _table(table: TextTable) -> dict[str, Any]:
         "columns": columns,
         "groups": groups,
         "notes": table.notes,
+        "spans": [{"title": title, "columns": columns} for title, columns in table.spans],
         "breakable": len(table.rows) > WHOLE_TABLE_ROWS,
     }
 

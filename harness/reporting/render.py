@@ -28,34 +28,43 @@ from harness.reporting.frames import (
     to_json,
 )
 from harness.reporting.html import to_html
-from harness.reporting.latex import to_latex
-from harness.reporting.markdown import to_markdown, to_short
+from harness.reporting.latex import paper_to_latex, to_latex
+from harness.reporting.markdown import details_to_markdown, to_markdown, to_short
 from harness.reporting.pdf import text_in, to_pdf
 from harness.reporting.report_input import ReportInput, arm_costs, place_labels, places
-from harness.reporting.sections.claims import claims_section, claims_table, speed_section, speed_table
+from harness.reporting.sections.claims import (
+    claims_method,
+    claims_section,
+    claims_table,
+    speed_section,
+    speed_table,
+)
 from harness.reporting.sections.method import competence_section, evidence, method, provenance
 from harness.reporting.sections.opening import (
     amendments_section,
     answer,
     banner,
-    has_sentences,
+    expected,
     question,
-    scope,
     sentences,
     settling,
     shortfalls,
 )
+from harness.reporting.sections.paper_table import paper_tables
+from harness.reporting.sections.recipes import runs_section
+from harness.reporting.sections.scoreboard import boards, is_scoreboard
 from harness.reporting.sections.tables import details_table, main_table, values_table
 
 # The order of a report.
 
 
 def outline(report: ReportInput, pictures: list[Picture]) -> doc.Document:
-    """Put the whole report together, without a format."""
-    sections = [
-        answer(report),
-        claims_section(report),
-        *_results(report, pictures),
+    """Put the whole report together, without a format: what a reader looks at, and what lies behind it."""
+    sections = [answer(report, _boards(report, pictures)), *_results(report), claims_section(report)]
+    details = [
+        expected(report),
+        claims_method(report),
+        *_details(report, pictures),
         speed_section(report, _step_figures(report, pictures)),
         *_overview(report, pictures),
         competence_section(report),
@@ -65,30 +74,63 @@ def outline(report: ReportInput, pictures: list[Picture]) -> doc.Document:
         evidence(report),
         method(report),
         _further(pictures),
+        runs_section(report),
         provenance(report),
     ]
     return doc.Document(
         banner=banner(report),
         title=report.title,
         question=question(report),
-        scope=scope(report),
+        scope="",
         sections=tuple(section for section in sections if section is not None),
+        details=tuple(section for section in details if section is not None),
     )
 
 
-def _results(report: ReportInput, pictures: list[Picture]) -> list[doc.Section]:
+def _boards(report: ReportInput, pictures: list[Picture]) -> list[doc.Block]:
+    """The figures of the scoreboard, each with what it shows."""
+    drawn = [picture for picture in pictures if is_scoreboard(picture.key)]
+    if not drawn:
+        return []
+    return [
+        doc.FigureBlock(picture.key, picture.caption, picture.alt, board)
+        for picture, board in zip(drawn, boards(report.findings), strict=True)
+    ]
+
+
+def _results(report: ReportInput) -> list[doc.Section]:
+    """The tables as the paper prints them."""
+    settings, records = report.findings.settings, report.records
+    return [
+        doc.Section(
+            doc.table_name(table),
+            tuple(paper_tables(table, settings, records)),
+            more=(details_title(table),),
+        )
+        for table in report.findings.tables
+    ]
+
+
+def details_title(table: TableFinding) -> str:
+    """The heading under which everything else of a table stands."""
+    name = doc.short_name(table.key)
+    return f"{name[:1].upper()}{name[1:]} in detail"
+
+
+def _details(report: ReportInput, pictures: list[Picture]) -> list[doc.Section]:
     sections = []
     labels, costs = place_labels(report.plan), arm_costs(report.records)
     names = section_names(report.findings.tables)
     for table in report.findings.tables:
-        blocks: list[doc.Block] = [main_table(table, report.findings.settings, labels)]
-        if not has_sentences(report):
-            blocks.append(sentences(table, f"{doc.short_name(table.key)} in words"))
+        blocks: list[doc.Block] = [
+            sentences(table, f"{doc.short_name(table.key)} in words"),
+            main_table(table, report.findings.settings, labels),
+        ]
         blocks += [_block(picture) for picture in pictures if picture.table == table.key]
         blocks += [note] if (note := order_note(table)) else []
         if details := details_table(table, report.findings.settings, costs):
             blocks += [values_table(table, report.findings.settings), details]
-        sections.append(doc.Section(doc.table_name(table), tuple(blocks)))
+        sections.append(doc.Section(details_title(table), tuple(blocks)))
         figures = [_block(picture) for picture in pictures if picture.table == belongs_to(table.key)]
         if credit := credit_section(table, report.findings.settings, figures, names.get(table.key, "")):
             sections.append(credit)
@@ -103,13 +145,13 @@ def _step_figures(report: ReportInput, pictures: list[Picture]) -> dict[str, doc
 def _overview(report: ReportInput, pictures: list[Picture]) -> list[doc.Section]:
     elsewhere = _step_figures(report, pictures).values()
     own = [picture for picture in pictures if picture.table is None and not picture.further]
-    blocks: list[doc.Block] = [_block(picture) for picture in own]
+    blocks: list[doc.Block] = [_block(picture) for picture in own if not is_scoreboard(picture.key)]
     blocks = [block for block in blocks if block not in elsewhere]
     if not blocks:
         return []
     if not report.findings.settings.comparable_to_paper and report.plan.header.get("paper"):
         blocks.insert(0, doc.Paragraph(_setting_differs(report)))
-    return [doc.Section("Paper and ours; what was run", tuple(blocks))]
+    return [doc.Section("What was run", tuple(blocks))]
 
 
 def _further(pictures: list[Picture]) -> doc.Section | None:
@@ -133,7 +175,7 @@ def _block(picture: Picture) -> doc.FigureBlock:
 
 
 Made = TypeVar("Made")
-OWN_FILES = ("report.md", "report_short.md", "report.html", "report.pdf", "report.json")
+OWN_FILES = ("report.md", "details.md", "report_short.md", "report.html", "report.pdf", "report.json")
 OWN_FOLDERS = {  # what each holds; replaced as a whole, so that no file of an older report stays behind
     "tables": frozenset({".csv", ".tex"}),
     "figures": frozenset({".svg", ".png", ".csv"}),
@@ -151,7 +193,7 @@ class Rendered:
 
 
 def render(report: ReportInput, out_dir: Path) -> Rendered:
-    """Write report.{md,html,pdf,json}, report_short.md, tables/*, figures/* and data/records.zip.
+    """Write report.{md,html,pdf,json}, details.md, report_short.md, tables/*, figures/* and data/records.zip.
 
     Everything is written to a draft folder beside `out_dir` first: an error leaves the old report whole. One
     format that fails stops no other; what an older report had in its place goes.
@@ -235,6 +277,8 @@ def _texts(report: ReportInput, pictures: list[Picture], draft: ReportDraft) -> 
 def add_document(document: doc.Document, svgs: Mapping[str, bytes], draft: ReportDraft) -> None:
     """A document in its three formats."""
     draft.add("report.md", lambda: to_markdown(document))
+    if document.details:
+        draft.add("details.md", lambda: details_to_markdown(document))
     draft.add("report.html", lambda: to_html(document, dict(svgs)))
     draft.add("report.pdf", lambda: to_pdf(document, svgs))
 
@@ -258,7 +302,10 @@ def _speed_to_latex(speed: SpeedFinding, report: ReportInput) -> str:
 def _of_table(report: ReportInput, table: TableFinding, draft: ReportDraft) -> None:
     settings, places = report.findings.settings, place_labels(report.plan)
     draft.add(f"tables/{table.key}.csv", lambda: to_csv(table))
-    draft.add(f"tables/{table.key}.tex", lambda: to_latex(main_table(table, settings, places)))
+    draft.add(f"tables/{table.key}.tex", lambda: _paper_latex(report, table))
+    effects = main_table(table, settings, places)
+    if effects.key != table.key:
+        draft.add(f"tables/{effects.key}.tex", lambda: to_latex(effects))
     if details := details_table(table, settings, arm_costs(report.records)):
         for more in (values_table(table, settings), details):
             draft.add(f"tables/{more.key}.tex", partial(to_latex, more))
@@ -266,6 +313,10 @@ def _of_table(report: ReportInput, table: TableFinding, draft: ReportDraft) -> N
         shown = credit_table(table.key, credit, settings)
         draft.add(f"tables/{shown.key}.csv", lambda: credit_to_csv(credit))
         draft.add(f"tables/{shown.key}.tex", lambda: to_latex(shown))
+
+
+def _paper_latex(report: ReportInput, table: TableFinding) -> str:
+    return "\n".join(map(paper_to_latex, paper_tables(table, report.findings.settings, report.records)))
 
 
 def _figures(pictures: list[Picture]) -> dict[str, bytes]:

@@ -244,6 +244,32 @@ def not_sensitive(detectable: float | None, smallest_effect: float, control: str
     return f"{seen} with 80 % power and {control or 'the table has no control'}"
 
 
+# What a reason contains -> what stands for it where there is room for a few words alone.
+_SHORT = (
+    ("both networks", "both below the floor"),
+    (" is below ", "below the floor"),
+    ("not clearly above", "not clearly above floor"),
+    (" collapsed:", "a run collapsed"),
+    (" diverged", "a run diverged"),
+    ("another regime", "another regime"),
+    ("no headroom", "no headroom"),
+    ("the same run as", "one and the same run"),
+    ("by construction", "true by construction"),
+    ("warm-up of", "too short a warm-up"),
+    (" updates, fewer than", "trained too briefly"),
+    ("with 80 % power", "could not be seen"),
+)
+
+
+def in_short(reason: str) -> str:
+    """A reason in a few words; "" where it is none of those above.
+
+    >>> in_short(diverged("A", 1, 3)), in_short(same_arm("A")), in_short("of some other kind")
+    ('a run diverged', 'one and the same run', '')
+    """
+    return next((short for text, short in _SHORT if text in reason), "")
+
+
 def in_words(room: str) -> str:
     """All conditions, for a report. `room`: of the scale, for example "2 pp"."""
     return (

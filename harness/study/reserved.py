@@ -85,6 +85,7 @@ OF_A_TABLE = (
 OF_A_STUDY = (
     *("runs", "budget", "resolvable", "flips", "seeds", "gains", "looks"),
     *("paper", "paper_claims", "paper_effects", "paper_values", "comparison", "records", "curves"),
+    "scoreboard",
 )
 NO_FILE = "cannot be the name of a file on Windows; choose another one"
 _NUMBERED = re.compile(r"_[0-9]+$")

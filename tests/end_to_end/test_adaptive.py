@@ -323,9 +323,8 @@ def test_from_the_command_to_a_verified_report(
     }  # fmt: skip
     assert rows["huge"]["effect"]["settled_at"] == 3
     assert rows["slight"]["effect"]["settled_at"] is None
-    text = (place.report_dir / "report.md").read_text()
-    assert "3 to 8 seeds each" in text
-    assert "stopped: settled (5)" in text
+    assert "3 to 8 seeds each" in (place.report_dir / "report.md").read_text()
+    assert "stopped: settled (5)" in (place.report_dir / "details.md").read_text()
     _verifies(place)
 
 

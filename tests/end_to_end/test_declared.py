@@ -27,7 +27,7 @@ def records(place: Workplace) -> list[dict[str, object]]:
 
 
 def text_of(place: Workplace) -> str:
-    return (place.report_dir / "report.md").read_text()
+    return (place.report_dir / "details.md").read_text()
 
 
 def test_the_plan_is_recorded_before_the_first_run_and_the_report_says_so(finished: Finished):
@@ -99,7 +99,7 @@ def test_such_a_report_is_computed_again_from_what_lies_beside_it(amended: Workp
     loosen(elsewhere / "reports/tiny")
     path = elsewhere / "reports/tiny/data/declaration.json"
     for old, new, code, says in (
-        ('"ended": 6', '"ended": 0', 1, "report.md: "),
+        ('"ended": 6', '"ended": 0', 1, "details.md: "),
         ('"smoke": false', '"smoke": true', 2, "declaration.json: declaration 1 was changed by hand"),
     ):
         text = path.read_text()

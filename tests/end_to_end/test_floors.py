@@ -76,7 +76,7 @@ def test_every_verdict_of_networks_below_the_floor_is_replaced_in_every_format(d
     assert words == {"cannot be tested here"}
     for name in ("report.md", "report_short.md", "report.html", "tables/only.csv", "tables/only.tex"):
         assert "cannot be tested here" in (done.report_dir / name).read_text(), name
-    text = (done.report_dir / "report.md").read_text()
+    text = (done.report_dir / "details.md").read_text()
     assert "## What can be tested" in text
     assert not re.search(r"(helps|hurts|no detectable difference) (by|against|over)", text)
 

@@ -108,7 +108,7 @@ def test_the_reason_is_in_every_format(told):
     if levels is CHANCE:
         reason = "both networks, 10.0 % and 10.0 %, are below "
     assert reason in json.dumps(report)
-    for name in ("report.md", "report.html", "tables/only.csv", "tables/paper_claims.csv"):
+    for name in ("details.md", "report.html", "tables/only.csv", "tables/paper_claims.csv"):
         assert reason in (place.report_dir / name).read_text(), name
     short = (place.report_dir / "report_short.md").read_text()
     assert "cannot be tested here" in short

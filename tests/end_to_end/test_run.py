@@ -105,7 +105,7 @@ def test_a_failed_run_gives_exit_code_1_and_its_reason_once(extended: Extended):
 
 
 def test_a_failed_run_is_named_in_the_report_with_the_reason(extended: Extended):
-    lines = (extended.place.report_dir / "report.md").read_text().splitlines()
+    lines = (extended.place.report_dir / "details.md").read_text().splitlines()
     [row] = [line for line in lines if line.startswith("| only / Warmer | 1 | failed |")]
     assert "no weights.pt" in row
     report = json.loads((extended.place.report_dir / "report.json").read_text())

@@ -227,7 +227,7 @@ HERE = f"style {STYLE}"
 
 def draw_otherwise(folder: Path, was: str, now: str) -> None:
     """Let a report say that it was drawn with something else."""
-    for name in ("report.json", "report.md", "report.html"):
+    for name in ("report.json", "details.md", "report.html"):
         text = (folder / name).read_text()
         assert was in text
         (folder / name).write_text(text.replace(was, now))
@@ -249,28 +249,28 @@ def damage_the_looks(folder: Path) -> None:
 
 
 def test_of_a_report_in_another_style_words_and_data_are_compared_and_it_says_so(copy: Workplace):
-    draw_otherwise(copy.report_dir, HERE, "style 3")
+    draw_otherwise(copy.report_dir, HERE, "style 99")
     damage_the_looks(copy.report_dir)
     done = verify(copy)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(rf"drawings are made with .*, style 3, here with .*, {HERE}: their words", done.stdout)
+    assert re.search(rf"drawings are made with .*, style 99, here with .*, {HERE}: their words", done.stdout)
     assert "not compared: report.pdf\n" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("name", "was", "now"),
     [
-        ("figures/only_effects.svg", b">Effect on ", b">Effect upon "),
+        ("figures/scoreboard.svg", b">effect, ", b">affect, "),
         ("report.html", b"<h1>", b"<h1>Not "),
         campaign("report.html", b'aria-label="', b'aria-label="not '),
         campaign("report.html", b'data-value="', b'data-value="1'),
-        campaign("figures/only_effects.svg", b"</text>", b""),
+        campaign("figures/scoreboard.svg", b"</text>", b""),
     ],
 )
 def test_a_word_of_a_drawing_is_found_also_in_another_style(
     copy: Workplace, name: str, was: bytes, now: bytes
 ):
-    draw_otherwise(copy.report_dir, HERE, "style 3")
+    draw_otherwise(copy.report_dir, HERE, "style 99")
     replace_once(copy.report_dir / name, was, now)
     done = verify(copy)
     assert done.returncode == 1, done.stdout
@@ -278,7 +278,7 @@ def test_a_word_of_a_drawing_is_found_also_in_another_style(
 
 
 def test_the_data_beside_a_figure_are_compared_also_in_another_style(copy: Workplace):
-    draw_otherwise(copy.report_dir, HERE, "style 3")
+    draw_otherwise(copy.report_dir, HERE, "style 99")
     name = next(str(path.relative_to(copy.report_dir)) for path in copy.report_dir.glob("figures/*.csv"))
     edit_one_digit(copy.report_dir, name, r",-?\d")
     assert f"  {name}: line " in verify(copy).stdout
@@ -286,25 +286,26 @@ def test_the_data_beside_a_figure_are_compared_also_in_another_style(copy: Workp
 
 def test_another_matplotlib_may_place_ticks_elsewhere_but_says_the_same_words(copy: Workplace):
     draw_otherwise(copy.report_dir, f"matplotlib {version('matplotlib')}", "matplotlib 1.0")
-    path = copy.report_dir / "figures" / "only_effects.svg"
+    path = copy.report_dir / "figures" / "scoreboard.svg"
     ticks = re.findall(rb">([\d.\xe2\x88\x92]+)</text>", path.read_bytes())
     replace_once(path, b">" + ticks[0] + b"<", b">77<")
     done = verify(copy)
     assert done.returncode == 0, done.stdout
     assert "drawings are made with matplotlib 1.0, typst " in done.stdout
-    replace_once(path, b">Effect on ", b">Effect upon ")
-    assert "  figures/only_effects.svg: says 'upon', which was not computed" in verify(copy).stdout
+    replace_once(path, b">effect, ", b">affect, ")
+    assert "  figures/scoreboard.svg: says 'affect,', which was not computed" in verify(copy).stdout
 
 
-def test_of_figures_whose_letters_are_outlines_it_says_that_they_are_not_compared(copy: Workplace):
-    """As style 1 drew them."""
-    draw_otherwise(copy.report_dir, HERE, "style 1")
-    figure = copy.report_dir / "figures" / "only_effects.svg"
-    letters = re.sub(rb"<text.*?</text>", b'<use xlink:href="#G41"/>', figure.read_bytes())
-    figure.write_bytes(letters.replace(b"<defs>", b'<defs><path id="G41" d="M0 0z"/>', 1))
+def test_of_a_report_laid_out_by_an_earlier_version_the_numbers_are_compared(copy: Workplace):
+    draw_otherwise(copy.report_dir, HERE, "style 2")
+    (copy.report_dir / "details.md").unlink()
+    (copy.report_dir / "figures" / "paper_effects.svg").write_text("<svg/>")
+    edit_one_digit(copy.report_dir, "report.md", r"\d\.\d\d")
     done = verify(copy)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "not compared: report.pdf, 1 figure with outlines for letters\n" in done.stdout
+    assert "its report.json, its CSV files and its records were compared, its pages were not\n" in done.stdout
+    edit_one_digit(copy.report_dir, "tables/only.csv", r"\d\.\d")
+    assert "  tables/only.csv: line " in verify(copy).stdout
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -316,7 +317,7 @@ def test_a_report_in_another_style_is_written_again_from_its_own_records_but_not
 ):
     was = files_of(copy.report_dir)
     shutil.rmtree(copy.runs_dir)
-    draw_otherwise(copy.report_dir, HERE, "style 1")
+    draw_otherwise(copy.report_dir, HERE, "style 99")
     damage_the_looks(copy.report_dir)
     assert rewrite(copy.report_dir, study=copy.study) == []
     assert files_of(copy.report_dir) == was

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from harness.analysis.findings import CellFinding, Settings, TableFinding
 from harness.reporting import ReportInput
+from harness.reporting.document import Document, Section
 from harness.reporting.frames import ARCHIVE, packed, unpacked
+from harness.reporting.markdown import details_to_markdown, to_markdown
+from harness.reporting.render import outline
 
 
 def edit_tables(report: ReportInput, edit: Callable[[TableFinding], TableFinding]) -> ReportInput:
@@ -32,6 +35,17 @@ def comparable(report: ReportInput) -> ReportInput:
     """The same report as if data and size were the paper's."""
     settings: Settings = replace(report.findings.settings, comparable_to_paper=True)
     return replace(report, findings=replace(report.findings, settings=settings))
+
+
+def whole_text(report: ReportInput) -> str:
+    """What the report and its details say in Markdown, without figures."""
+    document = outline(report, [])
+    return f"{to_markdown(document)}\n{details_to_markdown(document)}"
+
+
+def sections_of(document: Document) -> list[Section]:
+    """Those that are looked at first, and the details."""
+    return [*document.sections, *document.details]
 
 
 def loosen(folder: Path) -> None:

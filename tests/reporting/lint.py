@@ -23,7 +23,10 @@ NEEDS_NO_N = (
 
 def tables_of(document: Document) -> list[TextTable]:
     return [
-        block for section in document.sections for block in section.blocks if isinstance(block, TextTable)
+        block
+        for section in (*document.sections, *document.details)
+        for block in section.blocks
+        if isinstance(block, TextTable)
     ]
 
 
@@ -34,7 +37,7 @@ def faults(table: TextTable) -> Iterator[str]:
         for column, cell in zip(table.columns, row.cells, strict=True):
             where = f"{name}, {column.title}: {cell.joined!r}"
             yield from (f"{where} {text}" for text in _text_faults(cell))
-            if "±" in cell.joined and "± sd" not in column.title:
+            if "±" in cell.joined and "± sd" not in f"{column.title} {table.caption}":
                 yield f"{where} has a ± that its heading does not call sd"
             if "±" in cell.detail:
                 yield f"{where} has a ± in the line of the interval"
@@ -61,7 +64,8 @@ def _text_faults(cell: TextCell) -> Iterator[str]:
 def has_n(table: TextTable) -> bool:
     """Whether n, or of how many runs a row counts, is a column or stands in one."""
     titles = [f"{column.title} {column.detail_title}" for column in table.columns]
-    return any(re.search(r"(^|: | )n( |$)|Reached by|Seeds|Runs", title) for title in titles)
+    said = any(re.search(r"(^|: | )n( |$)|Reached by|Seeds|Runs", title) for title in titles)
+    return said or re.search(r"\bn = \d", table.caption) is not None
 
 
 def _uneven(cell: TextCell) -> Iterator[str]:

@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.campaign, pytest.mark.skipif(CHROMIUM is None, reason=
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 FIND_TABLE = """
 const table = [...document.querySelectorAll("table")].find((each) => each.querySelector("tr.group"));
+for (const each of document.querySelectorAll("details")) each.open = true;
 const heads = [...table.tHead.rows[0].cells];
 const at = heads.findIndex((each) => each.textContent.startsWith("Effect"));
 const shown = () => [...table.tBodies].map((body) => [...body.rows].map(

@@ -9,21 +9,19 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.findings import HELPS, UNDECIDED
-from harness.analysis.looks import SETTLING
 from harness.commands.workspace import build_catalogue
 from harness.reporting.document import TextTable
-from harness.reporting.markdown import to_markdown
 from harness.reporting.render import outline
 from harness.reporting.sections import opening
 from harness.reporting.sections.opening import more_seeds, settling, shortfalls
 from harness.reporting.sections.tables import main_table, values_table
 from harness.study.expand import ExpandOptions, expand, load_study
-from tests.reporting.edits import comparable, edit_cells
+from tests.reporting.edits import comparable, edit_cells, whole_text
 from tests.reporting.sample import SETTINGS
 
 
 def markdown(report) -> str:
-    return to_markdown(outline(report, []))
+    return whole_text(report)
 
 
 def shown(report, key: str) -> TextTable:
@@ -66,27 +64,16 @@ def test_a_report_in_the_papers_setting_has_no_such_line_but_a_gap(report):
     assert "Effect minus paper's" not in markdown(report)
 
 
-def test_the_answer_has_one_marked_sentence_per_row_before_any_table(report):
-    answer = markdown(report).split("## Table 2")[0]
-    lines = [line for line in answer.splitlines() if re.match(r"- [·▲▼≈?—] ", line)]
+def test_the_answer_is_at_most_three_sentences_with_the_count_of_each_verdict(report):
+    first = outline(report, []).sections[0]
+    assert first.title == "Answer"
+    said = first.blocks[0].text
     cells = [cell for table in report.findings.tables for cell in table.cells]
-    assert len(lines) == len(cells)
     helps = sum(cell.effect is not None and cell.effect.verdict == HELPS for cell in cells)
-    assert sum(line.startswith("- ▲") for line in lines) == helps
-    assert f"{helps} ▲ helps" in answer
-
-
-def test_the_answer_to_a_study_with_many_rows_has_a_sentence_per_settled_row(report, monkeypatch):
-    cells = [cell for table in report.findings.tables for cell in table.cells]
-    settled = [c for c in cells if c.effect and c.effect.p is not None and c.effect.verdict in SETTLING]
-    assert 0 < len(settled) < len(cells)
-    monkeypatch.setattr(opening, "MOST_SENTENCES", len(settled))
-    answer = markdown(report).split("## Table 2")[0]
-    lines = [line for line in answer.splitlines() if re.match(r"- [·▲▼≈?—] ", line)]
-    assert len(lines) == len(settled)
-    assert all(any(opening.with_minus(cell.sentence) in line for line in lines) for cell in settled)
-    monkeypatch.setattr(opening, "MOST_SENTENCES", len(settled) - 1)
-    assert not re.search(r"^- [·▲▼≈?—] ", markdown(report).split("## Table 2")[0], re.MULTILINE)
+    assert f"{helps} ▲ helps" in said
+    assert 1 <= len(re.findall(r"\.(?= [A-Z]|$)", said)) <= 3
+    lines = [line for line in markdown(report).splitlines() if re.match(r"- [·▲▼≈?—] ", line)]
+    assert len(lines) == len(cells), "one sentence per row, behind the tables"
 
 
 def test_a_claim_shows_the_verdict_word_even_if_the_sentence_lacks_it(report):

@@ -25,12 +25,11 @@ from harness.reporting.frames import (
     to_csv,
     to_json,
 )
-from harness.reporting.markdown import to_markdown
-from harness.reporting.render import outline
 from harness.reporting.report_input import ran_with
 from harness.runs.provenance import kept_changes
 from harness.study.declaration import declaration_of, plan_hash
 from tests.end_to_end.test_json import PAGE, emitted, is_kind
+from tests.reporting.edits import whole_text
 from tests.reporting.sample import make_report
 
 ENV = {
@@ -61,7 +60,7 @@ def declared(report: ReportInput, *entries: dict[str, Any], problem: str | None 
 
 
 def markdown(report: ReportInput) -> str:
-    return to_markdown(outline(report, []))
+    return whole_text(report)
 
 
 def method(report: ReportInput) -> str:
@@ -133,7 +132,7 @@ def test_an_exploratory_verdict_is_tagged_everywhere_and_stays_in_the_holm_famil
     ]
     assert "helps" in line or "undecided" in line
     assert re.search(r"ResNet-50-C.*Exploratory: not declared before results were there\.", text)
-    assert "1 of them exploratory: not declared before results were there." in text
+    assert "(1 of them exploratory: not declared before results were there)" in text
     part = text.split("## Amendments to the plan")[1].split("\n## ")[0]
     assert "1 verdict marked as exploratory" in part
     assert "They stay in the Holm family" in part

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
-from itertools import combinations
 from xml.etree import ElementTree
 
 import numpy as np
@@ -30,10 +29,10 @@ from harness.reporting.figures.style import (
     to_svg,
     words_of,
 )
-from harness.reporting.figures.tables import draw_effects, draw_forest, draw_values, lines_of, sign_agreement
+from harness.reporting.figures.tables import draw_board, draw_values
 from harness.reporting.html import inline_svg
-from tests.reporting.edits import comparable, edit_tables, only_table
-from tests.reporting.sample import SETTINGS
+from harness.reporting.sections.scoreboard import boards
+from tests.reporting.edits import comparable, only_table
 
 
 def table_of(report, key: str):
@@ -50,55 +49,6 @@ def texts_of(figure) -> list:
         labels += [*ax.get_xticklabels(), ax.xaxis.label] * ax.xaxis.get_visible()
         found += [label for label in labels if label.get_visible() and label.get_text()]
     return [(label.get_text(), label.get_window_extent(renderer)) for label in found]
-
-
-def test_long_labels_neither_overlap_nor_leave_the_figure(report):
-    def lengthen(table):
-        name = {
-            cell.row: f"{cell.row} and a very long explanation of this row {i}"
-            for i, cell in enumerate(table.cells)
-        }
-        cells = tuple(
-            replace(c, row=name[c.row], effect=c.effect and replace(c.effect, versus=name[c.effect.versus]))
-            for c in table.cells
-        )
-        return replace(table, cells=cells)
-
-    table = table_of(edit_tables(report, lengthen), "table4")
-    with house_style():
-        figure = draw_forest(table, SETTINGS)
-        texts = texts_of(figure)
-    width, height = figure.canvas.get_width_height()
-    assert len(texts) > 16
-    for text, box in texts:
-        assert box.x0 >= -1, text
-        assert box.y0 >= -1, text
-        assert box.x1 <= width + 1, text
-        assert box.y1 <= height + 1, text
-    for (one, a), (other, b) in combinations(texts, 2):
-        assert not a.shrunk(0.98, 0.9).overlaps(b.shrunk(0.98, 0.9)), (one, other)
-
-
-def test_a_forest_draws_each_estimate_interval_seed_and_paper_effect(report):
-    table = table_of(report, "table5")
-    with house_style():
-        ax = draw_forest(table, SETTINGS).axes[0]
-    drawn = [np.asarray(line.get_xdata(), dtype=float) for line in ax.get_lines()]
-
-    def is_drawn(values) -> bool:
-        return any(len(x) == len(values) and np.allclose(x, values) for x in drawn)
-
-    effects = [line.effect for line in lines_of(table) if line.effect]
-    assert len(effects) == 3
-    for effect in effects:
-        assert is_drawn([effect.estimate])
-        assert is_drawn([effect.low, effect.high])
-        assert is_drawn(list(effect.differences.values()))
-        assert is_drawn([effect.paper])
-
-
-def test_a_table_without_effects_has_no_forest(report):
-    assert draw_forest(table_of(report, "table2"), SETTINGS) is None
 
 
 def test_curves_are_means_over_seeds_with_the_range_as_band(report):
@@ -128,17 +78,7 @@ def test_a_curve_of_one_epoch_is_visible(report):
 def test_curves_without_any_point_are_left_out(report):
     empty = replace(only_table(report, "table3"), curves=report.curves.iloc[:0])
     keys = [picture.key for picture in draw_all(empty) if not picture.further]
-    assert keys == ["table3_effects", "paper_effects", "runs"]
-
-
-def test_the_paper_figure_counts_agreeing_signs(report):
-    points = [
-        (c.effect.estimate, c.effect.paper) for t in report.findings.tables for c in t.cells if c.effect
-    ]
-    both = [(ours, paper) for ours, paper in points if paper is not None]
-    assert sign_agreement(report.findings) == (sum(a * b > 0 for a, b in both), len(both))
-    with house_style():
-        assert draw_effects(report.findings) is not None
+    assert keys == ["scoreboard", "runs"]
 
 
 def test_values_are_drawn_only_in_the_papers_setting(report, rendered):
@@ -166,8 +106,9 @@ def test_the_glyph_of_every_verdict_is_in_the_font(report, recwarn):
     effect = table.cells[1].effect
     cells = tuple(replace(table.cells[1], row=word, effect=replace(effect, verdict=word)) for word in GLYPHS)
     with house_style():
-        figure = draw_forest(replace(table, cells=cells), SETTINGS)
-        texts = " ".join(text for text, _ in texts_of(figure))
+        findings = replace(report.findings, tables=(replace(table, cells=cells),))
+        figure = draw_board(boards(findings)[0])
+        texts = " ".join(text.get_text() for text in figure.axes[0].texts)
     assert all(f"{glyph} " in texts for glyph in GLYPHS.values())
     assert [str(w.message) for w in recwarn if "missing from" in str(w.message)] == []
 

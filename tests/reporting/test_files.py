@@ -30,12 +30,12 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_every_format_of_every_table_and_figure_is_written(rendered):
     names = set(files(rendered))
-    assert {"report.md", "report_short.md", "report.html", "report.pdf", "report.json"} <= names
+    assert {"report.md", "details.md", "report_short.md", "report.html", "report.pdf", "report.json"} <= names
     for table in ("table2", "table3", "table4", "table5", "table6"):
         assert {f"tables/{table}.csv", f"tables/{table}.tex"} <= names
-    assert {"tables/table5_values.tex", "tables/table5_details.tex"} <= names
+    assert {"tables/table5_effects.tex", "tables/table5_values.tex", "tables/table5_details.tex"} <= names
     figures = {Path(name).stem for name in names if name.startswith("figures/")}
-    assert {"table6_effects", "table6_curves", "paper_effects", "runs"} <= figures
+    assert {"scoreboard", "table6_curves", "runs"} <= figures
     assert all(f"figures/{stem}.svg" in names for stem in figures)
     assert {Path(name).suffix for name in names if name.startswith("figures/")} == {".svg", ".csv"}
     assert [name for name in names if name.startswith("data/")] == ["data/records.zip"]
@@ -83,13 +83,15 @@ def test_a_full_disk_leaves_the_old_report_whole(report, tmp_path, monkeypatch):
 
 MAKERS = {  # what makes a format -> the files that are not there when it fails
     "draw_all": {"figures/*"},
-    "outline": {"report.md", "report.html", "report.pdf"},
+    "outline": {"report.md", "details.md", "report.html", "report.pdf"},
     "to_markdown": {"report.md"},
     "to_short": {"report_short.md"},
     "to_html": {"report.html"},
     "to_pdf": {"report.pdf"},
     "to_json": {"report.json"},
-    "to_latex": {"tables/*.tex"},
+    "to_latex": {"tables/*_*.tex"},
+    "paper_to_latex": {"tables/table3.tex"},
+    "details_to_markdown": {"details.md"},
     "to_csv": {"tables/table3.csv"},
 }
 

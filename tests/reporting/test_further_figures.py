@@ -19,15 +19,15 @@ from harness.reporting.figures.planning import budget_sketches, flip_sketches, r
 from harness.reporting.figures.runs import further_parts, pairing_text, seed_sketches, trace_sketches
 from harness.reporting.figures.style import house_style
 from harness.reporting.figures.tables import (
-    CONTINUED,
     PAGE_IN,
     Panel,
     RowLine,
-    draw_forest,
+    draw_board,
     draw_rows,
     row_pages,
 )
 from harness.reporting.render import outline
+from harness.reporting.sections.scoreboard import CONTINUED, boards
 from harness.spec import Arm, Member
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
 from tests.reporting.edits import edit_cells
@@ -331,15 +331,19 @@ def test_the_appendix_has_all_figures_once_with_the_same_bytes_each_time(small):
     first, again = ([p for part in further_parts(with_looks(small)) for p in part()] for _ in range(2))
     assert [p.key for p in first] == ["budget", "resolvable", "looks", "seeds", "gains", "flips"]
     assert first == again
-    sections = {section.title: section.blocks for section in outline(small, first).sections}
+    sections = {section.title: section.blocks for section in outline(small, first).details}
     assert [block.key for block in sections["Further figures"]] == [p.key for p in first]
-    assert "Further figures" not in {section.title for section in outline(small, []).sections}
+    assert "Further figures" not in {section.title for section in outline(small, []).details}
 
 
-def test_the_forest_shows_the_interval_after_correction_around_the_plain_one(small):
-    table = small.findings.tables[0]
-    effect = table.cells[1].effect
-    lines = draw_forest(table, SETTINGS).axes[0].get_lines()
+def test_the_scoreboard_shows_the_interval_after_correction_around_the_plain_one(small):
+    (board,) = boards(small.findings)
+    lines = draw_board(board).axes[0].get_lines()
     ends = {tuple(line.get_xdata()): line.get_linewidth() for line in lines if len(line.get_xdata()) == 2}
-    assert ends[(effect.low, effect.high)] > 2 * ends[(effect.adjusted_low, effect.adjusted_high)]
+    effect = small.findings.tables[0].cells[1].effect
+    assert board.lines()[0].adjusted == (effect.adjusted_low, effect.adjusted_high)
+    widths = {width for (low, high), width in ends.items() if low < high}
+    assert max(widths) > 2 * min(widths)
+    thick = [pair for pair, width in ends.items() if width == max(widths)]
+    assert all(any(low <= a < b <= high for low, high in ends) for a, b in thick)
     assert effect.adjusted_low < effect.low < effect.high < effect.adjusted_high

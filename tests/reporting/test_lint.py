@@ -56,7 +56,7 @@ def test_the_lint_finds_a_planted_fault(report, column, cell, fault):
 def test_a_table_without_n_is_a_fault(report):
     table = main_table(report.findings.tables[3], report.findings.settings)
     renamed = [replace(column, title="k") if column.title == "n" else column for column in table.columns]
-    assert list(faults(replace(table, columns=tuple(renamed)))) == ["table5 has no n"]
+    assert list(faults(replace(table, columns=tuple(renamed)))) == ["table5_effects has no n"]
 
 
 def test_the_digits_of_a_mean_follow_its_standard_error(report):

@@ -18,5 +18,5 @@ def test_the_badge_is_in_the_report_and_its_numbers_are_kept_beside_it(report: R
     tested = dataclasses.replace(report, calibration=STORED)
     assert "false alarms 3.1 % (upper bound 3.5 %) at nominal 5 %." in str(method(tested))
     render(tested, tmp_path)
-    assert "400 identical trainings of “r” (m on d)" in (tmp_path / "report.md").read_text()
+    assert "400 identical trainings of “r” (m on d)" in (tmp_path / "details.md").read_text()
     assert read_extra(tmp_path)["calibration"] == STORED

@@ -11,10 +11,10 @@ from harness.analysis import analyse
 from harness.commands.report import settings_of
 from harness.commands.workspace import build_catalogue
 from harness.reporting import ReportInput
-from harness.reporting.markdown import to_markdown
 from harness.reporting.render import outline
 from harness.study.expand import ExpandOptions, expand, load_study
 from tests.analysis.plans import Noise, frames_of
+from tests.reporting.edits import sections_of, whole_text
 
 STUDIES = sorted((Path(__file__).resolve().parents[2] / "studies").glob("*.yaml"))
 
@@ -31,11 +31,11 @@ def test_a_shipped_study_renders_with_every_row_and_claim(study: Path, lost: flo
         title=plan.study, findings=findings, plan=plan, records=records, curves=curves, provenance={}
     )
     document = outline(report, [])
-    text = to_markdown(document)
+    text = whole_text(report)
     assert not re.search(r"\b(None|nan|inf)\b", text.replace("none", ""))
     assert [len(t.cells) for t in findings.tables] == [len(t.cells) for t in plan.tables]
     assert len(findings.claims) == len(plan.claims)
-    titles = [section.title for section in document.sections]
+    titles = [section.title for section in sections_of(document)]
     claims = "The paper's claims" if plan.header["paper"] else "Claims"
     assert (claims in titles) == bool(plan.claims)
     assert ("Steps to the target accuracy" in titles) == any(table.target for table in plan.tables)

@@ -52,16 +52,9 @@ from harness.reporting.figures.tables import (
     VALUES_CAPTION,
     Panel,
     RowLine,
-    draw_effects,
-    draw_forest,
+    draw_board,
     draw_rows,
     draw_values,
-    effects_alt,
-    effects_caption,
-    forest_alt,
-    forest_caption,
-    forest_pages,
-    lines_of,
     row_pages,
     valued_cells,
     values_alt,
@@ -69,6 +62,10 @@ from harness.reporting.figures.tables import (
 )
 from harness.reporting.report_input import ReportInput
 from harness.reporting.sections.opening import NOT_RUN, statuses
+from harness.reporting.sections.scoreboard import KEY as SCOREBOARD
+from harness.reporting.sections.scoreboard import alt as scoreboard_alt
+from harness.reporting.sections.scoreboard import boards
+from harness.reporting.sections.scoreboard import caption as scoreboard_caption
 from harness.spec import DIVERGED, FAILED, FINISHED, MEMBER_STRIDE
 from harness.study.plan import Plan, PlannedRun
 
@@ -517,24 +514,31 @@ def draw_all(report: ReportInput) -> list[Picture]:
     """Every figure, in the order of the report."""
     with house_style(text_of(report.plan)):
         tables = [partial(_of_table, report, table) for table in report.findings.tables]
-        return draw_side_by_side([*tables, partial(_of_study, report), *further_parts(report)])
+        study = [partial(_scoreboard, report.findings), *tables, partial(_of_study, report)]
+        return draw_side_by_side([*study, *further_parts(report)])
 
 
 def draw_table(report: ReportInput, table: TableFinding) -> list[Picture]:
-    """The figures of one table."""
+    """The figures of one table, its effects first."""
+    alone = replace(report.findings, tables=(table,))
     with house_style(text_of(report.plan)):
-        return _of_table(report, table)
+        effects = [
+            replace(each, key=f"{table.key}_effects", table=table.key) for each in _scoreboard(alone)[:1]
+        ]
+        return [*effects, *_of_table(report, table)]
+
+
+def _scoreboard(findings: Findings) -> list[Picture]:
+    parts = boards(findings)
+    caption = scoreboard_caption(findings, parts) if parts else ""
+    return [
+        _picture(_page_key(SCOREBOARD, page), None, draw_board(part), (caption, scoreboard_alt(part)))
+        for page, part in enumerate(parts)
+    ]
 
 
 def _of_table(report: ReportInput, table: TableFinding) -> list[Picture]:
-    settings = report.findings.settings
-    pictures = []
-    for page, lines in enumerate(forest_pages(lines_of(table))):
-        forest = draw_forest(table, settings, lines)
-        if forest is not None:
-            text = forest_caption(table, settings), forest_alt(table, settings, lines)
-            pictures.append(_picture(_page_key(f"{table.key}_effects", page), table.key, forest, text))
-    return [*pictures, *_curves(report, table), *credit_pictures(table, settings)]
+    return [*_curves(report, table), *credit_pictures(table, report.findings.settings)]
 
 
 def _curves(report: ReportInput, table: TableFinding) -> list[Picture]:
@@ -565,10 +569,6 @@ def _page_key(key: str, page: int) -> str:
 def _of_study(report: ReportInput) -> list[Picture]:
     findings = report.findings
     pictures = []
-    effects = draw_effects(findings)
-    if effects is not None:
-        text = effects_caption(findings), effects_alt(findings)
-        pictures.append(_picture("paper_effects", None, effects, text))
     cells = valued_cells(findings) if findings.settings.comparable_to_paper else []
     for page, start in enumerate(range(0, len(cells), MOST_VALUES)):
         part = cells[start : start + MOST_VALUES]

@@ -1,4 +1,4 @@
-"""Figures with a line for every row of a table: forest plots, and the paper's numbers beside ours."""
+"""Figures with a line for every row of a table: the scoreboard, and the paper's values beside ours."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator
 
-from harness.analysis.findings import GLYPHS, CellFinding, Effect, Findings, Settings, TableFinding
-from harness.analysis.verdicts import metric_name, size_text
-from harness.reporting.document import DASH, cell_name, count, interval, number, ordered, short_name, signed
+from harness.analysis.findings import CANNOT_TEST, NOT_EVALUABLE, CellFinding, Findings
+from harness.analysis.verdicts import metric_name
+from harness.reporting.document import Board, ScoreLine, ScorePanel, cell_name, number, signed
 from harness.reporting.figures.style import (
     FAINT,
     GREY,
@@ -26,7 +27,7 @@ from harness.reporting.figures.style import (
     right_labels,
     verdict_colour,
 )
-from harness.reporting.sections.tables import effect_digits
+from harness.reporting.sections.scoreboard import CONTINUED, only
 
 # Figures with a line for every row of every table: one panel per table, as many panels as fit on a page.
 
@@ -35,7 +36,7 @@ PANEL_ROW_IN, PANEL_IN, PANEL_FRAME_IN = 0.172, 0.48, 0.22
 TITLE_IN, PAD_IN = 0.21, 0.1
 PAGE_IN = 8.9  # of one figure: what fits on a page with its caption
 ROW_CHARS, TITLE_CHARS = 38, 110
-CONTINUED = " (continued)"
+MOST_CHARS = 200  # of a text that is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,277 +155,182 @@ def _groups(lines: tuple[RowLine, ...], most: int) -> list[tuple[RowLine, ...]]:
     return [tuple(group) for group in groups]
 
 
-# Forest plot: which row changed the accuracy, by how much, how sure, and what the paper saw.
+# The scoreboard: which row changed the accuracy, by how much, how sure, and what the paper saw.
 
 
-FOREST_ROW_IN, FOREST_FRAME_IN = 0.40, 0.95
-FOREST_CHARS = 30
-MOST_LINES = 20  # of one figure: what fits on a page
-SEED_DOT_OFFSET = 0.24  # rows below the interval, so that dots do not hide it
+BOARD_ROW_IN, BOARD_TITLE_IN, BOARD_AXIS_IN, BOARD_GAP_IN = 0.16, 0.225, 0.36, 0.14
+FEW_LINES = 24  # rows and titles that stand in one column, with their numbers
+PLOT_IN = 0.85  # least width of the axis
+BOARD_PT = 7.5
+GREYED = "#6B6B6B"
+LABEL_SHARE = 0.36  # most of a column that labels may take
+SLACK_IN = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class ForestLine:
-    """One line of the plot: an effect, or the heading of a column of the table."""
+class _Place:
+    """One column of the figure, in inches: labels from `left`, the axis, the words."""
 
-    label: str
-    effect: Effect | None
-
-
-def lines_of(table: TableFinding) -> list[ForestLine]:
-    """The effects in the order of the table, with a heading before each column of rows."""
-    lines: list[ForestLine] = []
-    column: str | None = None
-    for cell in ordered(table):
-        if cell.effect is None:
-            continue
-        if cell.column is not None and cell.column != column:
-            lines.append(ForestLine(cell.column, None))
-        column = cell.column
-        lines.append(ForestLine(cell.row, cell.effect))
-    return lines
+    left: float
+    plot: float
+    plot_end: float
+    numbers: float
+    words: float
+    right: float
 
 
-def forest_pages(lines: list[ForestLine]) -> list[list[ForestLine]]:
-    """The lines in figures of at most `MOST_LINES`, cut before a heading where possible."""
-    groups: list[list[ForestLine]] = []
-    for line in lines:
-        if line.effect is None or not groups:
-            groups.append([])
-        groups[-1].append(line)
-    pages: list[list[ForestLine]] = []
-    for part in (piece for group in groups for piece in _pieces(group)):
-        if pages and len(pages[-1]) + len(part) <= MOST_LINES:
-            pages[-1].extend(part)
-        else:
-            pages.append(list(part))
-    return pages
-
-
-def _pieces(group: list[ForestLine]) -> list[list[ForestLine]]:
-    """A group that is too long for one figure, cut; every piece has the group's heading."""
-    heading = group[:1] if group[0].effect is None else []
-    rows, most = group[len(heading) :], MOST_LINES - len(heading)
-    return [[*heading, *rows[start : start + most]] for start in range(0, len(rows), most)]
-
-
-def draw_forest(
-    table: TableFinding, settings: Settings, lines: list[ForestLine] | None = None
-) -> Figure | None:
-    """The figure of some lines (by default all of them), or None where nothing is compared."""
-    lines = lines_of(table) if lines is None else lines
-    if not any(line.effect for line in lines):
-        return None
-    figure = new_figure(FOREST_FRAME_IN + FOREST_ROW_IN * len(lines))
-    ax = figure.add_subplot()
-    ax.set_ylim(len(lines) - 0.4, -0.6)
-    delta = settings.smallest_effect_pp
-    ax.axvspan(-delta, delta, color="#EDEDED", zorder=0, linewidth=0)
-    ax.axvline(0, color=GREY, linewidth=0.8, zorder=1)
-    for place, line in enumerate(lines):
-        if line.effect:
-            _draw_effect(ax, place, line.effect)
-    _label_forest(ax, lines, settings)
-    unit = ", percentage points" if settings.in_percent else ""
-    ax.set_xlabel(f"Effect on {metric_name(settings.metric)}{unit}")
-    ax.grid(axis="x", color=FAINT, linewidth=0.5)
-    ax.set_axisbelow(True)
+def draw_board(board: Board, title: bool = True) -> Figure:
+    """One column of tables, or two where there are many rows. `title`: whether tables have one."""
+    columns = _board_columns(board)
+    heights = [_column_in(panels, title) for panels in columns]
+    height = max(heights) + BOARD_AXIS_IN + PAD_IN
+    figure = new_figure(height)
+    # One plane, in inches: an axes for each table would take seconds.
+    figure.set_layout_engine("none")
+    ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    ax.set_xlim(0, WIDTH_IN)
+    ax.set_ylim(height, 0)
+    ax.set_axis_off()
+    width = (WIDTH_IN - 2 * BOARD_GAP_IN * (len(columns) - 1)) / len(columns)
+    for k, panels in enumerate(columns):
+        left = k * (width + 2 * BOARD_GAP_IN)
+        shown = only(board, panels)
+        place = _board_place(shown, (left, left + width), numbers=len(columns) == 1)
+        _draw_column(ax, shown, place, title)
     return figure
 
 
-def forest_caption(table: TableFinding, settings: Settings) -> str:
-    """What the marks mean."""
-    memory = any(cell.effect and cell.effect.paper is not None for cell in table.cells)
-    paper = " Hollow diamond: the paper's effect, in its own setting." if memory else ""
-    delta = size_text(settings.smallest_effect_pp, settings)
-    return (
-        f"{table.title}: effect of each row. Large dot and thick bar: estimate and 95 % interval over "
-        "re-training; thin line: the same after Holm's correction, which decides the verdict; "
-        f"small dots: single seeds.{paper} Grey band: ±{delta}, the smallest effect of interest. "
-        " ▲ helps, ▼ hurts, ≈ no detectable difference, ? undecided."
-    )
+def _column_in(panels: Sequence[ScorePanel], title: bool) -> float:
+    return sum(BOARD_TITLE_IN * title + BOARD_ROW_IN * len(panel.lines) for panel in panels)
 
 
-def forest_alt(table: TableFinding, settings: Settings, lines: list[ForestLine] | None = None) -> str:
-    """Every effect of the plot in words."""
-    parts = []
-    for line in lines_of(table) if lines is None else lines:
-        if line.effect is None:
-            parts.append(f"{line.label}:")
-        elif line.effect.estimate is None:
-            parts.append(f"{line.label} {line.effect.verdict};")
-        else:
-            effect = line.effect
-            paper = "" if effect.paper is None else f" (paper {signed(effect.paper)})"
-            unit = " pp" if settings.in_percent else ""
-            parts.append(f"{line.label} {_numbers(effect, settings)}{unit}, {effect.verdict}{paper};")
-    return "Effects by row. " + " ".join(parts).rstrip(";") + "."
+def _board_columns(board: Board) -> list[list[ScorePanel]]:
+    """The tables in one column, or in two of about equal height; a table is cut where that is worth it."""
+    panels = list(board.panels)
+    if len(board.lines()) + len(panels) <= FEW_LINES:
+        return [panels]
+    cuts = [(panels[:k], panels[k:]) for k in range(1, len(panels))]
+    for k, panel in enumerate(panels):
+        for at in range(3, len(panel.lines) - 2):
+            rest = ScorePanel(panel.title + CONTINUED, panel.lines[at:])
+            cuts.append(([*panels[:k], replace(panel, lines=panel.lines[:at])], [rest, *panels[k + 1 :]]))
+    whole = len(panels) - 1
+
+    def worth(k: int) -> float:
+        """The height of the figure; a table that is cut counts as four rows."""
+        return max(_column_in(part, True) for part in cuts[k]) + 4 * BOARD_ROW_IN * (k >= whole)
+
+    return list(cuts[min(range(len(cuts)), key=worth)])
 
 
-def _numbers(effect: Effect, settings: Settings) -> str:
-    if effect.estimate is None:
-        return DASH
-    digits = effect_digits(effect, settings)
-    return f"{signed(effect.estimate, digits)} {interval(effect.low, effect.high, digits)}".strip()
+def _board_place(board: Board, ends: tuple[float, float], *, numbers: bool) -> _Place:
+    """What labels and words need; the axis has the rest."""
+    left, right = ends
+    lines = board.lines()
+    label = min(_text_in([line.label for line in lines]), LABEL_SHARE * (right - left))
+    words = _text_in([line.says for line in lines])
+    effects = _text_in([line.effect for line in lines]) + 0.12 if numbers else 0.0
+    most = right - left - label - PLOT_IN - effects - 0.2
+    words = min(words, most)
+    start = right - words - effects
+    return _Place(left, left + label + 0.1, start - 0.1, start, right - words, right)
 
 
-def _draw_effect(ax: Axes, place: int, effect: Effect) -> None:
-    colour = verdict_colour(effect.verdict)
-    below = place + SEED_DOT_OFFSET
-    dots = list(effect.differences.values())
-    ax.plot(dots, [below] * len(dots), "o", color=colour, markersize=2.6, alpha=0.75, zorder=2, linewidth=0)
-    if effect.low is not None and effect.high is not None:
-        ax.plot([effect.low, effect.high], [place, place], color=colour, linewidth=2.4, zorder=3,
-                solid_capstyle="butt")  # fmt: skip
-    if effect.adjusted_low is not None and effect.adjusted_high is not None:
-        ends = [effect.adjusted_low, effect.adjusted_high]
-        ax.plot(ends, [place, place], color=colour, linewidth=0.9, marker="|", markersize=5, zorder=3)
-    if effect.paper is not None:
-        ax.plot(
-            effect.paper, place, "D", markerfacecolor="white", markeredgecolor=INK, markersize=5.5, zorder=4
-        )
-    if effect.estimate is not None:
-        ax.plot(effect.estimate, place, "o", color=colour, markersize=5, zorder=5)
+def _draw_column(ax: Axes, board: Board, place: _Place, title: bool) -> None:
+    y = PAD_IN
+    for panel in board.panels:
+        if title:
+            y += BOARD_TITLE_IN
+            text = cut_to(panel.title, place.right - place.left, bold=True)
+            ax.text(place.left, y - 0.045, text, fontsize=BOARD_PT, fontweight="bold", va="bottom")
+        end = y + BOARD_ROW_IN * len(panel.lines)
+        _draw_scale(ax, board, place, (y, end))
+        for line in panel.lines:
+            _draw_line(ax, board, place, (y + BOARD_ROW_IN / 2, line))
+            y += BOARD_ROW_IN
+    _draw_ticks(ax, board, place, y)
 
 
-def _label_forest(ax: Axes, lines: list[ForestLine], settings: Settings) -> None:
-    places = list(range(len(lines)))
-    ax.set_yticks(places, [textwrap.fill(line.label, FOREST_CHARS) for line in lines])
-    ax.tick_params(axis="y", length=0)
-    for tick, line in zip(ax.get_yticklabels(), lines, strict=True):
-        if line.effect is None:
-            tick.set_fontweight("bold")
-    texts = [
-        f"{GLYPHS[line.effect.verdict]} {_numbers(line.effect, settings)}" if line.effect else ""
-        for line in lines
-    ]
-    twin = right_labels(ax, [float(place) for place in places], texts)
-    for tick, line in zip(twin.get_yticklabels(), lines, strict=True):
-        if line.effect:
-            tick.set_color(verdict_colour(line.effect.verdict))
+def _at(board: Board, place: _Place, value: float) -> float:
+    return place.plot + board.share(value) * (place.plot_end - place.plot)
 
 
-# The paper's numbers beside ours: effects where the setting differs, values where it is the same.
+def _draw_scale(ax: Axes, board: Board, place: _Place, ends: tuple[float, float]) -> None:
+    """The band of effects that do not matter, and the line of none."""
+    band = [_at(board, place, -board.band), _at(board, place, board.band)]
+    ax.fill_between(band, ends[0], ends[1], color="#EAEAEA", linewidth=0, zorder=0)
+    zero = _at(board, place, 0.0)
+    ax.plot([zero, zero], ends, color=GREY, linewidth=0.7, zorder=1)
 
 
-MARKERS = "osD^vP*X"
-SCATTER_IN = 4.0
+def _draw_line(ax: Axes, board: Board, place: _Place, what: tuple[float, ScoreLine]) -> None:
+    y, line = what
+    is_grey = line.verdict in (CANNOT_TEST, NOT_EVALUABLE)
+    colour = "#8E8E8E" if is_grey else verdict_colour(line.verdict, INK)
+    ink = GREYED if is_grey else INK
+    words = GREYED if is_grey else verdict_colour(line.verdict, INK)
+    size: dict[str, Any] = {"fontsize": BOARD_PT, "va": "center_baseline"}
+    label = cut_to(line.label, place.plot - 0.08 - place.left)
+    ax.text(place.left, y, label, color=ink, **size)
+    if line.adjusted is not None:
+        ax.plot([_at(board, place, end) for end in line.adjusted], [y, y], color=colour, linewidth=0.7)
+    if line.low is not None and line.high is not None:
+        ends = [_at(board, place, line.low), _at(board, place, line.high)]
+        ax.plot(ends, [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=3)
+        for end in filter(board.is_beyond, (line.low, line.high)):
+            _mark(ax, board, place, (y, end), "o", color=colour)
+    if line.paper is not None:
+        _mark(ax, board, place, (y, line.paper), "D", markerfacecolor="white", markeredgecolor=ink)
+    if line.estimate is not None:
+        _mark(ax, board, place, (y, line.estimate), "o", color=colour)
+    if place.numbers < place.words:
+        ax.text(place.words - 0.12, y, line.effect, color=ink, ha="right", **size)
+    ax.text(place.words, y, cut_to(line.says, place.right - place.words), color=words, **size)
+
+
+def _mark(ax: Axes, board: Board, place: _Place, at: tuple[float, float], shape: str, **style: Any) -> None:
+    """A mark at a value; an arrow at the end of the axis where the value lies beyond it."""
+    y, value = at
+    if board.is_beyond(value):
+        shape = "<" if value < board.low else ">"
+    ax.plot(_at(board, place, value), y, shape, markersize=3.6, markeredgewidth=0.7, zorder=4, **style)
+
+
+def _draw_ticks(ax: Axes, board: Board, place: _Place, y: float) -> None:
+    ticks = [tick for tick in MaxNLocator(4).tick_values(board.low, board.high) if not board.is_beyond(tick)]
+    ax.plot([place.plot, place.plot_end], [y + 0.03] * 2, color=GREY, linewidth=0.7)
+    for tick in ticks:
+        x = _at(board, place, tick)
+        ax.plot([x, x], [y + 0.03, y + 0.06], color=GREY, linewidth=0.7)
+        text = signed(tick, None) if tick else "0"
+        ax.text(x, y + 0.08, text, fontsize=7, ha="center", va="top", color=INK)
+    ax.text(place.plot_end, y + 0.21, f"effect, {board.unit}", fontsize=7, ha="right", va="top", color=INK)
+
+
+def _text_in(texts: Sequence[str], *, bold: bool = False) -> float:
+    """The width of the longest text of a scoreboard, in inches."""
+    font = FontProperties(family=rcParams["font.family"], size=BOARD_PT, weight="bold" if bold else "normal")
+    widths = (TextToPath().get_text_width_height_descent(text, font, ismath=False)[0] for text in texts)
+    return float(max(widths, default=0.0)) / 72
+
+
+def cut_to(text: str, width_in: float, *, bold: bool = False) -> str:
+    """As much of a text as there is room for."""
+    if _text_in([text[:MOST_CHARS]], bold=bold) <= width_in + SLACK_IN and len(text) <= MOST_CHARS:
+        return text
+    low, high = 0, min(len(text), MOST_CHARS)
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = _text_in([text[:middle].rstrip() + "…"], bold=bold) <= width_in
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return text[:low].rstrip() + "…"
+
+
+# The paper's values beside ours, where the setting is the same.
+
+
 PAPER_ROW_IN, PAPER_FRAME_IN = 0.27, 0.8
 PAPER_CHARS = 44
-MARGIN = 0.08
-
-
-@dataclass(frozen=True, slots=True)
-class PaperPoint:
-    """One effect that the paper also has. `series` is the position of its table."""
-
-    series: int
-    label: str
-    effect: Effect
-
-    @property
-    def ours(self) -> float:
-        assert self.effect.estimate is not None
-        return self.effect.estimate
-
-    @property
-    def paper(self) -> float:
-        assert self.effect.paper is not None
-        return self.effect.paper
-
-
-def points_of(findings: Findings) -> list[PaperPoint]:
-    """Every effect with an estimate here and in the paper."""
-    return [
-        PaperPoint(index, cell_name(cell), cell.effect)
-        for index, table in enumerate(findings.tables)
-        for cell in table.cells
-        if cell.effect and cell.effect.estimate is not None and cell.effect.paper is not None
-    ]
-
-
-def draw_effects(findings: Findings) -> Figure | None:
-    """Scatter of effects: the paper's across, ours up, with our 95 % intervals."""
-    points = points_of(findings)
-    if not points:
-        return None
-    figure = new_figure(SCATTER_IN)
-    ax = figure.add_subplot()
-    ax.axhspan(
-        -findings.settings.smallest_effect_pp, findings.settings.smallest_effect_pp, color="#EDEDED", lw=0
-    )
-    ax.axhline(0, color=GREY, linewidth=0.8)
-    ax.axvline(0, color=GREY, linewidth=0.8)
-    _frame(ax, points)
-    ax.axline((0, 0), slope=1, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
-    for index, table in enumerate(findings.tables):
-        mine = [point for point in points if point.series == index]
-        if mine:
-            _draw_series(ax, mine, short_name(table.key))
-    metric = f"{metric_name(findings.settings.metric)}{', pp' * findings.settings.in_percent}"
-    ax.set_xlabel(f"The paper's effect on {metric}")
-    ax.set_ylabel(f"Our effect on {metric}")
-    ax.grid(color=FAINT, linewidth=0.5)
-    ax.set_axisbelow(True)
-    figure.legend(loc="outside right upper", frameon=False, title="Effects in", alignment="left")
-    return figure
-
-
-def effects_caption(findings: Findings) -> str:
-    """How to read the scatter, with the count of agreeing signs."""
-    agree, total = sign_agreement(findings)
-    delta = size_text(findings.settings.smallest_effect_pp, findings.settings)
-    return (
-        "Effects: the paper's and ours, each in its own setting. Bar: our 95 % interval. Dashed line: equal "
-        f"effects. Grey band: ±{delta}, the smallest effect of interest. "
-        "Filled: the paper's value is verified; hollow: from memory. "
-        f"{agree} of {count(total, 'effect')} have the paper's sign."
-    )
-
-
-def effects_alt(findings: Findings) -> str:
-    """The scatter in words."""
-    agree, total = sign_agreement(findings)
-    far = sorted(points_of(findings), key=lambda point: -abs(point.ours - point.paper))[:3]
-    names = "; ".join(f"{p.label} ours {number(p.ours)}, paper {number(p.paper)}" for p in far)
-    return (
-        f"Scatter of {count(total, 'effect')}, ours against the paper's: {agree} with the same sign. "
-        f"Farthest apart: {names}."
-    )
-
-
-def sign_agreement(findings: Findings) -> tuple[int, int]:
-    """How many effects have the paper's sign, and of how many."""
-    points = points_of(findings)
-    return sum(point.ours * point.paper > 0 for point in points), len(points)
-
-
-def _frame(ax: Axes, points: list[PaperPoint]) -> None:
-    across = [0.0, *(point.paper for point in points)]
-    up = [
-        0.0,
-        *(value for p in points for value in (p.ours, p.effect.low, p.effect.high) if value is not None),
-    ]
-    for values, set_limits in ((across, ax.set_xlim), (up, ax.set_ylim)):
-        margin = MARGIN * (max(values) - min(values)) or 0.5
-        set_limits(min(values) - margin, max(values) + margin)
-
-
-def _draw_series(ax: Axes, points: list[PaperPoint], name: str) -> None:
-    index = points[0].series
-    colour, marker = LINES[index % len(LINES)], MARKERS[index % len(MARKERS)]
-    for point in points:
-        if point.effect.low is not None and point.effect.high is not None:
-            ax.plot(
-                [point.paper] * 2,
-                [point.effect.low, point.effect.high],
-                color=colour,
-                linewidth=0.9,
-                alpha=0.6,
-            )
-        face = colour if point.effect.paper_status == "verified" else "white"
-        ax.plot(point.paper, point.ours, marker, color=colour, markerfacecolor=face, markersize=6)
-    ax.plot([], [], marker, color=colour, markersize=6, label=name)
 
 
 def valued_cells(findings: Findings) -> list[CellFinding]:

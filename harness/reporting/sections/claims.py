@@ -49,9 +49,14 @@ def claims_section(report: ReportInput) -> doc.Section | None:
     found = report.findings.claims
     if not found:
         return None
-    return doc.Section(
-        _title(report), (doc.Paragraph(_intro(report.findings)), claims_table(report.findings))
-    )
+    return doc.Section(_title(report), (claims_table(report.findings),))
+
+
+def claims_method(report: ReportInput) -> doc.Section | None:
+    """When a claim has which answer; None where the study names none."""
+    if not report.findings.claims:
+        return None
+    return doc.Section("How claims are answered", (doc.Paragraph(_intro(report.findings)),))
 
 
 def claims_tally(report: ReportInput) -> str:

@@ -26,6 +26,7 @@ from harness.reporting import document as doc
 from harness.reporting.report_input import ReportInput, places
 from harness.reporting.sections.claims import claims_tally
 from harness.spec import FINISHED
+from harness.study import conditions
 from harness.study.declaration import (
     HASH_SHOWN,
     amendments,
@@ -37,7 +38,6 @@ from harness.study.declaration import (
 # What a reader sees first: what this is not, what was asked, how much was run, and the answer.
 
 
-MOST_SENTENCES = 40  # in the answer: about a page
 NAMES = {"imagenet": "ImageNet", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
 _NEGATIVE = re.compile(r"(?<=[\s\[(])-(?=\d)")  # the hyphen of a negative number, not that of a name
 
@@ -105,44 +105,38 @@ def data_names(report: ReportInput) -> list[str]:
     return sorted({arm.recipe.data.name for arm in report.plan.arms.values()})
 
 
-def answer(report: ReportInput) -> doc.Section:
-    """The counts of verdicts, one sentence per row (of many rows: per settled one, and counts per table), and
-    what had been expected."""
-    blocks: list[doc.Block] = [doc.Paragraph(_tally(report.findings.tables))]
-    if said := claims_tally(report):
-        blocks.append(doc.Paragraph(said))
-    tables = report.findings.tables
-    if has_sentences(report):
-        blocks += [sentences(table, doc.table_name(table)) for table in tables]
-    else:
-        blocks += _settled(tables)
-        blocks += [
-            doc.Paragraph("Table by table; each has all its rows in words:"),
-            doc.Bullets(tuple(f"{doc.table_name(table)}. {_tally((table,))}" for table in tables)),
-        ]
-    if expected := doc.as_sentences(report.plan.header.get("expect")):
-        blocks += [doc.Paragraph("Expected before the first run:"), doc.Bullets(expected)]
+def answer(report: ReportInput, figures: Sequence[doc.Block] = ()) -> doc.Section:
+    """The answer in at most three sentences, the scoreboard, how much was run."""
+    said = [_tally(report.findings.tables), *filter(None, [claims_tally(report), _outlook(report)])]
+    blocks: list[doc.Block] = [doc.Paragraph(" ".join(said)), *figures, doc.Note(scope(report))]
     return doc.Section("Answer", tuple(blocks))
 
 
-def _settled(tables: tuple[TableFinding, ...]) -> list[doc.Block]:
-    """The rows that help, hurt or make no difference, where they are not too many to be read."""
-    found = [(table, tuple(cell for cell in doc.ordered(table) if _is_settled(cell))) for table in tables]
-    if sum(len(cells) for _, cells in found) > MOST_SENTENCES:
-        return []
-    return [
-        doc.ClaimList(doc.table_name(table), tuple(map(_claim, cells))) for table, cells in found if cells
-    ]
+def expected(report: ReportInput) -> doc.Section | None:
+    """What the study said before its first run; None where it said nothing."""
+    items = doc.as_sentences(report.plan.header.get("expect"))
+    return doc.Section("Expected before the first run", (doc.Bullets(items),)) if items else None
 
 
-def _is_settled(cell: CellFinding) -> bool:
-    effect = cell.effect
-    return effect is not None and effect.p is not None and effect.verdict in (HELPS, HURTS, NO_DIFFERENCE)
-
-
-def has_sentences(report: ReportInput) -> bool:
-    """Whether the answer has a sentence per row; in a study with many rows they stand with the tables."""
-    return sum(len(table.cells) for table in report.findings.tables) <= MOST_SENTENCES
+def _outlook(report: ReportInput) -> str:
+    """Why rows cannot be tested, or what would settle those that are open; "" where none is either."""
+    effects = [cell.effect for table in report.findings.tables for cell in table.cells if cell.effect]
+    untested = [effect for effect in effects if effect.verdict == CANNOT_TEST]
+    if untested:
+        why = Counter(conditions.in_short(effect.qualifier) or CANNOT_TEST for effect in untested)
+        reason, rows = why.most_common(1)[0]
+        return f"Why most rows cannot be tested: {reason} ({rows} of {doc.count(len(untested), 'row')})."
+    more = sorted(
+        effect.more_seeds for effect in effects if effect.verdict == UNDECIDED and effect.more_seeds
+    )
+    if not more:
+        return ""
+    if len(more) == 1:
+        return f"About {doc.count(more[0], 'more seed')} would settle the open row."
+    return (
+        f"About {doc.count(more[0], 'more seed')} would settle the first of the open rows, "
+        f"{more[(len(more) - 1) // 2]:,} half of them."
+    )
 
 
 def sentences(table: TableFinding, title: str) -> doc.ClaimList:
@@ -158,8 +152,8 @@ def _tally(tables: tuple[TableFinding, ...]) -> str:
         return "Nothing is compared yet: no row has an effect."
     effects = [cell.effect for table in tables for cell in table.cells if cell.effect]
     late = sum(effect.exploratory for effect in effects)
-    tail = f" {late} of them exploratory: not declared before results were there." if late else ""
-    return f"Verdicts on {doc.count(sum(words.values()), 'comparison')}: {counts}.{tail}"
+    tail = f" ({late} of them exploratory: not declared before results were there)" if late else ""
+    return f"Verdicts on {doc.count(sum(words.values()), 'comparison')}: {counts}{tail}."
 
 
 def _claim(cell: CellFinding) -> doc.ClaimLine:

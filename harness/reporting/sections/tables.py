@@ -85,7 +85,7 @@ def values_table(
 ) -> doc.TextTable:
     """Means with their spread and interval, the other accuracy, and everything that the paper printed.
 
-    It stands below the leading table, or in its place (with its key) where nothing is compared.
+    It stands below the table of effects, or in its place where nothing is compared.
     """
     cells = doc.ordered(table)
     leads = not any(cell.effect for cell in cells)
@@ -96,7 +96,7 @@ def values_table(
         rows = [[*row, extras_cell(cell)] for row, cell in zip(rows, cells, strict=True)]
     caption = "n: seeds with a value. sd: over these seeds; the 95 % CI is that of the mean."
     return doc.TextTable(
-        key=table.key if leads else f"{table.key}_values",
+        key=f"{table.key}_values",
         title=table.title if leads else doc.short_name(table.key),
         caption=caption if leads else f"Values, ours and the paper's. {caption}",
         columns=tuple(columns),
@@ -212,7 +212,7 @@ ABOVE = "the row above"
 def main_table(
     table: TableFinding, settings: Settings, places: Mapping[str, str] = MappingProxyType({})
 ) -> doc.TextTable:
-    """One row per cell of the paper's table, stacked by column group; narrow enough for a printed page.
+    """Every effect in numbers: one row per cell, stacked by column group; narrow enough for a printed page.
 
     What the paper printed, and what else is known of a row, is in the tables of `values.py` and `details.py`;
     where nothing is compared, this is the table of values. `places`: arm_id -> what to say of rows on other
@@ -233,7 +233,7 @@ def main_table(
     ]
     rows = tuple(_row(cell, settings, places, versus) for cell in cells)
     return doc.TextTable(
-        key=table.key,
+        key=f"{table.key}_effects",
         title=table.title,
         caption=_caption(settings, versus),
         columns=tuple(columns),

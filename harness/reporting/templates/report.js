@@ -20,8 +20,8 @@
     }
   };
   const next = { none: ["ascending", 1], ascending: ["descending", -1], descending: ["none", 0] };
-  for (const table of document.querySelectorAll("table")) {
-    const heads = Array.from(table.tHead.rows[0].cells);
+  for (const table of document.querySelectorAll(".table table")) {
+    const heads = Array.from(table.tHead.rows[table.tHead.rows.length - 1].cells);
     Array.from(table.querySelectorAll("tbody tr")).forEach((row, at) => { row.dataset.at = at; });
     heads.forEach((head, place) => {
       const button = document.createElement("button");
@@ -36,5 +36,23 @@
         sort(table, place, sign);
       });
     });
+  }
+  const reveal = () => {
+    const found = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    for (let each = found; each; each = each.parentElement) if (each.tagName === "DETAILS") each.open = true;
+    if (found) found.scrollIntoView();
+  };
+  addEventListener("hashchange", reveal);
+  reveal();
+  for (const shown of document.querySelectorAll("details.latex")) {
+    const button = document.createElement("button"), text = shown.querySelector("pre");
+    button.type = "button";
+    button.textContent = "Copy LaTeX";
+    button.addEventListener("click", (event) => {
+      event.preventDefault();
+      const select = () => { shown.open = true; getSelection().selectAllChildren(text); };
+      navigator.clipboard ? navigator.clipboard.writeText(text.textContent).then(() => { button.textContent = "Copied"; }, select) : select();
+    });
+    shown.after(button);
   }
 })();
