@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     try:
         argv = sys.argv[1:] if argv is None else argv
-        args = build_parser(argv[0] if argv else None).parse_args(argv)
+        args = build_parser(argv[0] if argv else None).parse_args(_with_negative(argv))
         _forget_damage()
         return import_module(f"harness.commands.{args.command}").main(args)
     except StudyError as error:
@@ -210,6 +210,12 @@ def _run(commands: argparse._SubParsersAction) -> None:
         "--processes", type=_positive, default=1, metavar="W", help="processes that train one run together"
     )
     run.add_argument("--fast", action="store_true", help="GPU: fastest kernels instead of bit-identical ones")
+    run.add_argument(
+        "--budget",
+        type=_budget,
+        metavar="TIME",
+        help="stop when it is spent, e.g. 10min, 2h; on Slurm 8gpu-hours too. The same command goes on",
+    )
     run.add_argument("--no-report", action="store_true", help="train and mirror only")
     _report_folder(run)
     _on_slurm(run)
@@ -346,6 +352,26 @@ def _seeds(text: str) -> tuple[int, ...]:
         return parse_seeds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _budget(text: str) -> Any:
+    from harness.commands.budget import parse_budget
+
+    try:
+        return parse_budget(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _with_negative(argv: Sequence[str]) -> list[str]:
+    """`--budget -5min` as one argument: a second one that starts with - is taken for an option of its own."""
+    joined: list[str] = []
+    for each in argv:
+        if joined and joined[-1] == "--budget" and each[:1] == "-" and each[1:2].isdigit():
+            joined[-1] = f"--budget={each}"
+        else:
+            joined.append(each)
+    return joined
 
 
 def _positive(text: str) -> int:

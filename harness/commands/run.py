@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from harness.commands.budget import LEAST_S, Budget, short_of_seeds
 from harness.commands.data import THOROUGH, DataNow, Watch, again, counts_of, look_at_records, renew
 from harness.commands.display import plan_line
 from harness.commands.floors import AfterTheFirstBlock, FloorsBeside, measure_floors, read_floors
@@ -18,6 +20,7 @@ from harness.commands.step_times import estimate
 from harness.commands.workspace import (
     Workspace,
     asked_part,
+    load_plan,
     load_with_data,
     mirror,
     report_folder,
@@ -29,9 +32,12 @@ from harness.commands.workspace import (
 from harness.errors import DONE, INTERRUPTED, SOME_FAILED, Problem, StudyError, counted
 from harness.runs.state import LookRecord, look, write_blocks
 from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
-from harness.scheduling.base import Job, Scheduler
+from harness.scheduling.base import Job, Progress, Scheduler
+from harness.scheduling.base import Watch as Watcher
+from harness.scheduling.queue import in_this_order
 from harness.spec import ENDED, FAILED, Machine
 from harness.study.expand import grow
+from harness.study.part import breadth_first
 from harness.study.plan import Plan, PlannedRun, runs_at_most
 from harness.training import run_one
 
@@ -225,7 +231,7 @@ def _and_more(count: int) -> str:
 
 def main(args: argparse.Namespace) -> int:
     _check_options(args)
-    place = workspace(args)
+    place, budget = workspace(args), Budget(args.budget, least_s=0.0 if args.on == "slurm" else LEAST_S)
     plan, found = _checked(args, place)
     mine = _mine(args, plan)
     if args.dry_run:
@@ -238,7 +244,7 @@ def main(args: argparse.Namespace) -> int:
     if args.on != "slurm":
         estimate(mine, place.data_dir, measure=True)
     print(plan_line(mine, hint=args.on != "slurm") + _elsewhere(args, mine), flush=True)
-    train = _Trainer(args, place)
+    train = _Trainer(args, place, budget)
     if any(not run.done for run in mine.runs):
         train.get_ready(mine)
     print(declare(plan, place), flush=True)
@@ -251,12 +257,13 @@ def main(args: argparse.Namespace) -> int:
             submits_only=args.detach,
             wanted=lambda plan: _mine(args, plan).runs,
         )
-        if RUN_INTERRUPTED in progress.statuses.values():
+        is_spent = budget.is_spent()
+        if RUN_INTERRUPTED in progress.statuses.values() and not is_spent:
             floors.stop()
-    return _ended(args, place, progress)
+    return _ended(args, place, progress, is_spent=is_spent)
 
 
-def _ended(args: argparse.Namespace, place: Workspace, progress: StudyProgress) -> int:
+def _ended(args: argparse.Namespace, place: Workspace, progress: StudyProgress, *, is_spent: bool) -> int:
     """Write the report and say what came of the command. Returns: the exit code."""
     plan, statuses = progress.plan, progress.statuses
     if args.detach and statuses:
@@ -264,14 +271,24 @@ def _ended(args: argparse.Namespace, place: Workspace, progress: StudyProgress) 
         return DONE
     interrupted = RUN_INTERRUPTED in statuses.values()
     reported = DONE
-    if not args.no_report and not interrupted:
-        reported = _report(args, plan, place)
+    if not args.no_report:
+        reported = _report(args, plan, place, at_once=interrupted and not is_spent)
     if progress.says:
         print(progress.says)
+    if interrupted and is_spent:
+        _say_what_is_left(args, place)
     if interrupted:
-        print(_interrupted(args), file=sys.stderr)
+        print(_interrupted(args, is_spent=is_spent), file=sys.stderr)
         return INTERRUPTED
     return SOME_FAILED if FAILED in statuses.values() else reported
+
+
+def _say_what_is_left(args: argparse.Namespace, place: Workspace) -> None:
+    mine = _mine(args, load_plan(args, place))
+    done = sum(run.done for run in mine.runs)
+    print(f"the budget of {args.budget.says} is spent: {done} of {counted(len(mine.runs), 'run')} have ended")
+    for line in short_of_seeds(mine):
+        print(line)
 
 
 def _mine(args: argparse.Namespace, plan: Plan) -> Plan:
@@ -342,8 +359,20 @@ def _check_options(args: argparse.Namespace) -> None:
                 wrong.append(Problem(name, 0, f"on Slurm, the cluster file says it: {key}"))
     else:
         wrong = [Problem(name, 0, "only with --on slurm") for name, given in slurm_only.items() if given]
+    wrong += _wrong_with_budget(args)
     if wrong:
         raise StudyError(wrong)
+
+
+def _wrong_with_budget(args: argparse.Namespace) -> list[Problem]:
+    if args.budget is None:
+        return []
+    if args.detach or args.dry_run:
+        option = "--detach" if args.detach else "--dry-run"
+        return [Problem("--budget", 0, f"a budget is watched by the command itself; leave {option} out")]
+    if args.budget.of_gpus and args.on != "slurm":
+        return [Problem("--budget", 0, "GPU-hours are counted with --on slurm; here, say a time such as 2h")]
+    return []
 
 
 def _again(args: argparse.Namespace) -> str:
@@ -353,7 +382,9 @@ def _again(args: argparse.Namespace) -> str:
     )
 
 
-def _interrupted(args: argparse.Namespace) -> str:
+def _interrupted(args: argparse.Namespace, *, is_spent: bool) -> str:
+    if is_spent:
+        return "not finished; the same command goes on from here"
     if args.on == "slurm":
         return f"not finished; jobs that were submitted go on without this command. {_again(args)}"
     return "interrupted; the same command goes on from here"
@@ -373,14 +404,14 @@ def _say(text: str) -> None:
 class _Trainer:
     """Executes what is missing of a plan, where the command line says; one scheduler for all blocks."""
 
-    def __init__(self, args: argparse.Namespace, place: Workspace) -> None:
-        self._args, self._place = args, place
+    def __init__(self, args: argparse.Namespace, place: Workspace, budget: Budget) -> None:
+        self._args, self._place, self._budget = args, place, budget
         self._scheduler: tuple[Scheduler, int] | None = None
 
     def get_ready(self, plan: Plan) -> tuple[Scheduler, int]:
         """Where the runs are executed, as `_scheduler` says. Called early, it refuses early."""
         if self._scheduler is None:
-            self._scheduler = _scheduler(self._args, plan, self._place)
+            self._scheduler = _scheduler(self._args, plan, self._place, self._budget)
         return self._scheduler
 
     def __call__(self, plan: Plan) -> dict[str, str]:
@@ -388,7 +419,7 @@ class _Trainer:
 
         args, place = self._args, self._place
         scheduler, gpus = self.get_ready(plan)
-        jobs = _jobs(plan)
+        jobs = _in_order(plan) if self._budget.limit else _jobs(plan)
         folders = [place.folder(run.run_id) for run in plan.runs]
         place.runs_dir.mkdir(parents=True, exist_ok=True)
         store_plugins(place.runs_dir)
@@ -396,11 +427,73 @@ class _Trainer:
         workers = "Slurm jobs" if args.on == "slurm" else "workers"
         try:
             with ProgressDisplay(plan, place.folder, gpus=gpus, workers=workers) as display:
-                return scheduler.execute(jobs, run_one, AfterTheFirstBlock(plan, place, display.watch))
+                watch = AfterTheFirstBlock(plan, place, display.watch)
+                return scheduler.execute(jobs, run_one, self._within_budget(jobs, watch))
         finally:
             trouble = live.close() if live else None
             if trouble:
                 print(trouble, file=sys.stderr)
+
+    def _within_budget(self, jobs: Sequence[Job], watch: Watcher) -> Watcher:
+        """The watcher, which counts what is spent too. Agents of Slurm do not see this command's clock: when
+        the budget is spent, what is left of theirs is cancelled."""
+        args, budget = self._args, self._budget
+        if budget.limit is None:
+            return watch
+        gpus_of = self._gpus_of(jobs) if args.on == "slurm" else {}
+        since_s = time.time()
+
+        def has_begun(run_id: str) -> bool:
+            events = self._place.folder(run_id).events
+            return events.exists() and events.stat().st_mtime >= since_s
+
+        is_cancelled = args.on != "slurm"
+
+        def watched(progress: Progress) -> None:
+            nonlocal is_cancelled
+            budget.watch(progress, gpus_of, has_begun)
+            if budget.is_spent() and not is_cancelled:
+                is_cancelled = True
+                note = "\n".join(filter(None, (progress.note, _cancel_the_rest(args, self._place))))
+                progress = replace(progress, note=note)
+            watch(progress)
+
+        return watched
+
+    def _gpus_of(self, jobs: Sequence[Job]) -> dict[str, float]:
+        """run_id -> GPUs of Slurm that it holds: those of an agent are shared by what it trains at a time.
+
+        Raises:
+            StudyError: GPU-hours are to be counted, and the cluster file asks for no GPUs.
+        """
+        from harness.slurm.cluster import find_cluster
+
+        cluster = find_cluster(self._args.cluster)
+        found = {}
+        for job in jobs:
+            asked = cluster.resources_of(job.spec)
+            found[job.run_id] = asked.nodes * asked.gpus / asked.runs_side_by_side
+        if self._args.budget.of_gpus and not any(found.values()):
+            raise StudyError(
+                [Problem("--budget", 0, "the cluster file asks for no GPUs; say a time such as 2h")]
+            )
+        return found
+
+
+def _cancel_the_rest(args: argparse.Namespace, place: Workspace) -> str:
+    """Ask every run of Slurm's that has not ended to write a checkpoint and stop. Returns: what was done."""
+    from harness.commands.cancel import cancel, in_words
+    from harness.commands.overview import look_at_study
+
+    overview = look_at_study(args, only_part=True)
+    done = cancel(overview, overview.plan.runs, place, only_queued=False)
+    return "\n".join(["the budget is spent", *in_words(done, str(args.study))])
+
+
+def _in_order(plan: Plan) -> list[Job]:
+    """What is missing, breadth first, at costs that keep this order whatever is measured."""
+    jobs = {job.run_id: job for job in _jobs(plan)}
+    return in_this_order([jobs[run.run_id] for run in breadth_first(plan) if not run.done])
 
 
 def _jobs(plan: Plan) -> list[Job]:
@@ -413,7 +506,9 @@ def _jobs(plan: Plan) -> list[Job]:
     ]
 
 
-def _scheduler(args: argparse.Namespace, plan: Plan, place: Workspace) -> tuple[Scheduler, int]:
+def _scheduler(
+    args: argparse.Namespace, plan: Plan, place: Workspace, budget: Budget
+) -> tuple[Scheduler, int]:
     """Where the runs are executed, and on how many GPUs at most.
 
     Local workers begin to import torch while the caller prepares the rest.
@@ -439,11 +534,11 @@ def _scheduler(args: argparse.Namespace, plan: Plan, place: Workspace) -> tuple[
     if args.on == "inline":
         from harness.scheduling.local import Inline
 
-        return Inline(machine), gpus
-    return _local(args, machine, devices), gpus
+        return Inline(machine, budget.is_spent), gpus
+    return _local(args, machine, devices, budget), gpus
 
 
-def _local(args: argparse.Namespace, machine: Machine, devices: tuple[str, ...]) -> Scheduler:
+def _local(args: argparse.Namespace, machine: Machine, devices: tuple[str, ...], budget: Budget) -> Scheduler:
     from harness.scheduling.base import default_workers
     from harness.scheduling.local import Local, LocalSettings
 
@@ -452,7 +547,7 @@ def _local(args: argparse.Namespace, machine: Machine, devices: tuple[str, ...])
         settings = LocalSettings(machine=machine, workers=workers, devices=devices, per_device=args.per_gpu)
     except ValueError as error:
         raise StudyError([Problem("--workers", 0, str(error))]) from None
-    local = Local(settings)
+    local = Local(settings, budget.is_spent)
     local.warm_up()
     return local
 
@@ -478,9 +573,13 @@ def _slurm(args: argparse.Namespace, plan: Plan, place: Workspace) -> Slurm:
     return Slurm(settings)
 
 
-def _report(args: argparse.Namespace, plan: Plan, place: Workspace) -> int:
+def _report(args: argparse.Namespace, plan: Plan, place: Workspace, *, at_once: bool) -> int:
+    """at_once: without what takes long, because somebody waits for the end of the command."""
     out_dir, part = report_folder(args, plan), asked_part(args, plan)
-    measure_floors(part.plan if part else plan, place)
+    if at_once and not any(place.folder(run.run_id).summary.exists() for run in plan.runs):
+        return DONE
+    if not at_once:
+        measure_floors(part.plan if part else plan, place)
     if is_up_to_date(plan, place, out_dir, part):
         print(f"report: {out_dir / 'report.md'} is up to date")
         return DONE

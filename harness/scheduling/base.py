@@ -57,6 +57,13 @@ class Progress:
 
 Watch = Callable[[Progress], None]
 
+IsOver = Callable[[], bool]
+"""Whether no more time is to be spent: asked at least once a second, and quick."""
+
+
+def never() -> bool:
+    return False
+
 
 class Scheduler(Protocol):
     """Executes jobs somewhere. Returns when all have ended or when the user interrupts."""
@@ -114,6 +121,10 @@ class Interrupts:
     def count(self) -> int:
         """How many signals have arrived."""
         return len(self.arrivals)
+
+    def end(self) -> None:
+        """As if a signal had come: time is up."""
+        self.arrivals.append(Arrival(0, time.monotonic()))
 
     def drain(self) -> None:
         """Make `wake_fd` unreadable until the next signal."""

@@ -13,7 +13,7 @@ from functools import partial
 from harness.runs.claims import Claims
 from harness.runs.folder import finished_in
 from harness.scheduling import base, workers
-from harness.scheduling.base import INTERRUPTED, Arrival, Interrupts, Job, RunOne, Watch
+from harness.scheduling.base import INTERRUPTED, Arrival, Interrupts, IsOver, Job, RunOne, Watch, never
 from harness.scheduling.queue import ClaimedQueue, JobQueue, want
 from harness.scheduling.workers import Died, Event, Ready, Replace, WorkerEnded, WorkerPool, WorkerSettings
 from harness.spec import FAILED, Machine
@@ -38,6 +38,7 @@ class LocalSession:
     interrupts: Interrupts
     watch: Watch
     patience: Patience
+    is_over: IsOver = never  # then runs are stopped as by a signal
     lingers: bool = True  # waits for runs that others hold; else leaves once these were seen to live
     _told_preload: bool = False
     _asked_s: dict[str, float] = field(default_factory=dict)  # withdrawn run -> when it was asked to stop
@@ -53,6 +54,8 @@ class LocalSession:
             self._dispatch()
             self._tell()
             self._take_events(WATCH_EVERY_S if self.runs.queue.running else self.runs.pause_s)
+            if self.is_over():
+                self.interrupts.end()
         if self.interrupts.count and not self.runs.queue.done:
             self._wind_down()
         self._tell()
@@ -234,8 +237,8 @@ class LocalSettings:
 class Local:
     """Executes jobs in `settings.workers` warm processes of this machine, in the order of `JobQueue`."""
 
-    def __init__(self, settings: LocalSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: LocalSettings, is_over: IsOver = never) -> None:
+        self.settings, self._is_over = settings, is_over
 
     def warm_up(self) -> None:
         """Begin to import the training code in the background; `execute` then finds it done, or under way."""
@@ -244,9 +247,10 @@ class Local:
     def execute(self, jobs: Sequence[Job], run_one: RunOne, watch: Watch) -> dict[str, str]:
         """run_id -> status. `watch` is called between hand-outs and must be quick.
 
-        The first Ctrl-C or SIGTERM lets the running jobs checkpoint, the second kills them at once; either
-        way they are INTERRUPTED and resumable. A run whose worker dies is retried `retries` times. A run that
-        another process trains is waited for; an earlier request to cancel one of the jobs is taken back.
+        The first Ctrl-C or SIGTERM, or the end of the time, lets the running jobs checkpoint, the next signal
+        kills them at once; either way they are INTERRUPTED and resumable. A run whose worker dies is retried
+        `retries` times. A run that another process trains is waited for; an earlier request to cancel one of
+        the jobs is taken back.
 
         Raises:
             ValueError: a run is given twice, or jobs need each other in a circle.
@@ -264,6 +268,7 @@ class Local:
                     interrupts=interrupts,
                     watch=watch,
                     patience=self._patience,
+                    is_over=self._is_over,
                 ).run()
             finally:
                 pool.close(settings.grace_s)
@@ -290,8 +295,8 @@ MOST_DEATHS = 3  # in a row, of the process that trained a run; here the process
 class Inline:
     """Executes jobs in the calling process, in the order of `JobQueue`."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    def __init__(self, machine: Machine, is_over: IsOver = never) -> None:
+        self.machine, self._is_over = machine, is_over
 
     def execute(self, jobs: Sequence[Job], run_one: RunOne, watch: Watch) -> dict[str, str]:
         """run_id -> status. The first Ctrl-C asks the running job to checkpoint, the second breaks it off.
@@ -307,7 +312,7 @@ class Inline:
         want(queue, runs_dir)
         with Interrupts(raise_on_second=True) as interrupts, Claims(runs_dir) as claims:
             runs = ClaimedQueue(queue, claims, runs_dir, since_s=time.time(), most_deaths=MOST_DEATHS)
-            session = _Session(runs, self.machine, watch, interrupts)
+            session = _Session(runs, self.machine, watch, interrupts, self._is_over)
             try:
                 session.run(run_one)
             except KeyboardInterrupt:  # a second Ctrl-C, or one that run_one itself received
@@ -317,13 +322,21 @@ class Inline:
 
 
 class _Session:
-    def __init__(self, runs: ClaimedQueue, machine: Machine, watch: Watch, interrupts: Interrupts) -> None:
+    def __init__(
+        self,
+        runs: ClaimedQueue,
+        machine: Machine,
+        watch: Watch,
+        interrupts: Interrupts,
+        is_over: IsOver,
+    ) -> None:
         self.runs, self.machine, self.watch, self.interrupts = runs, machine, watch, interrupts
+        self.is_over = is_over
         self.told_s = 0.0
 
     def run(self, run_one: RunOne) -> None:
         self.runs.record_refusals()
-        while not (self.runs.queue.done or self.interrupts.count):
+        while not (self.runs.queue.done or self.interrupts.count or self.is_over()):
             run_id = self.runs.take()
             self.runs.record_refusals()
             self.tell()
@@ -344,7 +357,7 @@ class _Session:
         """What the running job asks at each step; the only moment at which the watcher can be told."""
         if time.monotonic() - self.told_s >= WATCH_EVERY_S:
             self.tell()
-        return self.interrupts.count > 0 or self.runs.claims.is_withdrawn(run_id)
+        return self.interrupts.count > 0 or self.is_over() or self.runs.claims.is_withdrawn(run_id)
 
     def tell(self) -> None:
         self.told_s = time.monotonic()

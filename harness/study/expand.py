@@ -417,6 +417,7 @@ def _plan(study: Study, catalogue: Catalogue, size: Size, options: ExpandOptions
         claims=claims_of(study.file),
         notes=tuple(_notes(study, size, options, resolver)),
         looks=looks if len(looks) > 1 else (),
+        priority=study.file.priority,
     )
 
 

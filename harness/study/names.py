@@ -203,7 +203,10 @@ def check_names(file: StudyFile, catalogue: Catalogue, problems: ProblemList) ->
 
 
 def _check_labels(file: StudyFile, problems: ProblemList) -> None:
-    """Labels that a reader takes for one another."""
+    """Labels that a reader takes for one another, and tables that are named."""
+    for index, named in enumerate(file.priority):
+        if named not in file.tables:
+            problems.add(("priority", index), unknown("table", named, file.tables))
     check_apart([BASELINE, *file.arms], ("arms",), problems, case=True)
     for key, table in file.tables.items():
         check_apart([row.label for row in table.rows], ("tables", key, "rows"), problems, case=True)

@@ -240,3 +240,37 @@ def _says(plan: Plan, asked: frozenset[CellName]) -> str:
 def _listed(texts: Sequence[str]) -> str:
     more = len(texts) - MOST_NAMED
     return ", ".join(texts[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+# The order in which a budget is spent. It depends on the plan alone.
+
+
+def breadth_first(plan: Plan) -> list[PlannedRun]:
+    """Every run once, as a reader wants them: one seed of every row of the first table, then its next seed,
+    and so on, then the next table; what a run needs goes before it. Tables of `plan.priority` are first."""
+    known = {run.run_id: run for run in plan.runs}
+    by_place = {(run.arm_id, run.seed): run for run in plan.runs}
+    ordered: dict[str, PlannedRun] = {}
+
+    def add(run: PlannedRun) -> None:
+        if run.run_id not in ordered:
+            for need in run.needs:
+                if need in known:
+                    add(known[need])
+            ordered[run.run_id] = run
+
+    for table in by_priority(plan):
+        arms = dict.fromkeys(cell.arm_id for cell in table.cells if cell.arm_id is not None)
+        for seed in plan.seeds:
+            for arm_id in arms:
+                if (run := by_place.get((arm_id, seed))) is not None:
+                    add(run)
+    for run in plan.runs:
+        add(run)
+    return list(ordered.values())
+
+
+def by_priority(plan: Plan) -> list[PlanTable]:
+    """The tables in the order in which a budget is spent on them."""
+    first = {key: place for place, key in enumerate(plan.priority)}
+    return sorted(plan.tables, key=lambda table: first.get(table.key, len(first)))

@@ -177,6 +177,7 @@ class Plan:
     notes: tuple[str, ...] = ()  # substitutions and everything else a reader of this size must know
     looks: tuple[int, ...] = ()  # seeds per arm at each look at the results; () or one entry: a fixed design
     arm_seeds: Mapping[str, int] = field(default_factory=dict)  # arm_id -> how many of `seeds`; absent: all
+    priority: tuple[str, ...] = ()  # keys of the tables that a budget is spent on first
 
     @property
     def is_adaptive(self) -> bool:

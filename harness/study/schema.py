@@ -398,6 +398,7 @@ class StudyFile(Closed):
     arms: dict[str, NamedArm] = key(map_of(one_line, NamedArm.read), {})
     claims: tuple[ClaimEntry, ...] = key(list_of(ClaimEntry.read), ())
     tables: dict[str, Table] = key(map_of(_file_name, Table.read))
+    priority: tuple[str, ...] = key(list_of(one_line), ())  # tables that a budget is spent on first
 
 
 # What does not fit, as problems with lines.

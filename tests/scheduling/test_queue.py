@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.scheduling.base import INTERRUPTED, Job
-from harness.scheduling.queue import JobQueue
+from harness.scheduling.queue import JobQueue, in_this_order
 from harness.spec import DIVERGED, FAILED, FINISHED
 from tests.scheduling.fakes import job
 
@@ -165,3 +165,18 @@ def test_a_run_given_twice_and_a_circle_are_refused_by_name():
     second = Job(spec=JOBS[1].spec, needs=(JOBS[0].run_id,))
     with pytest.raises(ValueError, match=f"circle: .*{JOBS[0].run_id}"):
         JobQueue([first, second], nothing_before)
+
+
+@given(jobs=acyclic_jobs())
+def test_jobs_in_an_order_are_taken_in_just_this_order(jobs):
+    """Where what is needed goes first, and whatever the costs were."""
+    place = {each.run_id: number for number, each in enumerate(JOBS)}
+    jobs = sorted(jobs, key=lambda each: place[each.run_id])
+    queue = JobQueue(in_this_order(jobs), nothing_before)
+    taken = []
+    while not queue.done:
+        run_id = queue.take()
+        assert run_id is not None
+        taken.append(run_id)
+        queue.end(run_id, FINISHED)
+    assert taken == [each.run_id for each in jobs]

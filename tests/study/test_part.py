@@ -8,9 +8,9 @@ import pytest
 
 from harness.errors import StudyError
 from harness.study.declaration import declaration_of
-from harness.study.part import Part, PartNames, part_of
+from harness.study.part import Part, PartNames, breadth_first, by_priority, part_of
 from harness.study.plan import Plan
-from tests.study.fakes import HEAD, plan_of
+from tests.study.fakes import HEAD, mistakes, plan_of
 
 TABLES = """\
 arms:
@@ -140,3 +140,39 @@ def test_a_row_of_several_tables_is_clear_where_the_table_or_the_column_says_whi
     assert part(plan, rows="plain", columns="wide").cells == {("taught", "plain", "wide")}
     both = part(plan, tables="stem|taught", rows="plain")
     assert {table for table, _, _ in both.cells} == {"stem", "taught"}
+
+
+def rows_in_order(plan: Plan) -> list[tuple[str, int]]:
+    return [(plan.arm_labels[run.arm_id], run.seed) for run in breadth_first(plan)]
+
+
+def test_a_budget_is_spent_on_one_seed_of_every_row_of_the_first_table_then_its_next_seed(plan: Plan) -> None:
+    rows = ("plain", "smooth", "mixed")
+    assert rows_in_order(plan)[:6] == [(f"stem / {row}", seed) for seed in (0, 1) for row in rows]
+    assert sorted(run.run_id for run in breadth_first(plan)) == sorted(run.run_id for run in plan.runs)
+
+
+def test_what_a_run_needs_goes_before_it(plan: Plan) -> None:
+    order = [run.run_id for run in breadth_first(plan)]
+    for run in plan.runs:
+        assert all(order.index(need) < order.index(run.run_id) for need in run.needs)
+
+
+def test_tables_of_the_studys_priority_are_first_and_the_declaration_does_not_know(tmp_path: Path) -> None:
+    plain, first = plan_of(tmp_path, HEAD + TABLES), plan_of(tmp_path, HEAD + TABLES + "priority: [taught]\n")
+    assert rows_in_order(first)[0] == ("taught / plain / narrow", 0)
+    assert [table.key for table in by_priority(first)] == ["taught", "stem"]
+    assert declaration_of(first) == declaration_of(plain)
+    assert [run.run_id for run in first.runs] == [run.run_id for run in plain.runs]
+
+
+def test_a_priority_of_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    [said] = mistakes(tmp_path, HEAD + TABLES + "priority: [stam]\n")
+    assert "unknown table 'stam'; did you mean 'stem'? Valid: stem, taught" in said
+
+
+def test_results_and_times_change_nothing_in_the_order(plan: Plan) -> None:
+    before = rows_in_order(plan)
+    for place, run in enumerate(plan.runs):
+        run.time_s, run.done = float(place % 3), place % 2 == 0
+    assert rows_in_order(plan) == before
