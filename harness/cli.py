@@ -216,6 +216,7 @@ def _run(commands: argparse._SubParsersAction) -> None:
         metavar="TIME",
         help="stop when it is spent, e.g. 10min, 2h; on Slurm 8gpu-hours too. The same command goes on",
     )
+    run.add_argument("--open", action="store_true", help="show the report in a browser, once there is one")
     run.add_argument("--no-report", action="store_true", help="train and mirror only")
     _report_folder(run)
     _on_slurm(run)

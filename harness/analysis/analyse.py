@@ -30,7 +30,7 @@ from harness.analysis.sizes import with_sizes
 from harness.analysis.verdicts import level_of, not_evaluable, paper_effect, sentence_for
 from harness.spec import ACCURACIES
 from harness.study.conditions import Competence
-from harness.study.part import Part
+from harness.study.part import PlanPart
 from harness.study.plan import Cell, Plan, PlanTable
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def _with_conditions(found: Findings, judge: Judge, evidence: Records) -> Findin
 # What of the findings a report of a part shows. Its numbers are those of the whole study.
 
 
-def findings_of_part(found: Findings, part: Part) -> Findings:
+def findings_of_part(found: Findings, part: PlanPart) -> Findings:
     """The findings of the part's cells, in families and fits of the whole plan.
 
     A row that is there only because others are compared with it shows its mean and no effect of its own.
@@ -295,7 +295,9 @@ def findings_of_part(found: Findings, part: Part) -> Findings:
     )
 
 
-def _table_of_part(planned: PlanTable, found: TableFinding, part: Part, settings: Settings) -> TableFinding:
+def _table_of_part(
+    planned: PlanTable, found: TableFinding, part: PlanPart, settings: Settings
+) -> TableFinding:
     kept = {each.key: each for each in part.plan.tables}.get(found.key)
     names = {(cell.row, cell.column) for cell in kept.cells} if kept else set()
     cells = []
@@ -315,7 +317,7 @@ def _without_credit(table: TableFinding, whole: set[str]) -> TableFinding:
     return dataclasses.replace(table, credit=None)
 
 
-def _competence_of_part(found: Competence, part: Part) -> Competence:
+def _competence_of_part(found: Competence, part: PlanPart) -> Competence:
     arms, tables = part.plan.arms, {table.key for table in part.plan.tables}
     floors = (
         dataclasses.replace(floor, arms=tuple(arm for arm in floor.arms if arm in arms))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands.display import duration
-from harness.errors import counted, shortened, unknown
+from harness.commands.workspace import Workspace, workspace
+from harness.errors import Problem, StudyError, counted, shortened, unknown
 from harness.study.part import by_priority
 from harness.study.plan import Plan
 
 if TYPE_CHECKING:
-    from harness.scheduling.base import Progress
+    from harness.scheduling.base import Job, Progress, Watch
 
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 GPU_HOURS = ("gpu-hours", "gpu-hour")
@@ -149,3 +152,57 @@ def short_of_seeds(plan: Plan) -> Iterator[str]:
             f"{table.key}: {len(names) - len(short)} of {counted(len(names), 'row')} complete; "
             f"to come{how_long}: {'; '.join(named)}{more}"
         )
+
+
+def within_budget(budget: Budget, args: argparse.Namespace, jobs: Sequence[Job], watch: Watch) -> Watch:
+    """The watcher, which counts what is spent too. Agents of Slurm do not see this command's clock: when the
+    budget is spent, what is left of theirs is cancelled.
+
+    Raises:
+        StudyError: GPU-hours are to be counted, and the cluster file asks for no GPUs.
+    """
+    if budget.limit is None:
+        return watch
+    place, since_s = workspace(args), time.time()
+    gpus_of = _gpus_of(budget.limit, args.cluster, jobs) if args.on == "slurm" else {}
+    is_cancelled = args.on != "slurm"
+
+    def has_begun(run_id: str) -> bool:
+        events = place.folder(run_id).events
+        return events.exists() and events.stat().st_mtime >= since_s
+
+    def watched(progress: Progress) -> None:
+        nonlocal is_cancelled
+        budget.watch(progress, gpus_of, has_begun)
+        if budget.is_spent() and not is_cancelled:
+            is_cancelled = True
+            note = "\n".join(filter(None, (progress.note, _cancel_the_rest(args, place))))
+            progress = replace(progress, note=note)
+        watch(progress)
+
+    return watched
+
+
+def _gpus_of(limit: Limit, cluster_file: Path | None, jobs: Sequence[Job]) -> dict[str, float]:
+    """run_id -> GPUs of Slurm that it holds: those of an agent are shared by what it trains at a time."""
+    from harness.slurm.cluster import find_cluster
+
+    cluster = find_cluster(cluster_file)
+    found = {}
+    for job in jobs:
+        asked = cluster.resources_of(job.spec)
+        found[job.run_id] = asked.nodes * asked.gpus / asked.runs_side_by_side
+    if limit.of_gpus and not any(found.values()):
+        text = "the cluster file asks for no GPUs; say a time such as 2h"
+        raise StudyError([Problem("--budget", 0, text)])
+    return found
+
+
+def _cancel_the_rest(args: argparse.Namespace, place: Workspace) -> str:
+    """Ask every run that has not ended to write a checkpoint and stop. Returns: what was done, in words."""
+    from harness.commands.cancel import cancel, in_words
+    from harness.commands.overview import look_at_study
+
+    overview = look_at_study(args, only_part=True)
+    done = cancel(overview, overview.plan.runs, place, only_queued=False)
+    return "\n".join(["the budget is spent", *in_words(done, str(args.study))])

@@ -22,7 +22,7 @@ from harness.runs.folder import CANCELLED, MISSING, OTHER_DATA, RUNNING, STOPPED
 from harness.runs.state import QUEUED, SHORT_ID, LookRecord, RunView, look, read_blocks
 from harness.spec import DIVERGED, FAILED, FINISHED
 from harness.study.expand import without_garbage_collection
-from harness.study.part import Part
+from harness.study.part import PlanPart
 from harness.study.plan import Plan, PlannedRun
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ class Overview:
     data: tuple[str, ...] = ()  # which data changed since runs ended
     looks: tuple[LookRecord, ...] = ()  # at the results of an adaptive study, so far
     below: tuple[str, ...] = ()  # what lies below the floor of its data by now, a line each
-    part: Part | None = None  # `plan` is that of the part
+    part: PlanPart | None = None  # `plan` is that of the part
 
     @property
     def counts(self) -> dict[str, int]:

@@ -203,6 +203,11 @@ class ProgressDisplay:
             self._last_line_s = now_s
             self._say(self.line(progress))
 
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until all runs have ended, as far as is known."""
+        return self._tally.left_s
+
     def line(self, progress: Progress) -> str:
         """The state of the session in one line."""
         tally = self._tally

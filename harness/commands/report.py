@@ -31,7 +31,7 @@ from harness.runs.provenance import kept_changes
 from harness.runs.records import parsed, read_map, reason
 from harness.spec import ENDED, canonical_json
 from harness.study.declaration import ALPHA, exploratory
-from harness.study.part import Part, PartNames, part_of
+from harness.study.part import PartNames, PlanPart, part_of
 from harness.study.plan import Plan, plan_to_json
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _mirror_what_is_new(plan: Plan, place: Workspace) -> None:
         print(f"{error}; the report shows what was mirrored before", file=sys.stderr)
 
 
-def write_report(plan: Plan, place: Workspace, out_dir: Path, part: Part | None = None) -> int:
+def write_report(plan: Plan, place: Workspace, out_dir: Path, part: PlanPart | None = None) -> int:
     """Write every format into `out_dir` and say so. Returns: the exit code."""
     from harness.reporting import render
 
@@ -88,9 +88,11 @@ def write_report(plan: Plan, place: Workspace, out_dir: Path, part: Part | None 
     return SOME_FAILED if rendered.failures else DONE
 
 
-def collected_input(plan: Plan, place: Workspace, part: Part | None = None) -> ReportInput:
+def collected_input(
+    plan: Plan, place: Workspace, part: PlanPart | None = None, under_way: str = ""
+) -> ReportInput:
     """What a report of the mirrored runs is written from, or one of a part. Reads the tracking store, writes
-    nothing."""
+    nothing. under_way: what is still to come, in words, where runs are being trained."""
     from harness.tracking.collect import collect
 
     records, curves = collect(place.store(), study=plan.study, size=plan.size)
@@ -104,6 +106,7 @@ def collected_input(plan: Plan, place: Workspace, part: Part | None = None) -> R
     software = {"harness": __version__, "drawn_with": drawn_with(plan), "inputs": inputs_digest(plan, place)}
     extra = {**extra_inputs(plan, place), "left_out": out, "changes": _changes(records, place)}
     extra["part"] = part_json(part)
+    extra["under_way"] = {"schema": 1, "says": under_way} if under_way else None
     return report_input(plan, records, curves, software, extra)
 
 
@@ -168,7 +171,7 @@ def extra_inputs(plan: Plan, place: Workspace) -> dict[str, Mapping[str, Any] | 
     }
 
 
-def part_json(part: Part | None) -> dict[str, Any] | None:
+def part_json(part: PlanPart | None) -> dict[str, Any] | None:
     """What a report keeps of the part that it is of, for `ReportInput.part`."""
     if part is None:
         return None
@@ -185,7 +188,12 @@ def wrong_with_part(kept: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _kept_part(plan: Plan, kept: Mapping[str, Any] | None) -> Part | None:
+def wrong_with_says(kept: Mapping[str, Any]) -> str | None:
+    """What is wrong with what a report under way kept; None: nothing."""
+    return None if isinstance(kept.get("says"), str) else "is damaged: it says nothing"
+
+
+def _kept_part(plan: Plan, kept: Mapping[str, Any] | None) -> PlanPart | None:
     if not kept:
         return None
     tables, rows, columns = (tuple(kept[name]) for name in ("tables", "rows", "columns"))
@@ -246,7 +254,7 @@ def settings_of(plan: Plan) -> Settings:
     )
 
 
-def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path, part: Part | None = None) -> bool:
+def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path, part: PlanPart | None = None) -> bool:
     """Whether the report in `out_dir` was written from just these inputs by this version."""
     from harness.reporting.frames import read_extra
 
@@ -257,6 +265,7 @@ def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path, part: Part | None
         return False
     here = look_at_records(plan, place.runs_dir, place.data_dir)
     wanted = {**extra_inputs(plan, place), "left_out": left_out(plan, place, here), "part": part_json(part)}
+    wanted["under_way"] = None
     try:
         kept = read_extra(out_dir)
     except StudyError:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.commands.budget import LEAST_S, Budget, short_of_seeds
+from harness.commands.budget import LEAST_S, Budget, short_of_seeds, within_budget
 from harness.commands.data import THOROUGH, DataNow, Watch, again, counts_of, look_at_records, renew
 from harness.commands.display import plan_line
 from harness.commands.floors import AfterTheFirstBlock, FloorsBeside, measure_floors, read_floors
+from harness.commands.growing import GrowingReport, open_report
 from harness.commands.plan import declare
 from harness.commands.progress import ProgressDisplay
 from harness.commands.report import is_up_to_date, settings_of, write_report
@@ -260,7 +260,10 @@ def main(args: argparse.Namespace) -> int:
         is_spent = budget.is_spent()
         if RUN_INTERRUPTED in progress.statuses.values() and not is_spent:
             floors.stop()
-    return _ended(args, place, progress, is_spent=is_spent)
+    code = _ended(args, place, progress, is_spent=is_spent)
+    if args.open and not (train.growing and train.growing.is_open):
+        open_report(report_folder(args, plan))
+    return code
 
 
 def _ended(args: argparse.Namespace, place: Workspace, progress: StudyProgress, *, is_spent: bool) -> int:
@@ -360,6 +363,8 @@ def _check_options(args: argparse.Namespace) -> None:
     else:
         wrong = [Problem(name, 0, "only with --on slurm") for name, given in slurm_only.items() if given]
     wrong += _wrong_with_budget(args)
+    if args.open and (args.no_report or args.detach or args.dry_run):
+        wrong.append(Problem("--open", 0, "there will be no report to open"))
     if wrong:
         raise StudyError(wrong)
 
@@ -407,6 +412,7 @@ class _Trainer:
     def __init__(self, args: argparse.Namespace, place: Workspace, budget: Budget) -> None:
         self._args, self._place, self._budget = args, place, budget
         self._scheduler: tuple[Scheduler, int] | None = None
+        self.growing: GrowingReport | None = None
 
     def get_ready(self, plan: Plan) -> tuple[Scheduler, int]:
         """Where the runs are executed, as `_scheduler` says. Called early, it refuses early."""
@@ -427,67 +433,29 @@ class _Trainer:
         workers = "Slurm jobs" if args.on == "slurm" else "workers"
         try:
             with ProgressDisplay(plan, place.folder, gpus=gpus, workers=workers) as display:
-                watch = AfterTheFirstBlock(plan, place, display.watch)
-                return scheduler.execute(jobs, run_one, self._within_budget(jobs, watch))
+                watch = AfterTheFirstBlock(plan, place, self._shown(plan, display))
+                return scheduler.execute(jobs, run_one, within_budget(self._budget, args, jobs, watch))
         finally:
+            self._stop_growing()
             trouble = live.close() if live else None
             if trouble:
                 print(trouble, file=sys.stderr)
 
-    def _within_budget(self, jobs: Sequence[Job], watch: Watcher) -> Watcher:
-        """The watcher, which counts what is spent too. Agents of Slurm do not see this command's clock: when
-        the budget is spent, what is left of theirs is cancelled."""
-        args, budget = self._args, self._budget
-        if budget.limit is None:
-            return watch
-        gpus_of = self._gpus_of(jobs) if args.on == "slurm" else {}
-        since_s = time.time()
-
-        def has_begun(run_id: str) -> bool:
-            events = self._place.folder(run_id).events
-            return events.exists() and events.stat().st_mtime >= since_s
-
-        is_cancelled = args.on != "slurm"
+    def _shown(self, plan: Plan, display: ProgressDisplay) -> Watcher:
+        """What is told of the scheduler's progress: the display, and who writes the report as it grows."""
+        if self._args.no_report or self._args.detach:
+            return display.watch
+        growing = self.growing = GrowingReport(self._args, plan)
 
         def watched(progress: Progress) -> None:
-            nonlocal is_cancelled
-            budget.watch(progress, gpus_of, has_begun)
-            if budget.is_spent() and not is_cancelled:
-                is_cancelled = True
-                note = "\n".join(filter(None, (progress.note, _cancel_the_rest(args, self._place))))
-                progress = replace(progress, note=note)
-            watch(progress)
+            display.watch(progress)
+            growing.watch(progress, display.left_s)
 
         return watched
 
-    def _gpus_of(self, jobs: Sequence[Job]) -> dict[str, float]:
-        """run_id -> GPUs of Slurm that it holds: those of an agent are shared by what it trains at a time.
-
-        Raises:
-            StudyError: GPU-hours are to be counted, and the cluster file asks for no GPUs.
-        """
-        from harness.slurm.cluster import find_cluster
-
-        cluster = find_cluster(self._args.cluster)
-        found = {}
-        for job in jobs:
-            asked = cluster.resources_of(job.spec)
-            found[job.run_id] = asked.nodes * asked.gpus / asked.runs_side_by_side
-        if self._args.budget.of_gpus and not any(found.values()):
-            raise StudyError(
-                [Problem("--budget", 0, "the cluster file asks for no GPUs; say a time such as 2h")]
-            )
-        return found
-
-
-def _cancel_the_rest(args: argparse.Namespace, place: Workspace) -> str:
-    """Ask every run of Slurm's that has not ended to write a checkpoint and stop. Returns: what was done."""
-    from harness.commands.cancel import cancel, in_words
-    from harness.commands.overview import look_at_study
-
-    overview = look_at_study(args, only_part=True)
-    done = cancel(overview, overview.plan.runs, place, only_queued=False)
-    return "\n".join(["the budget is spent", *in_words(done, str(args.study))])
+    def _stop_growing(self) -> None:
+        if self.growing is not None:
+            self.growing.close()
 
 
 def _in_order(plan: Plan) -> list[Job]:

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.commands.report import drawn_with, inputs_digest, report_input, wrong_with_part
+from harness.commands.report import drawn_with, inputs_digest, report_input, wrong_with_part, wrong_with_says
 from harness.commands.workspace import Workspace, first_plan, workspace
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError
 from harness.reporting.document import count
@@ -389,7 +389,7 @@ def mixed_data(plan: Plan, records: DataFrame) -> list[str]:
 def checked_extra(folder: Path, extra: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """
     Raises:
-        StudyError: the declaration, the floors, or the part, beside the report are none.
+        StudyError: the declaration, the floors, the part or what is under way, beside the report, is none.
     """
     from harness.reporting.frames import unpacked
 
@@ -397,6 +397,7 @@ def checked_extra(folder: Path, extra: dict[str, Mapping[str, Any]]) -> dict[str
         ("declaration", wrong_with),
         ("floors", wrong_with_floors),
         ("part", wrong_with_part),
+        ("under_way", wrong_with_says),
     ):
         wrong = check(extra[name]) if name in extra else None
         if wrong:

@@ -27,7 +27,7 @@ from harness.spec import DataSpec, ModelSpec, Recipe
 from harness.study.catalogue import Catalogue, Cost, DataEntry, ModelEntry, TrickEntry
 from harness.study.expand import ExpandOptions, expand, load_study
 from harness.study.names import study_plugins
-from harness.study.part import Part, PartNames, part_of
+from harness.study.part import PartNames, PlanPart, part_of
 from harness.study.plan import Plan, PlannedRun
 from harness.tricks import TRICKS
 from harness.tricks.base import Trick
@@ -397,7 +397,7 @@ def part_names(args: argparse.Namespace) -> PartNames:
     return PartNames(**dict(zip(("tables", "rows", "columns"), named, strict=True)))
 
 
-def asked_part(args: argparse.Namespace, plan: Plan) -> Part | None:
+def asked_part(args: argparse.Namespace, plan: Plan) -> PlanPart | None:
     """The part of the plan that the command line asks for; None: the whole.
 
     Raises:

@@ -262,6 +262,7 @@ class Document:
     """`banner` is the first line of every format, where there is one.
 
     `details`: what only some readers look for. Folded in HTML, an appendix in PDF, details.md in Markdown.
+    under_way: it is written again while runs are trained; a page in a browser loads itself again.
     """
 
     banner: str
@@ -270,6 +271,7 @@ class Document:
     scope: str
     sections: tuple[Section, ...]
     details: tuple[Section, ...] = ()
+    under_way: bool = False
 
 
 def code_spans(text: str) -> list[tuple[str, bool]]:

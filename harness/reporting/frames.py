@@ -306,6 +306,7 @@ def _parts(amount: Amount | None) -> list[float | None]:
 
 SCHEMA_VERSION = 2
 BEFORE_FLOORS = 1  # of reports without the key `floors`
+OPTIONAL = ("floors", "part", "under_way")  # keys
 RUN_FIELDS = (
     "run_id", "arm_id", "seed", "status", "attempts", "top1", "top5", "loss", "train_loss", "train_time_s",
     "epochs", "steps", "images_seen", "test_images", "params", "macs", "model", "precision", "batch_size",
@@ -316,7 +317,7 @@ RUN_FIELDS = (
 
 def to_json(report: ReportInput) -> str:
     """Keys: schema, title, study, size, header, notes, looks, arm_seeds, findings, claims, speed, arms, runs,
-    provenance, declaration, costs and floors, which reports of schema 1 lack; part, of a part of a study.
+    provenance, declaration, costs; floors, part and under_way where there are any.
 
     Keys are sorted, numbers are exact, absent numbers are null. When it was written is not in it, and no
     tracking id, so the same inputs give the same bytes. `runs` has every run of the plan, in the plan's
@@ -327,7 +328,7 @@ def to_json(report: ReportInput) -> str:
     for cell in (cell for table in findings["tables"] for cell in table["cells"] if cell["level"]):
         del cell["level"]["without_value"]  # a part of `missing`, and `missing_reason` says it
     claims, speed = findings.pop("claims"), findings.pop("speed")
-    more = {name: report.extra[name] for name in ("floors", "part") if report.extra[name] is not None}
+    more = {name: report.extra[name] for name in OPTIONAL if report.extra[name] is not None}
     if "floors" not in more:
         del findings["competence"]
         claims = [{key: value for key, value in claim.items() if key != "size"} for claim in claims]
@@ -406,7 +407,7 @@ RAW_SCHEMA_VERSION = 1
 ARCHIVE = "data/records.zip"
 RUNS, CURVES = "runs.jsonl", "curves.csv"
 # Fields of `ReportInput`, each kept as <name>.json.
-EXTRA = ("calibration", "declaration", "floors", "left_out", "part")
+EXTRA = ("calibration", "declaration", "floors", "left_out", "part", "under_way")
 # What an archive may hold: a thousand times the largest report here, and no more than fits into memory.
 MOST_BYTES = 2**30
 BITS = "predictions"  # the only column of bytes: one bit per test image

@@ -79,6 +79,7 @@ def outline(report: ReportInput, pictures: list[Picture]) -> doc.Document:
     ]
     return doc.Document(
         banner=banner(report),
+        under_way=report.under_way is not None,
         title=report.title,
         question=question(report),
         scope="",

@@ -40,12 +40,13 @@ class ReportInput:
     declaration: what was declared and when, as `study.declared.read_history` gives it; None: not recorded.
     part: which tables, rows and columns it is of, as names; None: of the whole study. `plan`, records and
     curves are then those of the part alone, and `whole` has those of which the findings are.
+    under_way: `says` what is still to come, of a report that was written while runs were trained; None: not.
     calibration: what `harness calibrate` measured on this machine's noise; None: not calibrated.
     left_out: the runs that are not in it because they saw other data, and what to say of them; None: none.
     changes: sha256 -> what the code of runs had changed since its commit, as a patch; None: none was kept.
     floors: what simple classifiers reach on the data of each setting (`study.conditions`); None: a report of
     before floors were measured, of which verdicts and answers are as they were then.
-    A report keeps these six under data/, so that `harness verify` can read them back.
+    A report keeps these seven under data/, so that `harness verify` can read them back.
     """
 
     title: str
@@ -60,6 +61,7 @@ class ReportInput:
     changes: Mapping[str, str] | None = None
     floors: Mapping[str, Any] | None = None
     part: Mapping[str, Any] | None = None
+    under_way: Mapping[str, Any] | None = None
     whole: Whole | None = None
 
     @property
@@ -82,6 +84,7 @@ class ReportInput:
             "changes": self.changes,
             "floors": self.floors,
             "part": self.part,
+            "under_way": self.under_way,
         }
 
 

@@ -36,7 +36,7 @@ class PartNames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class PlanPart:
     """Some cells of a plan, and the runs that they need."""
 
     whole: Plan
@@ -59,7 +59,7 @@ class Part:
         return {**self.names.to_json(), "says": self.line}
 
 
-def part_of(plan: Plan, names: PartNames, path: str) -> Part:
+def part_of(plan: Plan, names: PartNames, path: str) -> PlanPart:
     """The part that was named.
 
     path: of the study, for messages.
@@ -80,7 +80,7 @@ def part_of(plan: Plan, names: PartNames, path: str) -> Part:
     own = {cell.arm_id: "" for _, cell in cells if cell.arm_id}
     why = {**{arm: text for arm, text in beside.values()}, **own}
     runs, needed = _runs(plan, why)
-    return Part(
+    return PlanPart(
         whole=plan,
         plan=_only(plan, asked | beside.keys(), runs),
         names=names,

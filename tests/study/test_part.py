@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import StudyError
 from harness.study.declaration import declaration_of
-from harness.study.part import Part, PartNames, breadth_first, by_priority, part_of
+from harness.study.part import PartNames, PlanPart, breadth_first, by_priority, part_of
 from harness.study.plan import Plan
 from tests.study.fakes import HEAD, mistakes, plan_of
 
@@ -49,12 +49,12 @@ def plan(tmp_path: Path) -> Plan:
     return plan_of(tmp_path, HEAD + TABLES)
 
 
-def part(plan: Plan, **names: str) -> Part:
+def part(plan: Plan, **names: str) -> PlanPart:
     named = {key: tuple(value.split("|")) for key, value in names.items()}
     return part_of(plan, PartNames(**named), "x.yaml")
 
 
-def shown(found: Part) -> set[str]:
+def shown(found: PlanPart) -> set[str]:
     return set(found.plan.arm_labels.values())
 
 

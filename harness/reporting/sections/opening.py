@@ -43,11 +43,11 @@ _NEGATIVE = re.compile(r"(?<=[\s\[(])-(?=\d)")  # the hyphen of a negative numbe
 
 
 def banner(report: ReportInput) -> str:
-    """The first line: of which part it is, which runs are left out, and that this is not the paper's
-    experiment. Empty where it is whole, none is and data and size are the paper's."""
+    """The first line: whether it is under way, of which part it is, which runs are left out, and that this is
+    not the paper's experiment. Empty where there is nothing of these to say."""
     says = [str(text) for text in (report.left_out or {}).get("says", ())]
-    part = [str(report.part["says"])] if report.part else []
-    return " ".join([*part, *says, *_setting(report)])
+    first = [str(each["says"]) for each in (report.under_way, report.part) if each]
+    return " ".join([*first, *says, *_setting(report)])
 
 
 def _setting(report: ReportInput) -> list[str]:
