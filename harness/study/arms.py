@@ -216,7 +216,8 @@ class Fields:
         if found is None:
             file, of_size = self._file, self._size.set
             own = self._own(recipe)
-            measured = file.metrics if file.metric in ACCURACIES else (file.metric, *file.metrics)
+            metric = self._size.metric or file.metric
+            measured = file.metrics if metric in ACCURACIES else (metric, *file.metrics)
             found = {**own, "metrics": tuple(dict.fromkeys(measured)), **_numbers(of_size.values())}
             found["augment"] = dataclasses.replace(own["augment"], **_augment(of_size.values()))
             found["data"] = self._inputs.asked(None, None)

@@ -414,7 +414,7 @@ def _plan(study: Study, catalogue: Catalogue, size: Size, options: ExpandOptions
         arms=resolver.arms,
         arm_labels=_labels(tables, resolver),
         runs=runs,
-        claims=claims_of(study.file),
+        claims=claims_of(study.file, size.metric or study.file.metric),
         notes=tuple(_notes(study, size, options, resolver)),
         looks=looks if len(looks) > 1 else (),
         priority=study.file.priority,
@@ -471,7 +471,7 @@ def _header(study: Study, size: Size, options: ExpandOptions) -> dict[str, Any]:
         "question": file.question,
         "expect": file.expect,
         "unknown": list(file.unknown),
-        "metric": file.metric,
+        "metric": size.metric or file.metric,
         "metrics": list(file.metrics),
         "smallest_effect": size.smallest_effect or file.smallest_effect,
         "seeds": {"start": declared[0], "at_most": declared[-1]},
@@ -487,6 +487,14 @@ def _data_of_paper(file: StudyFile) -> dict[str, str]:
     return {} if paper is None or paper.data.name == "imagenet" else {"paper_data": paper.data.name}
 
 
+def _set_at(size: Size, file: StudyFile) -> Iterator[str]:
+    if size.metric:
+        yield f"the metric is {size.metric} at this size, {file.metric} in the study"
+    for arm, changes in size.arms.items():
+        for key, value in changes.values().items():
+            yield f"arm {arm} at this size: {key} = {value}, in the paper's units"
+
+
 def _notes(study: Study, size: Size, options: ExpandOptions, resolver: Resolver) -> Iterator[str]:
     if options.smoke:
         yield SMOKE_NOTE
@@ -494,9 +502,7 @@ def _notes(study: Study, size: Size, options: ExpandOptions, resolver: Resolver)
         name = PurePosixPath(plugin).name
         yield f"code of {name} (sha256 {resolver.catalogue.plugin_hashes[name][:8]}) runs in this study"
     yield from describe(size, resolver.baseline(), resolver.scale.baseline_epochs)
-    for arm, changes in size.arms.items():
-        for key, value in changes.values().items():
-            yield f"arm {arm} at this size: {key} = {value}, in the paper's units"
+    yield from _set_at(size, study.file)
     for name, replacement in size.replace.items():
         if name in resolver.replaced:
             yield f"{name} {replacement.says()} at this size: {replacement.because}"

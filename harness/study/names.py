@@ -289,8 +289,11 @@ def _check_own_code(file: StudyFile, catalogue: Catalogue, problems: ProblemList
         if PurePosixPath(plugin).name not in catalogue.plugin_hashes:
             problems.add(("plugins", index), f"the plugin '{plugin}' was not loaded")
     check_metrics(file.metrics, ("metrics",), catalogue, problems)
-    if file.metric not in ACCURACIES and file.metric not in catalogue.metrics:
-        problems.add(("metric",), unknown("metric", file.metric, (*ACCURACIES, *catalogue.metrics)))
+    places: dict[Location, str | None] = {("metric",): file.metric}
+    places |= {("sizes", name, "metric"): size.metric for name, size in file.sizes.items()}
+    for at, metric in places.items():
+        if metric is not None and metric not in ACCURACIES and metric not in catalogue.metrics:
+            problems.add(at, unknown("metric", metric, (*ACCURACIES, *catalogue.metrics)))
 
 
 # Which files of the user's own code a study names, read before anything else of the study is checked.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from harness.errors import Location, ProblemList, unknown
 from harness.spec import ACCURACIES
 from harness.study.catalogue import Catalogue, Use
-from harness.study.plan import Cell, Claim, PaperValue
+from harness.study.plan import MEASURES, Cell, Claim, PaperValue
 from harness.study.schema import ClaimEntry, ControlEntry, NamedArm, Size, StudyFile, Table
 from harness.study.yaml import YamlFile
 
@@ -245,8 +245,8 @@ def check_claims(file: StudyFile, rows: Mapping[str, tuple[Row, ...]], problems:
         _check(claim, ("claims", index), file, rows, problems)
 
 
-def claims_of(file: StudyFile) -> tuple[Claim, ...]:
-    """The claims of a checked study, each with both its columns."""
+def claims_of(file: StudyFile, metric: str) -> tuple[Claim, ...]:
+    """The claims of a checked study at a size with this metric, each with both its columns."""
     return tuple(
         Claim(
             says=entry.says,
@@ -256,7 +256,7 @@ def claims_of(file: StudyFile) -> tuple[Claim, ...]:
             versus=entry.versus,
             column=entry.column,
             versus_column=entry.versus_column or entry.column,
-            measure=entry.measure,
+            measure=entry.measure or metric,
             expect=entry.expect,
         )
         for entry in file.claims
@@ -280,6 +280,9 @@ def _check(
             " target: {row: LABEL} or {top1: PERCENT}"
         )
         problems.add((*at, "measure"), message)
+    metrics = [file.metric, *(size.metric for size in file.sizes.values() if size.metric)]
+    if claim.measure is None and any(metric not in ACCURACIES for metric in metrics):
+        problems.add(at, f"missing key 'measure', one of {', '.join(MEASURES)}: the metric is none of them")
     if (claim.row, claim.column) == (claim.versus, claim.versus_column or claim.column):
         problems.add((*at, "versus"), f"row '{claim.row}' is compared with itself")
     own = rows.get(claim.table, ())

@@ -275,6 +275,7 @@ class Size(Closed):
     # named arm -> changes to its own `set` at this size
     arms: dict[str, Changes] = key(map_of(one_line, Changes.read), {})
     replace: dict[str, Replacement] = key(map_of(any_text, Replacement.read), {})  # trick -> its stand-in
+    metric: str | None = key(one_line, None)  # in place of the study's
     smallest_effect: float | None = key(POSITIVE, None)  # percentage points, in place of the study's
     seeds: Seeds | None = key(Seeds.read, None)  # in place of the study's
 
@@ -346,7 +347,9 @@ class ClaimEntry(Closed):
     versus: str = key(one_line)
     column: str | None = key(one_line, None)
     versus_column: str | None = key(one_line, None)  # None: the same column
-    measure: str = key(word(*MEASURES))  # the words of `plan.Claim`
+    measure: str | None = key(
+        word(*MEASURES), None
+    )  # the words of `plan.Claim`; None: the metric of the size
     expect: str = key(word("higher", "lower"))
 
 

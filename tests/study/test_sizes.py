@@ -259,3 +259,17 @@ def test_whole_numbers_stay_whole() -> None:
         ValueError, match=r"^batch_size 6 x batch_scale 1/4 = 1.5 is not a whole number of images$"
     ):
         scale.batch_size(6)
+
+
+def test_a_size_may_have_its_own_metric_which_claims_without_a_measure_follow(tmp_path: Path) -> None:
+    head = HEAD.replace("batch_scale: 1/8}", "batch_scale: 1/8, metric: top5}") + TABLE
+    text = head + "claims: [{says: S, source: Z, table: t, row: big, versus: baseline, expect: higher}]\n"
+    mini, gpu = plan_of(tmp_path, text), plan_of(tmp_path, text, size="gpu")
+    assert (mini.header["metric"], mini.claims[0].measure) == ("top5", "top5")
+    assert (gpu.header["metric"], gpu.claims[0].measure) == ("top1", "top1")
+    assert "the metric is top5 at this size, top1 in the study" in mini.notes
+
+
+def test_an_unknown_metric_of_a_size_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="unknown metric 'top6'; did you mean 'top5'"):
+        plan_of(tmp_path, HEAD.replace("batch_scale: 1/8}", "batch_scale: 1/8, metric: top6}") + TABLE)
