@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.data.entry import PLAIN, Files, Look, Pixels, Reading, cache_folder
 from harness.data.folders import (
-    Part,
+    FolderPart,
     broken_line,
     class_problem,
     composed,
@@ -450,7 +450,7 @@ def depth_findings(paths: Sequence[Path], reading: Reading = PLAIN) -> Look:
     )
 
 
-def _parts(root: Path) -> list[Part]:
+def _parts(root: Path) -> list[FolderPart]:
     folders = [folder for folder in (root / "train", evaluation_folder(root)) if folder.is_dir()] or [root]
     # Each part by itself, under the names of the training part where they are the same name.
     parts = []
@@ -461,7 +461,7 @@ def _parts(root: Path) -> list[Part]:
     return parts
 
 
-def _describe(part: Part, reading: Reading, decode_all: bool) -> tuple[dict[str, Any], list[str]]:
+def _describe(part: FolderPart, reading: Reading, decode_all: bool) -> tuple[dict[str, Any], list[str]]:
     """The part's entry of the output, and what would make a run fail."""
     total = part.everything()
     paths = [Path(path) for path in total.images]
@@ -507,7 +507,7 @@ def _look(path: Path, reading: Reading, whole: bool) -> Seen:
     return Seen((found.width, found.height), found.mode, found.format, found.orientation != 1, frames)
 
 
-def _same_content(parts: Sequence[Part]) -> list[str]:
+def _same_content(parts: Sequence[FolderPart]) -> list[str]:
     """Files of a later part whose bytes a file of the first one has. Only files of one size are read."""
     if len(parts) < 2:
         return []

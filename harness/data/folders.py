@@ -42,7 +42,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FolderPart:
     """One part of an image folder: what each class holds, in the order of the classes."""
 
     folder: Path
@@ -140,7 +140,7 @@ def evaluation_folder(root: Path) -> Path:
     return next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])
 
 
-def parts_of(root: Path) -> tuple[Part, Part]:
+def parts_of(root: Path) -> tuple[FolderPart, FolderPart]:
     """Everything in the training and the evaluation folder.
 
     Raises:
@@ -153,7 +153,7 @@ def parts_of(root: Path) -> tuple[Part, Part]:
     return part_of(root / "train", names), part_of(evaluation_folder(root), names)
 
 
-def part_of(folder: Path, classes: Sequence[str]) -> Part:
+def part_of(folder: Path, classes: Sequence[str]) -> FolderPart:
     """What each of `classes` has in `folder`; its name may be written there with other code points."""
     here = {composed(name): name for name in subfolders(folder)}
     found = {name: walk(folder / here.get(composed(name), name)) for name in classes}
@@ -165,7 +165,7 @@ def part_of(folder: Path, classes: Sequence[str]) -> Part:
             loose.leave_out(SYSTEM, entry.path)
         elif not entry.is_dir():
             loose.leave_out("in no class folder", entry.path)
-    return Part(folder, found, loose)
+    return FolderPart(folder, found, loose)
 
 
 def missing_folder(root: Path, name: str) -> str | None:
@@ -238,7 +238,7 @@ def _some(names: Sequence[str], code_points: bool = False) -> str:
     return shown + (f" and {len(names) - NAMED_CLASSES} more" if len(names) > NAMED_CLASSES else "")
 
 
-def left_out_lines(part: Part) -> list[str]:
+def left_out_lines(part: FolderPart) -> list[str]:
     """What is not read of a part, counted and named: one sentence, or none."""
     left_out = part.everything().left_out
     if not left_out:
@@ -251,7 +251,7 @@ def left_out_lines(part: Part) -> list[str]:
     return [f"{where}: {part.images} images; {total} left out: {each} (for example {first})"]
 
 
-def broken_line(part: Part) -> str | None:
+def broken_line(part: FolderPart) -> str | None:
     """The first file that should be an image and cannot be opened, and how many are like it."""
     broken = part.everything().broken
     if not broken:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data import entry, folders
 from harness.data.entry import Entry, Files, Look, Pixels, Reading, Source
-from harness.data.folders import Found, Part
+from harness.data.folders import FolderPart, Found
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LARGEST_SIDE = 1024
 
 
-def list_images(part: Part, root: Path, reading: Reading = entry.PLAIN) -> Files:
+def list_images(part: FolderPart, root: Path, reading: Reading = entry.PLAIN) -> Files:
     """The image files of every class folder of `part`, by class, then as torchvision sorts them.
 
     Raises:

@@ -487,14 +487,6 @@ def _data_of_paper(file: StudyFile) -> dict[str, str]:
     return {} if paper is None or paper.data.name == "imagenet" else {"paper_data": paper.data.name}
 
 
-def _set_at(size: Size, file: StudyFile) -> Iterator[str]:
-    if size.metric:
-        yield f"the metric is {size.metric} at this size, {file.metric} in the study"
-    for arm, changes in size.arms.items():
-        for key, value in changes.values().items():
-            yield f"arm {arm} at this size: {key} = {value}, in the paper's units"
-
-
 def _notes(study: Study, size: Size, options: ExpandOptions, resolver: Resolver) -> Iterator[str]:
     if options.smoke:
         yield SMOKE_NOTE
@@ -502,7 +494,8 @@ def _notes(study: Study, size: Size, options: ExpandOptions, resolver: Resolver)
         name = PurePosixPath(plugin).name
         yield f"code of {name} (sha256 {resolver.catalogue.plugin_hashes[name][:8]}) runs in this study"
     yield from describe(size, resolver.baseline(), resolver.scale.baseline_epochs)
-    yield from _set_at(size, study.file)
+    if size.metric:
+        yield f"the metric is {size.metric} at this size, {study.file.metric} in the study"
     for name, replacement in size.replace.items():
         if name in resolver.replaced:
             yield f"{name} {replacement.says()} at this size: {replacement.because}"

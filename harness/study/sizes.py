@@ -156,6 +156,11 @@ def describe(size: Size, baseline: Recipe, baseline_epochs: float) -> list[str]:
         notes.append(f"model {name}: " + ", ".join(f"{key} = {value}" for key, value in args.items()))
     for key, value in size.set.values().items():
         notes.append(f"baseline at this size: {key} = {value}")
+    for arm, changes in size.arms.items():
+        notes += [
+            f"arm {arm} at this size: {key} = {value}, in the paper's units"
+            for key, value in changes.values().items()
+        ]
     return notes
 
 
