@@ -1,4 +1,4 @@
-"""The results of a study for Python and notebooks: `harness.load(...)` and `harness.open_report(...)`.
+"""Results for Python and notebooks: `harness.load(...)`, `harness.open_report(...)`, `harness.compare(...)`.
 
 It goes the way of the commands `plan` and `report` and says the same in case of a mistake. Nothing here
 trains; nothing is written but by `Results.report` and `Study.results(sync=True)`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -219,6 +219,34 @@ def open_report(folder: str | Path, *, study: str | Path | None = None) -> Resul
     software = {key: report["provenance"].get(key) for key in ("harness", "drawn_with", "inputs")}
     extra = checked_extra(folder, read_extra(folder))
     return Results(report_input(plan, records, curves, software, extra))
+
+
+def compare(
+    frame: DataFrame, *, row: str | Sequence[str] = (), metric: str | Sequence[str] = (), **said: Any
+) -> Results:
+    """Verdicts and intervals from results that you have: `harness table` in Python.
+
+    Args:
+        frame: one row per run; columns for the row's label, the metric, and usually the seed.
+        row, metric: names of columns; several of `row` are combined, verdicts are about the first `metric`.
+        said: `seed`, `table`, `column`, `paper` (names of columns), `versus` (a row, or "previous"), `unit`
+            ("percent", "fraction" or "plain"), `lower_is_better`, `smallest_effect`. Columns that are not
+            said are found by name.
+    Raises:
+        StudyError: what is wrong, with the number of the row (from 1) and the column.
+    """
+    from harness.commands.table import report_of
+    from harness.results.columns import Asked
+    from harness.results.lines import of_frame
+    from harness.results.table import results_of
+
+    if wrong := [
+        name for name in said if name not in Asked.__dataclass_fields__ or name in ("rows", "metrics")
+    ]:
+        valid = ("row", "metric", *(name for name in Asked.__dataclass_fields__ if not name.endswith("s")))
+        raise StudyError([Problem("harness.compare", 0, unknown("argument", wrong[0], valid))])
+    rows, metrics = ((given,) if isinstance(given, str) else tuple(given) for given in (row, metric))
+    return Results(report_of(results_of(of_frame(frame), Asked(rows=rows, metrics=metrics, **said))))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,9 @@ class _Nothing:
     def add_argument(self, *names: str, **about: Any) -> None:
         pass
 
+    def add_mutually_exclusive_group(self) -> _Nothing:
+        return self
+
     def set_defaults(self, **values: Any) -> None:
         pass
 
@@ -147,6 +150,7 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     _looking(commands)
     _report(commands)
     _verify(commands)
+    _table(commands)
     _audit(commands)
     _calibrate(commands)
     _study_command(commands, "sync", "mirror the run folders into MLflow; rebuilds a deleted store")
@@ -233,6 +237,47 @@ def _on_slurm(run: argparse.ArgumentParser) -> None:
     run.add_argument("--at-most", type=_positive, metavar="N", help="slurm: jobs at work at once")
     run.add_argument("--dry-run", action="store_true", help="slurm: print the sbatch scripts, submit nothing")
     run.add_argument("--detach", action="store_true", help="slurm: submit and do not wait")
+
+
+def _table(commands: argparse._SubParsersAction) -> None:
+    what = "verdicts, intervals and a report from results that you have: one line a run"
+    table = commands.add_parser("table", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    table.add_argument("results", metavar="RESULTS", help="CSV, JSON lines or Parquet")
+    for name, metavar, text in (
+        ("row", "COLUMN", "whose values are the rows (repeated: their combinations)"),
+        ("metric", "COLUMN", "that verdicts are about (repeated: further ones are shown)"),
+    ):
+        table.add_argument(f"--{name}", action="append", metavar=metavar, help=text)
+    for name, metavar, text in (
+        ("seed", "COLUMN", "that says which runs of different rows belong together"),
+        ("table", "COLUMN", "one table for each of its values"),
+        ("column", "COLUMN", "one column (a network, a data set) for each of its values"),
+        ("paper", "COLUMN", "the printed value of the row"),
+        ("versus", "ROW", "that the others are compared with (default: baseline, or the first); or previous"),
+    ):
+        table.add_argument(f"--{name}", metavar=metavar, help=text)
+    table.add_argument(
+        "--smallest-effect", type=float, metavar="X", help="that matters (percent: 0.2 points)"
+    )
+    _unit(table)
+    _report_folder(table)
+
+
+def _unit(table: argparse.ArgumentParser) -> None:
+    """What a number does not say of itself."""
+    units = table.add_mutually_exclusive_group()
+    for name, text in (
+        ("percent", "the metric is in percent, such as 93.1"),
+        ("fraction", "the metric is a fraction, such as 0.931; it is shown in percent"),
+        ("plain", "the metric is neither; it is shown as it is"),
+    ):
+        units.add_argument(f"--{name}", dest="unit", action="store_const", const=name, help=text)
+    better = table.add_mutually_exclusive_group()
+    for value, name, text in (
+        (True, "lower-is-better", "a loss, an error, a time"),
+        (False, "higher-is-better", "although its name says a loss, an error or a time"),
+    ):
+        better.add_argument(f"--{name}", dest="lower_is_better", action="store_const", const=value, help=text)
 
 
 def _audit(commands: argparse._SubParsersAction) -> None:

@@ -33,6 +33,7 @@ MAY_IMPORT = {  # package -> packages of the harness, besides itself
     "tracking": frozenset({"study", "runs"}),
     "analysis": frozenset({"study"}),
     "reporting": frozenset({"study", "runs", "analysis"}),
+    "results": frozenset({"study"}),
 }
 EVERY_PACKAGE = frozenset(MAY_IMPORT)
 ALSO_ALLOWED = {  # module -> one module of another package, the only place that imports torchvision
@@ -49,7 +50,7 @@ PLACES = {  # third-party package -> the only packages or modules of the harness
     "submitit": {"slurm"},
     "mlflow": {"tracking"},
     "scipy": {"analysis"},
-    "pandas": {"tracking", "analysis", "reporting"},
+    "pandas": {"tracking", "analysis", "reporting", "results"},
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
     "markupsafe": {"reporting"},

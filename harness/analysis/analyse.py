@@ -98,7 +98,7 @@ def decide_table(
         )
         for arm in contrasts.arms
     }
-    spread = noise(tests.values, contrasts.relations)
+    spread = noise(tests.values, contrasts.relations, seeds_shared=settings.seeds_shared)
     measured_at = [(each.comparison.estimate, each.comparison.seeds) for each in tests.rows.values()]
     return TableFinding(
         key=table.key,
@@ -181,7 +181,7 @@ def check(settings: Settings) -> None:
     Raises:
         ValueError: as for `decide`.
     """
-    if settings.metric in LESS_IS_BETTER:
+    if settings.metric in LESS_IS_BETTER and not settings.lower_is_better:
         valid = ", ".join(ACCURACIES)
         raise ValueError(
             f"less {settings.metric} is better; the metric of a study must grow. Valid: {valid}, a plugin's"
@@ -214,8 +214,7 @@ def analyse(
     """
     settings = with_looks(settings, plan.looks)
     check(settings)
-    more = dict.fromkeys(name for arm in plan.arms.values() for name in arm.recipe.metrics)
-    outcomes = read_outcomes(records, [settings.metric, *more])
+    outcomes = read_outcomes(records, [settings.metric, *_further_metrics(plan)])
     evidence = _evidence(plan, outcomes, curves, settings)
     seeds, planned, roots = evidence.seeds, evidence.planned, roots_of(plan.arms)
     speeds = (speed_of(table, evidence) for table in plan.tables)
@@ -237,12 +236,22 @@ def analyse(
     return _with_conditions(found, Judge.of(plan, records, outcomes, settings, floors), evidence)
 
 
+def _further_metrics(plan: Plan) -> list[str]:
+    """Of plugins, and of a file of results."""
+    of_file = plan.header["metrics"] if plan.header.get("results") else ()
+    return list(
+        dict.fromkeys([*(name for arm in plan.arms.values() for name in arm.recipe.metrics), *of_file])
+    )
+
+
 def _evidence(plan: Plan, outcomes: Outcomes, curves: pd.DataFrame, settings: Settings) -> Records:
     return Records(
         outcomes=outcomes,
         curves=read_curves(curves, outcomes),
         seeds=tuple(sorted(plan.seeds)),
-        planned={arm_id: tuple(sorted(plan.seeds_of(arm_id))) for arm_id in plan.arm_seeds},
+        planned={
+            arm_id: tuple(sorted(plan.seeds_of(arm_id))) for arm_id in (*plan.arm_seeds, *plan.own_seeds)
+        },
         observers=frozenset(arm_id for arm_id, arm in plan.arms.items() if arm.observes),
         looks=settings.looks,
     )

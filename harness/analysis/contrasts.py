@@ -162,7 +162,8 @@ class _Table:
             seeds = int(there.all(axis=0).sum())
             row = _Row(seeds, paired(self.values, *pair))
         else:
-            blocked = self._fit_with(pair).contrast(pair, seeds) if seeds >= self.block_from else None
+            fits = seeds >= self.block_from and self.family.settings.seeds_shared
+            blocked = self._fit_with(pair).contrast(pair, seeds) if fits else None
             row = blocked or (_welch(self.values, pair, seeds) if seeds > 1 else _Row(seeds))
         return row if row.estimate is not None and row.estimate.se > NO_SPREAD_PP else _Row(seeds)
 
@@ -208,8 +209,13 @@ def words_without_seed(values: Floats, family: Family, column: int) -> list[str]
     return [each.word for each in compare_family(rest, family, block_from=2)]
 
 
-def noise(values: Floats, relations: Relations = UNRELATED) -> Noise:
-    """Over a whole table: pooled residual sd, the seeds' share of the variance, what fitting them costs."""
+def noise(values: Floats, relations: Relations = UNRELATED, *, seeds_shared: bool = True) -> Noise:
+    """Over a whole table: pooled residual sd, the seeds' share of the variance, what fitting them costs.
+
+    seeds_shared: False: the sd is that of the runs around their own row's mean.
+    """
+    if not seeds_shared:
+        return Noise(pooled_sd=_within(values), seed_correlation=None, paired_df_cost=None)
     fitted = _fit(values[list(relations.fitted_with((), len(values)))])
     design = fitted.design
     if design.df < 1:
@@ -220,6 +226,16 @@ def noise(values: Floats, relations: Relations = UNRELATED) -> Noise:
         seed_correlation=float(seed_correlation(fitted)),
         paired_df_cost=int(runs - arms - design.df),
     )
+
+
+def _within(values: Floats) -> float | None:
+    """The pooled sd of all rows with two values or more; None where there is none."""
+    counts = np.isfinite(values).sum(axis=1)
+    several = values[counts > 1]
+    if not len(several):
+        return None
+    squares = np.nanvar(several, axis=1, ddof=1) * (counts[counts > 1] - 1)
+    return float(np.sqrt(squares.sum() / (counts[counts > 1] - 1).sum()))
 
 
 def _fit(values: Floats) -> BlockFit:
@@ -243,7 +259,7 @@ def _finite(row: Floats) -> Floats:
 def _word(estimate: Estimate | None, level: float, settings: Settings, stage: Stage) -> str:
     if estimate is None:
         return NOT_EVALUABLE
-    return word_for(estimate, level, settings.smallest_effect_pp, stage.nominal(EQUIVALENCE_ALPHA, sides=1))
+    return word_for(estimate, level, settings, stage.nominal(EQUIVALENCE_ALPHA, sides=1))
 
 
 # The declared contrasts of one table: which distinct arms it has, and which is held against which.

@@ -97,7 +97,7 @@ def measured(
         p=comparison.p,
         p_holm=comparison.p_holm,
         flagged=comparison.flagged,
-        **_run_by_run(*(side.level for side in sides)),
+        **_run_by_run(sides[0].level, sides[1].level, settings),
     )
     estimate = comparison.estimate
     if estimate is None:
@@ -116,24 +116,29 @@ def measured(
         new_images_low=None if new_width is None else float(estimate.value) - new_width,
         new_images_high=None if new_width is None else float(estimate.value) + new_width,
         detectable=intervals.detectable_effect(estimate, comparison.level),
-        **_better_interval(comparison),
+        **_better_interval(comparison, settings),
     )
     return _with_gap(effect, comparison, paper, settings)
 
 
-def _run_by_run(row: Level, reference: Level) -> dict[str, Any]:
+def _run_by_run(row: Level, reference: Level, settings: Settings) -> dict[str, Any]:
     common = {
-        seed: value - reference.values[seed] for seed, value in row.values.items() if seed in reference.values
+        seed: value - reference.values[seed]
+        for seed, value in row.values.items()
+        if seed in reference.values and settings.seeds_shared
     }
     if not row.n or not reference.n:
         return {"differences": common}
     better = verdicts.probability_better(list(row.values.values()), list(reference.values.values()))
-    return {"differences": common, "prob_better": better}
+    return {"differences": common, "prob_better": 1.0 - better if settings.lower_is_better else better}
 
 
-def _better_interval(comparison: Comparison) -> dict[str, Any]:
+def _better_interval(comparison: Comparison, settings: Settings) -> dict[str, Any]:
     found = verdicts.better_interval(comparison.estimate, comparison.one_run_sd, comparison.interval_level)
-    return {} if found is None else {"prob_better_low": found[0], "prob_better_high": found[1]}
+    if found is None:
+        return {}
+    low, high = (1.0 - found[1], 1.0 - found[0]) if settings.lower_is_better else found
+    return {"prob_better_low": low, "prob_better_high": high}
 
 
 def _verdict(

@@ -352,16 +352,20 @@ NOT_OF_THAT_SIZE = "no effect of the paper's size"
 class Settings:
     """Declared before the first run."""
 
-    metric: str = "top1"  # top1, top5, or a plugin's metric: any unit, more is better
+    metric: str = "top1"  # top1, top5, or a plugin's metric: any unit; more is better, or see below
     alpha: float = 0.05
     smallest_effect_pp: float = 0.2  # in the metric's own units where it is not an accuracy
     comparable_to_paper: bool = False  # True only where data and size are the paper's
     looks: tuple[int, ...] = ()  # seeds per arm at each look, the last is the budget; () or one: fixed design
+    # Of results from elsewhere; a study of ours has the defaults, and its report does not name them.
+    percent: bool = False  # a metric of another name than an accuracy's is in percent
+    lower_is_better: bool = False
+    seeds_shared: bool = True  # False: runs of two rows have nothing in common, each pair by Welch's test
 
     @property
     def in_percent(self) -> bool:
-        """Whether the metric is an accuracy, shown in percent and percentage points."""
-        return self.metric in ACCURACIES
+        """Whether the metric is a percentage, shown in percent and percentage points."""
+        return self.percent or self.metric in ACCURACIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -363,9 +363,9 @@ def _failures(
     The zero of another metric than an accuracy may be good: there, the worst value of the table is taken.
     """
     out = np.full(values.shape, np.nan)
-    metric, worst = settings.metric, NOTHING_LEARNT_PCT
+    metric, worst = settings.metric, 100.0 if settings.lower_is_better else NOTHING_LEARNT_PCT
     if not settings.in_percent and np.isfinite(values).any():
-        worst = float(np.nanmin(values))
+        worst = float(np.nanmax(values) if settings.lower_is_better else np.nanmin(values))
     for a, arm in enumerate(arms):
         for s, seed in enumerate(seeds):
             run = outcomes.get(arm, {}).get(seed)

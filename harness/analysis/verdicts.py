@@ -106,7 +106,7 @@ def judge(
         seeds: per arm (of the arm with fewer), at least 2.
         equivalence: the level of each of the two one-sided tests.
     """
-    word = word_for(estimate, level, settings.smallest_effect_pp, equivalence)
+    word = word_for(estimate, level, settings, equivalence)
     if seeds < FEWEST_SEEDS:
         open_verdict = _undecided(estimate, level, seeds, settings)
         why = f"{seeds} seeds: a verdict needs at least {FEWEST_SEEDS}; {open_verdict.qualifier}"
@@ -118,13 +118,17 @@ def judge(
     return Verdict(word, _how_large(estimate, level, settings))
 
 
-def word_for(estimate: Estimate, level: float, delta: float, equivalence: float = EQUIVALENCE_ALPHA) -> str:
+def word_for(
+    estimate: Estimate, level: float, settings: Settings, equivalence: float = EQUIVALENCE_ALPHA
+) -> str:
     """The word alone, whatever the number of seeds."""
     width = float(intervals.half_width(estimate, level))
+    above, below = (HURTS, HELPS) if settings.lower_is_better else (HELPS, HURTS)
     if estimate.value - width > 0:
-        return HELPS
+        return above
     if estimate.value + width < 0:
-        return HURTS
+        return below
+    delta = settings.smallest_effect_pp
     return NO_DIFFERENCE if intervals.is_equivalent(estimate, delta, equivalence) else UNDECIDED
 
 
@@ -391,9 +395,9 @@ def probability_better(values: ArrayLike, versus: ArrayLike) -> float:
     The comparison that Bouthillier et al. 2021 (arXiv:2103.03098) recommend. Both arguments need at least
     one value.
     """
-    one = np.asarray(values, dtype=float)[:, None]
-    other = np.asarray(versus, dtype=float)[None, :]
-    return float(np.mean((one > other) + 0.5 * (one == other)))
+    one, other = np.asarray(values, dtype=float), np.sort(np.asarray(versus, dtype=float))
+    wins, ties_too = (np.searchsorted(other, one, side).sum() for side in ("left", "right"))
+    return float((wins + ties_too) / 2 / (one.size * other.size))
 
 
 def better_interval(

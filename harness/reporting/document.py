@@ -400,6 +400,11 @@ def percent_suffix(metric: str) -> str:
     return ", %" if metric in ACCURACIES else ""
 
 
+def level_suffix(settings: Settings) -> str:
+    """The unit of the study's metric in a column title."""
+    return ", %" if settings.in_percent else ""
+
+
 def effect_suffix(settings: Settings) -> str:
     """The unit of an effect in a column title."""
     return ", pp" if settings.in_percent else ""
@@ -422,7 +427,9 @@ def short_name(key: str) -> str:
 
 def seeds_planned(plan: Plan) -> str:
     """How many seeds the recipes have: "3 seeds", or "3 to 8 seeds" where some were stopped early."""
-    fewest, most = min(plan.arm_seeds.values(), default=len(plan.seeds)), len(plan.seeds)
+    counts = plan.arm_seeds.values() or [len(seeds) for seeds in plan.own_seeds.values()]
+    fewest, most = min(counts, default=len(plan.seeds)), len(plan.seeds)
+    most = max(map(len, plan.own_seeds.values()), default=most)
     return count(most, "seed") if fewest == most else f"{fewest} to {count(most, 'seed')}"
 
 
@@ -461,7 +468,7 @@ def arm_name(plan: Plan, arm_id: str) -> str:
 
 def run_name(plan: Plan, run: PlannedRun) -> str:
     """The label of a run's arm, and which member of an ensemble it is where it is no row's own run."""
-    member = run.seed // MEMBER_STRIDE
+    member = run.seed // MEMBER_STRIDE if plan.arms else 0
     return arm_name(plan, run.arm_id) + (f", member {member + 1}" if member else "")
 
 

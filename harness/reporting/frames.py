@@ -31,7 +31,7 @@ from harness.analysis.findings import (
     TrickCredit,
 )
 from harness.errors import Problem, StudyError
-from harness.reporting.report_input import ReportInput, arm_costs, study_cost
+from harness.reporting.report_input import ReportInput, arm_costs, findings_json, from_file, study_cost
 from harness.reporting.sections.opening import declaration_json
 from harness.runs.records import parsed, reason
 from harness.spec import as_plain
@@ -324,9 +324,7 @@ def to_json(report: ReportInput) -> str:
     order, with the metrics of plugins. docs/json.md lists the keys of `claims` and `speed`.
     """
     plan = report.plan
-    findings = dataclasses.asdict(report.findings)
-    for cell in (cell for table in findings["tables"] for cell in table["cells"] if cell["level"]):
-        del cell["level"]["without_value"]  # a part of `missing`, and `missing_reason` says it
+    findings = findings_json(report.findings)
     claims, speed = findings.pop("claims"), findings.pop("speed")
     more = {name: report.extra[name] for name in OPTIONAL if report.extra[name] is not None}
     if "floors" not in more:
@@ -365,7 +363,9 @@ def _arms(report: ReportInput) -> dict[str, Any]:
 
 def _runs(report: ReportInput) -> list[dict[str, Any]]:
     records = {str(row["run_id"]): row for row in report.records.to_dict("records")}
-    more = (name for arm in report.plan.arms.values() for name in arm.recipe.metrics)
+    more = tuple(name for arm in report.plan.arms.values() for name in arm.recipe.metrics)
+    if from_file(report.plan):
+        more = (report.findings.settings.metric, *report.plan.header["metrics"], "line")
     fields = tuple(dict.fromkeys((*RUN_FIELDS, *more)))
     runs = []
     for run in report.plan.runs:

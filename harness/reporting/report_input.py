@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -86,6 +87,23 @@ class ReportInput:
             "part": self.part,
             "under_way": self.under_way,
         }
+
+
+def from_file(plan: Plan) -> Mapping[str, Any] | None:
+    """Of results that were not trained here, which file they are from (`harness.results`); None: a study."""
+    found: Mapping[str, Any] | None = plan.header.get("results")
+    return found
+
+
+def findings_json(findings: Findings) -> dict[str, Any]:
+    """As plain data, without what `missing_reason` says and what only files of results have."""
+    data = dataclasses.asdict(findings)
+    for cell in (cell for table in data["tables"] for cell in table["cells"] if cell["level"]):
+        del cell["level"]["without_value"]
+    usual = {"percent": False, "lower_is_better": False, "seeds_shared": True}
+    settings = data["settings"]
+    data["settings"] = {key: value for key, value in settings.items() if usual.get(key) != value}
+    return data
 
 
 # What the runs of a report were made with, from the column `env`: the text of each run's env.json.
@@ -288,7 +306,8 @@ MOST_LISTED = 3  # resolutions of one data set in a line of text
 
 def usual_data(plan: Plan) -> DataSpec | None:
     """The data and the resolution of most cells that are trained; the first of equals."""
-    specs = [plan.arms[cell.arm_id].recipe.data for t in plan.tables for cell in t.cells if cell.arm_id]
+    shown = [cell.arm_id for table in plan.tables for cell in table.cells if cell.arm_id in plan.arms]
+    specs = [plan.arms[arm_id].recipe.data for arm_id in shown if arm_id]
     counted = Counter(map(_key, specs))
     best = max(counted.values(), default=0)
     return next((spec for spec in specs if counted[_key(spec)] == best), None)

@@ -178,6 +178,8 @@ class Plan:
     looks: tuple[int, ...] = ()  # seeds per arm at each look at the results; () or one entry: a fixed design
     arm_seeds: Mapping[str, int] = field(default_factory=dict)  # arm_id -> how many of `seeds`; absent: all
     priority: tuple[str, ...] = ()  # keys of the tables that a budget is spent on first
+    # arm_id -> its seeds, of results from elsewhere, whose rows need not share any
+    own_seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def is_adaptive(self) -> bool:
@@ -191,6 +193,8 @@ class Plan:
 
     def seeds_of(self, arm_id: str) -> tuple[int, ...]:
         """The seeds with which an arm is planned by now."""
+        if arm_id in self.own_seeds:
+            return self.own_seeds[arm_id]
         return self.seeds[: self.arm_seeds.get(arm_id, len(self.seeds))]
 
     def spec(self, run: PlannedRun) -> RunSpec:

@@ -60,7 +60,7 @@ from harness.reporting.figures.tables import (
     values_alt,
     with_headings,
 )
-from harness.reporting.report_input import ReportInput
+from harness.reporting.report_input import ReportInput, from_file
 from harness.reporting.sections.opening import NOT_RUN, statuses
 from harness.reporting.sections.scoreboard import KEY as SCOREBOARD
 from harness.reporting.sections.scoreboard import alt as scoreboard_alt
@@ -576,6 +576,8 @@ def _of_study(report: ReportInput) -> list[Picture]:
         if values is not None:
             text = VALUES_CAPTION, values_alt(findings, part)
             pictures.append(_picture(_page_key("paper_values", page), None, values, text))
+    if from_file(report.plan) is not None:  # its runs were not planned: each has a line
+        return pictures
     text = matrix_caption(report), matrix_alt(report)
     for page, lines in enumerate(matrix_pages(report)):
         pictures.append(_picture(_page_key("runs", page), None, draw_matrix(report, lines), text))

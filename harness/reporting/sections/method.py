@@ -25,8 +25,14 @@ from harness.analysis.findings import (
 from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
 from harness.reporting.frames import ARCHIVE, patch_path
-from harness.reporting.report_input import ReportInput, RunCost, arm_costs, study_cost
+from harness.reporting.report_input import ReportInput, RunCost, arm_costs, from_file, study_cost
 from harness.reporting.sections.opening import declared_text, statuses
+from harness.reporting.sections.results import (
+    checklist_of_file,
+    chosen_when,
+    facts_of_file,
+    method_of_file,
+)
 from harness.reporting.sections.tables import effect_digits, observed, observer_blocks
 from harness.spec import DIVERGED, ENDED, Arm, ModelSpec, as_plain
 from harness.study import conditions
@@ -153,6 +159,8 @@ _READ_OUTS = {
 def method(report: ReportInput) -> doc.Section:
     """The protocol, and what each verdict word means."""
     settings = report.findings.settings
+    if from_file(report.plan) is not None:
+        return _method_of_file(report)
     read_outs = sorted({arm.recipe.read_out for arm in report.plan.arms.values()})
     worst = "chance accuracy" if settings.in_percent else "the worst value of the table"
     read = " and ".join(_READ_OUTS.get(name, name.replace("_", " ")) for name in read_outs)
@@ -175,6 +183,18 @@ def method(report: ReportInput) -> doc.Section:
         *observer_blocks(report.plan),
         *_self_test(report),
         *checklist(report),
+    )
+    return doc.Section("Method", blocks)
+
+
+def _method_of_file(report: ReportInput) -> doc.Section:
+    """The same of results that were not trained here."""
+    blocks = (
+        doc.Paragraph(chosen_when(report)),
+        doc.Paragraph(method_of_file(report, _noise(report))),
+        doc.Definitions(_words(report.findings)),
+        doc.Paragraph("Answers to a paper checklist, written from the file:"),
+        doc.Definitions(checklist_of_file(report)),
     )
     return doc.Section("Method", blocks)
 
@@ -211,9 +231,11 @@ def _noise(report: ReportInput) -> str:
 def _words(findings: Findings) -> tuple[tuple[str, str], ...]:
     settings = findings.settings
     delta = size_text(settings.smallest_effect_pp, settings)
+    less = settings.lower_is_better
+    side, other, beyond = ("below", "above", f"−{delta}") if less else ("above", "below", delta)
     texts = {
-        HELPS: f"the Holm-adjusted interval lies above 0; “by at least {delta}” if it lies above {delta}.",
-        HURTS: "the Holm-adjusted interval lies below 0; the qualifiers mirror those of “helps”.",
+        HELPS: f"the Holm-adjusted interval lies {side} 0; “by at least {delta}” if it lies {side} {beyond}.",
+        HURTS: f"the Holm-adjusted interval lies {other} 0; the qualifiers mirror those of “helps”.",
         NO_DIFFERENCE: f"neither, and the 90 % interval lies within ±{delta} (equivalence test).",
         UNDECIDED: "none of these: the data allow effects that matter in either direction, or none.",
         NOT_EVALUABLE: "too few finished runs, or more than one training failure among at most ten seeds.",
@@ -345,6 +367,8 @@ TITLES = {  # key of report.provenance -> what a reader calls it, in the order o
 
 def provenance(report: ReportInput) -> doc.Section:
     """Versions and fingerprints, the recipes and the runs."""
+    if from_file(report.plan) is not None:
+        return doc.Section("Provenance", (facts_of_file(report),))
     blocks: list[doc.Block] = [_facts(report)]
     if report.plan.arms:
         baseline = baseline_arm(report)

@@ -23,8 +23,9 @@ from harness.analysis.findings import (
 )
 from harness.analysis.verdicts import no_value, size_text
 from harness.reporting import document as doc
-from harness.reporting.report_input import ReportInput, places
+from harness.reporting.report_input import ReportInput, from_file, places
 from harness.reporting.sections.claims import claims_tally
+from harness.reporting.sections.results import banner_of_file, missing_of_file, scope_of_file
 from harness.spec import FINISHED
 from harness.study import conditions
 from harness.study.declaration import (
@@ -54,6 +55,8 @@ def _setting(report: ReportInput) -> list[str]:
     findings = report.findings
     if findings.settings.comparable_to_paper:
         return []
+    if (found := from_file(report.plan)) is not None:
+        return [banner_of_file(found)]
     where = f"This is a `{findings.size}` run on {', '.join(data_names(report))}"
     if not report.plan.header.get("paper"):
         return [f"{where}."]
@@ -69,6 +72,8 @@ def question(report: ReportInput) -> str:
 def scope(report: ReportInput) -> str:
     """One line: how much was planned and run, on what."""
     plan, findings = report.plan, report.findings
+    if (found := from_file(plan)) is not None:
+        return scope_of_file(report, found)
     rows = sum(len(table.cells) for table in findings.tables)
     models = sorted({arm.recipe.model.name for arm in plan.arms.values()})
     parts = [
@@ -191,6 +196,9 @@ def shortfalls(report: ReportInput) -> doc.Section:
     blocks: list[doc.Block] = []
     bad = _unfinished(report)
     total = len(report.plan.runs)
+    if from_file(report.plan) is not None:
+        blocks = [*missing_of_file(report), *([bad] if bad else [])]
+        return doc.Section("Missing and failed", tuple(blocks))
     if bad is None:
         blocks.append(doc.Paragraph(f"All {doc.count(total, 'planned run')} finished."))
     else:

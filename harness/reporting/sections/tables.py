@@ -163,7 +163,7 @@ def _value_columns(settings: Settings, paper_kind: str) -> list[doc.TextColumn]:
         doc.TextColumn(title="Row"),
         doc.TextColumn(title="n", kind=doc.NUMBER, detail_title="remarks"),
         doc.TextColumn(
-            title=f"{metric_name(metric)}{doc.percent_suffix(metric)}: mean ± sd",
+            title=f"{metric_name(metric)}{doc.level_suffix(settings)}: mean ± sd",
             kind=doc.SPREAD,
             detail_title="95 % CI of the mean",
         ),
@@ -226,7 +226,7 @@ def main_table(
         doc.TextColumn(title="Row", detail_title="" if versus else "compared with"),
         doc.TextColumn(title="n", kind=doc.NUMBER, detail_title="remarks"),
         doc.TextColumn(
-            title=f"{metric_name(settings.metric)}{doc.percent_suffix(settings.metric)}: mean ± sd",
+            title=f"{metric_name(settings.metric)}{doc.level_suffix(settings)}: mean ± sd",
             kind=doc.SPREAD,
         ),
         *_effect_columns(settings),
@@ -326,10 +326,11 @@ def _gap_cell(effect: Effect | None, settings: Settings) -> doc.TextCell:
 
 def _caption(settings: Settings, versus: str | None) -> str:
     unit = "percentage points (pp) of" if settings.in_percent else "units of"
+    less = " (less is better)" if settings.lower_is_better else ""
     of = f"this row minus {versus}" if versus else "this row minus the row named under its label"
     return (
         f"n: seeds with a value. sd: over these seeds. Effect: {of}, in {unit} "
-        f"{metric_name(settings.metric)}; its 95 % CI is over re-training. "
+        f"{metric_name(settings.metric)}{less}; its 95 % CI is over re-training. "
         f"Smallest effect of interest: {size_text(settings.smallest_effect_pp, settings)}."
     )
 

@@ -1,0 +1,145 @@
+"""What a report says of results that were not trained here, in place of what it says of a study's runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from harness.analysis.findings import Settings
+from harness.analysis.verdicts import metric_name, size_text
+from harness.reporting import document as doc
+from harness.reporting.report_input import ReportInput
+from harness.spec import DIVERGED, FINISHED
+
+DIGITS = 12  # of a fingerprint
+COLUMNS = {  # what a column of the file was read as -> how that is said
+    "rows": "row",
+    "seed": "seed",
+    "metric": "metric",
+    "table": "table",
+    "column": "column",
+    "paper": "printed value",
+    "state": "how a run ended",
+}
+
+
+def banner_of_file(found: Mapping[str, Any]) -> str:
+    """The first line of the report."""
+    lines = doc.count(found["lines"], "line")
+    return f"Written from {found['file']} ({lines}): nothing here was trained by the harness."
+
+
+def scope_of_file(report: ReportInput, found: Mapping[str, Any]) -> str:
+    """One line: how much there is."""
+    findings = report.findings
+    rows = sum(len(table.cells) for table in findings.tables)
+    runs = f"{doc.count(len(report.plan.runs), 'run')} ({doc.seeds_planned(report.plan)} each)"
+    if "seed" not in found["columns"]:
+        runs = runs.replace("seed", "run")
+    tables = f"{doc.count(rows, 'row')} in {doc.count(len(findings.tables), 'table')}"
+    return " · ".join([tables, runs, f"file: {found['file']}"])
+
+
+def method_of_file(report: ReportInput, noise: str) -> str:
+    """The protocol in words. `noise`: what is known of the noise between runs."""
+    settings, found = report.findings.settings, report.plan.header["results"]
+    less = ", of which less is better" * settings.lower_is_better
+    return (
+        f"Metric: {metric_name(settings.metric)}{less}, as the file has it ({_unit(found, settings)}). "
+        f"{noise} "
+        f"{_fit(settings)} Intervals are t intervals over runs; the degrees of freedom follow Welch and "
+        f"Satterthwaite. Verdicts hold at a family-wise error rate of {settings.alpha:g} per table (Holm). "
+        "Lines whose metric is not finite are runs that diverged: they are counted beside n. Lines without a "
+        "metric, or of runs that did not end well, are missing runs. “±” is always the standard deviation "
+        "(sd) "
+        "over runs. What a run was trained with, and when its result was read, is not known here."
+    )
+
+
+def _unit(found: Mapping[str, Any], settings: Settings) -> str:
+    return {
+        "percent": "said to be in percent",
+        "fraction": "said to be a fraction, shown in percent",
+        "plain": "in its own unit",
+    }[found["unit"]]
+
+
+def _fit(settings: Settings) -> str:
+    if not settings.seeds_shared:
+        return (
+            "Rows share no seeds that could pair them: each effect is a difference of two means, with "
+            "Welch's "
+            "test, in which each row has its own variance."
+        )
+    return (
+        "Each effect is a difference of two row means from a randomised-block fit over the rows of its "
+        "column "
+        "(the seed is the block; of two rows alone, and of rows that no shared seeds link, Welch's test). "
+        "A row "
+        "whose residuals are noisier than the others' gets a share of its own variance, up to all of it, "
+        "in place "
+        "of the pooled one (variance guard)."
+    )
+
+
+def chosen_when(report: ReportInput) -> str:
+    """What is known of when the comparisons were chosen."""
+    settings, found = report.findings.settings, report.plan.header["results"]
+    versus = "the row above" if found["versus"] == "previous" else f"“{found['versus']}”"
+    return (
+        f"Every row is compared with {versus}; the smallest effect of interest is "
+        f"{size_text(settings.smallest_effect_pp, settings)}. Both were said when the results were there: "
+        "nothing "
+        "here shows that they were declared before them, nor how many other rows and runs were tried."
+    )
+
+
+def checklist_of_file(report: ReportInput) -> tuple[tuple[str, str], ...]:
+    """Question -> answer, as far as a file of results has one."""
+    status = Counter(report.records["status"])
+    shown = ", ".join(f"{number} {word}" for word, number in status.most_common())
+    return (
+        (
+            "Error bars",
+            "“±” is the standard deviation over runs; intervals are 95 % t intervals over re-training, which "
+            "assume roughly normal noise. What varies from run to run is what the seed of the script "
+            "changes.",
+        ),
+        ("Seeds", f"{doc.seeds_planned(report.plan)} per row, as the file has them."),
+        (
+            "Selection",
+            f"No line was picked: all {len(report.plan.runs):,} are counted ({shown}). Whether runs were "
+            "left "
+            "out of the file is not known here.",
+        ),
+    )
+
+
+def facts_of_file(report: ReportInput) -> doc.Definitions:
+    """Where the numbers come from."""
+    found, made = report.plan.header["results"], report.provenance
+    columns = "; ".join(
+        f"{said}: {found['columns'][name]}" for name, said in COLUMNS.items() if name in found["columns"]
+    )
+    facts = [("File", f"{found['file']} ({found['kind']}, {doc.count(found['lines'], 'line')})")]
+    facts += [("File (sha256)", found["sha256"])] if found["sha256"] else []
+    facts += [
+        ("Columns", columns),
+        ("Report written by harness", str(made["harness"])),
+        ("Figures and PDF drawn with", doc.setting_text(made["drawn_with"])),
+        ("Hash of data/", str(made["records"])),
+        ("Runs", "each with line, seed, status and result in report.json, and in data/records.zip"),
+    ]
+    return doc.Definitions(tuple(facts))
+
+
+def missing_of_file(report: ReportInput) -> list[doc.Block]:
+    """How many lines gave no number, and how the rows were compared."""
+    plan, status = report.plan, list(report.records["status"])
+    lost, diverged = len(status) - status.count(FINISHED), status.count(DIVERGED)
+    text = "Every line has a value."
+    if lost:
+        text = f"{doc.count(lost, 'line')} of {len(plan.runs):,} gave no value ({diverged} of them diverged)."
+    blocks: list[doc.Block] = [doc.Paragraph(text)]
+    return [*blocks, doc.Bullets(plan.notes)] if plan.notes else blocks

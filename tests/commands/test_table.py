@@ -1,0 +1,434 @@
+"""`harness table`: what it reads, what it says, and the sentence for each thing that is wrong with a file."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import harness
+from harness.cli import main
+from harness.commands.table import report_of
+from harness.errors import StudyError
+from harness.results.columns import Asked
+from harness.results.lines import open_results
+from harness.results.table import results_of
+
+ROWS = {"baseline": 93.0, "cosine": 94.0, "mixup": 93.05, "no_flip": 91.5}
+
+
+def lines(seeds: int = 5, rows: dict[str, float] | None = None) -> list[tuple[str, int, float]]:
+    """(row, seed, accuracy in percent) of made-up runs; the same each time."""
+    draw = random.Random(0)
+    found = rows or ROWS
+    of_seed = [draw.gauss(0, 0.2) for _ in range(seeds)]
+    return [
+        (row, seed, round(mean + of_seed[seed] + draw.gauss(0, 0.1), 2))
+        for row, mean in found.items()
+        for seed in range(seeds)
+    ]
+
+
+def as_csv(head: str = "recipe,seed,acc", separator: str = ",", comma: bool = False) -> str:
+    text = head + "\n"
+    for row, seed, value in lines():
+        number = f"{value:.2f}".replace(".", ",") if comma else f"{value:.2f}"
+        text += separator.join((row, str(seed), number)) + "\n"
+    return text
+
+
+def read(tmp_path: Path, content: str | bytes, name: str = "r.csv", **asked: Any) -> Any:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    asked.setdefault("unit", "percent")
+    return results_of(open_results(path), Asked(**asked))
+
+
+def verdicts(results: Any) -> dict[str, str]:
+    (table,) = report_of(results).findings.tables
+    return {cell.row: cell.effect.verdict for cell in table.cells if cell.effect}
+
+
+def refused(tmp_path: Path, content: str | bytes, name: str = "r.csv", **asked: Any) -> str:
+    """The only problem, without the folder."""
+    with pytest.raises(StudyError) as error:
+        read(tmp_path, content, name, **asked)
+    (problem,) = error.value.problems
+    return str(problem).replace(f"{tmp_path}/", "")
+
+
+# What comes out.
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a CSV was made into a report."""
+    folder = tmp_path_factory.mktemp("table")
+    (folder / "mine.csv").write_text(as_csv())
+    assert main(["table", str(folder / "mine.csv"), "--percent", "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def words(folder: Path) -> str:
+    """The report and its details."""
+    return (folder / "report.md").read_text() + (folder / "details.md").read_text()
+
+
+def test_a_csv_becomes_a_report_in_every_format(written: Path):
+    names = {path.name for path in written.iterdir()}
+    assert names >= {"report.md", "report.html", "report.pdf", "report.json", "tables", "figures", "data"}
+    text = words(written)
+    assert text.startswith("Written from mine.csv (20 lines): nothing here was trained by the harness.")
+    assert "▲ cosine helps by at least 0.2 pp" in text
+    assert "▼ no_flip hurts by at least 0.2 pp" in text
+
+
+def test_the_report_says_nothing_of_recipes_and_trainings_that_it_does_not_know(written: Path):
+    text = words(written)
+    for word in ("batch_size", "resnet", "Every recipe", "last epoch", "test set, read", "was recorded"):
+        assert word not in text
+
+
+def test_the_terminal_says_what_was_understood(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "r.csv").write_text(as_csv())
+    main(["table", str(tmp_path / "r.csv"), "--percent", "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert "r.csv: 20 lines; rows = recipe, seed = seed, metric = acc; compared with baseline" in said
+    assert "▲ helps" in said
+
+
+def test_the_same_file_gives_the_same_bytes(written: Path, tmp_path: Path):
+    main(["table", str(written.parent / "mine.csv"), "--percent", "--out", str(tmp_path / "again")])
+    for name in ("report.md", "report.json", "report.html", "report.pdf", "data/records.zip"):
+        assert (tmp_path / "again" / name).read_bytes() == (written / name).read_bytes()
+
+
+def test_the_report_of_a_study_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "r.csv").write_text(as_csv())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").write_text('{"header": {"question": "mine"}}')
+    assert main(["table", str(tmp_path / "r.csv"), "--percent", "--out", str(tmp_path / "out")]) == 2
+    assert "has the report of a study" in capsys.readouterr().err
+
+
+# How rows are compared.
+
+
+def test_shared_seeds_are_paired_in_the_fit_of_studies(tmp_path: Path):
+    results = read(tmp_path, as_csv())
+    assert results.seeds_shared
+    (table,) = report_of(results).findings.tables
+    assert table.seed_correlation is not None
+    assert verdicts(results) == {"cosine": "helps", "mixup": "undecided", "no_flip": "hurts"}
+
+
+@pytest.mark.parametrize("without", ["a column", "a shared one"])
+def test_seeds_that_are_not_shared_mean_welch_and_it_says_so(tmp_path: Path, without: str):
+    found = lines()
+    text = "recipe,acc\n" + "".join(f"{row},{value}\n" for row, _, value in found)
+    if without == "a shared one":
+        text = "recipe,seed,acc\n" + "".join(
+            f"{row},{100 * list(ROWS).index(row) + seed},{value}\n" for row, seed, value in found
+        )
+    results = read(tmp_path, text)
+    assert not results.seeds_shared
+    assert "Welch" in results.notes[0]
+    report = report_of(results)
+    cell = report.findings.tables[0].cells[1]
+    ours, theirs = ([v for r, _, v in found if r == name] for name in ("cosine", "baseline"))
+    expected = stats.ttest_ind(ours, theirs, equal_var=False)
+    assert cell.effect is not None
+    assert cell.effect.p == pytest.approx(expected.pvalue)
+    low, high = expected.confidence_interval()
+    assert (cell.effect.low, cell.effect.high) == pytest.approx((low, high))
+    assert cell.effect.differences == {}
+
+
+def test_rows_may_have_unequal_numbers_of_seeds(tmp_path: Path):
+    text = "recipe,seed,acc\n" + "".join(
+        f"{row},{seed},{value}\n" for row, seed, value in lines() if row != "cosine" or seed < 3
+    )
+    results = read(tmp_path, text)
+    cells = {cell.row: cell for cell in report_of(results).findings.tables[0].cells}
+    assert (cells["cosine"].level.n, cells["cosine"].level.missing) == (3, 0)
+    assert cells["baseline"].level.n == 5
+    assert "3 to 5 runs" in results.notes[-1]
+
+
+def test_less_of_a_loss_is_better(tmp_path: Path):
+    text = "recipe,seed,loss\n" + "".join(f"{row},{s},{3 - v / 100}\n" for row, s, v in lines())
+    asked = {"unit": None, "lower_is_better": True, "smallest_effect": 0.002}
+    results = read(tmp_path, text, **asked)
+    assert verdicts(results)["cosine"] == "helps"
+    assert verdicts(results)["no_flip"] == "hurts"
+    cell = report_of(results).findings.tables[0].cells[1]
+    assert cell.effect is not None
+    assert cell.effect.estimate < 0
+    assert cell.effect.prob_better == 1.0
+
+
+def test_an_error_in_percent_that_diverged_counts_as_the_worst(tmp_path: Path):
+    text = "recipe,seed,error\n" + "".join(f"{row},{s},{100 - v}\n" for row, s, v in lines(6))
+    text = text.replace(text.splitlines()[9], "cosine,2,nan")
+    asked = {"unit": "percent", "lower_is_better": True}
+    found = report_of(read(tmp_path, text, **asked)).findings.tables[0].cells[1]
+    assert found.level.diverged == 1
+    assert found.effect.fragile
+
+
+def test_fractions_are_shown_in_percent(tmp_path: Path):
+    text = "recipe,seed,acc\n" + "".join(f"{row},{s},{v / 100}\n" for row, s, v in lines())
+    ours = report_of(read(tmp_path, text, unit="fraction")).findings.tables[0]
+    percent = report_of(read(tmp_path, as_csv())).findings.tables[0]
+    assert [cell.sentence for cell in ours.cells] == [cell.sentence for cell in percent.cells]
+
+
+def test_tables_columns_and_printed_values_are_read(tmp_path: Path):
+    text = "table,dataset,recipe,seed,acc,paper\n"
+    for table in ("Table 1", "Table 2"):
+        for data in ("cifar10", "svhn"):
+            text += "".join(f"{table},{data},{r},{s},{v},{ROWS[r]}\n" for r, s, v in lines())
+    found = report_of(read(tmp_path, text)).findings.tables
+    assert [(table.title, table.columns) for table in found] == [
+        ("Table 1", ("cifar10", "svhn")), ("Table 2", ("cifar10", "svhn"))
+    ]  # fmt: skip
+    assert found[0].cells[2].effect.paper == pytest.approx(1.0)
+
+
+def test_the_reference_is_named_or_is_the_row_above(tmp_path: Path):
+    cells = report_of(read(tmp_path, as_csv(), versus="mixup")).findings.tables[0].cells
+    assert {cell.effect.versus for cell in cells if cell.effect} == {"mixup"}
+    cells = report_of(read(tmp_path, as_csv(), versus="previous")).findings.tables[0].cells
+    assert [cell.effect.versus for cell in cells if cell.effect] == ["baseline", "cosine", "mixup"]
+
+
+def test_further_metrics_are_shown_beside(tmp_path: Path):
+    text = "recipe,seed,acc,f1\n" + "".join(f"{row},{s},{v},{v - 1}\n" for row, s, v in lines())
+    cells = report_of(read(tmp_path, text, metrics=("acc", "f1"))).findings.tables[0].cells
+    assert cells[0].level.secondary["f1"] == pytest.approx(cells[0].level.mean - 1)
+
+
+def test_a_run_that_did_not_end_well_or_has_no_value_is_missing(tmp_path: Path):
+    text = "recipe,seed,acc,State\n" + "".join(f"{row},{s},{v},finished\n" for row, s, v in lines())
+    text = text.replace("cosine,0,", "cosine,0,,finished\nx").replace("mixup,1,", "mixup,1,nan,finished\nx")
+    rest = [line for line in text.splitlines() if not line.startswith("x")]
+    rest[-1] = rest[-1].replace("finished", "crashed")
+    cells = report_of(read(tmp_path, "\n".join(rest))).findings.tables[0].cells
+    levels = {cell.row: cell.level for cell in cells}
+    assert levels["cosine"].missing_reason == "1 failed: nothing in column acc"
+    assert (levels["mixup"].diverged, levels["mixup"].missing) == (1, 0)
+    assert levels["no_flip"].missing_reason == "1 failed: State is crashed"
+
+
+# The kinds of files.
+
+
+def test_csv_json_lines_parquet_and_a_frame_say_the_same(tmp_path: Path):
+    frame = pd.DataFrame(lines(), columns=["recipe", "seed", "acc"])
+    expected = verdicts(read(tmp_path, as_csv()))
+    rows = [{"config": {"recipe": r, "seed": s}, "summary": {"acc": v}} for r, s, v in lines()]
+    assert verdicts(read(tmp_path, "\n".join(map(json.dumps, rows)), "r.jsonl")) == expected
+    frame.to_parquet(tmp_path / "r.parquet")
+    path = tmp_path / "r.parquet"
+    assert verdicts(results_of(open_results(path), Asked(unit="percent"))) == expected
+    table = harness.compare(frame, unit="percent").table("results")
+    assert dict(zip(table["row"][1:], table["verdict"][1:], strict=True)) == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeff" + as_csv(),
+        as_csv("recipe;seed;acc", ";"),
+        as_csv("recipe;seed;acc", ";", comma=True),
+        as_csv("recipe\tseed\tacc", "\t"),
+        as_csv().replace("\n", "\r\n"),
+        as_csv().replace("recipe", '"recipe"') + "\n\n",
+    ],
+    ids=["byte order mark", "semicolons", "decimal commas", "tabs", "ends of Windows", "blank lines"],
+)
+def test_a_csv_of_another_program_is_read(tmp_path: Path, content: str):
+    assert verdicts(read(tmp_path, content)) == verdicts(read(tmp_path, as_csv()))
+
+
+def test_a_quoted_line_end_is_part_of_its_cell_and_lines_after_it_keep_their_number(tmp_path: Path):
+    text = as_csv().replace("cosine", '"co\nsine"').replace("no_flip,4,", "no_flip,four,")
+    assert refused(tmp_path, text).startswith("r.csv:26: column 'seed': 'four' is no whole number")
+    labels = {cell.row for cell in read(tmp_path, text.replace("four", "4")).plan.tables[0].cells}
+    assert "co sine" in labels
+
+
+def test_ten_thousand_columns_are_no_hindrance(tmp_path: Path):
+    more = "".join(f",c{k}" for k in range(10_000))
+    text = f"recipe,seed,acc{more}\n" + "".join(f"{r},{s},{v}{',0' * 10_000}\n" for r, s, v in lines(3))
+    assert len(read(tmp_path, text).plan.runs) == 12
+
+
+# What is wrong with a file: one sentence with its line and column.
+
+
+SAID = {
+    "no file": (None, {}, "r.csv: cannot be read: No such file or directory"),
+    "empty": ("", {}, "r.csv:1: is empty: its first line must name the columns"),
+    "names only": ("recipe,seed,acc\n", {}, "r.csv:1: there is no line below the names of the columns"),
+    "one column": ("recipe\nx\n", {}, "r.csv:1: has one column only, 'recipe'; columns are separated by , "
+    "; | or a tab"),
+    "UTF-16": ("recipe,acc\n".encode("utf-16"), {}, "r.csv:1: is UTF-16 text; save it as UTF-8 (“CSV "
+    "UTF-8”)"),
+    "Latin-1": (
+        "recipe,acc\nbaseline,1\ngrün,2\n".encode("latin-1"), {},
+        "r.csv:3: is not UTF-8 text (byte 0xfc); save it as UTF-8",
+    ),
+    "zero byte": ("recipe,acc\na,1\nb\0,2\n", {}, "r.csv:3: has a zero byte, which no text has; export it "
+    "again"),
+    "open quote": (
+        'recipe,acc\n"base,1\nb,2\n', {},
+        "r.csv:2: cannot be read as a row (unexpected end of data); is a quotation mark not closed?",
+    ),
+    "a cell too many": (
+        "recipe,seed,acc\na,0,93,1\n", {},
+        "r.csv:2: has 4 cells, the line of names has 3; put a value that has a comma in it into quotation "
+        "marks",
+    ),
+    "a cell too few": ("recipe,seed,acc\na,0\n", {}, "r.csv:2: has 2 cells, the line of names has 3"),
+    "no row column": (
+        "x,seed,acc\na,0,93\n", {},
+        "r.csv:1: no column is called as a row's label (row, recipe, variant, method, arm, setting, ...): "
+        "say "
+        "which, with --row. Columns: x, seed, acc",
+    ),
+    "no metric": (
+        "recipe,seed,x\na,0,93\n", {},
+        "r.csv:1: no column is called as a metric (top1, accuracy, acc, loss, ...): say which, with "
+        "--metric. "
+        "Columns: recipe, seed, x",
+    ),
+    "two metrics": (
+        "recipe,seed,val_acc,test_acc\na,0,93,92\n", {},
+        "r.csv:1: several columns may be the metric: val_acc, test_acc; say which, with --metric",
+    ),
+    "misspelt column": (
+        "recipe,seed,acc\na,0,93\n", {"metrics": ("acx",)},
+        "r.csv:1: unknown column 'acx'; did you mean 'acc'? Valid: acc, recipe, seed",
+    ),
+    "a name twice": ("recipe,acc,acc\na,1,2\n", {"metrics": ("acc",)}, "r.csv:1: column 'acc': 2 columns "
+    "have this name: rename one"),
+    "misspelt row": (
+        as_csv(), {"versus": "baselin"},
+        "r.csv:1: column 'recipe': unknown row 'baselin'; did you mean 'baseline'? Valid: baseline, "
+        "cosine, mixup, no_flip",
+    ),
+    "percent or fraction": (
+        as_csv(), {"unit": None},
+        "r.csv:1: column 'acc': is it in percent (93.1) or a fraction (0.931)? say --percent or "
+        "--fraction; --plain: as it is",
+    ),
+    "better": (
+        "recipe,seed,loss\na,0,1\n", {"smallest_effect": 0.1, "unit": None},
+        "r.csv:1: column 'loss': less of it is usually better: say --lower-is-better, or --higher-is-better",
+    ),
+    "what matters": (
+        "recipe,seed,score\na,0,1\n", {"unit": None},
+        "r.csv:1: column 'score': which difference of it would matter? say --smallest-effect",
+    ),
+    "text": (as_csv().replace("cosine,1,", "cosine,1,abc", 1), {}, "r.csv:8: column 'acc': 'abc93.66' is "
+    "no number"),
+    "spread": ("recipe,acc\na,93.1±0.2\nb,93\n", {}, "r.csv:2: column 'acc': '93.1±0.2' is no number: one "
+    "line is one run; take the spread out"),
+    "sign": ("recipe,acc\na,93.1%\nb,93\n", {}, "r.csv:2: column 'acc': '93.1%' is no number: leave out "
+    "the sign and say --percent"),
+    "quoted decimal comma": (
+        'recipe,acc\na,"93,1"\nb,93\n', {},
+        "r.csv:2: column 'acc': '93,1' is no number: a decimal comma is read where ; or a tab separates "
+        "columns, write a point here",
+    ),
+    "duplicate": (
+        as_csv() + "cosine,1,94\n", {},
+        "r.csv:22: column 'seed': row 'cosine' has seed 1 twice, here and on line 8; take one out, or say "
+        "--column "
+        "or --table where another column tells them apart",
+    ),
+    "empty seed": (as_csv().replace("cosine,1,", "cosine,,"), {}, "r.csv:8: column 'seed': is empty: a "
+    "seed is one, such as 0"),
+    "half a seed": (as_csv().replace("cosine,1,", "cosine,1.5,"), {}, "r.csv:8: column 'seed': '1.5' is "
+    "no whole number: a seed is one, such as 0"),
+    "empty row": (
+        as_csv().replace("cosine,1,", ",1,"), {},
+        "r.csv:8: column 'recipe': is empty: every line must say which row it is a run of",
+    ),
+    "a fraction among percentages": (
+        "recipe,seed,acc\na,0,93.1\na,1,0.94\nb,0,92\nb,1,92.5\n", {},
+        "r.csv:3: column 'acc': 0.94 is a fraction beside percentages (92 and above): write 94",
+    ),
+    "above one hundred": ("recipe,acc\na,931\nb,92\n", {}, "r.csv:2: column 'acc': 931 is no percentage "
+    "(0 to 100); mend it, or say --plain"),
+    "a percentage among fractions": (
+        "recipe,acc\na,93.1\na,0.94\nb,0.92\n", {"unit": "fraction"},
+        "r.csv:2: column 'acc': 93.1 is no fraction (0 to 1); percent beside fractions: mend it",
+    ),
+    "huge": ("recipe,score\na,1e99\nb,2\n", {"unit": "plain", "smallest_effect": 1}, "r.csv:2: column "
+    "'score': 1e+99 is too large to be reckoned with"),
+    "one row": (
+        "recipe,seed,acc\na,0,93\na,1,94\n", {},
+        "r.csv:1: column 'recipe': every line is a run of 'a': nothing to compare; say --row. Columns: "
+        "recipe, seed, acc",
+    ),
+    "two printed values": (
+        "recipe,seed,acc,paper\na,0,93,1\na,1,94,2\nb,0,91,1\n", {},
+        "r.csv:3: column 'paper': row 'a' has 2 here and 1 on line 2; a row has one printed value",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", SAID)
+def test_what_is_wrong_is_said_in_one_sentence_with_its_line_and_column(tmp_path: Path, wrong: str):
+    content, asked, said = SAID[wrong]
+    if content is None:
+        with pytest.raises(StudyError) as error:
+            open_results(tmp_path / "r.csv")
+        assert str(error.value).replace(f"{tmp_path}/", "") == said
+    else:
+        assert refused(tmp_path, content, **asked) == said
+
+
+def test_other_files_are_refused_with_their_place(tmp_path: Path):
+    for name, content, said in (
+        ("r.xlsx", "x", "r.xlsx: is of a kind that is not read ('.xlsx'); valid endings: .csv, .tsv, .txt, "
+         ".jsonl, .ndjson, .parquet"),
+        ("r.jsonl", '{"recipe": "a"}\n{"recipe" 1}\n', "r.jsonl:2: is not JSON: Expecting ':' delimiter "
+            "at character 11"),
+        ("r.jsonl", "[1]\n", 'r.jsonl:1: is a list, and must be an object such as {"row": "baseline"}'),
+        ("r.jsonl", "", "r.jsonl:1: is empty: each line must be one JSON object"),
+        ("r.parquet", "PAR1", "r.parquet: cannot be read as Parquet"),
+    ):  # fmt: skip
+        assert refused(tmp_path, content, name).startswith(said)
+
+
+def test_a_thousand_mistakes_are_counted_not_listed(tmp_path: Path):
+    text = "recipe,acc\n" + "a,x\nb,y\n" * 500
+    with pytest.raises(StudyError) as error:
+        read(tmp_path, text)
+    assert len(error.value.problems) == 21
+    assert str(error.value).endswith("r.csv:22: and 980 more mistakes from here on")
+
+
+def test_one_seed_per_row_gives_means_and_no_verdict(tmp_path: Path):
+    results = read(tmp_path, "recipe,seed,acc\nbaseline,0,93\ncosine,0,94\n")
+    (table,) = report_of(results).findings.tables
+    assert table.cells[1].sentence == (
+        "cosine is not evaluable against baseline: 1 seed: no verdict possible; observed +1.00 pp, 1 seed."
+    )
+
+
+def test_a_frame_is_wrong_at_a_row(tmp_path: Path):
+    frame = pd.DataFrame({"recipe": ["a", "b"], "seed": [0, 1.5], "acc": [93.0, np.nan]})
+    with pytest.raises(StudyError, match=r"^frame:2: column 'seed': '1.5' is no whole number"):
+        harness.compare(frame, unit="percent")
+    with pytest.raises(StudyError, match="unknown argument 'unti'; did you mean 'unit'"):
+        harness.compare(frame, unti="percent")
