@@ -59,6 +59,11 @@ class StudyError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+class DeviceLostError(Exception):
+    """A GPU that this process can no longer use, in words: what it tries there next fails as well. Another
+    process may have no trouble with it."""
+
+
 def printable(text: str) -> str:
     """The text on one line and cut to a length that a person reads; a file's own words may be anything.
 

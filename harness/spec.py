@@ -259,6 +259,7 @@ class Machine:
     runs_dir: Path  # holds one folder per run
     data_dir: Path  # the user's own data sets
     device: str = "cpu"  # cpu | cuda:0 ...
+    listed_as: str = ""  # the device's name among all of the machine's, where this process sees it alone
     devices: tuple[str, ...] = ()  # of the processes on this machine; empty: all on `device`
     processes: int = 1  # that train one run together; each takes its share of every batch
     threads: int = 1
@@ -266,6 +267,11 @@ class Machine:
     exact: bool = True  # bit-identical repeats and resumes; False lets cuDNN pick the fastest kernels
     compile: bool = False
     checkpoint_every_s: float = 30.0  # at step boundaries; less often where saving takes long (recorder.py)
+
+    @property
+    def shown_device(self) -> str:
+        """The device as the user knows it."""
+        return self.listed_as or self.device
 
 
 # The canonical text of an arm, as `spec.canonical_json` writes it, for 100,000 arms in a few seconds.

@@ -143,6 +143,8 @@ WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "diverged": lambda event: f"diverged by step {event.get('step', '?')}: the loss was not finite",
     "end": lambda event: f"ended: {event.get('status', '?')} after {event.get('step', '?')} steps",
     "failed": _message("failed"),
+    "out_of_memory": _message("its GPU had not enough memory beside other runs, tried again"),
+    "device_lost": _message("its process lost the GPU"),
     "worker_died": _message("the process that trained it died"),
     "rank_died": _message("one of its processes died"),
 }

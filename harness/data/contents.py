@@ -27,7 +27,7 @@ from harness.data.folders import (
     part_of,
     subfolders,
 )
-from harness.data.pixels import RULES, count_frames, decode, header, range_of
+from harness.data.pixels import RULES, count_frames, count_threads, decode, header, range_of
 
 # What identifies data: the bytes of its images, in their order, with their labels (docs/data.md).
 #
@@ -39,7 +39,7 @@ from harness.data.pixels import RULES, count_frames, decode, header, range_of
 FORMAT = 2  # of the kept file; another one is made anew
 DIGEST_BYTES = 32  # sha256
 RACY_NS = 2_000_000_000  # a file that changed so shortly before it was hashed may change again unseen
-THREADS = min(16, 2 * (os.cpu_count() or 1))
+THREADS_PER_CORE = 2
 SLICE = 1000  # files that a thread looks at before it comes back
 SAVE_EVERY_S = 60.0  # of a long first look
 
@@ -96,7 +96,7 @@ class Contents:
         saved = time.monotonic()
         for start in range(0, len(new), SLICE):
             places = new[start : start + SLICE]
-            with ThreadPoolExecutor(THREADS) as pool:
+            with ThreadPoolExecutor(count_threads(per_core=THREADS_PER_CORE)) as pool:
                 found = list(pool.map(_hash, (paths[place] for place in places)))
             out[places] = np.frombuffer(b"".join(digest for _, _, digest in found), np.uint8).reshape(-1, 32)
             self._add([os.fsencode(paths[place]) for place in places], found)
@@ -262,7 +262,7 @@ def open_all(files: Files) -> list[str]:
     """Read every header that was not read before; what is wrong, in sentences that name the file."""
     contents, wrong = Contents(files.root), []
     left = contents.not_opened(files)
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(count_threads(per_core=THREADS_PER_CORE)) as pool:
         for path, problem in zip(left, pool.map(_header_problem, left), strict=True):
             if problem:
                 wrong.append(problem)
@@ -273,7 +273,7 @@ def open_all(files: Files) -> list[str]:
     return wrong
 
 
-def decode_all(files: Files, until: Callable[[], bool], threads: int = THREADS) -> list[str]:
+def decode_all(files: Files, until: Callable[[], bool], threads: int | None = None) -> list[str]:
     """Decode every file that was not decoded before, until `until()`; what is wrong, in sentences."""
     contents, wrong = Contents(files.root), []
     left = contents.not_decoded(files)
@@ -299,10 +299,10 @@ def _header_problem(path: Path) -> str:
     return ""
 
 
-def _decode_some(paths: Sequence[Path], reading: Reading, threads: int) -> list[str]:
+def _decode_some(paths: Sequence[Path], reading: Reading, threads: int | None) -> list[str]:
     if threads == 1:  # of the caller, with its priority
         return [_decode_problem(path, reading) for path in paths]
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads or count_threads(per_core=THREADS_PER_CORE)) as pool:
         return list(pool.map(lambda path: _decode_problem(path, reading), paths))
 
 
@@ -327,7 +327,7 @@ def _stats_of(paths: Sequence[Path]) -> Iterator[tuple[int, ...]]:
         for some in slices:
             yield from _stat_some(some)
         return
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(count_threads(per_core=THREADS_PER_CORE)) as pool:
         for stats in pool.map(_stat_some, slices):
             yield from stats
 
@@ -367,7 +367,6 @@ DEEP_LOOKED_AT = 16  # of those, files whose numbers are read
 DECODED = 2_000  # files of a part, unless all are asked for
 EXAMPLES = 20
 HALF = 32_768  # 16-bit numbers that span less than this do not fill their range
-OPENING_THREADS = min(16, os.cpu_count() or 1)
 
 
 class Seen(NamedTuple):
@@ -466,7 +465,7 @@ def _describe(part: FolderPart, reading: Reading, decode_all: bool) -> tuple[dic
     total = part.everything()
     paths = [Path(path) for path in total.images]
     decoded = set(paths if decode_all else _spread(paths, DECODED))
-    with ThreadPoolExecutor(OPENING_THREADS) as pool:
+    with ThreadPoolExecutor(count_threads()) as pool:
         seen = list(pool.map(lambda path: _look(path, reading, path in decoded), paths))
     good = [each for each in seen if not each.wrong]
     unreadable = [each.wrong for each in seen if each.wrong] + [

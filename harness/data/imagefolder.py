@@ -133,7 +133,7 @@ def _decode_squares(files: Files, side: int) -> np.ndarray:
     import numpy as np
     from PIL import Image, ImageOps
 
-    from harness.data.pixels import THREADS, decode
+    from harness.data.pixels import count_threads, decode
 
     def square(path: Path) -> np.ndarray | str:
         try:
@@ -146,7 +146,7 @@ def _decode_squares(files: Files, side: int) -> np.ndarray:
 
     out = np.empty((len(files.paths), side, side, 3), np.uint8)
     wrong: list[str] = []
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(count_threads()) as pool:
         for index, pixels in enumerate(pool.map(square, files.paths)):
             if isinstance(pixels, str):
                 wrong.append(pixels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,22 @@ class ArrayImages:
     def _on(self, device: str) -> Tensor:
         if device not in self._resident:
             self._resident[device] = self._pixels.to(device)
+            _resident.add(self)
         return self._resident[device]
+
+    def drop_resident(self) -> None:
+        """Forget the copies on accelerators."""
+        self._resident.clear()
+
+
+_resident: weakref.WeakSet[ArrayImages] = weakref.WeakSet()  # those with a copy on an accelerator
+
+
+def drop_resident() -> None:
+    """Forget every copy on an accelerator: a run makes its own anew, and others have the memory meanwhile."""
+    for images in list(_resident):
+        images.drop_resident()
+    _resident.clear()
 
 
 def decoded_once(path: Path, decode: Callable[[], np.ndarray]) -> np.ndarray:
@@ -141,6 +157,8 @@ def subset(part: Pixels | Files, count: int | None, classes: int) -> Pixels | Fi
 
 # One copy per process, so that its runs (and forked workers) share it. By entry, not by its name: another
 # version of a user's plugin may give the name to other data. The entry is kept, so that its id stays its own.
+# The one that was not asked for longest goes: a worker that trains many studies keeps a few.
+MOST_LOADED = 4
 _loaded: dict[tuple[int, str], tuple[Entry, DataSet]] = {}
 
 
@@ -149,9 +167,11 @@ def load_cached(
 ) -> DataSet:
     """See `harness.data.load`; `args` has every argument filled in, `counts` is (train, test)."""
     key = id(entry), json.dumps([dict(args), counts, str(data_dir)], sort_keys=True)
-    if key not in _loaded:
-        _loaded[key] = entry, _load(entry, args, counts, data_dir)
-    return _loaded[key][1]
+    found = _loaded.pop(key, None) or (entry, _load(entry, args, counts, data_dir))
+    _loaded[key] = found
+    for oldest in list(_loaded)[:-MOST_LOADED]:
+        del _loaded[oldest]
+    return found[1]
 
 
 def _load(

@@ -381,7 +381,7 @@ def _in_layout(args: Any, layout: str) -> Any:
 # Images in files, decoded with Pillow when a batch needs them, by threads (Pillow releases the GIL).
 
 
-THREADS = min(16, os.cpu_count() or 1)
+MOST_THREADS = 16
 MOST_LOOKED_AT = 20_000  # files, to count the unreadable ones once one was found
 
 
@@ -403,7 +403,7 @@ class FileImages:
     def _pool(self) -> ThreadPoolExecutor:
         """This process's threads; those of the parent do not survive a fork."""
         if self._threads is None or self._threads[0] != os.getpid():
-            self._threads = os.getpid(), ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+            self._threads = os.getpid(), ThreadPoolExecutor(count_threads(), thread_name_prefix="decode")
         return self._threads[1]
 
     def sizes(self, indices: Tensor) -> Tensor:
@@ -447,6 +447,16 @@ class FileImages:
         # Cropped first: Pillow's own `box` argument would read pixels outside the box.
         image = decode(self.paths[index], self.reading).crop((left, top, left + width, top + height))
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def count_threads(most: int = MOST_THREADS, *, per_core: int = 1) -> int:
+    """How many threads read files: so many for each core that this process may use, which in a job or pinned
+    to its cores is fewer than the machine has. Asked when they start, not when a module is imported."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        cores = os.cpu_count() or 1
+    return min(most, per_core * cores)
 
 
 def is_unreadable(path: Path) -> bool:

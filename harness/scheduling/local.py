@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from harness.errors import DeviceLostError
 from harness.runs.claims import Claims
 from harness.runs.folder import finished_in
 from harness.scheduling import base, workers
@@ -333,10 +334,11 @@ class _Session:
         self.runs, self.machine, self.watch, self.interrupts = runs, machine, watch, interrupts
         self.is_over = is_over
         self.told_s = 0.0
+        self.device_lost = False
 
     def run(self, run_one: RunOne) -> None:
         self.runs.record_refusals()
-        while not (self.runs.queue.done or self.interrupts.count or self.is_over()):
+        while not (self.runs.queue.done or self.interrupts.count or self.device_lost or self.is_over()):
             run_id = self.runs.take()
             self.runs.record_refusals()
             self.tell()
@@ -349,7 +351,11 @@ class _Session:
 
     def execute(self, run_id: str, run_one: RunOne) -> None:
         spec = self.runs.queue.jobs[run_id].spec
-        status = workers.attempt(run_one, spec, self.machine, partial(self.stop, run_id))
+        try:
+            status = workers.attempt(run_one, spec, self.machine, partial(self.stop, run_id))
+        except DeviceLostError as lost:
+            status, self.device_lost = INTERRUPTED, True
+            self.runs.notes.append(f"run {run_id}: {lost}; a new command goes on from the last checkpoint")
         self.runs.stopped(run_id, status)
         self.runs.record_refusals()
 

@@ -262,7 +262,7 @@ class ClaimedQueue:
         Where the record cannot be written, this process counts on its own.
         """
         events, most = self._folder(run_id).read_events(), self._most_deaths
-        if events and events[-1]["kind"] == "rank_died":  # of several processes one: it says why
+        if events and events[-1]["kind"] in ("rank_died", "device_lost"):  # it says why
             message = f"{events[-1]['message']}; {message}"
         known, deaths = self._deaths.get(run_id, (-1, 0))
         deaths = 1 + (deaths if len(events) == known else deaths_in_a_row(events))

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
+from harness.errors import DeviceLostError
 from harness.runs.folder import RunFolder
 from harness.scheduling.base import SIGNALS, RunOne
 from harness.spec import Machine, RunSpec
@@ -102,6 +103,7 @@ def _carry_out(order: Mapping[str, Any], stop: threading.Event) -> dict[str, Any
             "message": f"{type(error).__name__}: {error}"[-TRACEBACK_CHARACTERS:],
             "traceback": traceback.format_exc()[-TRACEBACK_CHARACTERS:],
             "lost": _lost_the_others(error),
+            "device_lost": isinstance(error, DeviceLostError),
         }
 
 

@@ -144,7 +144,7 @@ class RankGroup:
             self.statuses[rank] = report["status"]
             return
         where = f"(rank {rank} of {self.place.world})"
-        kind = "lost" if report["lost"] else "error"
+        kind = "died" if report["device_lost"] else "lost" if report["lost"] else "error"
         message = f"{report['message']} {where}"
         self.troubles.append(Trouble(rank=rank, kind=kind, message=message, traceback=report["traceback"]))
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from harness.errors import DeviceLostError
 from harness.runs.folder import FolderGone, RunFolder, record
 from harness.scheduling import base
 from harness.scheduling.base import INTERRUPTED, SIGNALS, THREAD_VARIABLES, RunOne
@@ -46,8 +47,10 @@ def attempt(run_one: RunOne, spec: RunSpec, machine: Machine, stop: Stop) -> str
         One of `STATUSES`. A KeyboardInterrupt is passed on: it is the user's, not the run's.
 
     Raises:
-        SystemExit: one of several ranks died, and this is a worker: its death is the worker's own, which
-            the scheduler retries. In the process of the user's command the run has failed.
+        SystemExit: one of several ranks died, or the GPU is lost, and this is a worker: its death is the
+            worker's own, which the scheduler retries. In the process of the user's command a run whose rank
+            died has failed.
+        DeviceLostError: the GPU is lost, in the process of the user's command: no further run works there.
     """
     run_id = spec.run_id
     try:
@@ -61,12 +64,8 @@ def attempt(run_one: RunOne, spec: RunSpec, machine: Machine, stop: Stop) -> str
     except FolderGone as error:  # there is nowhere to write it down
         _log.error("run %s failed: %s", run_id, error)
         return FAILED
-    except RankDied as death:
-        record(machine.runs_dir, run_id, "rank_died", message=str(death))
-        if multiprocessing.parent_process() is not None:
-            raise SystemExit(str(death)) from death
-        record(machine.runs_dir, run_id, "failed", message=str(death))
-        return FAILED
+    except (RankDied, DeviceLostError) as death:
+        return _died(machine, run_id, death)
     except RankFailed as error:
         record(machine.runs_dir, run_id, "failed", message=str(error), traceback=error.traceback)
         return FAILED
@@ -79,6 +78,18 @@ def attempt(run_one: RunOne, spec: RunSpec, machine: Machine, stop: Stop) -> str
         record(machine.runs_dir, run_id, "failed", message=message)
         return FAILED
     return status
+
+
+def _died(machine: Machine, run_id: str, death: RankDied | DeviceLostError) -> str:
+    """What this process makes of it, see `attempt`."""
+    kind = "rank_died" if isinstance(death, RankDied) else "device_lost"
+    record(machine.runs_dir, run_id, kind, message=str(death))
+    if multiprocessing.parent_process() is not None:
+        raise SystemExit(str(death)) from death
+    if isinstance(death, DeviceLostError):
+        raise death
+    record(machine.runs_dir, run_id, "failed", message=str(death))
+    return FAILED
 
 
 def processes_of(spec: RunSpec, machine: Machine) -> int:
@@ -141,6 +152,7 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
     """Execute runs until the controller says `LEAVE`, or is gone."""
     _keep_signals_from_ending_this_process()
     _prepare_process(settings)
+    machine = see_one_device(settings.machine)
     not_preloaded = _not_preloaded(settings.preload)
     orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
     threading.Thread(
@@ -150,7 +162,7 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the controller is gone
         connection.send(Ready(not_preloaded))
         for spec, stop in iter(orders.get, None):
-            status = attempt(run_one, spec, settings.machine, stop.is_set)
+            status = attempt(run_one, spec, machine, stop.is_set)
             connection.send(WorkerEnded(spec.run_id, status, resident_bytes()))
 
 
@@ -229,6 +241,21 @@ def _prepare_process(settings: WorkerSettings) -> None:
     if settings.cores:
         with contextlib.suppress(AttributeError, OSError):  # not Linux, or a core was taken away
             os.sched_setaffinity(0, settings.cores)
+
+
+def see_one_device(machine: Machine) -> Machine:
+    """Let this process see the GPU of its machine alone, before CUDA starts, and call it cuda:0.
+
+    Then whatever is done on "the" GPU is done on the right one, no memory is taken of another, and slices of
+    a GPU (MIG) work, of which a process sees the first in CUDA_VISIBLE_DEVICES only. Several processes of a
+    run see all of their GPUs: each makes its own the current one.
+    """
+    kind, _, index = machine.device.partition(":")
+    if kind != "cuda" or not index or machine.processes > 1:
+        return machine
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(index)].strip() if visible else index
+    return dataclasses.replace(machine, device="cuda:0", listed_as=machine.shown_device)
 
 
 def _not_preloaded(preload: Sequence[str]) -> tuple[str, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,15 +23,21 @@ from harness.training.setup import Setup, TensorFileError, read_torch_file, writ
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Seconds spent inside its `with` blocks, over every attempt of a run."""
+    """Seconds spent inside its `with` blocks, over every attempt of a run.
+
+    `settle` waits for the device: what it was given inside a block is counted there, and not in the next one.
+    """
 
     time_s: float = 0.0
+    settle: Callable[[], None] | None = None
     _since: float = 0.0
 
     def __enter__(self) -> None:
         self._since = time.perf_counter()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        if self.settle is not None and kind is None:  # after an error, waiting may raise it again
+            self.settle()
         self.time_s += time.perf_counter() - self._since
 
     @contextmanager
@@ -66,7 +73,11 @@ class TrainingProgress:
 
     @staticmethod
     def start(device: torch.device) -> TrainingProgress:
-        return TrainingProgress(loss_sum=torch.zeros((), dtype=torch.float64, device=device))
+        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        settle = partial(torch.cuda.synchronize, device) if device.type == "cuda" else None
+        return TrainingProgress(
+            loss_sum=loss_sum, train=Stopwatch(settle=settle), evaluation=Stopwatch(settle=settle)
+        )
 
     def count(self, loss: Tensor) -> None:
         """One step was made with this loss."""

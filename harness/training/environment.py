@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch.utils import deterministic
 
+from harness.data.loading import drop_resident
 from harness.runs.provenance import changes_digest, code_version, cpu_name, describe_hardware
 from harness.spec import Machine
 
@@ -27,14 +29,15 @@ from harness.spec import Machine
 
 @contextmanager
 def configured(machine: Machine) -> Iterator[None]:
-    """Apply the machine's threads and exactness to torch for the block, and restore what was set before.
+    """Apply the machine's threads, device and exactness to torch for the block, and restore what was set
+    before. Its GPU is the current one, which torch seeds and synchronises where it is asked for no other.
 
     With `exact`, operations without a repeatable implementation are refused by torch with an error that
     names them. TF32 is off either way: `fp32` in a recipe means FP32.
     """
     # Read by cuBLAS when it starts; without it torch refuses matrix products in exact mode.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = _flags()
+    before, formats = _flags(), fp32_formats()
     _apply(
         {
             "threads": machine.threads,
@@ -42,13 +45,15 @@ def configured(machine: Machine) -> Iterator[None]:
             "fill_uninitialized_memory": not machine.exact and before["fill_uninitialized_memory"],
             "cudnn_deterministic": machine.exact,
             "cudnn_benchmark": not machine.exact,
-            "tf32": False,
         }
     )
+    apply_fp32_formats(EXACT_FP32)
     try:
-        yield
+        with torch.cuda.device(machine.device) if machine.device.startswith("cuda") else nullcontext():
+            yield
     finally:
         _apply(before)
+        apply_fp32_formats(formats)
 
 
 def describe(machine: Machine) -> dict[str, Any]:
@@ -63,7 +68,7 @@ def describe(machine: Machine) -> dict[str, Any]:
         "platform": platform.platform(),
         "hostname": socket.gethostname(),
         **describe_hardware(),
-        "device": machine.device,
+        "device": machine.shown_device,
         "processes": machine.processes,
         "device_name": device_name(machine.device),
         "shared": machine.shared,
@@ -72,6 +77,7 @@ def describe(machine: Machine) -> dict[str, Any]:
         "compile": machine.compile,
         "half_precision": "emulated" if machine.device == "cpu" else "native",
         **_flags(),
+        "tf32": computes_tf32(),
         **source_version(),
     }
 
@@ -115,7 +121,6 @@ def _flags() -> dict[str, Any]:
         "fill_uninitialized_memory": deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
-        "tf32": torch.backends.cudnn.allow_tf32,
     }
 
 
@@ -126,7 +131,87 @@ def _apply(flags: dict[str, Any]) -> None:
     deterministic.fill_uninitialized_memory = flags["fill_uninitialized_memory"]  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = flags["cudnn_deterministic"]
     torch.backends.cudnn.benchmark = flags["cudnn_benchmark"]
-    torch.backends.cudnn.allow_tf32 = flags["tf32"]
+
+
+# A GPU that others use as well: its memory, and errors after which a process cannot use it any more.
+
+
+NO_MEMORY = ("CUDA out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_lost(device: str) -> bool:
+    """Whether nothing works on the device any more in this process: an error of CUDA stays until its end."""
+    if not (device.startswith("cuda") and torch.cuda.is_initialized()):
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU had not enough memory left, in the words of torch or of a library that it calls."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
+
+
+def release_memory() -> None:
+    """Give back what this process holds of a GPU beside the tensors in use: for the other runs on it."""
+    if not torch.cuda.is_initialized():
+        return
+    drop_resident()
+    gc.collect()  # networks and hooks that refer to each other
+    torch.cuda.empty_cache()
+
+
+# In which format the products of FP32 numbers are computed: torch has two interfaces to it.
+#
+# The older one is a switch (`allow_tf32`) and a word ("highest", "high", "medium"), the newer one (torch 2.9)
+# a word for each kind of product. A process may have used either, and after a mixture the older one raises
+# when it is read: so what the newer one says is kept, and the older one as far as it answers.
+
+
+EXACT_FP32: dict[str, Any] = {"matmul": "highest", "cudnn": False}
+NEWER_EXACT = "ieee"
+
+
+def fp32_formats() -> dict[str, Any]:
+    """What is set now, for `apply_fp32_formats`: "matmul" and "cudnn" by the older interface, None where that
+    does not answer; further names are kinds of product of the newer one."""
+    older = {"matmul": torch.get_float32_matmul_precision, "cudnn": lambda: torch.backends.cudnn.allow_tf32}
+    formats: dict[str, Any] = {}
+    for name, read in older.items():
+        try:
+            formats[name] = read()
+        except RuntimeError:
+            formats[name] = None
+    return formats | {name: each.fp32_precision for name, each in _newer().items()}
+
+
+def apply_fp32_formats(formats: Mapping[str, Any]) -> None:
+    """Set them through both interfaces; the newer one has the last word, exact FP32 where it is not named."""
+    if formats["matmul"] is not None and formats["matmul"] != fp32_formats()["matmul"]:
+        torch.set_float32_matmul_precision(formats["matmul"])
+    if formats["cudnn"] is not None:
+        torch.backends.cudnn.allow_tf32 = formats["cudnn"]
+    for name, each in _newer().items():
+        each.fp32_precision = formats.get(name, NEWER_EXACT)
+
+
+def computes_tf32() -> bool:
+    """Whether any product of FP32 numbers may be computed with fewer bits on a GPU."""
+    newer = _newer()
+    if newer:
+        return any(each.fp32_precision == "tf32" for each in newer.values())
+    return torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+
+
+def _newer() -> dict[str, Any]:
+    """The kinds of product of the newer interface; none in an older torch."""
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        return {}
+    cudnn: Any = torch.backends.cudnn
+    return {"cudnn.conv": cudnn.conv, "cudnn.rnn": cudnn.rnn, "cuda.matmul": torch.backends.cuda.matmul}
 
 
 # Joules that the devices of a run used, from their own counters; None wherever that is not known.

@@ -379,8 +379,11 @@ class _Normalise(Function):
     def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
         x, weight, mean, variance = ctx.saved_tensors
         norm: _Shared = ctx.norm
+        # Empty, not None: CUDA's kernel takes the given mean where the saved one has no elements, and ends
+        # with an assertion where there is none.
+        none = mean.new_empty(0)
         _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
-            dy, x, weight, mean, variance, None, None, False, norm.eps, [False, True, True]
+            dy, x, weight, mean, variance, none, none, False, norm.eps, [False, True, True]
         )
         count = x.numel() // x.shape[1] * norm.world.size
         sums = torch.stack([d_weight, d_bias]).float()

@@ -32,8 +32,8 @@ UNREADABLE = "evaluation_failed"
 class Journal:
     """Writes events; knows from earlier attempts what has been said already.
 
-    Kinds of event: attempt, epoch, checkpoint, checkpoint_refused, evaluated, evaluation_failed, stop,
-    diverged, end.
+    Kinds of event: attempt, epoch, checkpoint, checkpoint_refused, evaluated, evaluation_failed,
+    out_of_memory, stop, diverged, end.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -90,7 +90,7 @@ class Journal:
         self._folder.append_event(
             "attempt",
             attempt=self.attempt,
-            device=machine.device,
+            device=machine.shown_device,
             device_name=device_name,
             threads=machine.threads,
             processes=machine.processes,

@@ -17,7 +17,7 @@ import torch._dynamo
 from torch import Tensor, nn
 
 from harness.data.entry import DataSet
-from harness.errors import unknown
+from harness.errors import DeviceLostError, unknown
 from harness.plugins import TRAINERS, load_stored, only
 from harness.plugins.load import from_exception
 from harness.runs.folder import RunFolder, exclusive, write_bytes, write_json
@@ -35,7 +35,13 @@ from harness.spec import (
 )
 from harness.training import record
 from harness.training.checkpoint import CheckpointError, TrainingProgress, load_checkpoint
-from harness.training.environment import configured, device_name
+from harness.training.environment import (
+    configured,
+    device_name,
+    is_lost,
+    is_out_of_memory,
+    release_memory,
+)
 from harness.training.evaluate import Answerer, Answers, Evaluation, Viewing, evaluate, make_answers
 from harness.training.feed import seed_default
 from harness.training.kernels import record_of_kernels
@@ -339,6 +345,7 @@ def _evaluate(attempt: Attempt, answers: Answers, stop: Stop) -> Evaluation:
 # Train one run from its spec to its summary, or go on where an earlier attempt stopped.
 
 
+NEIGHBOUR_S = 10.0  # after which a neighbour on the GPU may have come past its peak of memory
 SET_ASIDE = "summary.json.aside"  # an end that does not belong to the folder it was found in
 
 
@@ -358,8 +365,22 @@ def run_one(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> s
         finished, diverged, or interrupted (`stop()` was True; the next call goes on from that step).
 
     Raises:
+        DeviceLostError: its GPU cannot be used by this process any more; by another one perhaps.
         Exception: the run cannot be trained; there is no summary. The scheduler records why.
     """
+    release_memory()  # what a run that failed here held until its error was recorded
+    try:
+        return _run_one(spec, folder, machine, stop)
+    except Exception as error:
+        if is_lost(machine.device):
+            message = f"{machine.shown_device} cannot be used by this process any more: {error}"
+            raise DeviceLostError(message) from error
+        raise
+    finally:
+        release_memory()
+
+
+def _run_one(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> str:
     with World.join(machine) as world:
         if not world.is_main:
             return world.tell() or _attempt(spec, folder, machine, stop, Unwritten(folder), world)
@@ -421,6 +442,47 @@ def _is_whole(folder: RunFolder) -> bool:
 
 
 def _attempt(
+    spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journal: Journal, world: World
+) -> str:
+    """One attempt; a second one, from the last checkpoint, where other runs on the GPU had its memory.
+
+    Raises:
+        MemoryError: there is not enough memory on the GPU, in words.
+    """
+    try:
+        return _attempt_once(spec, folder, machine, stop, journal, world)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if not machine.shared or world.size > 1:
+            raise MemoryError(_memory_in_words(error, machine)) from error
+        journal.note("out_of_memory", message=_first_line(error))
+    release_memory()  # here, where no traceback holds the network any more
+    deadline_s = time.monotonic() + NEIGHBOUR_S
+    while time.monotonic() < deadline_s:
+        if stop():
+            return INTERRUPTED
+        time.sleep(min(0.1, NEIGHBOUR_S))
+    try:
+        return _attempt_once(spec, folder, machine, stop, Journal(folder), world)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError(_memory_in_words(error, machine)) from error
+        raise
+
+
+def _memory_in_words(error: Exception, machine: Machine) -> str:
+    alone = "a smaller batch, or the batch cut into parts by --processes on several GPUs, needs less"
+    beside = "fewer runs side by side on a GPU, or a smaller batch, need less"
+    mend = beside if machine.shared else alone
+    return f"{machine.shown_device} has not enough memory free for this run; {mend} ({_first_line(error)})"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _attempt_once(
     spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journal: Journal, world: World
 ) -> str:
     recipe = spec.arm.recipe

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from harness.errors import DeviceLostError
 from harness.runs.folder import RunFolder, read_json, write_json
 from harness.scheduling.base import INTERRUPTED, Job
 from harness.spec import DIVERGED, FINISHED, Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec, Stop
@@ -33,7 +34,8 @@ def job(
 def run_fake(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> str:
     """Starts with an event that says where it ran, then does what the spec's model is named."""
     threads = os.environ.get("OMP_NUM_THREADS")
-    folder.append_event("started", pid=os.getpid(), device=machine.device, threads=threads)
+    device = {"device": machine.shown_device, "visible": os.environ.get("CUDA_VISIBLE_DEVICES")}
+    folder.append_event("started", pid=os.getpid(), threads=threads, **device)
     model = spec.arm.recipe.model
     return TASKS[model.name](spec, folder, stop, **model.args)
 
@@ -73,6 +75,13 @@ def die(spec: RunSpec, folder: RunFolder, stop: Stop, times: float) -> str:
     if attempts <= times:
         os.kill(os.getpid(), signal.SIGKILL)
     return _finish(spec, folder, attempts=attempts)
+
+
+def lose_device(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
+    """At its first attempt the GPU of the process is lost."""
+    if len(events(folder, "started")) == 1:
+        raise DeviceLostError("cuda:0 cannot be used by this process any more: CUDA error")
+    return _finish(spec, folder)
 
 
 def deaf(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
@@ -142,6 +151,7 @@ FAKES = (
     leave_python,
     answer_nonsense,
     die,
+    lose_device,
     deaf,
     count,
     has_a_child,

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from harness.errors import DeviceLostError
 from harness.runs.folder import RunFolder, read_json, write_json
 from harness.scheduling.base import INTERRUPTED
 from harness.spec import FINISHED, Machine, RunSpec, Stop
@@ -103,6 +104,13 @@ def crash(rank: int, folder: RunFolder, stop: Stop, silent_s: float) -> str:
 def lose(rank: int, folder: RunFolder, stop: Stop) -> str:
     """Every rank says that it has lost the others."""
     raise RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+
+
+def lose_device(rank: int, folder: RunFolder, stop: Stop) -> str:
+    """The GPU of rank 1 is lost; rank 0 hears of nothing."""
+    if rank:
+        raise DeviceLostError("cuda:1 cannot be used by this process any more: CUDA error")
+    return deaf(rank, folder, stop)
 
 
 def deaf(rank: int, folder: RunFolder, stop: Stop) -> str:

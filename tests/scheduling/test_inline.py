@@ -51,6 +51,14 @@ def test_an_exception_is_a_failed_run_with_its_traceback_and_the_others_go_on(tm
     assert bad.run_id in event["message"]
 
 
+def test_a_lost_gpu_ends_the_command_and_fails_no_run(tmp_path):
+    jobs, notes = [job(0, "lose_device", cost=2), job(1)], []
+    assert execute(tmp_path, jobs, watch=lambda progress: notes.append(progress.note)) == [INTERRUPTED] * 2
+    assert not events(RunFolder(tmp_path / jobs[1].run_id), "started")
+    assert any("a new command goes on from the last checkpoint" in note for note in notes)
+    assert execute(tmp_path, jobs) == [FINISHED] * 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_running_job_checkpoint_and_starts_no_other(tmp_path, number):
     jobs = [job(0, "count", steps=20, cost=2), job(1)]

@@ -203,8 +203,20 @@ def test_workers_are_spread_over_devices(tmp_path):
             go(tmp_path / "runs")  # every worker has one
 
     assert execute(tmp_path, jobs, watch, workers=4, devices=devices, per_device=2) == [FINISHED] * 4
-    used = [events(folder(tmp_path, each), "started")[0]["device"] for each in jobs]
-    assert sorted(used) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+    started = [events(folder(tmp_path, each), "started")[0] for each in jobs]
+    used = sorted((each["device"], each["visible"]) for each in started)
+    assert used == [("cuda:0", "0"), ("cuda:0", "0"), ("cuda:1", "1"), ("cuda:1", "1")]
+
+
+def test_a_worker_that_lost_its_gpu_is_replaced_and_its_run_tried_again(tmp_path):
+    lost, next_one = job(0, "lose_device", cost=2), job(1)
+    assert execute(tmp_path, [lost, next_one], workers=1) == [FINISHED] * 2
+    (death,) = events(folder(tmp_path, lost), "worker_died")
+    assert death["message"].startswith(
+        "cuda:0 cannot be used by this process any more: CUDA error; its worker"
+    )
+    pids = [event["pid"] for each in (lost, next_one) for event in events(folder(tmp_path, each), "started")]
+    assert len(set(pids)) == 2
 
 
 def test_a_worker_is_replaced_after_so_many_runs_or_when_it_has_grown(tmp_path):

@@ -211,6 +211,12 @@ def test_ranks_that_lost_each_other_are_a_death_not_a_failure_of_the_run(machine
         run_ranks(run_rank, spec("lose"), machine, never)
 
 
+def test_a_rank_that_lost_its_gpu_has_died(machine: Machine) -> None:
+    folder_of(spec("lose_device"), machine)
+    with pytest.raises(RankDied, match=r"cuda:1 cannot be used by this process any more: .*rank 1 of 2"):
+        run_ranks(run_rank, spec("lose_device"), machine, never)
+
+
 def start_parent(run: RunSpec, machine: Machine, grace_s: float) -> subprocess.Popen[bytes]:
     order = {"spec": run.to_json(), "machine": machine_to_json(machine), "grace_s": grace_s}
     code = "from tests.scheduling.rank_fakes import lead_from_command_line as lead; lead()"

@@ -1,0 +1,321 @@
+"""Faults that only a GPU shows, caught on a CPU: by what torch is asked for, and by what it would answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.data import loading, pixels
+from harness.errors import DeviceLostError
+from harness.models.googlenet import four_by_four
+from harness.scheduling.workers import see_one_device
+from harness.spec import FINISHED
+from harness.training import environment, run
+from harness.training.checkpoint import TrainingProgress
+from harness.training.environment import configured, is_out_of_memory
+from harness.training.feed import seed_default
+from harness.training.parallel import World, share_statistics
+from tests.training.runs import folder_of, machine_in, tiny_spec, train
+
+ROOT = Path(__file__).parents[2]
+
+
+class Calls(TorchDispatchMode):
+    """Every operator that torch is asked for, with its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.made.append((str(operator), args, kwargs or {}))
+        return operator(*args, **(kwargs or {}))
+
+    @property
+    def names(self) -> Counter[str]:
+        return Counter(name for name, _, _ in self.made)
+
+
+class FakeCuda:
+    """A machine of two GPUs whose calls are written down; no tensor is put on them."""
+
+    def __init__(self) -> None:
+        self.current, self.said, self.broken = 0, [], False  # type: ignore[var-annotated]
+
+    @contextmanager
+    def device(self, name: str) -> Iterator[None]:
+        before, self.current = self.current, int(name.removeprefix("cuda:"))
+        try:
+            yield
+        finally:
+            self.current = before
+
+    def manual_seed(self, value: int) -> None:
+        self.said.append(("seed", self.current))
+
+    def synchronize(self, device: object = None) -> None:
+        if self.broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        self.said.append(("synchronize", str(device)))
+
+    def empty_cache(self) -> None:
+        self.said.append(("empty_cache", self.current))
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    fake = FakeCuda()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    for name in ("device", "manual_seed", "synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
+    return fake
+
+
+# Batch norm over several processes.
+
+
+def test_shared_batch_norm_hands_its_backward_kernel_no_missing_statistics() -> None:
+    """CUDA's kernel asserts that the saved mean and deviation are given, be it without elements."""
+    norm = nn.BatchNorm2d(3)
+    share_statistics(norm, World())
+    with Calls() as calls:
+        norm(torch.rand(4, 3, 2, 2, requires_grad=True)).square().sum().backward()
+    ((_, args, _),) = [each for each in calls.made if each[0].startswith("aten.native_batch_norm_backward")]
+    saved_mean, saved_deviation = args[5:7]
+    assert saved_mean.numel() == saved_deviation.numel() == 0
+
+
+def test_shared_batch_norm_sends_one_message_forward_and_one_backward(monkeypatch: Any) -> None:
+    """The backward sums depend on the loss, so that they cannot go with the means and variances."""
+    sent: list[int] = []
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: sent.append(tensor.numel()))
+    norm = nn.BatchNorm2d(3)
+    share_statistics(norm, World(size=2))
+    output = norm(torch.rand(4, 3, 2, 2))
+    assert sent == [2 * 2 * 3]
+    output.square().sum().backward()
+    assert sent == [12, 6]
+
+
+# Which GPU.
+
+
+def test_a_block_with_a_machine_s_settings_is_on_its_gpu(cuda: FakeCuda, tmp_path: Path) -> None:
+    with configured(machine_in(tmp_path, device="cuda:1")):
+        seed_default(0, "layers", 1)
+    seed_default(0, "layers", 1)
+    assert cuda.said == [("seed", 1), ("seed", 0)]
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "seen"),
+    [
+        (None, "cuda:1", "1"),
+        ("3,5", "cuda:1", "5"),
+        ("MIG-aa, MIG-bb", "cuda:1", "MIG-bb"),
+        ("MIG-aa, MIG-bb", "cuda:0", "MIG-aa"),
+    ],
+)
+def test_a_worker_sees_its_gpu_alone_and_the_record_names_it_as_before(
+    visible: str | None, device: str, seen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "environ", {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    machine = see_one_device(machine_in(tmp_path, device=device))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+    assert (machine.device, machine.shown_device) == ("cuda:0", device)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"device": "cuda:1", "devices": ("cuda:1", "cuda:0"), "processes": 2}]
+)
+def test_a_worker_on_the_cpu_or_of_several_processes_sees_what_it_saw(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    machine = machine_in(tmp_path, **changes)
+    assert see_one_device(machine) == machine
+    assert not os.environ
+
+
+def test_what_is_imported_before_workers_are_forked_asks_cuda_nothing() -> None:
+    """A process that has started CUDA cannot be forked, and one that counted GPUs sees no others later."""
+    program = """
+import torch
+def asked(*_, **__): raise SystemExit("CUDA was asked")
+for name in ("is_available", "device_count", "_lazy_init", "init", "current_device"):
+    setattr(torch.cuda, name, asked)
+import harness.training.run
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# Errors that stay, and memory that others need.
+
+
+def test_an_error_that_stays_is_a_lost_device_and_another_error_is_itself(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> str:
+        raise RuntimeError("it went wrong")
+
+    monkeypatch.setattr(run, "_run_one", fail)
+    spec, machine = tiny_spec(), machine_in(tmp_path, device="cuda:0", listed_as="cuda:1")
+    with pytest.raises(RuntimeError, match=r"^it went wrong$"):
+        run.run_one(spec, folder_of(spec, tmp_path), machine, lambda: False)
+    cuda.broken = True
+    with pytest.raises(
+        DeviceLostError, match="cuda:1 cannot be used by this process any more: it went wrong"
+    ):
+        run.run_one(spec, folder_of(spec, tmp_path), machine, lambda: False)
+
+
+def out_of_memory() -> Exception:
+    return torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+
+
+def failing(times: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The training fails so often for want of memory; what it was called for."""
+    called: list[str] = []
+    real = run._attempt_once
+
+    def attempt(*args: Any) -> str:
+        called.append("attempt")
+        if len(called) <= times:
+            raise out_of_memory()
+        return real(*args)
+
+    monkeypatch.setattr(run, "_attempt_once", attempt)
+    monkeypatch.setattr(run, "NEIGHBOUR_S", 0.0)
+    return called
+
+
+def test_a_run_beside_others_is_tried_again_once_where_memory_was_short(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    called = failing(1, monkeypatch)
+    assert train(tiny_spec(), tmp_path, shared=True) == FINISHED
+    assert len(called) == 2
+    (event,) = [e for e in folder_of(tiny_spec(), tmp_path).read_events() if e["kind"] == "out_of_memory"]
+    assert event["message"] == "CUDA out of memory. Tried to allocate 2.00 GiB."
+
+
+@pytest.mark.parametrize(
+    ("shared", "calls", "mend"), [(True, 2, "fewer runs side by side"), (False, 1, "batch")]
+)
+def test_memory_that_is_short_again_or_without_neighbours_is_said_in_words(
+    shared: bool, calls: int, mend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    called = failing(9, monkeypatch)
+    with pytest.raises(MemoryError, match=f"cpu has not enough memory free for this run; .*{mend}"):
+        train(tiny_spec(), tmp_path, shared=shared)
+    assert len(called) == calls
+
+
+def test_memory_is_short_in_the_words_of_torch_and_of_its_libraries() -> None:
+    errors = [out_of_memory(), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), ValueError("memory")]
+    assert [is_out_of_memory(error) for error in errors] == [True, True, False]
+
+
+def test_after_a_run_the_gpu_has_its_memory_back_and_no_copy_of_the_data(
+    cuda: FakeCuda, tmp_path: Path
+) -> None:
+    images = loading.ArrayImages(torch.zeros(4, 2, 2, 1, dtype=torch.uint8).numpy())
+    images.crop_resize(torch.arange(2), torch.zeros(2, 4, dtype=torch.int64), 2, "meta")
+    assert images._resident
+    train(tiny_spec(), tmp_path)
+    assert not images._resident
+    assert cuda.said[-1] == ("empty_cache", 0)
+
+
+def test_a_process_keeps_the_data_sets_that_were_asked_for_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(loading, "_load", lambda *key: object())
+    get: Callable[[int], Any] = lambda size: loading.load_cached(ENTRY, {"size": size}, (None, None), ROOT)  # noqa: E731
+    first, *_ = [get(size) for size in range(loading.MOST_LOADED)]
+    assert get(0) is first
+    get(99)
+    assert get(0) is first
+    assert len(loading._loaded) == loading.MOST_LOADED
+
+
+ENTRY: Any = object()
+
+
+# Clocks, threads, formats.
+
+
+def test_a_clock_waits_for_the_gpu_before_it_is_read(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *form, device, **named: zeros(*form, **named))
+    progress = TrainingProgress.start(torch.device("cuda:1"))
+    with progress.train, progress.train.paused():
+        assert cuda.said == [("synchronize", "cuda:1")]
+    with progress.evaluation:
+        pass
+    assert len(cuda.said) == 3
+    cuda.broken = True
+    with suppress(ValueError), progress.train:
+        raise ValueError("not the error of a synchronisation")
+
+
+def test_files_are_read_by_the_cores_of_this_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4})
+    assert (pixels.count_threads(), pixels.count_threads(per_core=2)) == (2, 4)
+    assert pixels.FileImages([Path("a.png")])._pool._max_workers == 2
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert pixels.count_threads(per_core=2) == 16
+
+
+MIXTURES = {
+    "nothing set": lambda: None,
+    "the older interface": lambda: torch.set_float32_matmul_precision("medium"),
+    "a switch": lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+    "the newer interface": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+    "both": lambda: (
+        setattr(torch.backends.cudnn, "allow_tf32", False),
+        setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"),  # type: ignore[attr-defined]
+    ),
+}
+
+
+@pytest.mark.skipif(not environment._newer(), reason="a torch before 2.9 has one interface")
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_fp32_is_fp32_whatever_was_set_before_and_is_set_again_afterwards(
+    mixture: str, tmp_path: Path
+) -> None:
+    start = environment.fp32_formats()
+    try:
+        MIXTURES[mixture]()
+        before = environment.fp32_formats()
+        with configured(machine_in(tmp_path)):
+            assert not environment.computes_tf32()
+            assert not torch.backends.cuda.matmul.allow_tf32
+            assert not torch.backends.cudnn.allow_tf32
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert environment.fp32_formats() == before
+    finally:
+        environment.apply_fp32_formats(start)
+
+
+# Exact mode.
+
+
+def test_googlenet_s_heads_have_a_gradient_that_torch_allows_on_a_gpu() -> None:
+    images = torch.rand(2, 3, 6, 6)
+    torch.testing.assert_close(four_by_four(images), nn.functional.adaptive_avg_pool2d(images, 4))
+    with Calls() as calls:
+        four_by_four(images.to("meta").requires_grad_()).sum().backward()
+    assert not [name for name in calls.names if "adaptive" in name]
