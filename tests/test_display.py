@@ -503,3 +503,29 @@ def test_titles_are_bold_where_rich_would_show_it(environment, is_bold, monkeypa
 def test_a_table_that_is_set_otherwise_would_be_seen(monkeypatch, capsys):
     page_of(80, monkeypatch).table([Heading("a")], [["b " * 60]])
     assert capsys.readouterr().out != by_rich(79, *rich_table([Heading("a")], [["b " * 60]]))
+
+
+def test_tables_say_which_rows_are_complete_and_their_effects_so_far_before_the_line(plan, session):
+    quiet = session()
+    [table] = plan.tables
+    runs = {(run.arm_id, run.seed): index for index, run in enumerate(plan.runs)}
+    cell = next(cell for cell in table.cells if cell.versus is not None and cell.arm_id is not None)
+    name = f"{cell.row} ({cell.column})"
+    versus = next(each for each in table.cells if (each.row, each.column) == (cell.versus, cell.column))
+    for seed in plan.seeds:
+        quiet.end(runs[versus.arm_id, seed], metrics={"top1": 60.0})
+    quiet.end(runs[cell.arm_id, 0], metrics={"top1": 61.0})
+    quiet.tell([], after_s=15)
+    assert quiet.lines[-2] == f"{table.key}: 1 of 4 rows complete"
+    quiet.end(runs[cell.arm_id, 1], metrics={"top1": 62.5})
+    quiet.tell([], after_s=15)
+    assert quiet.lines[-2] == f"{table.key}: 2 of 4 rows complete; provisional effects: {name} +1.75"
+    said = len(quiet.lines)
+    quiet.tell([], after_s=15)
+    assert len(quiet.lines) == said + 1, "nothing is new"
+
+
+def test_a_line_says_what_is_left_of_a_budget(session):
+    quiet = session()
+    quiet.display.more = lambda: "3 min 20 s of 11min budget left"
+    assert "; 3 min 20 s of 11min budget left; " in quiet.display.line(Progress(waiting=0, running=()))

@@ -85,6 +85,7 @@ class GrowingReport:
                 self._process.wait(STOPS_S)
             self._process.kill()
             self._process.wait()
+            self._process = None
 
     def _look(self) -> None:
         if self._process is None or self._process.poll() is None:

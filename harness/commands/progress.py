@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.commands.machine import Finding
     from harness.runs.folder import RunFolder
     from harness.scheduling.base import Progress
-    from harness.study.plan import Plan, PlannedRun
+    from harness.study.plan import Plan, PlannedRun, PlanTable
 
 
 class HouseConsole(Console):
@@ -142,6 +142,82 @@ class Tally:
             self._speeds.append(summary["images_per_s"])
 
 
+class RowsSoFar:
+    """Of each table that this session trains for: how many rows are complete, and their effects so far.
+
+    An effect is the mean difference over the seeds that both rows have: no interval, no verdict, provisional.
+    """
+
+    def __init__(self, plan: Plan, folder_of: FolderOf) -> None:
+        self._plan, self._folder_of = plan, folder_of
+        self._runs = {run.run_id: run for run in plan.runs if run.seed in plan.seeds}
+        self._left: dict[str, set[str]] = {run.arm_id: set() for run in self._runs.values()}
+        for run in self._runs.values():
+            if not run.done:
+                self._left[run.arm_id].add(run.run_id)
+        self._values: dict[str, float | None] = {}  # run_id -> the metric, once it was read
+        self._news: set[str] = set()  # arms that are complete and were not told
+        to_do = {arm_id for arm_id, left in self._left.items() if left}
+        self._tables = [
+            table for table in plan.tables if not to_do.isdisjoint(cell.arm_id for cell in table.cells)
+        ]
+
+    def end(self, run_id: str) -> None:
+        """A run has ended."""
+        if run_id in self._runs:
+            arm_id = self._runs[run_id].arm_id
+            self._left[arm_id].discard(run_id)
+            if not self._left[arm_id]:
+                self._news.add(arm_id)
+
+    def lines(self, *, only_news: bool = False) -> list[str]:
+        """A line per table with a complete row; or only of those with one that was not told yet."""
+        news, self._news = self._news, set()
+        told = [
+            table
+            for table in self._tables
+            if not only_news or not news.isdisjoint(cell.arm_id for cell in table.cells)
+        ]
+        return [line for table in told if (line := self._line(table))]
+
+    def _line(self, table: PlanTable) -> str:
+        cells = [cell for cell in table.cells if cell.arm_id in self._left]
+        complete = [cell for cell in cells if not self._left[cell.arm_id or ""]]
+        if not complete:
+            return ""
+        arms = {(cell.row, cell.column): cell.arm_id for cell in table.cells}
+        effects = []
+        for cell in complete:
+            found = self._effect(cell.arm_id, arms.get((cell.versus or "", cell.column)))
+            if found is not None:
+                name = f"{cell.row} ({cell.column})" if cell.column else cell.row
+                effects.append(f"{name} {found:+.2f}")
+        text = f"{table.key}: {len(complete)} of {counted(len(cells), 'row')} complete"
+        return f"{text}; provisional effects: {_names(effects)}" if effects else text
+
+    def _effect(self, arm_id: str | None, versus: str | None) -> float | None:
+        if not versus or versus == arm_id or self._left.get(versus, {""}):
+            return None
+        own, other = self._of_arm(arm_id), self._of_arm(versus)
+        found = [own[seed] - other[seed] for seed in own.keys() & other.keys()]
+        return sum(found) / len(found) if found else None
+
+    def _of_arm(self, arm_id: str | None) -> dict[int, float]:
+        """seed -> the metric."""
+        found = {}
+        for run_id, run in self._runs.items():
+            if run.arm_id == arm_id and (value := self._value(run_id)) is not None:
+                found[run.seed] = value
+        return found
+
+    def _value(self, run_id: str) -> float | None:
+        if run_id not in self._values:
+            summary = self._folder_of(run_id).read_summary() or {}
+            value = summary.get("metrics", {}).get(self._plan.header["metric"])
+            self._values[run_id] = float(value) if isinstance(value, int | float) else None
+        return self._values[run_id]
+
+
 class ProgressDisplay:
     """Runs done, running and waiting, images per second, time left, cost so far, and why a run failed."""
 
@@ -162,6 +238,8 @@ class ProgressDisplay:
         self._start_s = self._last_line_s = clock()
         todo = [run for run in plan.runs if not run.done]
         self._tally = Tally(todo, folder_of, gpus=gpus, now_s=self._start_s)
+        self._rows = RowsSoFar(plan, folder_of)
+        self.more: Callable[[], str] = str  # what else a line says, for example of a budget
         self._reasons: dict[str, list[str]] = {}  # why runs failed -> their labels
         self._console = console or plain_console(stderr=True)
         animated = self._console.is_terminal and not self._console.is_dumb_terminal
@@ -193,15 +271,19 @@ class ProgressDisplay:
         for run_id in self._tally.update(progress, now_s):
             if self._tally.ended[run_id] == FAILED:
                 self._say_why(run_id)
+            else:
+                self._rows.end(run_id)
         for note in progress.note.splitlines():
             if note not in self._reasons:
                 self._say(note)
         if self._status:
             named = _names([self._labels.get(run_id, run_id) for run_id in progress.running])
-            self._status.update(Text(f"{self.line(progress)}\n  {named}"))
+            rows = [Text(f"\n{line}", no_wrap=True, overflow="ellipsis") for line in self._rows.lines()]
+            self._status.update(Text.assemble(f"{self.line(progress)}\n  {named}", *rows))
         elif now_s - self._last_line_s >= PLAIN_LINE_EVERY_S:
             self._last_line_s = now_s
-            self._say(self.line(progress))
+            for line in (*self._rows.lines(only_news=True), self.line(progress)):
+                self._say(line)
 
     @property
     def left_s(self) -> float | None:
@@ -219,7 +301,7 @@ class ProgressDisplay:
             parts.append(f"{tally.images_per_s:,.0f} img/s")
         if tally.left_s is not None:
             parts.append(f"about {duration(tally.left_s)} left")
-        return "; ".join([*parts, self._cost()])
+        return "; ".join(filter(None, [*parts, self.more(), self._cost()]))
 
     def last_line(self) -> str:
         """What came of the session."""

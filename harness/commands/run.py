@@ -433,6 +433,7 @@ class _Trainer:
         workers = "Slurm jobs" if args.on == "slurm" else "workers"
         try:
             with ProgressDisplay(plan, place.folder, gpus=gpus, workers=workers) as display:
+                display.more = self._budget.line
                 watch = AfterTheFirstBlock(plan, place, self._shown(plan, display))
                 return scheduler.execute(jobs, run_one, within_budget(self._budget, args, jobs, watch))
         finally:
@@ -445,7 +446,9 @@ class _Trainer:
         """What is told of the scheduler's progress: the display, and who writes the report as it grows."""
         if self._args.no_report or self._args.detach:
             return display.watch
+        was_opened = self.growing is not None and self.growing.is_open
         growing = self.growing = GrowingReport(self._args, plan)
+        growing.is_open = was_opened
 
         def watched(progress: Progress) -> None:
             display.watch(progress)
