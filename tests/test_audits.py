@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from harness.cli import main
+from harness.commands.audit import read_printed_table
 from harness.errors import StudyError
-from harness.study.printed import read_printed_table
 
 ROOT = Path(__file__).resolve().parents[1]
 AUDITS = sorted((ROOT / "docs" / "audits").glob("*.yaml"))

@@ -385,3 +385,10 @@ def test_importing_all_of_the_package_loads_nothing_heavy(package):
 def test_a_heavy_import_is_seen_in_a_fresh_process():
     assert heavy_modules_after_importing(["scipy"]) == "scipy"
     assert "ModuleNotFoundError" in heavy_modules_after_importing(["harness.no_such_module"])
+
+
+def test_runs_are_trained_where_pyyaml_is_missing():
+    """A machine that is lent for training has torch and numpy; the study was read elsewhere."""
+    code = "import sys; sys.modules['yaml'] = None; import harness.training.run, harness.scheduling.workers"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

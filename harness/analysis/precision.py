@@ -27,7 +27,6 @@ from harness.analysis.intervals import Estimate
 from harness.spec import FINISHED, Arm
 from harness.study.declaration import ALPHA
 from harness.study.plan import Cell, PlanTable
-from harness.study.printed import AssumedSd, PrintedRow, PrintedTable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -309,6 +308,47 @@ class Spread:
     df: int
     assumed: bool
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssumedSd:
+    """The standard deviation over seeds where the table has none, from elsewhere."""
+
+    value: float
+    runs: int  # that it was estimated from
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrintedRow:
+    """One row as printed."""
+
+    label: str
+    value: float
+    plus_minus: float | None = None
+    runs: int | None = None  # None: not stated
+    spread: str = "unknown"  # one of SPREADS
+    versus: str | None = None  # label of the row it is compared with
+    status: str = "verified"  # verified | memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrintedTable:
+    """A published table. `test_images` and percentages let the noise of the test set be computed."""
+
+    title: str
+    rows: tuple[PrintedRow, ...]
+    source: str = ""
+    metric: str = "top-1 accuracy, percent"
+    better: str = "higher"
+    test_images: int | None = None
+    assume_sd: AssumedSd | None = None
+    smallest_effect: float | None = None
+    note: str = ""
+
+    @property
+    def in_percent(self) -> bool:
+        return "percent" in self.metric or "%" in self.metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

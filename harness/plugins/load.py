@@ -23,7 +23,7 @@ from harness.data.entry import Entry
 from harness.errors import nearest
 from harness.models import MODELS, VARIANTS
 from harness.models.entry import Model
-from harness.study.names import RESULTS, why_not
+from harness.study.reserved import RESULTS, why_not
 from harness.tricks import TRICKS
 from harness.tricks.base import HOOKS, Trick
 

@@ -21,7 +21,7 @@ from harness.errors import masked
 from harness.runs.records import is_number, parsed
 from harness.spec import ENDED
 from harness.study.expand import without_garbage_collection
-from harness.study.names import CURVES, NUMBERS, RECORD_COLUMNS, RESULTS, TEXTS
+from harness.study.reserved import CURVES, NUMBERS, RECORD_COLUMNS, RESULTS, TEXTS
 from harness.tracking.content import IN_ARTIFACT
 from harness.tracking.store import (
     Locked,

@@ -13,10 +13,12 @@ from harness.analysis.precision import (
     NO_DIFFERENCE,
     NOT_SETTLED,
     WORSE,
+    AssumedSd,
+    PrintedRow,
+    PrintedTable,
     audit,
     spread_of,
 )
-from harness.study.printed import AssumedSd, PrintedRow, PrintedTable
 
 ASSUMED = AssumedSd(value=0.12, runs=5, source="elsewhere")
 

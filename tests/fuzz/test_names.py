@@ -21,7 +21,7 @@ from harness import cli
 from harness.reporting import latex, markdown
 from harness.reporting.figures.style import fonts_for
 from harness.reporting.frames import safe_text
-from harness.study.names import METRICS, TRICKS, looks_like
+from harness.study.reserved import METRICS, TRICKS, looks_like
 from tests.fuzz import workplace
 from tests.fuzz.corpus import TINY, plain
 

@@ -14,7 +14,8 @@ from harness.analysis.findings import Effect, Level
 from harness.plugins import PluginError, load
 from harness.reporting.frames import EFFECT, LEVEL, RUN_FIELDS
 from harness.runs.folder import RunFolder
-from harness.study.names import (
+from harness.study.plan import MEASURES
+from harness.study.reserved import (
     CURVE_COLUMNS,
     METRICS,
     OF_A_STUDY,
@@ -26,7 +27,6 @@ from harness.study.names import (
     looks_like,
     why_not,
 )
-from harness.study.plan import MEASURES
 from harness.study.rows import SHOWN
 from harness.study.schema import CHANGE_FIELDS
 from harness.study.yaml import YamlFile

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.study.names import CURVE_COLUMNS, RECORD_COLUMNS
+from harness.study.reserved import CURVE_COLUMNS, RECORD_COLUMNS
 from harness.tracking import collect as reading
 from harness.tracking.collect import collect
 from harness.tracking.mirror import Mirror
