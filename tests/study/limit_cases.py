@@ -75,7 +75,8 @@ CASES = {
         [
             f"small.yaml:{FIRST}: a key must be one line, got 'a\\nb'",
             f"small.yaml:{FIRST}: unknown key 'a\\nb'. Valid: arms, baseline, claims, expect, metric,"
-            " metrics, paper, plugins, question, seeds, sizes, smallest_effect, study, tables, unknown",
+            " metrics, paper, plugins, priority, question, seeds, sizes, smallest_effect, study, tables,"
+            " unknown",
         ],
     ),
     "a table whose files would lie elsewhere": (

@@ -32,8 +32,8 @@ CASES = {
         HEAD + "mettric: top1\n" + FINE,
         [
             f"small.yaml:{FIRST}: unknown key 'mettric'; did you mean 'metric'? Valid: arms, baseline,"
-            " claims, expect, metric, metrics, paper, plugins, question, seeds, sizes, smallest_effect,"
-            " study, tables, unknown"
+            " claims, expect, metric, metrics, paper, plugins, priority, question, seeds, sizes,"
+            " smallest_effect, study, tables, unknown"
         ],
     ),
     "unknown key in a row": (
