@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from harness.commands import growing
+from harness.commands import growing, run
+from harness.commands.floors import AfterTheFirstBlock
 from harness.commands.growing import SHARE, SOONEST_S, GrowingReport, options_of, start_writing
-from harness.errors import DONE, USAGE_ERROR
+from harness.errors import DONE, INTERRUPTED, USAGE_ERROR
 from harness.scheduling.base import Progress
 from harness.spec import FINISHED
 from harness.study.plan import Plan
@@ -110,8 +112,8 @@ def test_a_report_under_way_loads_itself_again_says_what_is_to_come_and_is_follo
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = scripted.begin(tmp_path / "work")
-    run = ("run", "tiny.yaml", "--seeds", "3", "--on", "inline")
-    assert place.call(*run, "--row", "huge", "--no-report").returncode == DONE
+    whole = ("run", "tiny.yaml", "--seeds", "3", "--on", "inline")
+    assert place.call(*whole, "--row", "huge", "--no-report").returncode == DONE
     monkeypatch.chdir(place.path)
     args = argparse.Namespace(**NO_OPTIONS | {"study": "tiny.yaml", "size": "mini", "smoke": False})
     args.seeds = [3]
@@ -124,7 +126,7 @@ def test_a_report_under_way_loads_itself_again_says_what_is_to_come_and_is_follo
     assert (place.report_dir / "report.md").read_text().lstrip().startswith(says)
     assert json.loads((place.report_dir / "report.json").read_text())["under_way"]["says"].startswith(says)
     assert place.call("verify", "reports/tiny", "--study", "tiny.yaml").returncode == DONE
-    assert place.call(*run).returncode == DONE
+    assert place.call(*whole).returncode == DONE
     assert REFRESH not in (place.report_dir / "report.html").read_text()
     assert "under_way" not in json.loads((place.report_dir / "report.json").read_text())
 
@@ -151,3 +153,38 @@ def test_with_a_screen_the_page_is_opened(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(growing.webbrowser, "open", lambda url: bool(opened.append(url)) or True)
     growing.open_report(tmp_path)
     assert opened == [(tmp_path / "report.html").as_uri()]
+
+
+def test_after_ctrl_c_the_report_of_what_is_there_is_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = scripted.begin(tmp_path / "work")
+    told = AfterTheFirstBlock.__call__
+    pressed: list[int] = []
+
+    def watch(self: AfterTheFirstBlock, progress: Progress) -> None:
+        if len(progress.ended) == 4 and not pressed:
+            pressed.append(1)
+            signal.raise_signal(signal.SIGINT)
+        told(self, progress)
+
+    monkeypatch.setattr(AfterTheFirstBlock, "__call__", watch)
+    monkeypatch.setattr(run, "measure_floors", lambda *_: pytest.fail("somebody waits for the end"))
+    done = place.call("run", "tiny.yaml", "--seeds", "3", "--on", "inline")
+    assert done.returncode == INTERRUPTED
+    assert done.stderr.endswith("interrupted; the same command goes on from here\n")
+    runs = json.loads((place.report_dir / "report.json").read_text())["runs"]
+    assert sum(each["status"] == FINISHED for each in runs) == 5, "the one that had been taken, too"
+    assert len(runs) == 9
+
+
+def test_after_ctrl_c_before_anything_has_ended_there_is_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = scripted.begin(tmp_path / "work")
+    monkeypatch.setattr(
+        AfterTheFirstBlock, "__call__", lambda self, progress: signal.raise_signal(signal.SIGINT)
+    )
+    done = place.call("run", "tiny.yaml", "--seeds", "3")
+    assert done.returncode == INTERRUPTED
+    assert not place.report_dir.exists()
