@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,21 @@ from harness.reporting.sections.claims import ANSWER_GLYPHS, headline
 
 SHOWN = ("table6",)
 COLUMNS = (None, "ResNet-50-D")  # of Table 6; its other two columns are in the report
-FIGURE = "table6_effects"
+FIGURES = ("scoreboard", "table6_effects")  # the second one: of reports of before there were scoreboards
 OPEN = ("not settled", "cannot be tested here")
 Record = dict[str, Any]
 
 
 def readme_section(report_json: Path) -> str:
-    """One line per comparison, then the forest plot of Table 6, in Markdown."""
-    tables = {table["key"]: table for table in json.loads(report_json.read_text())["findings"]["tables"]}
+    """One line per comparison, then the scoreboard of the study, in Markdown."""
+    report = json.loads(report_json.read_text())
+    tables = {table["key"]: table for table in report["findings"]["tables"]}
     lines = [
         "| row | over | n | top-1 | effect, points [95 % CI] | verdict | paper's effect |",
         "|---|---|--:|--:|--:|---|--:|",
     ]
     for key in SHOWN:
         lines += [_line(key, cell) for cell in _compared(tables[key])]
-    folder = report_json.parent.name
-    shown = [_alt(cell) for key in SHOWN for cell in _compared(tables[key])]
     return "\n".join(
         [
             *lines,
@@ -37,10 +37,22 @@ def readme_section(report_json: Path) -> str:
             "images, the paper's from ImageNet. Tables 2 to 5 and 7, Inception-V3 and MobileNet are in the "
             "report.",
             "",
-            f'<img src="reports/{folder}/figures/{FIGURE}.svg" width="720" alt="{"; ".join(shown)}">',
+            _picture(report_json.parent, report),
             "",
         ]
     )
+
+
+def _picture(folder: Path, report: Record) -> str:
+    """The scoreboard; its alt text has the rows of the tables that are shown, and counts the others."""
+    name = next((name for name in FIGURES if (folder / "figures" / f"{name}.svg").exists()), FIGURES[0])
+    tables = {table["key"]: table for table in report["findings"]["tables"]}
+    alt = "; ".join(_alt(cell) for key in SHOWN for cell in _compared(tables[key]))
+    if name == FIGURES[0]:
+        words = Counter(c["effect"]["verdict"] for t in tables.values() for c in t["cells"] if c["effect"])
+        counts = ", ".join(f"{number} {word}" for word, number in words.most_common())
+        alt = f"Scoreboard of {sum(words.values())} effects: {counts}. {alt}"
+    return f'<img src="reports/{folder.name}/figures/{name}.svg" width="720" alt="{escape(alt)}">'
 
 
 def claims_section(reports: list[Path]) -> str:

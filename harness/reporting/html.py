@@ -100,13 +100,13 @@ def width_of(board: doc.Board, value: float) -> str:
 
 def ticks(board: doc.Board) -> list[float]:
     """Round numbers of the axis, where there is room for their digits."""
-    room = 0.12 * (board.high - board.low)
+    room = 0.06 * (board.high - board.low)
     step = next(
         (
             each * 10.0**power
             for power in range(-6, 7)
             for each in (1, 2, 5)
-            if each * 10.0**power >= 2.2 * room
+            if each * 10.0**power >= 3.2 * room
         ),
         board.high,
     )

@@ -257,7 +257,8 @@ def to_latex(table: TextTable) -> str:
 
 
 LABEL_SHARE = 1.7  # of a column of values, for the labels of rows
-ROWS_OF_A_PAGE = 16  # of three lines each
+LINES_OF_A_PAGE = 40  # of rows, in an article of one column
+CELL_LINES = 3.2  # of a row: mean, sd and the paper's value, and what is left free below
 COLUMNS_OF_A_COLUMN = 3  # of values, in one column of a two-column class
 
 
@@ -266,9 +267,20 @@ def paper_to_latex(table: TextTable) -> str:
 
     Tables with many columns are `table*`: over both columns of a two-column class.
     """
-    starts = range(0, max(len(table.rows), 1), ROWS_OF_A_PAGE)
-    parts = [replace(table, rows=table.rows[start : start + ROWS_OF_A_PAGE]) for start in starts]
-    return "\n".join(_paper_environment(part, continued=n > 0) for n, part in enumerate(parts))
+    width = LABEL_SHARE * LINE_WIDTH_PT / len(table.columns) - 2 * COLUMN_GAP_PT
+    notes = sum(2 + text_width(note, NOTES) // LINE_WIDTH_PT for note in table.notes)
+    room = max(LINES_OF_A_PAGE - notes, FEWEST_LINES)
+    parts: list[list[TextRow]] = [[]]
+    used = 0.0
+    for row in table.rows:
+        lines = max(CELL_LINES, 1.3 * text_width(row.cells[0].text, NOTES) / width + 1)
+        if used + lines > room and parts[-1]:
+            parts.append([])
+            used = 0.0
+        parts[-1].append(row)
+        used += lines
+    cut = [replace(table, rows=tuple(rows)) for rows in parts]
+    return "\n".join(_paper_environment(part, continued=n > 0) for n, part in enumerate(cut))
 
 
 def _paper_environment(table: TextTable, *, continued: bool) -> str:

@@ -196,9 +196,16 @@ def _table(table: TextTable) -> dict[str, Any]:
         "columns": columns,
         "groups": groups,
         "notes": table.notes,
+        "share": _share(table, widths),
         "spans": [{"title": title, "columns": columns} for title, columns in table.spans],
         "breakable": len(table.rows) > WHOLE_TABLE_ROWS,
     }
+
+
+def _share(table: TextTable, widths: list[float]) -> float:
+    """Of the page's width, in percent: a table in the paper's shape is no wider than its columns need."""
+    is_papers = any(cell.target for row in table.rows for cell in row.cells)
+    return min(100.0, max(40.0, 130 * sum(widths) / PAGE_CHARS)) if is_papers else 100.0
 
 
 def _detail_length(cell: TextCell) -> float:
