@@ -87,7 +87,8 @@ def judged(plan: Plan, frames: Frames) -> tuple[ReportInput, str]:
         to_csv(table)
         for cell in table.cells:
             assert_no_false_certainty(cell)
-    answer = text.split("## Answer")[1].split("\n## ")[0]
+    words = re.findall(r"^\*\*.* in words\*\*\n\n((?:- .*\n)+)", text, re.M)
+    answer = "\n".join([text.split("## Answer")[1].split("\n## ")[0], *words])
     assert not CERTAIN.search(answer), answer
     return report, answer
 

@@ -228,12 +228,16 @@ class RunLine:
 
 @dataclass(frozen=True, slots=True)
 class RecipeRuns:
-    """What lies behind a cell: what was found of it, its recipe and its runs. `target`: its anchor."""
+    """What lies behind a cell: what was found of it, its recipe and its runs. `target`: its anchor.
+
+    `brief`: the settings that are asked for most often, where there is no room for all.
+    """
 
     target: str
     name: str
     says: tuple[tuple[str, str], ...]
     settings: str
+    brief: str
     runs: tuple[RunLine, ...]
 
 

@@ -73,19 +73,24 @@ def sort_value(cell: doc.TextCell, column: doc.TextColumn) -> Markup:
     return Markup("") if value is None else Markup(' data-value="{:.10g}"').format(value)
 
 
-def spark(curve: Sequence[float], low: float = 0.0) -> str:
-    """The points of a small curve, 60 wide and 14 high; "" of fewer than two.
+def sparks(curves: Sequence[Sequence[float]]) -> list[str]:
+    """The points of small curves on one scale, 60 wide and 14 high; "" of one with fewer than two points.
 
-    >>> spark([50.0, 75.0, 100.0])
-    '0,7 30,3.5 60,0'
+    >>> sparks([(50.0, 75.0, 100.0), (60.0,)])
+    ['0,14 30,7 60,0', '']
     """
-    if len(curve) < 2:
-        return ""
-    step = 60 / (len(curve) - 1)
-    return " ".join(
-        f"{round(place * step, 1):g},{round(14 - 14 * (value - low) / (100 - low), 1):g}"
-        for place, value in enumerate(curve)
-    )
+    values = [value for curve in curves for value in curve]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    size = high - low or 1.0
+    return [
+        " ".join(
+            f"{round(60 * place / (len(curve) - 1), 1):g},{round(14 - 14 * (value - low) / size, 1):g}"
+            for place, value in enumerate(curve)
+        )
+        if len(curve) > 1
+        else ""
+        for curve in curves
+    ]
 
 
 def percent_of(board: doc.Board, value: float) -> str:
@@ -175,7 +180,7 @@ def _environment() -> Environment:
     }
     environment.filters |= {
         "sort_value": sort_value,
-        "spark": spark,
+        "sparks": sparks,
         "curve_text": curve_text,
         "percent_of": percent_of,
         "width_of": width_of,

@@ -112,7 +112,7 @@ def _recipe(recipe: doc.RecipeRuns) -> str:
         + (f", {inline(run.log)}" if run.log else "")
         for run in recipe.runs
     ]
-    return "\n\n".join([f"**{inline(recipe.name)}**", escape(recipe.settings), "\n".join(runs)])
+    return "\n\n".join([f"**{inline(recipe.name)}**", escape(recipe.brief), "\n".join(runs)])
 
 
 def _row(row: doc.TextRow) -> str:

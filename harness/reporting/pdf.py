@@ -172,7 +172,7 @@ def _block(block: Block) -> dict[str, Any]:
 
 def _recipe(recipe: RecipeRuns) -> dict[str, Any]:
     runs = [f"seed {run.seed}: {run.value}, {run.run_id}" for run in recipe.runs]
-    return {"name": recipe.name, "settings": recipe.settings, "runs": runs}
+    return {"name": recipe.name, "settings": recipe.brief, "runs": runs}
 
 
 def _table(table: TextTable) -> dict[str, Any]:

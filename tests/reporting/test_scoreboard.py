@@ -93,7 +93,7 @@ def test_a_row_that_cannot_be_tested_says_why_in_a_few_words(report):
     assert {line.says for line in lines_of(other)} == {"∅ both below the floor"}
     assert "Grey rows (∅) cannot be tested here" in caption(other.findings, boards(other.findings))
     said = outline(other, []).sections[0].blocks[0].text
-    assert "Why most rows cannot be tested: both below the floor (18 of 18 rows)." in said
+    assert "Why most rows cannot be tested: both below the floor (18 of 18 rows; the floor: " in said
 
 
 REASONS = (

@@ -130,7 +130,9 @@ def _outlook(report: ReportInput) -> str:
     if untested:
         why = Counter(conditions.in_short(effect.qualifier) or CANNOT_TEST for effect in untested)
         reason, rows = why.most_common(1)[0]
-        return f"Why most rows cannot be tested: {reason} ({rows} of {doc.count(len(untested), 'row')})."
+        floor = "; the floor: what a simple classifier reaches on the same images" * ("floor" in reason)
+        of = f"{rows} of {doc.count(len(untested), 'row')}"
+        return f"Why most rows cannot be tested: {reason} ({of}{floor})."
     more = sorted(
         effect.more_seeds for effect in effects if effect.verdict == UNDECIDED and effect.more_seeds
     )

@@ -48,6 +48,7 @@ def runs_section(report: ReportInput) -> doc.Section | None:
                 name=doc.arm_name(report.plan, arm_id),
                 says=tuple(_says(cell) for cell in shown.get(arm_id, [])),
                 settings=settings_text(report.plan, arm_id),
+                brief=brief_text(report.plan, arm_id),
                 runs=tuple(lines),
             )
         )
@@ -72,6 +73,14 @@ def settings_text(plan: Plan, arm_id: str) -> str:
     said += [f"teacher {doc.arm_name(plan, arm.teacher)}"] if arm.teacher else []
     said += [f"starts from {doc.arm_name(plan, arm.source)}"] if arm.source else []
     return "; ".join(said)
+
+
+def brief_text(plan: Plan, arm_id: str) -> str:
+    """The settings that a reader asks for most often, and the tricks; all of them are in report.json."""
+    arm = plan.arms[arm_id]
+    flat = doc.flatten(as_plain(arm.recipe))
+    said = [f"{name} {flat[name]}" for name in _FIRST if flat.get(name, "none") not in ("none", "not set")]
+    return "; ".join([*said, *(f"trick {trick.name}" for trick in arm.tricks)])
 
 
 def _cells(report: ReportInput) -> dict[str, list[tuple[str, CellFinding]]]:
