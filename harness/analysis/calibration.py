@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from harness.analysis.contrasts import Pair
 from harness.analysis.fit import BlockDesign, contrast, fit, guard, thresholds
@@ -148,6 +148,10 @@ def calibrate(pool: Floats, arms: int, seeds: int, tables: int, seed: int = 0) -
 
 def describe(values: Floats) -> TrainingPool:
     """The shape of a pool of at least 4 values; standard errors are those of a normal sample."""
+
+    # Imported here: half a second of every report that needs none of it.
+    from scipy import stats
+
     n, center = values.size, float(np.median(values))
     robust_sd = MAD_TO_SD * float(np.median(np.abs(values - center)))
     skew_se = math.sqrt(6.0 * n * (n - 1) / ((n - 2) * (n + 1) * (n + 3)))

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scipy import stats
-
 # Two or more reports side by side: the same rows elsewhere, and whether their effects differ.
 #
 # Each side's effects, standard errors and degrees of freedom are those of its own report. The difference of
@@ -22,6 +20,13 @@ from harness.spec import FINISHED
 
 DIFFER, AGREE, OPEN, UNTESTED = "differ", "agree", "not settled", "not tested"
 RowKey = tuple[str, str, str | None]  # table, row, column
+
+
+def _t() -> Any:
+    """Student's distribution, imported when reports are compared: half a second of those that are not."""
+    from scipy import stats
+
+    return stats.t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +49,7 @@ class SideRow:
         """From the half-width of the 95 % interval; None where there is none."""
         if self.low is None or self.high is None or not self.df:
             return None
-        return float((self.high - self.low) / 2 / stats.t.ppf(0.975, self.df))
+        return float((self.high - self.low) / 2 / _t().ppf(0.975, self.df))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +135,8 @@ def difference(first: SideRow, other: SideRow) -> Difference:
     if variance == 0:
         return Difference(estimate=estimate, why="no spread")
     df = variance**2 / (errors[0] ** 4 / first.df + errors[1] ** 4 / other.df)
-    half = float(stats.t.ppf(0.975, df)) * math.sqrt(variance)
-    p = float(2 * stats.t.sf(abs(estimate) / math.sqrt(variance), df))
+    half = float(_t().ppf(0.975, df)) * math.sqrt(variance)
+    p = float(2 * _t().sf(abs(estimate) / math.sqrt(variance), df))
     return Difference(estimate=estimate, low=estimate - half, high=estimate + half, df=df, p=p, answer=OPEN)
 
 
@@ -187,8 +192,8 @@ def _word(found: Difference, p_holm: float, limits: tuple[float, float]) -> str:
     assert found.high is not None
     if p_holm <= alpha:
         return DIFFER
-    error = (found.high - found.estimate) / float(stats.t.ppf(0.975, found.df))
-    half = float(stats.t.ppf(0.95, found.df)) * error
+    error = (found.high - found.estimate) / float(_t().ppf(0.975, found.df))
+    half = float(_t().ppf(0.95, found.df)) * error
     return AGREE if abs(found.estimate) + half < delta else OPEN
 
 

@@ -10,7 +10,7 @@ from math import comb
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import interpolate, optimize, special
+from scipy import special
 
 # t intervals, Welch's test and Holm's step-down rule. All functions broadcast over arrays.
 #
@@ -345,6 +345,9 @@ def critical_values(spent: Sequence[float], shares: Sequence[float], sides: int 
 
 def _solve(wanted: float, nodes: Floats, mass: Floats, how: tuple[float, float, int]) -> float:
     """The z whose exit probability is `wanted`, given where the process was and with which probability."""
+    # Imported here, as below: only studies with looks need it, and it loads slowly.
+    from scipy import optimize
+
     step, scale, sides = how
     if wanted < LEAST_SPENT:
         return math.inf
@@ -395,6 +398,8 @@ def repeated_p(p: Floats, looks: Looks, number: int) -> Floats:
 @lru_cache(maxsize=64)
 def _inverse(looks: Looks, number: int) -> Callable[[Floats], Floats]:
     """log of the nominal level at a look -> log of alpha; in proportion beyond the grid."""
+    from scipy import interpolate
+
     nominal = np.log([nominal_levels(float(alpha), looks)[number] for alpha in GRID])
     curve = interpolate.PchipInterpolator(nominal, np.log(GRID))
     low, high = (nominal[0], math.log(GRID[0])), (nominal[-1], math.log(GRID[-1]))
