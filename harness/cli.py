@@ -242,7 +242,9 @@ def _on_slurm(run: argparse.ArgumentParser) -> None:
 def _table(commands: argparse._SubParsersAction) -> None:
     what = "verdicts, intervals and a report from results that you have: one line a run"
     table = commands.add_parser("table", help=what, description=f"{what[0].upper()}{what[1:]}.")
-    table.add_argument("results", metavar="RESULTS", help="CSV, JSON lines or Parquet")
+    table.add_argument(
+        "results", metavar="RESULTS", help="CSV, JSON lines, Parquet; MLflow: STORE#EXPERIMENT"
+    )
     for name, metavar, text in (
         ("row", "COLUMN", "whose values are the rows (repeated: their combinations)"),
         ("metric", "COLUMN", "that verdicts are about (repeated: further ones are shown)"),

@@ -243,6 +243,7 @@ def _marked_cell(cell: CellFinding) -> CellFinding:
 # Would the verdict be another without one seed, or if diverged runs counted?
 
 
+MOST_LEFT_OUT = 5_000  # seeds times comparisons of a table: beyond it, no single seed decides much
 NOTHING_LEARNT_PCT = 0.0  # what a diverged run without a value counts as; chance is above it
 
 
@@ -251,7 +252,7 @@ def fragile_pairs(values: Floats, failures: Floats, family: Family, words: Seque
 
     The word before the rules about the number of seeds is compared, so that 3 seeds can be tested against
     2. Pairs with fewer than 3 seeds, or without a word, are not called fragile. At a look, it is the word of
-    that look that may change: what was settled before it stays.
+    that look that may change: what was settled before it stays. Beyond `MOST_LEFT_OUT` it is not tried.
 
     Args:
         values: (A, S) the metric in percent of converged runs; NaN elsewhere.
@@ -259,6 +260,8 @@ def fragile_pairs(values: Floats, failures: Floats, family: Family, words: Seque
         words: the word of each open pair on `values`.
     """
     present = np.isfinite(values)
+    if values.shape[1] * len(words) > MOST_LEFT_OUT:
+        return [False] * len(words)
     without = [
         words_without_seed(values, family, s) if present[:, s].any() else None for s in range(values.shape[1])
     ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from harness import __version__
 from harness.commands.report import drawn_with
-from harness.errors import DONE, SOME_FAILED, Problem, StudyError
+from harness.errors import DONE, SOME_FAILED, Problem, StudyError, masked
 from harness.results.columns import Asked
-from harness.results.lines import ResultsFile, open_results
+from harness.results.lines import ResultsFile, of_rows, open_results
 from harness.results.table import FileResults, results_of
 from harness.runs.records import read_map
 from harness.study.declaration import ALPHA
@@ -39,8 +40,23 @@ def main(args: argparse.Namespace) -> int:
 
 
 def source_of(results: str) -> ResultsFile:
-    """The file that was named."""
-    return open_results(Path(results))
+    """The file that was named, or the experiment of MLflow: STORE#EXPERIMENT.
+
+    Raises:
+        StudyError: it is not there, or cannot be read.
+    """
+    if "://" not in results and not results.startswith("sqlite:"):
+        return open_results(Path(results))
+    from harness.tracking.collect import read_experiment
+
+    uri, mark, name = results.rpartition("#")
+    if not mark or not name:
+        what = "names no experiment; say it after a #, such as sqlite:///mlflow.db#my_experiment"
+        raise StudyError([Problem(masked(results), 0, what)])
+    rows = read_experiment(uri, unquote(name))
+    if not rows:
+        raise StudyError([Problem(masked(results), 0, "has no runs")])
+    return of_rows(rows, f"MLflow experiment {unquote(name)}", "MLflow")
 
 
 def asked_of(args: argparse.Namespace) -> Asked:

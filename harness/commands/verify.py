@@ -428,6 +428,11 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 def plan_of(report: dict[str, Any], args: argparse.Namespace, place: Workspace, folder: Path) -> Plan:
     """The plan as the study says it today, with the report's seeds; other changes show as differences."""
+    if report["header"].get("results"):
+        text = (
+            "is made from a file of results; to verify it, make it again: `harness table FILE --out ANOTHER`"
+        )
+        raise StudyError([Problem(str(folder), 0, text)])
     study = args.study or Path("studies") / f"{report['study']}.yaml"
     if not study.exists():
         text = f"its study {study} is not there; name the file with --study"

@@ -323,7 +323,7 @@ class _Making:
                     run_id=run_id(arms[key], seed), arm_id=arms[key], seed=seed, needs=(), macs=0.0, done=True
                 )
             )
-        shared = self._is_shared(own)
+        why_welch = self._why_welch(own)
         metric = self._names()[0]
         plan = Plan(
             study=_study_name(self.source.path),
@@ -334,7 +334,7 @@ class _Making:
             arms={},
             arm_labels={arm: " / ".join(filter(None, (t, r, c))) for (t, c, r), arm in arms.items()},
             runs=planned,
-            notes=tuple(self._notes(own, shared)),
+            notes=tuple(self._notes(own, why_welch)),
             own_seeds={arm: tuple(sorted(seeds)) for arm, seeds in own.items()},
         )
         records = self._records(planned)
@@ -343,7 +343,7 @@ class _Making:
             records=records,
             metric=metric,
             chosen=self.chosen,
-            seeds_shared=shared,
+            seeds_shared=not why_welch,
             notes=plan.notes,
         )
 
@@ -358,14 +358,17 @@ class _Making:
             yield seen[key]
             seen[key] += 1
 
-    def _is_shared(self, own: Mapping[str, Sequence[int]]) -> bool:
-        """Whether a block fit over the seeds can be made."""
-        if self.chosen.seed is None:
-            return False
+    def _why_welch(self, own: Mapping[str, Sequence[int]]) -> str:
+        """Why no fit over the seeds is made; "": it is."""
+        each = "every comparison is Welch's test, in which each row has its own variance."
         counts = Counter(seed for seeds in own.values() for seed in seeds)
+        if self.chosen.seed is None:
+            return f"The file has no seeds: no two runs are paired, and {each}"
         if max(counts.values()) < 2:
-            return False
-        return len(self.runs) * (len(own) + len(counts)) <= LARGEST_FIT
+            return f"No two rows share a seed: {each}"
+        if len(self.runs) * (len(own) + len(counts)) > LARGEST_FIT:
+            return f"There are too many runs for one fit over all seeds: {each}"
+        return ""
 
     def _names(self) -> list[str]:
         """The metrics as records call them."""
@@ -445,21 +448,10 @@ class _Making:
         scale = self._scale(0)
         return {key: PaperValue(value=value * scale, status="verified") for key, (value, _) in found.items()}
 
-    def _notes(self, own: Mapping[str, Sequence[int]], shared: bool) -> Iterator[str]:
+    def _notes(self, own: Mapping[str, Sequence[int]], why_welch: str) -> Iterator[str]:
+        if why_welch:
+            yield why_welch
         counts = {len(seeds) for seeds in own.values()}
-        if self.chosen.seed is None:
-            yield (
-                "The file has no seeds: no two runs are paired, and every comparison is Welch's test, in "
-                "which "
-                "each row has its own variance."
-            )
-        elif not shared and len(self.runs) * len(own) <= LARGEST_FIT:
-            yield (
-                "No two rows share a seed: every comparison is Welch's test, in which each row has its own "
-                "variance."
-            )
-        elif not shared:
-            yield "There are too many runs for one fit over all seeds: every comparison is Welch's test."
         if len(counts) > 1:
             yield f"The rows have {min(counts)} to {max(counts)} runs each, as the file has them."
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import masked
+from harness.errors import masked, unknown
 from harness.runs.records import is_number, parsed
 from harness.spec import ENDED
 from harness.study.expand import without_garbage_collection
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 LARGEST = 1.7976931348623157e308  # what MLflow stores in place of infinity
 TAGS = ("run_id", "arm_id", "seed", "status", "attempts", "device", "error", "env", "summary")
 NEEDED = {"arm_id": r".+", "seed": r"-?\d{1,18}", "attempts": r"\d{1,9}|"}  # tag -> what it looks like
+PAGE = 1_000  # runs of an answer
 REBUILD = "delete the MLflow store and run `harness sync` to rebuild it"
 
 # The schemas of MLflow 3.4 to 3.17 (each the newest step that a database has gone through). Between them, the
@@ -231,6 +232,54 @@ def from_client(store: Store, study: str, size: str, curves: Sequence[str]) -> C
             for name in curves
         },
     )
+
+
+def read_experiment(uri: str, name: str) -> list[dict[str, Any]]:
+    """The runs of anybody's experiment, each as one level of names: status, metrics.x, params.x, tags.x.
+
+    Raises:
+        StoreError: there is no such store or experiment, or it cannot be read.
+    """
+    store = Store(uri, Path())
+    if not store.exists():
+        raise StoreError(f"there is no MLflow store at {store.shown}")
+    be_quiet()
+    try:
+        if store.database is not None:
+            check_file(store.database)
+        check(usable(uri))
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=usable(uri))
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            names = [each.name for each in client.search_experiments()]
+            raise StoreError(f"{store.shown}: {unknown('experiment', name, names)}")
+        return [_one_level(run) for run in _pages(client, experiment.experiment_id)]
+    except StoreError:
+        raise
+    except Exception as error:  # of SQLAlchemy, the driver or the network
+        raise StoreError(f"cannot read the store {store.shown}: {masked(in_words(error), uri)}") from error
+
+
+def _pages(client: Any, experiment_id: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=PAGE, page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def _one_level(run: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "run_id": run.info.run_id,
+        "run_name": run.info.run_name,
+        "status": run.info.status,
+    }
+    for kind in ("metrics", "params", "tags"):
+        row |= {f"{kind}.{name}": value for name, value in getattr(run.data, kind).items()}
+    return row
 
 
 def _in_time(history: Sequence[Any]) -> list[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from scipy import stats
 
 import harness
 from harness.cli import main
-from harness.commands.table import report_of
+from harness.commands.table import report_of, source_of
 from harness.errors import StudyError
 from harness.results.columns import Asked
 from harness.results.lines import open_results
@@ -270,6 +272,86 @@ def test_ten_thousand_columns_are_no_hindrance(tmp_path: Path):
     assert len(read(tmp_path, text).plan.runs) == 12
 
 
+# What other programs export, in the shape that they give it; the numbers are made up.
+
+
+def test_an_export_of_weights_and_biases_is_read(tmp_path: Path):
+    head = '"Name","State","Created","Runtime","Sweep","recipe","seed","test/acc","train/loss"\n'
+    rows = [
+        f'"swift-wood-{k}","finished","2026-11-29T10:00:00.000Z","812","","{row}","{seed}","'
+        f'{value / 100}","0.1"\n'
+        for k, (row, seed, value) in enumerate(lines())
+    ]
+    rows[-1] = rows[-1].replace('"finished"', '"crashed"')
+    results = read(tmp_path, head + "".join(rows), unit="fraction")
+    assert results.chosen.wanted == ("recipe", "test/acc", "seed", "State")
+    assert verdicts(results)["cosine"] == "helps"
+    assert results.records["status"].count("failed") == 1
+
+
+def test_results_of_timm_are_single_runs_without_a_verdict(tmp_path: Path):
+    text = "model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation\n"
+    text += 'net_a.in1k,224,80.100,19.900,95.000,5.000,"1,013.01",0.900,bicubic\n'
+    text += "net_b.in1k,224,81.300,18.700,95.500,4.500,25.60,0.950,bicubic\n"
+    results = read(tmp_path, text)
+    assert results.chosen.wanted == ("model", "top1")
+    assert verdicts(results) == {"net_b.in1k": "not evaluable"}
+    labels = [cell.row for cell in read(tmp_path, text, rows=("model", "img_size")).plan.tables[0].cells]
+    assert labels == ["model net_a.in1k, img_size 224", "model net_b.in1k, img_size 224"]
+
+
+def test_a_frame_of_mlflow_and_one_of_seml_are_read():
+    found = pd.DataFrame(lines(), columns=["recipe", "seed", "acc"])
+    mlflow = pd.DataFrame({
+        "run_id": [f"{k:032x}" for k in range(len(found))],
+        "experiment_id": "1",
+        "status": "FINISHED",
+        "artifact_uri": "file:///x",
+        "start_time": pd.Timestamp("2026-11-29"),
+        "end_time": pd.NaT,
+        "metrics.acc": found["acc"],
+        "params.seed": found["seed"].astype(str),
+        "params.recipe": found["recipe"],
+        "tags.mlflow.runName": "swift-wood",
+        "tags.mlflow.source.name": "train.py",
+    })  # fmt: skip
+    seml = pd.DataFrame({
+        "_id": range(1, len(found) + 1),
+        "config.recipe": found["recipe"],
+        "config.seed": found["seed"],
+        "config.db_collection": "mine",
+        "result.test_acc": found["acc"],
+    })  # fmt: skip
+    expected = list(harness.compare(found, unit="percent").table("results")["verdict"])
+    for frame in (mlflow, seml):
+        assert list(harness.compare(frame, unit="percent").table("results")["verdict"]) == expected
+
+
+def test_an_experiment_of_mlflow_is_read_by_its_uri(
+    tmp_path: Path,
+):
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("my runs", artifact_location=str(tmp_path / "artifacts"))
+    for row, seed, value in lines(3):
+        run = client.create_run(experiment).info.run_id
+        client.log_param(run, "recipe", row)
+        client.log_param(run, "seed", seed)
+        client.log_metric(run, "acc", value)
+        client.set_terminated(run)
+    assert len(source_of(f"{uri}#my%20runs").read(["params.recipe"]).at) == 12
+    for named, said in (
+        ("#my_runs", "unknown experiment 'my_runs'; did you mean 'my runs'?"),
+        ("", "names no experiment; say it after a #, such as sqlite:///mlflow.db#my_experiment"),
+        ("x#my runs", "there is no MLflow store at"),
+    ):
+        with pytest.raises(StudyError, match=said.replace("?", "[?]")):
+            source_of(uri + named)
+    assert not (tmp_path / "mlflow.dbx").exists()
+
+
 # What is wrong with a file: one sentence with its line and column.
 
 
@@ -432,3 +514,23 @@ def test_a_frame_is_wrong_at_a_row(tmp_path: Path):
         harness.compare(frame, unit="percent")
     with pytest.raises(StudyError, match="unknown argument 'unti'; did you mean 'unit'"):
         harness.compare(frame, unti="percent")
+
+
+def test_a_report_of_a_file_is_not_verified_by_a_study(written: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["verify", str(written)]) == 2
+    assert "is made from a file of results; to verify it, make it again" in capsys.readouterr().err
+
+
+def test_many_runs_are_compared_without_a_fit_over_all_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("harness.results.table.LARGEST_FIT", 100)
+    results = read(tmp_path, as_csv())
+    assert not results.seeds_shared
+    assert "too many runs" in results.notes[0]
+    assert verdicts(results)["cosine"] == "helps"
+
+
+def test_a_report_does_not_wait_for_what_it_does_not_use():
+    slow = ("scipy.stats", "scipy.interpolate", "scipy.optimize", "mlflow", "torch")
+    code = "import harness.commands.table, harness.reporting, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [name for name in slow if name in done.stdout.split()] == []

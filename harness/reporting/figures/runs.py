@@ -88,6 +88,8 @@ OTHER = ("#F5E6A8", "#000000", "…")
 STOPPED = "stopped: settled"  # a seed that a recipe did not get, because the results needed no more of it
 LOOKS[STOPPED] = ("#EDEDED", "#4A4A4A", "–")
 
+MOST_DRAWN = 2_000  # runs of a file: beyond it, no figure shows each of them
+
 MatrixLine = tuple[str, int]  # an arm, and which member of an ensemble (0: the row's own runs)
 
 
@@ -513,6 +515,8 @@ def _finished(sketch: Sketch) -> Picture:
 def draw_all(report: ReportInput) -> list[Picture]:
     """Every figure, in the order of the report."""
     with house_style(text_of(report.plan)):
+        if from_file(report.plan) is not None and len(report.plan.runs) > MOST_DRAWN:
+            return _scoreboard(report.findings)
         tables = [partial(_of_table, report, table) for table in report.findings.tables]
         study = [partial(_scoreboard, report.findings), *tables, partial(_of_study, report)]
         return draw_side_by_side([*study, *further_parts(report)])
