@@ -92,7 +92,7 @@ def report_of(results: FileResults) -> ReportInput:
     from harness.analysis import analyse
     from harness.reporting import ReportInput
     from harness.reporting.frames import raw_digest
-    from harness.study.names import CURVE_COLUMNS
+    from harness.study.reserved import CURVE_COLUMNS
 
     plan = results.plan
     records = pd.DataFrame(dict(results.records))
@@ -137,14 +137,12 @@ def show(report: ReportInput) -> None:
     print(f"{found['file']}: {found['lines']:,} lines; {read}; compared with {found['versus']}")
     for table in report.findings.tables:
         shown = main_table(table, report.findings.settings)
-        has_paper = any(cell.paper for cell in table.cells)
-        columns = shown.columns[: None if has_paper else -1]
         grid = Table(title=shown.title, title_justify="left", box=None, pad_edge=False)
-        for place, column in enumerate(columns):
+        for place, column in enumerate(shown.columns):
             grid.add_column(column.title, justify="left" if place in (0, VERDICT) else "right")
         for row in shown.rows[:MOST_SHOWN]:
             cells = [cell.text if place == VERDICT else cell.joined for place, cell in enumerate(row.cells)]
-            grid.add_row(*(f"{row.group} / {cells[0]}" if row.group else cells[0], *cells[1 : len(columns)]))
+            grid.add_row(*(f"{row.group} / {cells[0]}" if row.group else cells[0], *cells[1:]))
         console.print(grid)
         if len(shown.rows) > MOST_SHOWN:
             print(f"and {len(shown.rows) - MOST_SHOWN:,} more rows, which the report has")

@@ -17,9 +17,9 @@ from harness.errors import Problem, StudyError, counted, shortened, unknown
 from harness.results.columns import REFERENCES, Asked, Chosen, choose, listed, short
 from harness.results.lines import Lines, ResultsFile
 from harness.spec import DIVERGED, FAILED, FINISHED, canonical_json, digest, run_id
-from harness.study.names import METRICS as RESERVED
-from harness.study.names import RESULTS as OWN_RESULTS
-from harness.study.plan import Cell, PaperValue, Plan, PlannedRun, PlanTable
+from harness.study.plan import OF_A_FILE, Cell, PaperValue, Plan, PlannedRun, PlanTable
+from harness.study.reserved import METRICS as RESERVED
+from harness.study.reserved import RESULTS as OWN_RESULTS
 
 ENDED_WELL = ("finished", "completed", "complete", "done", "success", "succeeded", "ok")
 NOTHING = ("", "none", "null", "n/a", "na", "-", "–", "—")
@@ -28,7 +28,6 @@ ABOVE = "previous"  # in place of a row's label: each row is compared with the o
 LARGEST_SEED = 2**62
 LARGEST = 1e60  # of a metric: beyond it, squares of variances overflow
 MOST_PROBLEMS = 20  # that are said of one file
-RESULTS = "results"  # the design of a table whose rows were found in a file
 PERCENT = 100.0
 LARGEST_FIT = 4_000_000  # runs times (rows + seeds) of a table, up to which a block fit is made
 
@@ -118,7 +117,7 @@ class _Reading:
             return None
         return RunLine(
             line=line,
-            table=self._text(chosen.table, place) or RESULTS,
+            table=self._text(chosen.table, place) or OF_A_FILE,
             column=self._text(chosen.column, place) or None,
             row=row,
             seed=seed,
@@ -316,7 +315,7 @@ class _Making:
         for run, seed in numbered:
             key = (run.table, run.column, run.row)
             if key not in arms:
-                arms[key] = digest(canonical_json([RESULTS, *key]))
+                arms[key] = digest(canonical_json([OF_A_FILE, *key]))
             own.setdefault(arms[key], []).append(seed)
             planned.append(
                 PlannedRun(
@@ -327,7 +326,7 @@ class _Making:
         metric = self._names()[0]
         plan = Plan(
             study=_study_name(self.source.path),
-            size=RESULTS,
+            size=OF_A_FILE,
             seeds=tuple(sorted({seed for seeds in own.values() for seed in seeds})),
             header=self._header(),
             tables=self._tables(arms),
@@ -428,9 +427,9 @@ class _Making:
             ]
             keys[table] = _key(table, keys.values())
             columns = tuple(dict.fromkeys(column for _, column, _ in inside))
-            title = table if table != RESULTS or self.chosen.table else PurePath(self.source.path).name
+            title = table if table != OF_A_FILE or self.chosen.table else PurePath(self.source.path).name
             tables.append(
-                PlanTable(key=keys[table], title=title, design=RESULTS, columns=columns, cells=tuple(cells))
+                PlanTable(key=keys[table], title=title, design=OF_A_FILE, columns=columns, cells=tuple(cells))
             )
         return tuple(tables)
 
@@ -479,7 +478,7 @@ def _reference(row: str, rows: Sequence[str], first: str) -> str | None:
 
 
 def _study_name(path: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]+", "_", PurePath(path).stem).strip("_").lower()[:60] or RESULTS
+    return re.sub(r"[^A-Za-z0-9_]+", "_", PurePath(path).stem).strip("_").lower()[:60] or OF_A_FILE
 
 
 def _key(title: str, taken: Iterable[str]) -> str:

@@ -110,6 +110,9 @@ class Cell:
     may_fail: bool = False  # it failed in the paper too, as its printed value says
 
 
+OF_A_FILE = "results"  # the design of a table whose rows were found in a file of results
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanTable:
     """One table of a study, its cells in reading order."""

@@ -13,7 +13,7 @@ from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
 from harness.reporting.report_input import GPU_HOURS, RunCost
 from harness.spec import ACCURACIES, MEMBER_STRIDE, Arm, Member
-from harness.study.plan import PaperValue, Plan
+from harness.study.plan import OF_A_FILE, PaperValue, Plan
 
 # What the paper printed beside a row: accuracies, and further numbers that are shown, never analysed.
 
@@ -91,6 +91,8 @@ def values_table(
     leads = not any(cell.effect for cell in cells)
     columns = _value_columns(settings, paper_column_kind(cells, settings))
     rows = [_value_cells(cell, settings, places if leads else {}) for cell in cells]
+    if table.design == OF_A_FILE:
+        columns, rows = _of_file(cells, settings, (columns, rows))
     if extras := extras_column(cells):
         columns.append(extras)
         rows = [[*row, extras_cell(cell)] for row, cell in zip(rows, cells, strict=True)]
@@ -103,6 +105,22 @@ def values_table(
         rows=tuple(doc.TextRow(tuple(row), cell.column or "") for row, cell in zip(rows, cells, strict=True)),
         notes=_value_notes(table, leads),
     )
+
+
+def _of_file(
+    cells: list[CellFinding],
+    settings: Settings,
+    shown: tuple[list[doc.TextColumn], list[list[doc.TextCell]]],
+) -> tuple[list[doc.TextColumn], list[list[doc.TextCell]]]:
+    """The columns of results from a file: its own further metrics, and printed values where it has some."""
+    columns, rows = shown
+    names = list(dict.fromkeys(name for cell in cells if cell.level for name in cell.level.secondary))
+    more = [doc.TextColumn(title=metric_name(name), kind=doc.NUMBER) for name in names]
+    last = [-1] if any(cell.paper for cell in cells) else []
+    return [*columns[:3], *more, *(columns[place] for place in last)], [
+        [*row[:3], *(_secondary_cell(cell.level, settings, name) for name in names), *(row[p] for p in last)]
+        for cell, row in zip(cells, rows, strict=True)
+    ]
 
 
 def level_digits(level: Level, settings: Settings) -> doc.Digits:
@@ -179,13 +197,12 @@ def _value_cells(cell: CellFinding, settings: Settings, places: Mapping[str, str
         doc.TextCell(cell.row, places.get(cell.arm_id or "", "")),
         n_cell(cell.level),
         spread_cell(cell.level, settings, with_interval=True),
-        _secondary_cell(cell.level, settings),
+        _secondary_cell(cell.level, settings, other_metric(settings.metric)),
         paper_cell(cell, settings),
     ]
 
 
-def _secondary_cell(level: Level | None, settings: Settings) -> doc.TextCell:
-    metric = other_metric(settings.metric)
+def _secondary_cell(level: Level | None, settings: Settings, metric: str) -> doc.TextCell:
     if level is None:
         return doc.TextCell(doc.DASH, "(quoted)")
     if metric not in level.secondary:
@@ -232,6 +249,9 @@ def main_table(
         *_effect_columns(settings),
     ]
     rows = tuple(_row(cell, settings, places, versus) for cell in cells)
+    if table.design == OF_A_FILE and not any(cell.effect.paper is not None for cell in cells if cell.effect):
+        columns = columns[:-1]
+        rows = tuple(doc.TextRow(row.cells[:-1], row.group) for row in rows)
     return doc.TextTable(
         key=f"{table.key}_effects",
         title=table.title,
