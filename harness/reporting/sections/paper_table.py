@@ -13,6 +13,7 @@ from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
 from harness.reporting.sections.tables import level_digits, other_metric
 from harness.spec import ACCURACIES, FINISHED
+from harness.study.plan import OF_A_FILE
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -134,7 +135,9 @@ def _caption(table: TableFinding, settings: Settings) -> str:
     counted = f"n = {n}" if len(set(levels)) < 2 else f"n = {n} unless a note says otherwise"
     delta = size_text(settings.smallest_effect_pp, settings)
     least = f" Smallest effect of interest: {delta}." if words else ""
-    return f"Ours ± sd over seeds (the paper's value){legend}. {counted}.{least}"
+    printed = table.design != OF_A_FILE or any(cell.paper for cell in table.cells)
+    beside = " (the paper's value)" if printed else ""
+    return f"Ours ± sd over seeds{beside}{legend}. {counted}.{least}"
 
 
 def _notes(table: TableFinding) -> tuple[str, ...]:
