@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.entry import Split
+from harness.data.entry import Images, Split
 
 # Which box of each image is used: random area and aspect ratio while training, the centre at evaluation.
 
@@ -111,14 +112,14 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     low, high = torch.aminmax(images, dim=1)
     chroma = high - low
-    divisor = torch.where(chroma == 0, 1.0, chroma)
+    divisor = chroma.masked_fill(chroma == 0, 1.0)
     sextant = torch.where(
         high == red,
         (green - blue) / divisor,
         torch.where(high == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
     )
     sextant = sextant + 6 * turn[:, None, None]
-    n = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    n = constant((5.0, 3.0, 1.0), str(images.device)).view(1, 3, 1, 1)
     k = (n + sextant[:, None]).remainder_(6)
     share = torch.minimum(k, 4 - k).clamp_(0, 1)
     return torch.addcmul(high[:, None], chroma[:, None], share, value=-1)
@@ -234,27 +235,50 @@ def training_images(split: Split, indices: Tensor, *, spec: AugmentLike, view: V
 
     An image's result depends on its index, the seed and the epoch only, not on the rest of the batch.
     """
-    which = indices.numpy()
-    sizes = split.images.sizes(indices).numpy()
-    draws = uniforms(view.seed, view.epoch, which, CROP_DRAWS, "crop")
+    return training_batch(split, indices, spec=spec, view=view)[0]
+
+
+def training_batch(split: Split, indices: Tensor, *, spec: AugmentLike, view: View) -> tuple[Tensor, Tensor]:
+    """As `training_images`, and the labels (B,) int64 on the device: all that the device needs of this batch
+    is drawn on the CPU and goes there as one copy."""
+    drawn = {**draw(split.images, indices, spec=spec, view=view), "labels": split.labels[indices]}
+    sent = send(drawn, view.device)
+    return augmented(split.images, sent, spec=spec, view=view), sent["labels"]
+
+
+def draw(images: Images, indices: Tensor, *, spec: AugmentLike, view: View) -> dict[str, Tensor]:
+    """What `augmented` needs, on the CPU: what the images at `indices` (B,) are made of, and the random draws
+    that the spec asks for."""
+    which, seed, epoch = indices.numpy(), view.seed, view.epoch
+    sizes = images.sizes(indices).numpy()
+    draws = uniforms(seed, epoch, which, CROP_DRAWS, "crop")
     boxes = torch.from_numpy(random_boxes(sizes, draws, area=spec.crop_area, ratio=spec.crop_ratio))
-    images = split.images.crop_resize(indices, boxes, view.size, view.device)
+    drawn = images.read(indices, boxes, view.size, view.device)
     if spec.flip > 0:
-        mirrored = uniforms(view.seed, view.epoch, which, 1, "flip")[:, 0] < spec.flip
-        images = flip(images, torch.from_numpy(mirrored).to(view.device))
+        mirrored = uniforms(seed, epoch, which, 1, "flip")[:, 0] < spec.flip
+        drawn["mirrored"] = torch.from_numpy(mirrored)
     if spec.jitter > 0:
-        draws = uniforms(view.seed, view.epoch, which, 3, "colour")
-        images = jitter(images, _to(1 + spec.jitter * (2 * draws - 1), view))
+        draws = uniforms(seed, epoch, which, 3, "colour")
+        drawn["jitter"] = _floats(1 + spec.jitter * (2 * draws - 1))
     shift = np.zeros((len(which), 3), np.float32)
     if spec.pca_noise > 0:
-        shift = pca_shift(spec.pca_noise * normals(view.seed, view.epoch, which, 3, "pca"))
-    images = normalise(images, view, _to(shift, view))
+        shift = pca_shift(spec.pca_noise * normals(seed, epoch, which, 3, "pca"))
+    drawn["shift"] = _floats(shift)
     if spec.crop_pad > 0:
-        draws = uniforms(view.seed, view.epoch, which, 2, "pad")
-        images = shifted(
-            images, torch.from_numpy(window_places(draws, spec.crop_pad)).to(view.device), spec.crop_pad
-        )
-    return images
+        draws = uniforms(seed, epoch, which, 2, "pad")
+        drawn["places"] = torch.from_numpy(window_places(draws, spec.crop_pad))
+    return drawn
+
+
+def augmented(images: Images, sent: Mapping[str, Tensor], *, spec: AugmentLike, view: View) -> Tensor:
+    """(B, 3, size, size) float32 from what `draw` made, all on the device: no copy, no read-back."""
+    batch = images.cut(sent, view.size, view.device)
+    if spec.flip > 0:
+        batch = flip(batch, sent["mirrored"])
+    if spec.jitter > 0:
+        batch = jitter(batch, sent["jitter"])
+    batch = normalise(batch, view, sent["shift"])
+    return shifted(batch, sent["places"], spec.crop_pad) if spec.crop_pad > 0 else batch
 
 
 def evaluation_images(split: Split, indices: Tensor, *, eval_crop: float, view: View) -> Tensor:
@@ -263,7 +287,13 @@ def evaluation_images(split: Split, indices: Tensor, *, eval_crop: float, view: 
     indices: (B,) int64 on the CPU. eval_crop: in (0, 1].
     """
     boxes = torch.from_numpy(centre_boxes(split.images.sizes(indices).numpy(), eval_crop))
-    return normalise(split.images.crop_resize(indices, boxes, view.size, view.device), view)
+    return normalise(crops_of(split.images, indices, boxes, view), view)
+
+
+def crops_of(images: Images, indices: Tensor, boxes: Tensor, view: View) -> Tensor:
+    """Cut and resize as `Images.crop_resize`; what the device needs goes there as one copy."""
+    sent = send(images.read(indices, boxes, view.size, view.device), view.device)
+    return images.cut(sent, view.size, view.device)
 
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
@@ -285,7 +315,8 @@ def shifted(images: Tensor, places: Tensor, pad: int) -> Tensor:
     """
     height, width = images.shape[2:]
     windows = torch.nn.functional.pad(images, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
-    return windows[torch.arange(len(images), device=images.device), :, places[:, 0], places[:, 1]]
+    rows = torch.arange(len(images), device=images.device)
+    return windows[rows, :, places[:, 0], places[:, 1]]
 
 
 def normalise(images: Tensor, view: View, shift: Tensor | None = None) -> Tensor:
@@ -293,14 +324,71 @@ def normalise(images: Tensor, view: View, shift: Tensor | None = None) -> Tensor
 
     images: (B, 1 or 3, H, W) in [0, 1]; a single channel is repeated. shift: (B, 3), per image and channel.
     """
-    mean = torch.tensor(view.mean, device=images.device)
-    scale = 1 / torch.tensor(view.std, device=images.device)
+    device = str(images.device)
+    mean, scale = constant(view.mean, device), _scale(view.std, device)
     offset = (-mean if shift is None else shift - mean) * scale
     return torch.addcmul(offset.view(-1, 3, 1, 1), images, scale.view(1, 3, 1, 1))
 
 
-def _to(values: np.ndarray, view: View) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(view.device, non_blocking=True)
+def _floats(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+
+
+# From the CPU to the device without waiting for it: constants once per process, a batch as one copy.
+#
+# A copy from ordinary memory waits until the device has done all that it was given before. One from pinned
+# memory does not; torch keeps that memory until the copy is made.
+
+
+ALIGNED_BYTES = 16  # where each tensor begins in what is copied: enough for every type
+
+
+@cache
+def constant(values: tuple[float, ...], device: str) -> Tensor:
+    """Float32 numbers that stay on the device. Not to be changed in place."""
+    return torch.tensor(values).to(device)
+
+
+@cache
+def _scale(std: tuple[float, ...], device: str) -> Tensor:
+    return 1 / constant(std, device)
+
+
+def send(tensors: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+    """Tensors of the CPU on the device, in one copy that is not waited for; on the CPU themselves."""
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return dict(tensors)
+    return unpacked(packed(tensors, pin=kind == "cuda").to(device, non_blocking=True), tensors)
+
+
+def packed(tensors: Mapping[str, Tensor], *, pin: bool = False) -> Tensor:
+    """The bytes of tensors of the CPU, one after the other, (N,) uint8; `pin`: in pinned memory."""
+    places = _places(tensors)
+    buffer = torch.empty(sum(map(_aligned, tensors.values())), dtype=torch.uint8, pin_memory=pin)
+    into = buffer.numpy()
+    for name, tensor in tensors.items():
+        into[places[name]] = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+    return buffer
+
+
+def unpacked(buffer: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose bytes `packed` wrote, where the buffer is now; `tensors` say types and shapes."""
+    places = _places(tensors)
+    return {name: buffer[places[name]].view(each.dtype).view(each.shape) for name, each in tensors.items()}
+
+
+def _places(tensors: Mapping[str, Tensor]) -> dict[str, slice]:
+    places, start = {}, 0
+    for name, tensor in tensors.items():
+        places[name] = slice(start, start + tensor.nbytes)
+        start += _aligned(tensor)
+    return places
+
+
+def _aligned(tensor: Tensor) -> int:
+    """Bytes up to where the next tensor may begin."""
+    return -(-tensor.nbytes // ALIGNED_BYTES) * ALIGNED_BYTES
 
 
 # Several views of each test image, whose predictions are averaged: 1, 10, 12 or 144 crops.
@@ -363,8 +451,7 @@ def views(
     boxes = crop_boxes(split.images.sizes(indices).numpy(), crops, eval_crop=eval_crop)
     distinct, counts = np.unique(boxes.reshape(len(boxes), -1), axis=0, return_counts=True)
     for box, count in zip(distinct, counts.tolist(), strict=True):
-        cut = split.images.crop_resize(indices, torch.from_numpy(box.reshape(-1, 4)), view.size, view.device)
-        images = normalise(cut, view)
+        images = normalise(crops_of(split.images, indices, torch.from_numpy(box.reshape(-1, 4)), view), view)
         yield images, count
         if crops > 1:
             yield images.flip(3), count
@@ -401,6 +488,12 @@ def _corners_and_centre(areas: np.ndarray, share: float) -> list[np.ndarray]:
 # @ Wh^T, with weights that are zero outside the image's box.
 
 
+@cache
+def _centres(side: int, device: str) -> Tensor:
+    """The centres of so many pixels, (side,). Not to be changed in place."""
+    return torch.arange(side, device=device) + 0.5
+
+
 def resize_weights(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
     """Weights (B, size, side) float32 that resize the pixels [start, start + length) of a side to `size`.
 
@@ -409,8 +502,7 @@ def resize_weights(start: Tensor, length: Tensor, side: int, size: int) -> Tenso
     start, length = start[:, None].float(), length[:, None].float()
     scale = length / size
     width = scale.clamp(min=1.0)  # of half the triangle, in pixels
-    out = torch.arange(size, device=start.device) + 0.5
-    pixel = torch.arange(side, device=start.device) + 0.5
+    out, pixel = _centres(size, str(start.device)), _centres(side, str(start.device))
     centre = start + scale * out
     distance = (pixel - centre[:, :, None]).div_(width[:, :, None])
     weights = distance.abs_().neg_().add_(1.0).clamp_(min=0.0)

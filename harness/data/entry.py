@@ -149,6 +149,14 @@ class Images(Protocol):
         """Height and width in pixels, (B, 2) int64, of the images at `indices` (B,)."""
         ...
 
+    def read(self, indices: Tensor, boxes: Tensor, size: int, device: str) -> dict[str, Tensor]:
+        """What `cut` needs of the images at `indices` (B,), on the CPU."""
+        ...
+
+    def cut(self, sent: Mapping[str, Tensor], size: int, device: str) -> Tensor:
+        """The crops of `crop_resize`, from what `read` gave, on the device."""
+        ...
+
     def crop_resize(self, indices: Tensor, boxes: Tensor, size: int, device: str = "cpu") -> Tensor:
         """Cut `boxes` (B, 4) int64 (top, left, height, width) and resize each to size x size, bilinear with
         antialias as Pillow and torchvision.transforms.v2 do it. Returns (B, channels, size, size) float32 in

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.augment import crop_resize
+from harness.data.augment import crop_resize, send
 from harness.data.contents import fingerprints
 from harness.data.entry import DataSet, Entry, Files, Images, Pixels, Source, Split
 from harness.data.pixels import FileImages
@@ -56,13 +56,19 @@ class ArrayImages:
 
     def crop_resize(self, indices: Tensor, boxes: Tensor, size: int, device: str = "cpu") -> Tensor:
         """See `harness.data.entry.Images.crop_resize`."""
-        if device == "cpu":
-            batch = self._pixels.index_select(0, indices)
-        elif self._pixels.numel() <= RESIDENT_BYTES:
-            batch = self._on(device).index_select(0, indices.to(device, non_blocking=True))
-        else:
-            batch = self._pixels.index_select(0, indices).to(device, non_blocking=True)
-        return crop_resize(batch, boxes.to(device, non_blocking=True), size)
+        return self.cut(send(self.read(indices, boxes, size, device), device), size, device)
+
+    def read(self, indices: Tensor, boxes: Tensor, size: int, device: str) -> dict[str, Tensor]:
+        """See `harness.data.entry.Images.read`: the indices alone, where the device has all pixels."""
+        if device != "cpu" and self._pixels.numel() <= RESIDENT_BYTES:
+            return {"indices": indices, "boxes": boxes}
+        return {"pixels": self._pixels.index_select(0, indices), "boxes": boxes}
+
+    def cut(self, sent: Mapping[str, Tensor], size: int, device: str) -> Tensor:
+        """See `harness.data.entry.Images.cut`."""
+        if "pixels" in sent:
+            return crop_resize(sent["pixels"], sent["boxes"], size)
+        return crop_resize(self._on(device).index_select(0, sent["indices"]), sent["boxes"], size)
 
     def _on(self, device: str) -> Tensor:
         if device not in self._resident:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageChops, UnidentifiedImageError
 from torch import Tensor
 
+from harness.data.augment import send
 from harness.data.entry import PLAIN, Reading
 
 # From an image file to RGB: one rule for every mode and format that Pillow reads (docs/data.md, "Pixels").
@@ -427,9 +428,20 @@ class FileImages:
         Raises:
             ValueError: a file cannot be decoded; the message names it.
         """
+        return self.cut(send(self.read(indices, boxes, size, device), device), size, device)
+
+    def read(self, indices: Tensor, boxes: Tensor, size: int, device: str) -> dict[str, Tensor]:
+        """See `harness.data.entry.Images.read`: the finished crops, (B, size, size, 3) uint8.
+
+        Raises:
+            ValueError: a file cannot be decoded; the message names it.
+        """
         crops = list(self._pool.map(self._read_crop, indices.tolist(), boxes.tolist(), [size] * len(indices)))
-        batch = torch.from_numpy(np.stack(crops)).to(device, non_blocking=True)
-        return batch.permute(0, 3, 1, 2).float().div_(255)
+        return {"crops": torch.from_numpy(np.stack(crops))}
+
+    def cut(self, sent: Mapping[str, Tensor], size: int, device: str) -> Tensor:
+        """See `harness.data.entry.Images.cut`."""
+        return sent["crops"].permute(0, 3, 1, 2).float().div_(255)
 
     def _how_many(self) -> str:
         """Of the first files, how many cannot be opened: so that all are mended at once."""

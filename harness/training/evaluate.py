@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.data.augment import View, views
+from harness.data.augment import View, send, views
 from harness.data.entry import DataSet
 from harness.spec import Recipe
 from harness.training.parallel import ALONE, World
@@ -73,15 +73,15 @@ def evaluate(
     ranks, losses, kept = [], [], []
     for chunk in chunks[first:end]:
         logits = answers(chunk).float()
-        truth = labels[chunk].to(logits.device)
+        truth = send({"truth": labels[chunk]}, str(logits.device))["truth"]
         ranks.append(rank_of_truth(logits, truth))
         losses.append(functional.cross_entropy(logits, truth, reduction="sum").double())
         if extra:
-            kept.append(logits.cpu())
+            kept.append(logits)
     start = first * EVAL_BATCH
     rank = world.assemble(ranks, start, len(indices)).cpu()
     loss = world.assemble([each[None] for each in losses], first, len(chunks)).sum()
-    every = world.assemble(kept, start, len(indices)) if extra else torch.empty(0)
+    every = world.assemble(kept, start, len(indices)).cpu() if extra else torch.empty(0)
     return Evaluation(
         top1=percent(rank < 1),
         top5=percent(rank < 5),

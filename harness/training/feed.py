@@ -141,10 +141,9 @@ class Feed:
         mixes = any(not trick.per_image for trick in self.tricks)
         if not mixes:
             indices = self.world.share(indices)
-        images = augment.training_images(
+        images, labels = augment.training_batch(
             self.data.train, indices, spec=self.recipe.augment, view=self.view(epoch)
         )
-        labels = self.data.train.labels[indices].to(self.device, non_blocking=True)
         targets = one_hot(labels, self.data.classes)
         batch = Batch(images.contiguous(memory_format=torch.channels_last), targets)
         for trick in self.tricks:

@@ -34,18 +34,18 @@ def batch_of_rank(tricks: tuple[str, ...], runs_dir: Path) -> tuple[tuple[Tensor
     with World.join(machine) as world:
         setup = build(tiny_spec(*tricks), machine, world)
         images, made = setup.data.train.images, 0
-        crop_resize = type(images).crop_resize
+        read = type(images).read
 
         def counted(self: Any, indices: Tensor, *rest: Any) -> Tensor:
             nonlocal made
             made += len(indices)
-            return crop_resize(self, indices, *rest)
+            return read(self, indices, *rest)
 
-        type(images).crop_resize = counted  # type: ignore[method-assign]
+        type(images).read = counted  # type: ignore[method-assign]
         try:
             return tuple(setup.feed.batch(6)), made
         finally:
-            type(images).crop_resize = crop_resize  # type: ignore[method-assign]
+            type(images).read = read  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
