@@ -379,7 +379,8 @@ def unpacked(buffer: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def _places(tensors: Mapping[str, Tensor]) -> dict[str, slice]:
-    places, start = {}, 0
+    places: dict[str, slice] = {}
+    start = 0
     for name, tensor in tensors.items():
         places[name] = slice(start, start + tensor.nbytes)
         start += _aligned(tensor)
