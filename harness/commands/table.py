@@ -126,12 +126,12 @@ def settings_of(results: FileResults) -> Settings:
 
 def show(report: ReportInput) -> None:
     """The tables on the terminal, and what was understood of the file."""
-    from rich.console import Console
     from rich.table import Table
 
+    from harness.commands.progress import plain_console
     from harness.reporting.sections.tables import main_table
 
-    console = Console(highlight=False)
+    console = plain_console()
     found = report.plan.header["results"]
     read = ", ".join(f"{name} = {column}" for name, column in found["columns"].items())
     print(f"{found['file']}: {found['lines']:,} lines; {read}; compared with {found['versus']}")

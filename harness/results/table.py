@@ -33,7 +33,7 @@ LARGEST_FIT = 4_000_000  # runs times (rows + seeds) of a table, up to which a b
 
 
 @dataclass(frozen=True, slots=True)
-class RunLine:
+class FileRun:
     """One line of the file."""
 
     line: int
@@ -62,7 +62,7 @@ class FileResults:
 # What the lines say.
 
 
-def read_runs(source: ResultsFile, chosen: Chosen) -> list[RunLine]:
+def read_runs(source: ResultsFile, chosen: Chosen) -> list[FileRun]:
     """Every line as a run.
 
     Raises:
@@ -105,7 +105,7 @@ class _Reading:
             self.problems.append(Problem(self.source.path, self.from_line, what))
         raise StudyError(self.problems)
 
-    def run(self, place: int) -> RunLine | None:
+    def run(self, place: int) -> FileRun | None:
         """One line; None where something is wrong with it."""
         chosen, line, before = self.chosen, self.lines.at[place], len(self.problems) + self.more
         row = self._label(place, line)
@@ -115,7 +115,7 @@ class _Reading:
         paper = None if chosen.paper is None else self._value(chosen.paper, place, line)
         if len(self.problems) + self.more > before:
             return None
-        return RunLine(
+        return FileRun(
             line=line,
             table=self._text(chosen.table, place) or OF_A_FILE,
             column=self._text(chosen.column, place) or None,
@@ -180,7 +180,7 @@ class _Reading:
             return FAILED, f"nothing in column {shortened(self.chosen.metrics[0])}"
         return (FINISHED, None) if math.isfinite(value) else (DIVERGED, None)
 
-    def check_units(self, runs: Sequence[RunLine]) -> None:
+    def check_units(self, runs: Sequence[FileRun]) -> None:
         """Percentages beside fractions, and what is neither."""
         known = [(run.line, run.values[0]) for run in runs if run.values[0] is not None]
         wrong = {"percent": _no_percentage, "fraction": _no_fraction}.get(self.chosen.unit)
@@ -191,7 +191,7 @@ class _Reading:
             if said := wrong(value, above_1, len(known)):
                 self.add(line, said, self.chosen.metrics[0])
 
-    def check_twice(self, runs: Sequence[RunLine]) -> None:
+    def check_twice(self, runs: Sequence[FileRun]) -> None:
         """Two lines that say they are the same run."""
         first: dict[tuple[str, str | None, str, int], int] = {}
         for run in runs:
@@ -285,7 +285,7 @@ def results_of(source: ResultsFile, asked: Asked) -> FileResults:
     return _Making(source=source, chosen=chosen, runs=runs, versus=versus).results()
 
 
-def _versus(source: ResultsFile, chosen: Chosen, asked: str | None, runs: Sequence[RunLine]) -> str:
+def _versus(source: ResultsFile, chosen: Chosen, asked: str | None, runs: Sequence[FileRun]) -> str:
     """The row that the others are compared with: as said, else one that is called so, else the first."""
     labels = dict.fromkeys(run.row for run in runs)
     if asked == ABOVE and asked not in labels:
@@ -304,7 +304,7 @@ class _Making:
 
     source: ResultsFile
     chosen: Chosen
-    runs: Sequence[RunLine]
+    runs: Sequence[FileRun]
     versus: str
 
     def results(self) -> FileResults:
