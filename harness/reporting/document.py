@@ -422,10 +422,10 @@ def verdict_text(effect: Effect) -> str:
 def short_name(key: str) -> str:
     """How a table is called in running text.
 
-    >>> short_name("table5"), short_name("figure_3a"), short_name("ladder"), short_name("tablet")
-    ('Table 5', 'Figure 3a', 'ladder', 'tablet')
+    >>> short_name("table5"), short_name("figure_3a"), short_name("table1_imagenet"), short_name("tablet")
+    ('Table 5', 'Figure 3a', 'Table 1', 'tablet')
     """
-    found = re.fullmatch(r"(table|figure)_?(\d\w*)", key)
+    found = re.fullmatch(r"(table|figure)_?(\d+[a-z]?)(?:_\w+)?", key)
     return f"{found.group(1).capitalize()} {found.group(2)}" if found else key
 
 
@@ -438,9 +438,9 @@ def seeds_planned(plan: Plan) -> str:
 
 
 def table_name(table: TableFinding) -> str:
-    """The table's short name and its title, as a heading."""
+    """The table's number and its title, as a heading; the title alone where its key has no number."""
     name = short_name(table.key)
-    return f"{name[:1].upper()}{name[1:]}: {table.title}"
+    return table.title if name == table.key else f"{name}: {table.title}"
 
 
 def cell_name(cell: CellFinding) -> str:

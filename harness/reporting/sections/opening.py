@@ -124,18 +124,17 @@ def expected(report: ReportInput) -> doc.Section | None:
 
 
 def _outlook(report: ReportInput) -> str:
-    """Why rows cannot be tested, or what would settle those that are open; "" where none is either."""
+    """Why rows cannot be tested or, where more are open, what would settle those; "" where none is either."""
     effects = [cell.effect for table in report.findings.tables for cell in table.cells if cell.effect]
     untested = [effect for effect in effects if effect.verdict == CANNOT_TEST]
-    if untested:
+    undecided = [effect for effect in effects if effect.verdict == UNDECIDED]
+    if len(untested) > len(undecided):
         why = Counter(conditions.in_short(effect.qualifier) or CANNOT_TEST for effect in untested)
         reason, rows = why.most_common(1)[0]
         floor = "; the floor: what a simple classifier reaches on the same images" * ("floor" in reason)
         of = f"{rows} of {doc.count(len(untested), 'row')}"
         return f"Why most rows cannot be tested: {reason} ({of}{floor})."
-    more = sorted(
-        effect.more_seeds for effect in effects if effect.verdict == UNDECIDED and effect.more_seeds
-    )
+    more = sorted(effect.more_seeds for effect in undecided if effect.more_seeds)
     if not more:
         return ""
     if len(more) == 1:
