@@ -88,7 +88,8 @@ def judged(plan: Plan, frames: Frames) -> tuple[ReportInput, str]:
         for cell in table.cells:
             assert_no_false_certainty(cell)
     words = re.findall(r"^\*\*.* in words\*\*\n\n((?:- .*\n)+)", text, re.M)
-    answer = "\n".join([text.split("## Answer")[1].split("\n## ")[0], *words])
+    first = text.split("## Answer\n\n")[1].partition("\n")[0]
+    answer = "\n".join([first, *words])
     assert not CERTAIN.search(answer), answer
     return report, answer
 
