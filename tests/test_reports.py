@@ -19,7 +19,7 @@ STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
 NOT_TRAINED_YET = {"colour_check", "mixup_cifar", "resnet_cifar"}  # their first reports are to come
 # Brought in line with their papers after their runs (docs/decisions/0025, 0026), and to be trained anew.
 # Until then their reports are of the studies of before.
-OF_BEFORE = {"bag_of_tricks", "goyal_large_batch", "inception_v3", "inception_v4"}
+OF_BEFORE = {"goyal_large_batch", "inception_v3", "inception_v4"}
 REPORTED = [study for study in STUDIES if study not in NOT_TRAINED_YET]
 OF_TODAY = [study for study in REPORTED if study not in OF_BEFORE]
 NUMBERS = (
@@ -91,5 +91,5 @@ def test_a_report_shows_the_rows_printed_values_and_claims_of_its_study(study: s
 def test_the_readme_counts_the_studies_and_the_demos_trainings() -> None:
     readme = (ROOT / "README.md").read_text()
     trainings = len(_plan("bag_of_tricks").runs)
-    assert re.findall(r"(\w+) studies come with it", readme) == [NUMBERS[len(STUDIES)]]
-    assert f"{trainings} trainings" in readme
+    assert re.findall(r"(\w+) more studies come with it", readme) == [NUMBERS[len(STUDIES) - 1]]
+    assert f"{trainings} short trainings" in readme
