@@ -1,4 +1,4 @@
-"""Write what is generated: docs/tricks.md, docs/cli.md, the tree, the README's table, model costs.
+"""Write what is generated: docs/tricks.md, docs/cli.md, the tree, README's and results' tables, model costs.
 
 `--check` writes nothing and fails where a file on disk differs from what would be written. `--fidelity` adds
 docs/fidelity.md, which takes half a minute and needs timm. Costs in costs.json are taken as they are (a test
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import fidelity
-from readme_table import claims_section, readme_section, studies_section
+from readme_table import claims_section, scoreboard_section, studies_section
 
 from harness.cli import build_parser
 from harness.commands.workspace import CLASSES_IF_UNKNOWN, build_catalogue
@@ -29,7 +29,7 @@ from harness.tricks import TRICKS
 from harness.tricks.build import card, describe
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLE_BEGIN, TABLE_END = "<!-- table: made by make docs -->\n", "<!-- end of table -->\n"
+SCOREBOARD_BEGIN, TABLE_END = "<!-- scoreboard: made by make docs -->\n", "<!-- end of table -->\n"
 CLAIMS_BEGIN = "<!-- claims: made by make docs -->\n"
 STUDIES_BEGIN = "<!-- studies: made by make docs -->\n"
 
@@ -74,13 +74,18 @@ def cli_page() -> str:
 
 
 def readme() -> str:
-    """The hand-written page with tables of the committed reports."""
-    reports = ROOT / "reports"
-    found = list(reports.glob("*/report.json"))
-    section = readme_section(reports / "bag_of_tricks" / "report.json")
-    page = _between((ROOT / "README.md").read_text(), TABLE_BEGIN, section, TABLE_END)
-    page = _between(page, CLAIMS_BEGIN, claims_section(found), TABLE_END)
-    return _between(page, STUDIES_BEGIN, studies_section(found), TABLE_END)
+    """The hand-written page with the scoreboard and the first claims of Bag of Tricks."""
+    section = scoreboard_section(ROOT / "reports" / "bag_of_tricks" / "report.json")
+    return _between((ROOT / "README.md").read_text(), SCOREBOARD_BEGIN, section, TABLE_END)
+
+
+def results_page() -> str:
+    """What every committed report says, study by study and claim by claim."""
+    found = list((ROOT / "reports").glob("*/report.json"))
+    page = _between(
+        (ROOT / "docs" / "results.md").read_text(), STUDIES_BEGIN, studies_section(found), TABLE_END
+    )
+    return _between(page, CLAIMS_BEGIN, claims_section(found), TABLE_END)
 
 
 def demo_was_run_here() -> bool:
@@ -119,6 +124,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/tricks.md": tricks_page,
     "docs/cli.md": cli_page,
     "README.md": readme,
+    "docs/results.md": results_page,
     "harness/models/costs.json": model_costs,
 }
 
@@ -137,8 +143,8 @@ def main() -> int:
     check = "--check" in sys.argv[1:]
     stale = []
     for name, make in wanted().items():
-        if check and name == "README.md" and demo_was_run_here():
-            continue  # the README shows the committed report, the folder now has this machine's
+        if check and name in ("README.md", "docs/results.md") and demo_was_run_here():
+            continue  # they show the committed report, the folder now has this machine's
         path, text = ROOT / name, make()
         if path.exists() and path.read_text() == text:
             continue

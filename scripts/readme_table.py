@@ -5,54 +5,29 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from harness.analysis.findings import GLYPHS
 from harness.reporting.sections.claims import ANSWER_GLYPHS, headline
+from harness.reporting.sections.scoreboard import KEY as SCOREBOARD
 
-SHOWN = ("table6",)
-COLUMNS = (None, "ResNet-50-D")  # of Table 6; its other two columns are in the report
-FIGURES = ("scoreboard", "table6_effects")  # the second one: of reports of before there were scoreboards
+MOST_CLAIMS = 5  # in the README; docs/results.md has all
 OPEN = ("not settled", "cannot be tested here")
 Record = dict[str, Any]
 
 
-def readme_section(report_json: Path) -> str:
-    """One line per comparison, then the scoreboard of the study, in Markdown."""
-    report = json.loads(report_json.read_text())
-    tables = {table["key"]: table for table in report["findings"]["tables"]}
-    lines = [
-        "| row | over | n | top-1 | effect, points [95 % CI] | verdict | paper's effect |",
-        "|---|---|--:|--:|--:|---|--:|",
-    ]
-    for key in SHOWN:
-        lines += [_line(key, cell) for cell in _compared(tables[key])]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "† from memory: no source at hand showed the printed value. Ours are short runs on small "
-            "images, the paper's from ImageNet. Tables 2 to 5 and 7, Inception-V3 and MobileNet are in the "
-            "report.",
-            "",
-            _picture(report_json.parent, report),
-            "",
-        ]
-    )
-
-
-def _picture(folder: Path, report: Record) -> str:
-    """The scoreboard; its alt text has the rows of the tables that are shown, and counts the others."""
-    name = next((name for name in FIGURES if (folder / "figures" / f"{name}.svg").exists()), FIGURES[0])
-    tables = {table["key"]: table for table in report["findings"]["tables"]}
-    alt = "; ".join(_alt(cell) for key in SHOWN for cell in _compared(tables[key]))
-    if name == FIGURES[0]:
-        words = Counter(c["effect"]["verdict"] for t in tables.values() for c in t["cells"] if c["effect"])
-        counts = ", ".join(f"{number} {word}" for word, number in words.most_common())
-        alt = f"Scoreboard of {sum(words.values())} effects: {counts}. {alt}"
-    return f'<img src="reports/{folder.name}/figures/{name}.svg" width="720" alt="{escape(alt)}">'
+def scoreboard_section(report_json: Path) -> str:
+    """The scoreboard of a report, then what its claims came to: at most `MOST_CLAIMS` rows."""
+    report, folder = json.loads(report_json.read_text()), report_json.parent.name
+    effects = [cell for table in report["findings"]["tables"] for cell in table["cells"] if cell["effect"]]
+    verdicts = Counter(cell["effect"]["verdict"] for cell in effects)
+    alt = ", ".join(f"{count} {GLYPHS[word]} {word}" for word, count in verdicts.most_common())
+    alt = f"Scoreboard of {len(effects)} effects: {alt}"
+    picture = f'<img src="reports/{folder}/figures/{SCOREBOARD}.svg" width="760" alt="{alt}">'
+    claims = [(folder, claim) for claim in report["claims"] if claim["answer"] not in OPEN]
+    table = _claims_table(claims[:MOST_CLAIMS], "reports")
+    return "\n".join([picture, "", *table, _counted(report["claims"]), ""])
 
 
 def claims_section(reports: list[Path]) -> str:
@@ -67,22 +42,26 @@ def claims_section(reports: list[Path]) -> str:
         (name, claim) for name, report in found.items() if name not in before for claim in report["claims"]
     ]
     settled = [(study, claim) for study, claim in claims if claim["answer"] not in OPEN]
-    table = [
-        "| a paper says | its number | measured here [95 % CI] | n | so? | study |",
-        "|---|--:|--:|--:|---|---|",
-        *(_claim_line(study, claim) for study, claim in settled),
-        "",
-    ]
-    lines = [*(table if settled else []), _counted([claim for _, claim in claims]), ""]
+    lines = [*_claims_table(settled, "../reports"), _counted([claim for _, claim in claims]), ""]
     if before:
-        links = ", ".join(f"[{name}](reports/{name}/report.md)" for name in before)
+        links = ", ".join(f"[{name}](../reports/{name}/report.md)" for name in before)
         lines += [
             f"Not counted: {links}. These reports are of before networks were held against a linear "
-            "classifier ([why](docs/decisions/0028-no-verdict-where-nothing-could-be-seen.md)), and are to "
+            "classifier ([why](decisions/0028-no-verdict-where-nothing-could-be-seen.md)), and are to "
             "be trained anew.",
             "",
         ]
     return "\n".join(lines)
+
+
+def _claims_table(claims: list[tuple[str, Record]], reports: str) -> list[str]:
+    """One line per claim of a study; nothing where there is none. `reports`: their folder, from the page."""
+    head = [
+        "| a paper says | its number | measured here [95 % CI] | n | so? | study |",
+        "|---|--:|--:|--:|---|---|",
+    ]
+    lines = [_claim_line(study, claim, reports) for study, claim in claims]
+    return [*head, *lines, ""] if lines else []
 
 
 def _counted(claims: list[Record]) -> str:
@@ -100,7 +79,7 @@ def _counted(claims: list[Record]) -> str:
     )
 
 
-def _claim_line(study: str, claim: Record) -> str:
+def _claim_line(study: str, claim: Record, reports: str) -> str:
     number, unit = _number_and_unit(claim["measure"])
     paper = "" if claim["paper"] is None else f"{number(claim['paper'])} {unit}"
     mark = "†" if claim["paper_status"] == "memory" else ""
@@ -111,7 +90,7 @@ def _claim_line(study: str, claim: Record) -> str:
     size = claim.get("size") or {}
     if size.get("ratio") is not None:
         said += f" (× {size['ratio']:.1f})"
-    where = f"[{study}](reports/{study}/report.md)"
+    where = f"[{study}]({reports}/{study}/report.md)"
     return f"| {claim['says']} | {paper}{mark} | {here} | {claim['n']} | {said} | {where} |"
 
 
@@ -139,35 +118,9 @@ def _study_line(path: Path) -> str:
     rows = sum(len(table["cells"]) for table in tables)
     trained = sum(not report["arms"][run["arm_id"]]["observes"] for run in report["runs"])
     return (
-        f"| [{name}](reports/{name}/report.md) | {report['header']['question']} | {len(tables)} "
+        f"| [{name}](../reports/{name}/report.md) | {report['header']['question']} | {len(tables)} "
         f"| {rows} | {trained} | {said} |"
     )
-
-
-def _compared(table: Record) -> list[Record]:
-    return [cell for cell in table["cells"] if cell["effect"] and cell["column"] in COLUMNS]
-
-
-def _line(table: str, cell: Record) -> str:
-    effect, level = cell["effect"], cell["level"]
-    name = cell["row"] + (f" ({cell['column']})" if cell["column"] else "")
-    interval = f"[{_signed(effect['low'])}, {_signed(effect['high'])}]" if effect["low"] is not None else ""
-    word = f"{GLYPHS[effect['verdict']]} {effect['verdict']}"
-    if effect["more_seeds"]:
-        word += f", ~{effect['more_seeds']} more seeds"
-    paper = "" if effect["paper"] is None else _signed(effect["paper"])
-    mark = "†" if effect["paper_status"] == "memory" else ""
-    number = table.removeprefix("table")
-    measured = f"{level['mean']:.2f} ± {level['sd']:.2f} sd"
-    return (
-        f"| T{number} {name} | {effect['versus']} | {level['n']} | {measured} "
-        f"| {_signed(effect['estimate'])} {interval} | {word} | {paper}{mark} |"
-    )
-
-
-def _alt(cell: Record) -> str:
-    effect = cell["effect"]
-    return f"{cell['row']}: {effect['verdict']}, {_signed(effect['estimate'])} points"
 
 
 def _signed(value: float) -> str:

@@ -74,5 +74,5 @@ def test_the_readme_counts_no_claim_of_a_report_without_floors_and_names_it(tmp_
         (tmp_path / name / "report.json").write_text(json.dumps(report))
     said = readme_table.claims_section(list(tmp_path.glob("*/report.json")))
     assert "2 testable of 2; 2 not settled" in said
-    assert "Not counted: [old](reports/old/report.md). " in said
+    assert "Not counted: [old](../reports/old/report.md). " in said
     assert "[new]" not in said
