@@ -113,7 +113,7 @@ def test_the_study_takes_its_arms_from_the_plan_file_and_says_what_part_was_run(
     tiny: SimpleNamespace,
 ) -> None:
     wall, rate = tiny.sections["study"]
-    assert "3 of 44 arms, 1 of 3 seeds, epochs x" in wall["note"]
+    assert "3 of 45 arms, 1 of 3 seeds, epochs x" in wall["note"]
     assert "from gpu_plan.json" in wall["note"]
     assert "3 finished" in wall["note"]
     assert rate["value"] == pytest.approx(60 * 3 / wall["value"])

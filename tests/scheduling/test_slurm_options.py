@@ -181,7 +181,7 @@ def test_processes_of_a_run_are_the_machines_and_leave_room_for_fewer_workers(
     made = []
 
     class Seen:
-        def __init__(self, settings: LocalSettings) -> None:
+        def __init__(self, settings: LocalSettings, *_: object) -> None:
             made.append(settings)
 
         def warm_up(self) -> None:
