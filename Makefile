@@ -14,7 +14,7 @@ BUDGET ?= 11min
 demo: .venv/runtime  ## run the Bag of Tricks study on embedded real data for 11 minutes, end in a report; again: go on
 	$(BIN)/harness run studies/bag_of_tricks.yaml --budget $(BUDGET) || [ $$? -eq 3 ]
 
-test: .venv/dev  ## every test but the campaigns, about 4 minutes on 2 quiet cores
+test: .venv/dev  ## every test but the campaigns, some 5 minutes on 2 quiet cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not campaign" $(AGAIN)
 
 .PHONY: test-campaigns
