@@ -29,7 +29,6 @@ from harness.analysis.findings import (
     Outcomes,
     Settings,
     TableFinding,
-    read_outcomes,
 )
 from harness.analysis.intervals import Estimate
 from harness.analysis.verdicts import FEWEST_SEEDS, SAME_RUN, metric_name, sentence_for
@@ -76,12 +75,6 @@ class ArmFacts:
             return False
         lower = self.lower
         return (self.mean if lower is None else lower) < self.floor.value
-
-    def mean_below(self, name: str) -> str:
-        """That its mean is below its floor, which more seeds do not change; "": it is not, or it may fail."""
-        if self.floor is None or self.mean is None or self.may_fail:
-            return ""
-        return conditions.below_floor(name, self.mean, self.mean, self.floor)
 
     def fault(self, name: str) -> str:
         """Why no comparison with it can be tested; "": nothing of its own stands against it."""
@@ -248,26 +241,6 @@ def _both_below(one: ArmFacts, other: ArmFacts) -> str:
     if means[0] is None or means[1] is None or max(means[0], means[1]) >= one.floor.value:
         return ""
     return conditions.both_below_floor((means[0], means[1]), one.floor)
-
-
-def below_everywhere(plan: Plan, records: pd.DataFrame, settings: Settings, floors: Mapping[str, Any]) -> str:
-    """Why more seeds would not help: every comparison has a row whose mean is below its floor.
-
-    Args:
-        records, floors: as for `analyse`.
-    Returns:
-        The reason of the first comparison; "" where one could be tested, or nothing is known of a floor.
-    """
-    judge = Judge.of(plan, records, read_outcomes(records, [settings.metric]), settings, floors)
-    reasons = []
-    for table in plan.tables:
-        arms = {(cell.column, cell.row): cell.arm_id for cell in table.cells}
-        for cell in table.cells:
-            versus = arms.get((cell.column, cell.versus or ""))
-            if cell.arm_id is not None and versus is not None:
-                pair = ((cell.row, judge.facts[cell.arm_id]), (cell.versus or "", judge.facts[versus]))
-                reasons.append(next((text for name, one in pair if (text := one.mean_below(name))), ""))
-    return reasons[0] if reasons and all(reasons) else ""
 
 
 # The findings with the conditions applied.

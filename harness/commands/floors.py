@@ -22,7 +22,14 @@ from harness.runs.folder import write_json
 from harness.runs.provenance import data_name
 from harness.runs.records import read_map
 from harness.spec import ACCURACIES, DataSpec
-from harness.study.conditions import FLOORS_SCHEMA, NOT_MEASURED, below_so_far, setting_of, wrong_with_floor
+from harness.study.conditions import (
+    FLOORS_SCHEMA,
+    NOT_MEASURED,
+    below_everywhere,
+    below_so_far,
+    setting_of,
+    wrong_with_floor,
+)
 from harness.study.plan import Plan
 
 if TYPE_CHECKING:
@@ -97,14 +104,26 @@ def _measure_apart(settings: Sequence[DataSpec], data_dir: Path, runs_dir: Path)
 
 def below_by_now(plan: Plan, place: Workspace, summaries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """The lines of `conditions.below_so_far`. summaries: run_id -> of runs that have ended."""
-    if plan.header["metric"] not in ACCURACIES or plan.header["smoke"]:
-        return ()
+    top1 = _top1_by_now(plan, summaries)
+    return tuple(below_so_far(plan, top1, read_floors(plan, place))) if top1 else ()
+
+
+def hopeless_by_now(plan: Plan, place: Workspace, summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """The reason of `conditions.below_everywhere`. summaries: run_id -> of runs that have ended."""
+    top1 = _top1_by_now(plan, summaries)
+    return below_everywhere(plan, top1, read_floors(plan, place)) if top1 else ""
+
+
+def _top1_by_now(plan: Plan, summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[int, float]]:
+    """arm_id -> seed -> percent; {}: the plan's metric is none that a floor is for."""
     top1: dict[str, dict[int, float]] = {}
+    if plan.header["metric"] not in ACCURACIES or plan.header["smoke"]:
+        return top1
     for run in plan.runs:
         value = summaries.get(run.run_id, {}).get("metrics", {}).get("top1")
         if isinstance(value, int | float) and run.seed in plan.seeds:
             top1.setdefault(run.arm_id, {})[run.seed] = float(value)
-    return tuple(below_so_far(plan, top1, read_floors(plan, place))) if top1 else ()
+    return top1
 
 
 class AfterTheFirstBlock:

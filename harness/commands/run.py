@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.commands.budget import LEAST_S, Budget, short_of_seeds, within_budget
 from harness.commands.data import THOROUGH, DataNow, Watch, again, counts_of, look_at_records, renew
 from harness.commands.display import plan_line
-from harness.commands.floors import AfterTheFirstBlock, FloorsBeside, measure_floors, read_floors
+from harness.commands.floors import AfterTheFirstBlock, FloorsBeside, hopeless_by_now, measure_floors
 from harness.commands.growing import GrowingReport, open_report
 from harness.commands.plan import declare
 from harness.commands.progress import ProgressDisplay
@@ -124,13 +124,13 @@ def _to_train(progress: StudyProgress, wanted: Wanted) -> Plan | None:
 
 def _look_and_grow(progress: StudyProgress, place: Workspace, say: Callable[[str], None]) -> Plan | None:
     """The plan with its next block, after telling what was seen and keeping it; None: there is none."""
-    from harness.analysis.competence import below_everywhere
     from harness.analysis.looks import next_block
 
     plan = progress.plan
-    records = records_of(plan, place)
+    summaries = look_at_records(plan, place.runs_dir, place.data_dir).summaries
+    records = records_of(plan, place, summaries)
     wanted = next_block(plan, records, settings_of(plan))
-    hopeless = below_everywhere(plan, records, settings_of(plan), read_floors(plan, place)) if wanted else ""
+    hopeless = hopeless_by_now(plan, place, summaries) if wanted else ""
     grown = grow(plan, wanted) if wanted and not hopeless else None
     waiting = sum(status not in _NO_LONGER_AWAITED for status in records["status"])
     if grown is None and waiting:
@@ -151,11 +151,10 @@ def _look_and_grow(progress: StudyProgress, place: Workspace, say: Callable[[str
 _NO_LONGER_AWAITED = ENDED | {FAILED}
 
 
-def records_of(plan: Plan, place: Workspace) -> DataFrame:
+def records_of(plan: Plan, place: Workspace, summaries: Mapping[str, Mapping[str, Any]]) -> DataFrame:
     """One row per run of the plan, from the run folders: arm_id, seed, status, and the metrics of its end."""
     import pandas as pd
 
-    summaries = look_at_records(plan, place.runs_dir, place.data_dir).summaries
     views = look(plan, place.runs_dir, summaries)
     rows: list[dict[str, Any]] = []
     for run in plan.runs:

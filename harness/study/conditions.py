@@ -487,28 +487,54 @@ def below_so_far(plan: Plan, top1: Mapping[str, Mapping[int, float]], floors: Ma
         top1: arm_id -> seed -> percent, of the runs that have finished.
         floors: as `ReportInput.floors`.
     """
+    judged = _means_below(plan, top1, floors)
+    below = {arm_id: text for arm_id, text in judged.items() if text}
+    return list(_lines_of(plan, below, known=len(judged)))
+
+
+def below_everywhere(plan: Plan, top1: Mapping[str, Mapping[int, float]], floors: Mapping[str, Any]) -> str:
+    """Why more seeds would not help: every comparison has a row whose mean is below its floor.
+
+    Args:
+        top1, floors: as for `below_so_far`.
+    Returns:
+        The reason of the first comparison; "" where one could be tested, or nothing is known of a floor.
+    """
+    below = _means_below(plan, top1, floors)
+    reasons = []
+    for table in plan.tables:
+        arms = {(cell.column, cell.row): cell.arm_id for cell in table.cells}
+        for cell in table.cells:
+            versus = arms.get((cell.column, cell.versus or ""))
+            if cell.arm_id is not None and versus is not None:
+                reasons.append(below.get(cell.arm_id) or below.get(versus) or "")
+    return reasons[0] if reasons and all(reasons) else ""
+
+
+def _means_below(
+    plan: Plan, top1: Mapping[str, Mapping[int, float]], floors: Mapping[str, Any]
+) -> dict[str, str]:
+    """arm_id -> that its mean is below its floor, or ""; of the arms with results and a floor."""
     entries = {entry["setting"]: entry for entry in floors["floors"]}
-    below: dict[str, str] = {}
-    known = 0
     cells = {
         cell.arm_id: cell
         for table in plan.tables
         for cell in table.cells
         if cell.arm_id and not cell.may_fail
     }
+    judged: dict[str, str] = {}
     for arm_id, cell in cells.items():
         values, arm = list(top1.get(arm_id, {}).values()), plan.arms[arm_id]
         floor = floor_of(entries.get(setting_of(arm.recipe.data)))
         if floor is None or not values or arm.recipe.trainer != "harness":
             continue
-        known += 1
         mean = sum(values) / len(values)
-        if text := below_floor(f"“{cell.row}” (after {counted(len(values), 'seed')})", mean, mean, floor):
-            below[arm_id] = text
-    return list(_lines_of(plan, below, known))
+        name = f"“{cell.row}” (after {counted(len(values), 'seed')})"
+        judged[arm_id] = below_floor(name, mean, mean, floor)
+    return judged
 
 
-def _lines_of(plan: Plan, below: Mapping[str, str], known: int) -> Iterator[str]:
+def _lines_of(plan: Plan, below: Mapping[str, str], *, known: int) -> Iterator[str]:
     references: dict[str, list[str]] = {}  # arm -> the tables in which rows are compared with it
     for table in plan.tables:
         arms = {(cell.column, cell.row): cell.arm_id for cell in table.cells}

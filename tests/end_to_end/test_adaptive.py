@@ -124,7 +124,7 @@ def test_a_study_whose_every_comparison_has_a_row_below_its_floor_asks_for_no_fu
         "setting": setting_of(spec), "problem": None, "chance": 10.0, "classes": 10,
         "neighbours": linear - 1, "linear": linear, "guessing": 11.0,
     }  # fmt: skip
-    monkeypatch.setattr("harness.commands.run.read_floors", lambda *_: {"floors": [floor]})
+    monkeypatch.setattr("harness.commands.floors.read_floors", lambda *_: {"floors": [floor]})
     train = Trainer(place)
     _, said = go_on(place, train)
     assert (len(train.blocks) > 1) == further
@@ -132,7 +132,7 @@ def test_a_study_whose_every_comparison_has_a_row_below_its_floor_asks_for_no_fu
         row = "huge" if linear > 80 else "plain"
         assert said[0].startswith(
             f"look 1 of 3 (3 seeds): {SETTLED}; 1 cannot be evaluated; no further seeds, as nothing could be"
-            f" tested: {row}, "
+            f" tested: “{row}” (after 3 seeds), "
         )
         assert f"is below a linear classifier on the same images, {linear} %" in said[0]
 
