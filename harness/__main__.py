@@ -34,6 +34,7 @@ def main() -> int:
         _say()
         return INTERRUPTED
     finally:
+        _flush()
         if is_brief:
             gc.freeze()
 
@@ -42,6 +43,15 @@ def _leave(number: int, frame: FrameType | None) -> None:
     """Nothing has been begun that would have to be ended; an exception could end in any module's import."""
     _say()
     os._exit(INTERRUPTED)
+
+
+def _flush() -> None:
+    """Write what is left now: a reader that has gone (`harness plan mixup | head`) is no error."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the interpreter writes once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say() -> None:

@@ -19,6 +19,7 @@ from harness.commands.workspace import Workspace, load_plan, mirror, workspace
 from harness.errors import Problem, StudyError, unknown
 from harness.spec import ENDED
 from harness.study.plan import Plan
+from harness.study.yaml import study_file
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -189,7 +190,7 @@ def load(
         StudyError: every mistake in the study.
     """
     found = Study(
-        file=Path(study),
+        file=study_file(Path(study)),
         size=size,
         looks=_looks(seeds),
         place=_place(runs, data, tracking_uri),
@@ -318,7 +319,7 @@ def _place(runs: str | Path | None, data: str | Path | None, tracking_uri: str |
 
 
 def _study_of(folder: Path, name: str) -> Path:
-    """The study's file in the current folder, or in the nearest one above the report that has it."""
+    """The study's file in the current folder, in the nearest one above the report, or one that ships."""
     places = [Path.cwd(), *folder.resolve().parents]
     files = [place / "studies" / f"{name}.yaml" for place in places]
-    return next((file for file in files if file.is_file()), Path("studies") / f"{name}.yaml")
+    return next((file for file in files if file.is_file()), study_file(Path(f"{name}.yaml")))

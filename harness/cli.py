@@ -21,7 +21,17 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from harness import __version__
-from harness.errors import DONE, INTERRUPTED, USAGE_ERROR, StudyError, counted, printable, visible
+from harness.errors import (
+    DONE,
+    INTERRUPTED,
+    USAGE_ERROR,
+    Problem,
+    StudyError,
+    counted,
+    printable,
+    unknown,
+    visible,
+)
 
 # What `harness calibrate` may be told.
 CALIBRATE = "train one recipe many times, count how often the verdicts see an effect where there is none"
@@ -68,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     try:
         argv = sys.argv[1:] if argv is None else argv
-        args = build_parser(argv[0] if argv else None).parse_args(_with_negative(argv))
+        args = _parsed(_with_negative(argv))
         _forget_damage()
         return import_module(f"harness.commands.{args.command}").main(args)
     except StudyError as error:
@@ -85,6 +95,26 @@ def _main(argv: Sequence[str] | None) -> int:
         where = f"{printable(str(error.filename))}: " if error.filename else ""
         print(f"{where}{error.strerror or error}; mend that, and the same command goes on", file=sys.stderr)
         return USAGE_ERROR
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """
+    Raises:
+        StudyError: an unknown command or option; names the nearest and the valid ones.
+    """
+    command = argv[0] if argv else None
+    parser = build_parser(command)
+    commands = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    if command is not None and command[:1] != "-" and command not in commands:  # type: ignore[operator]
+        raise StudyError([Problem("harness", 0, unknown("command", command, set(commands) - {"agent"}))])  # type: ignore[arg-type]
+    args, left = parser.parse_known_args(argv)
+    if left and left[0][:2] == "--" and command is not None:
+        options = [name for name in commands[command]._option_string_actions if name[:2] == "--"]  # type: ignore[index]
+        name = left[0].partition("=")[0]
+        raise StudyError([Problem(f"harness {command}", 0, unknown("option", name, options))])
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return args
 
 
 def _forget_damage() -> None:
@@ -133,7 +163,7 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction]:
         prog="harness",
         description="Ablation studies for image classification: one study file in, a paper's table out.",
     )
-    parser.add_argument("--version", action="version", version=f"harness {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"harness {__version__}")
     return parser, parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
 
@@ -154,11 +184,13 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     _audit(commands)
     _calibrate(commands)
     _study_command(commands, "sync", "mirror the run folders into MLflow; rebuilds a deleted store")
-    ui = commands.add_parser("ui", help="open the MLflow UI on 127.0.0.1")
-    ui.add_argument("--port", type=_positive, default=5000)
+    what = "open the MLflow UI on 127.0.0.1"
+    ui = commands.add_parser("ui", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    ui.add_argument("--port", type=_positive, default=5000, metavar="N", help="of 127.0.0.1 (default: 5000)")
     _places(ui)
 
-    check = commands.add_parser("check-plugin", help="test your own models, data sets, tricks and metrics")
+    what = "test your own models, data sets, tricks and metrics"
+    check = commands.add_parser("check-plugin", help=what, description=f"{what[0].upper()}{what[1:]}.")
     check.set_defaults(command="check_plugin")
     check.add_argument("file", type=Path, metavar="FILE", help="a plugin, e.g. my_lab.py")
     _places(check)
@@ -171,12 +203,12 @@ def _study_command(
     commands: argparse._SubParsersAction, name: str, what: str, *, several: str = ""
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-    example = "e.g. studies/bag_of_tricks.yaml"
+    example = "a file, or the name of one here, in studies/ or of those that ship, e.g. bag_of_tricks"
     if several:
         more = f"{example}; {several}"
-        parser.add_argument("study", type=Path, nargs="+", metavar="STUDY", help=more)
+        parser.add_argument("study", type=_study, nargs="+", metavar="STUDY", help=more)
     else:
-        parser.add_argument("study", type=Path, metavar="STUDY", help=example)
+        parser.add_argument("study", type=_study, metavar="STUDY", help=example)
     parser.add_argument("--size", default="mini", help="mini (default), gpu, paper")
     seeds = "seeds per arm: 5, or 3..10 to stop rows that are settled (default: the study's)"
     parser.add_argument("--seeds", type=_seeds, metavar="N", help=seeds)
@@ -198,7 +230,9 @@ def _verify(commands: argparse._SubParsersAction) -> None:
     what = "compute every number of a report again from its raw records and compare every byte"
     verify = commands.add_parser("verify", help=what, description=f"{what[0].upper()}{what[1:]}.")
     verify.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help="e.g. reports/bag_of_tricks")
-    verify.add_argument("--study", type=Path, metavar="FILE", help="its study (default: studies/<name>.yaml)")
+    verify.add_argument(
+        "--study", type=_study, metavar="FILE", help="its study (default: studies/<name>.yaml)"
+    )
     _places(verify)
 
 
@@ -313,13 +347,14 @@ def _looking(commands: argparse._SubParsersAction) -> None:
     what = "tell the story of one run: attempts, checkpoints, why it stopped, its Slurm logs"
     logs = commands.add_parser("logs", help=what, description=f"{what[0].upper()}{what[1:]}.")
     logs.add_argument("run", metavar="RUN", help="first characters of a run_id; with STUDY, a row's label")
-    logs.add_argument("study", type=Path, nargs="?", metavar="STUDY", help="the study that has the row")
+    logs.add_argument("study", type=_study, nargs="?", metavar="STUDY", help="the study that has the row")
     logs.add_argument("--seed", type=int, metavar="N", help="which of the row's runs")
     logs.add_argument("--size", default="mini", help="mini (default), gpu, paper")
     logs.add_argument(
         "--lines", type=_positive, default=20, metavar="N", help="of each Slurm log (default: 20)"
     )
-    logs.set_defaults(seeds=None, smoke=False)
+    logs.add_argument("--smoke", action="store_true", help="with STUDY: a run of its smallest form")
+    logs.set_defaults(seeds=None)
     _json_flag(logs)
     _places(logs)
 
@@ -349,7 +384,8 @@ def _listings(commands: argparse._SubParsersAction) -> None:
         _json_flag(listing)
         _places(listing)
         if name == "studies":
-            listing.add_argument("folder", nargs="?", type=Path, default=Path("studies"))
+            text = "of study files (default: studies, or else those that ship)"
+            listing.add_argument("folder", nargs="?", type=Path, help=text)
         if name == "data":
             _look_at_a_folder(listing)
 
@@ -393,6 +429,12 @@ def _json_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable, documented in docs/json.md")
 
 
+def _study(text: str) -> Path:
+    from harness.study.yaml import study_file
+
+    return study_file(Path(text))
+
+
 def _seeds(text: str) -> tuple[int, ...]:
     from harness.study.plan import parse_seeds  # seeds per arm at each look; one entry: fixed
 
@@ -431,7 +473,7 @@ def _positive(text: str) -> int:
 
 def _calibrate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "study", type=Path, nargs="?", metavar="STUDY", help="default: a small network, a second a run"
+        "study", type=_study, nargs="?", metavar="STUDY", help="default: a small network, a second a run"
     )
     parser.add_argument("--row", metavar="LABEL", help="the row that is trained (default: the first)")
     parser.add_argument("--size", default="mini", help="mini (default), gpu, paper")

@@ -286,7 +286,6 @@ def test_every_third_party_package_with_a_place_is_a_declared_dependency():
     of_another_name = {
         "pil": "pillow",
         "yaml": "pyyaml",
-        "markupsafe": "jinja2",
     }
     wanted = {of_another_name.get(name.lower(), name.lower()) for name in PLACES if name != "argparse"}
     assert wanted - declared == set()

@@ -308,7 +308,7 @@ MOST_CLASSES_SHOWN = 20
 LISTED = {  # listing -> the columns a person sees; `--json` has everything
     "tricks": ("name", "what", "paper"),
     "models": ("name", "params", "macs", "paper"),
-    "data": ("name", "classes", "train_images", "test_images", "missing"),
+    "data": ("name", "classes", "train_images", "test_images"),
     "studies": ("file", "study", "question", "runs", "error"),
 }
 
@@ -449,7 +449,12 @@ def show_listing(kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for name in columns:
         is_number = all(isinstance(row.get(name), int | None) for row in rows)
         headings.append(Heading(name, is_right=is_number, is_whole=is_number or name == columns[0]))
-    listing_page().table(headings, [[_cell(row.get(name)) for name in columns] for row in rows])
+    page = listing_page()
+    page.table(headings, [[_cell(row.get(name)) for name in columns] for row in rows])
+    for row in rows:
+        # It says where files belong: a column would cut the path.
+        if row.get("missing"):
+            page.print_whole(f"missing: {row['missing']}")
 
 
 def _cell(value: Any) -> str:

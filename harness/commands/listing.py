@@ -118,8 +118,9 @@ def _folder(args: argparse.Namespace) -> int:
 def _studies(args: argparse.Namespace) -> list[dict[str, Any]]:
     from harness.commands.workspace import build_catalogue, load_plugins, workspace
     from harness.study.expand import ExpandOptions, expand, load_study
+    from harness.study.yaml import STUDIES, shipped_studies
 
-    folder: Path = args.folder
+    folder: Path = args.folder or (Path(STUDIES) if Path(STUDIES).is_dir() else shipped_studies())
     data_dir = workspace(args).data_dir
     rows: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.yaml")):

@@ -27,6 +27,7 @@ from harness.spec import ENDED
 from harness.study.conditions import wrong_with_floors
 from harness.study.expand import grow
 from harness.study.plan import Plan
+from harness.study.yaml import study_file
 from harness.tracking.content import env_text
 
 if TYPE_CHECKING:
@@ -433,7 +434,7 @@ def plan_of(report: dict[str, Any], args: argparse.Namespace, place: Workspace, 
             "is made from a file of results; to verify it, make it again: `harness table FILE --out ANOTHER`"
         )
         raise StudyError([Problem(str(folder), 0, text)])
-    study = args.study or Path("studies") / f"{report['study']}.yaml"
+    study = args.study or study_file(Path(f"{report['study']}.yaml"))
     if not study.exists():
         text = f"its study {study} is not there; name the file with --study"
         raise StudyError([Problem(str(folder), 0, text)])

@@ -25,15 +25,17 @@ from harness.study.plan import Plan
 CHANGES_FOLDER = ".changes"  # in the folder of runs: <sha256>.patch
 LONGEST_CHANGES = 1 << 20  # bytes
 HEX = re.compile(r"[0-9a-f]{64}")
-SNAPSHOT_FILE = "source.json"  # beside the package in a snapshot: {"commit", "dirty"}
+SNAPSHOT_FILE = "source.json"  # beside the package in a snapshot, in it in a wheel: {"commit", "dirty"}
 
 
 def code_version(root: Path) -> dict[str, Any]:
     """{"commit", "dirty"} of the folder that holds the package: its commit, and whether files differ from it.
 
-    Both are None outside a checkout and a snapshot.
+    An installed package says which it was built from. Both are None where nothing does.
     """
     said = read_json(root / SNAPSHOT_FILE)
+    if said is None and not (root / ".git").exists():
+        said = read_json(root / package().name / SNAPSHOT_FILE)
     if said is not None:
         return {"commit": said.get("commit"), "dirty": said.get("dirty")}
     commit = git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None

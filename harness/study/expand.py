@@ -442,7 +442,9 @@ def _wanted_looks(size: Size, study: Study, options: ExpandOptions) -> tuple[int
 def _looks(size: Size, study: Study, options: ExpandOptions) -> tuple[int, ...]:
     """Seeds per arm at each look; one entry: a fixed design."""
     looks = _wanted_looks(size, study, options)
-    return (min(looks[0], SMOKE_SEEDS),) if options.smoke else looks
+    if not options.smoke:
+        return looks
+    return (looks[0] if options.seeds is not None else min(looks[0], SMOKE_SEEDS),)
 
 
 def _labels(tables: tuple[PlanTable, ...], resolver: Resolver) -> dict[str, str]:

@@ -20,6 +20,7 @@ from harness.errors import UNPRINTABLE, Location, Problem, ProblemList, StudyErr
 
 
 _TAG = "tag:yaml.org,2002:"
+STUDIES = "studies"  # the folder in which a bare name is looked for
 _PLAIN = (  # YAML 1.2.2, Sec. 10.3.2
     ("null", re.compile(r"(?:~|null|Null|NULL|)\Z"), "~nN\0"),
     ("bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), "tTfF"),
@@ -163,15 +164,44 @@ def read_text(path: Path) -> str:
             raise _error(path, 0, f"larger than {MOST_BYTES:,} bytes; a study has a few thousand")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        folder = path.parent
-        beside = [file.name for file in folder.glob("*.yaml")] if folder.is_dir() else []
-        raise _error(path, 0, "no such file; " + unknown("study", path.name, beside)) from None
+        raise _error(path, 0, _not_there(path)) from None
     except UnicodeDecodeError as error:
         raise _error(
             path, 0, f"not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
         ) from None
     except OSError as error:
         raise _error(path, 0, f"cannot be read: {error.strerror}") from None
+
+
+def shipped_studies() -> Path:
+    """The folder of the studies that ship with this package: within it in a wheel, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    within = package / "shipped"
+    return within if within.is_dir() else package.parent / STUDIES
+
+
+def study_file(name: Path) -> Path:
+    """The file that a study's name stands for: NAME, NAME.yaml; of a bare name then studies/NAME(.yaml), and
+    then the same among the studies that ship with the harness. The name itself where there is none of these.
+    """
+    folders = [Path()] if len(name.parts) > 1 else [Path(), Path(STUDIES), shipped_studies()]
+    files = [
+        folder / name.with_name(name.name + end) for folder in folders for end in ("", ".yaml") if name.name
+    ]
+    bare = [file for file in files if file.is_file() or (file.exists() and file == name)]
+    return next(iter(bare), name)
+
+
+def _not_there(path: Path) -> str:
+    """Where a study was looked for, the nearest name and the valid ones."""
+    if len(path.parts) > 1:
+        beside = [file.name for file in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        return "no such file; " + unknown("study", path.name, beside)
+    folders = (Path(), Path(STUDIES), shipped_studies())
+    files = {file.name: None for folder in folders for file in sorted(folder.glob("*.yaml"))}
+    names = files if path.suffix == ".yaml" else [Path(name).stem for name in files]
+    where = "no such file, here, in studies/ or among the shipped studies; "
+    return where + unknown("study", path.name, names)
 
 
 def _error(path: Path, line: int, message: str) -> StudyError:

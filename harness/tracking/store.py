@@ -472,10 +472,15 @@ def ui_environment(store: Store) -> dict[str, str]:
     """What the command reads beside its arguments: a command line can be read by every user of the machine.
 
     Raises:
-        StoreError: the store is a tracking server, which has pages already.
+        StoreError: the store is a tracking server, which has pages already; or this MLflow has none.
     """
     if is_server(store.uri):
         raise StoreError(f"{store.shown} is a tracking server with pages of its own: open it in a browser")
+    if importlib.util.find_spec("flask") is None:
+        raise StoreError(
+            "its pages need the whole of MLflow, and this is mlflow-skinny, with which all other commands "
+            "work: pip install mlflow"
+        )
     uri = usable(store.uri) if store.database is None else sqlite_uri(store.database)
     return {**NO_JOBS, **os.environ, URI_VARIABLE: uri}
 

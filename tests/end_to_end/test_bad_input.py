@@ -80,4 +80,4 @@ def test_every_mistake_of_a_file_is_listed_in_the_order_of_its_lines(fresh: Work
 def test_an_unknown_command_gives_exit_code_2(fresh: Workplace):
     done = fresh.call("rnu", "tiny.yaml")
     assert done.returncode == 2
-    assert "invalid choice: 'rnu'" in done.stderr
+    assert "unknown command 'rnu'; did you mean 'run'?" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -230,12 +231,16 @@ def plan_of(folder: Path, text: str, **options: Any) -> Plan:
 
 
 def mistakes(folder: Path, text: str) -> list[str]:
-    """What the user is told about a study file, `small.yaml:LINE: ...`; empty where it is fine."""
+    """What the user is told about a study file, `small.yaml:LINE: ...`; empty where it is fine.
+
+    Versions of PyYAML, with and without libyaml, say in different words why something is no YAML.
+    """
     path = write(folder, text)
     try:
         load_study(path, CATALOGUE)
     except StudyError as error:
-        return [str(problem).replace(str(path), "small.yaml") for problem in error.problems]
+        said = (str(problem).replace(str(path), "small.yaml") for problem in error.problems)
+        return [re.sub("(?<=not valid YAML: ).+", "...", text) for text in said]
     return []
 
 

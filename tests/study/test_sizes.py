@@ -189,8 +189,10 @@ def test_wrong_options_of_a_size_are_refused_once(tmp_path: Path, replacement: s
 
 
 def test_a_smoke_run_is_short_small_and_says_so(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, HEAD + TABLE, size="paper", smoke=True, seeds=5)
+    plan = plan_of(tmp_path, HEAD + TABLE, size="paper", smoke=True)
     assert plan.seeds == (0, 1)
+    asked = plan_of(tmp_path, HEAD + TABLE, size="paper", smoke=True, seeds=3)
+    assert asked.seeds == (0, 1, 2), "who says how many seeds gets them"
     assert recipe_of(plan, "long").epochs == pytest.approx(1.0)
     assert recipe_of(plan, "baseline").epochs == pytest.approx(120 / 200)
     assert {arm.recipe.data.train_images for arm in plan.arms.values()} == {256}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import sqlite3
@@ -180,6 +181,15 @@ def test_no_address_of_a_store_is_on_a_command_line(tmp_path: Path) -> None:
     store = Store("postgresql://db/x?password=hush", tmp_path)
     assert "hush" in ui_environment(store)[URI_VARIABLE]
     assert not any("postgresql" in part for part in ui_command(5000))
+
+
+def test_without_the_whole_of_mlflow_its_pages_say_what_to_install(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "flask" else real(name))
+    with pytest.raises(StoreError, match="mlflow-skinny.*: pip install mlflow$"):
+        ui_environment(store)
 
 
 def test_the_live_mirror_follows_and_closes_with_everything(store: Store, runs_dir: Path) -> None:

@@ -1,0 +1,154 @@
+"""What is typed finds what is meant: studies by name, commands and options that are nearly right."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from harness import __version__
+from harness.cli import build_parser, main
+from harness.runs.provenance import code_version, package
+from harness.study.yaml import shipped_studies, study_file
+from tests.end_to_end.workplace import TINY
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main(argv)
+    return code, *capsys.readouterr()
+
+
+def test_a_bare_name_is_looked_for_here_in_studies_and_among_the_shipped_ones(folder: Path):
+    shipped = shipped_studies() / "mixup.yaml"
+    assert study_file(Path("mixup")) == shipped
+    assert study_file(Path("mixup.yaml")) == shipped
+    for place in ("studies/mixup.yaml", "mixup.yaml", "mixup"):
+        Path(place).parent.mkdir(exist_ok=True)
+        Path(place).touch()
+        assert study_file(Path("mixup")) == Path(place)
+    Path("mixup").unlink()
+    Path("mixup").mkdir()
+    assert study_file(Path("mixup")) == Path("mixup"), "a folder that is named is meant"
+
+
+def test_a_name_with_a_folder_is_looked_for_there_only(folder: Path):
+    Path("lab").mkdir()
+    Path("lab/own.yaml").touch()
+    assert study_file(Path("lab/own")) == Path("lab/own.yaml")
+    assert study_file(Path("lab/mixup")) == Path("lab/mixup"), "as it was said, for the message"
+
+
+def test_a_shipped_study_is_planned_from_an_empty_folder(folder: Path, capsys: pytest.CaptureFixture[str]):
+    code, out, _ = said(capsys, "plan", "colour_check", "--json")
+    assert code == 0
+    assert json.loads(out)["study"] == "colour_check"
+    assert list(folder.iterdir()) == []
+
+
+def test_an_unknown_name_says_where_it_was_looked_for(folder: Path, capsys: pytest.CaptureFixture[str]):
+    Path("mine.yaml").touch()
+    code, _, errors = said(capsys, "plan", "mixupp")
+    assert code == 2
+    assert "mixupp: no such file, here, in studies/ or among the shipped studies; " in errors
+    assert "did you mean 'mixup'?" in errors
+    assert "mine" in errors
+
+
+def test_the_shipped_studies_are_listed_where_there_are_no_others(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    _, out, _ = said(capsys, "studies", "--json")
+    assert "mixup" in {row["study"] for row in json.loads(out)}
+    Path("studies").mkdir()
+    Path("studies/tiny.yaml").write_text(TINY.read_text())
+    _, out, _ = said(capsys, "studies", "--json")
+    assert [row["study"] for row in json.loads(out)] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (("pln", "mixup"), "harness: unknown command 'pln'; did you mean 'plan'? Valid: audit, "),
+        (("plan", "mixup", "--smok3"), "harness plan: unknown option '--smok3'; did you mean '--smoke'?"),
+        (("plan", "mixup", "--siez=gpu"), "harness plan: unknown option '--siez'; did you mean '--size'?"),
+        (("logs", "abc", "--smoke"), "no runs here yet"),
+    ],
+)
+def test_what_is_mistyped_gets_the_nearest_name(
+    folder: Path, capsys: pytest.CaptureFixture[str], typed: tuple[str, ...], words: str
+):
+    code, _, errors = said(capsys, *typed)
+    assert code == 2
+    assert words in errors
+
+
+def test_the_version_has_a_short_form(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as left:
+        main(["-V"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"harness {__version__}\n"
+
+
+def test_every_command_says_what_it_does_and_what_each_argument_means():
+    parser = build_parser()
+    for name, command in parser._subparsers._group_actions[0].choices.items():  # type: ignore[union-attr]
+        assert command.description, name
+        for action in command._actions:
+            is_said = bool(action.help) or name == "agent"  # called by sbatch scripts, not by hand
+            assert is_said, f"{name} {action.dest}"
+
+
+def test_what_a_data_set_lacks_is_said_with_its_whole_path(folder: Path, capsys: pytest.CaptureFixture[str]):
+    data = folder / ("a_long_name" * 9)
+    _, out, _ = said(capsys, "data", "--data", str(data))
+    assert f"{data / 'cifar10' / 'cifar-10-batches-py'}" in out
+
+
+@pytest.mark.parametrize("words", [("plan", "bag_of_tricks"), ("--help",)], ids=["much", "little"])
+def test_a_reader_that_leaves_early_is_no_error(words: tuple[str, ...]):
+    command, pipe = [sys.executable, "-m", "harness", *words], subprocess.PIPE
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=ROOT, env=kept) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_an_installed_package_says_which_commit_it_was_built_from(tmp_path: Path):
+    within = tmp_path / package().name
+    within.mkdir()
+    assert code_version(tmp_path) == {"commit": None, "dirty": None}
+    (within / "source.json").write_text('{"commit": "abc", "dirty": false}')
+    assert code_version(tmp_path) == {"commit": "abc", "dirty": False}
+
+
+@pytest.mark.campaign
+@pytest.mark.skipif(find_spec("setuptools") is None, reason="builds a wheel, which takes setuptools")
+def test_a_wheel_has_the_studies_the_licences_and_its_commit(tmp_path: Path):
+    build = [sys.executable, "setup.py", "-q", "build", "-b", tmp_path / "b", "bdist_wheel", "-d", tmp_path]
+    subprocess.run([*build, "egg_info", "-e", tmp_path], cwd=ROOT, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(io.BytesIO(wheel.read_bytes())) as file:
+        names = set(file.namelist())
+        source = json.loads(file.read("harness/source.json"))
+    shipped = {f"harness/shipped/{path.name}" for path in (ROOT / "studies").glob("*.yaml")}
+    assert shipped <= names
+    assert source["commit"] == code_version(ROOT)["commit"]
+    assert sum("licenses/" in name for name in names) == 2
