@@ -44,8 +44,8 @@ from harness.study.schema import Size
 # - `set` changes the baseline; what a row sets wins over it. `arms` changes named arms, in the paper's units.
 # - `smallest_effect`, where given, is declared for this size in place of the study's.
 # - Smoke (`harness run --smoke`): 256 training and 256 test images, at most 2 seeds unless `--seeds` says how
-#   many, and time is scaled once more so that the longest arm trains for at most 1 epoch. It shows that everything runs; its numbers mean
-#   nothing.
+#   many, and time is scaled once more so that the longest arm trains for at most 1 epoch. It shows that
+#   everything runs; its numbers mean nothing.
 
 
 _FLOATS = tuple(

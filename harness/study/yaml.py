@@ -174,7 +174,7 @@ def read_text(path: Path) -> str:
 
 
 def shipped_studies() -> Path:
-    """The folder of the studies that ship with this package: within it in a wheel, beside it in a checkout."""
+    """The folder of the shipped studies: in the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parents[1]
     within = package / "shipped"
     return within if within.is_dir() else package.parent / STUDIES

@@ -188,7 +188,7 @@ def test_without_the_whole_of_mlflow_its_pages_say_what_to_install(
 ) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "flask" else real(name))
-    with pytest.raises(StoreError, match="mlflow-skinny.*: pip install mlflow$"):
+    with pytest.raises(StoreError, match=r"mlflow-skinny.*: pip install mlflow$"):
         ui_environment(store)
 
 
