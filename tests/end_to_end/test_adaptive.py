@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.cli import main
+from harness.commands.data import look_at_records
 from harness.commands.run import StudyProgress, records_of, run_blocks, saved
 from harness.commands.workspace import Workspace, expand_plan, workspace
 from harness.errors import DONE, USAGE_ERROR
@@ -221,7 +222,9 @@ def test_a_diverged_run_is_an_outcome(place: Workplace) -> None:
     train.ends = {("slight", 0): DIVERGED, ("slight", 1): DIVERGED}
     progress, _ = go_on(place, train)
     assert seeds_of(progress.plan)["huge"] == 3
-    records = records_of(progress.plan, work(place)[0])
+    at = work(place)[0]
+    found = look_at_records(progress.plan, at.runs_dir, at.data_dir)
+    records = records_of(progress.plan, at, found.summaries)
     assert Counter(records["status"])[DIVERGED] == 2
 
 
