@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
@@ -213,6 +215,72 @@ class RunSpec:
         )
 
 
+# A run that a command of the user's own makes: what decides its result, and nothing of this machine.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptArm:
+    """A command without its seed.
+
+    In `command`, {seed}, {data} and {folder} stand for what differs from run to run or from machine to
+    machine, and the name of a file in braces for a file whose place does.
+    """
+
+    command: tuple[str, ...]  # one entry per argument; no shell reads them
+    results: Mapping[str, str]  # metric -> where the command writes it (`scripts.study_file.read_as`)
+    files: Mapping[str, str] = field(default_factory=dict)  # files that the command names -> sha256
+    repository: str | None = None  # sha256 of what the script's repository tracks; None: it is in none
+
+    @property
+    def arm_id(self) -> str:
+        """128 bits of sha256 over the canonical JSON of every field."""
+        return digest(canonical_json(as_plain(self)))
+
+    @property
+    def line(self) -> str:
+        """As one would type it; what stands in braces is not quoted."""
+        return re.sub(r"'(\S*\{[^\s']+\}\S*)'", r"\1", shlex.join(self.command))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptRun:
+    """A command and a seed: what `RunSpec` is for a training of the harness's own. It needs no other run."""
+
+    arm: ScriptArm
+    seed: int
+
+    @property
+    def run_id(self) -> str:
+        return run_id(self.arm.arm_id, self.seed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `spec_from_json` gives an equal spec back."""
+        return {"schema": SCHEMA_VERSION, "seed": self.seed, "arm": as_plain(self.arm)}
+
+
+AnyRun = RunSpec | ScriptRun
+AnyArm = Arm | ScriptArm
+
+
+def spec_from_json(data: Mapping[str, Any]) -> AnyRun:
+    """Rebuild a spec of either kind, also after a round trip through a JSON file.
+
+    Raises:
+        ValueError: the data were written by another schema version.
+    """
+    arm = data["arm"]
+    if "command" not in arm or data["schema"] != SCHEMA_VERSION:
+        return RunSpec.from_json(data)
+    own = {name: dict(arm[name]) for name in ("results", "files")}
+    made = ScriptArm(command=tuple(arm["command"]), repository=arm["repository"], **own)
+    return ScriptRun(arm=made, seed=data["seed"])
+
+
+def run_of(arm: AnyArm, seed: int) -> AnyRun:
+    """The run of an arm with this seed."""
+    return ScriptRun(arm=arm, seed=seed) if isinstance(arm, ScriptArm) else RunSpec(arm=arm, seed=seed)
+
+
 def run_id(arm_id: str, seed: int) -> str:
     """The identity of a run: a hash over its arm's hash, its seed and the schema version."""
     return digest(f'{{"arm":"{arm_id}","schema":{SCHEMA_VERSION},"seed":{seed}}}')
@@ -272,6 +340,20 @@ class Machine:
     def shown_device(self) -> str:
         """The device as the user knows it."""
         return self.listed_as or self.device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptPlace:
+    """Where and how a command is executed here; kept beside the runs, by arm (`runs.provenance`)."""
+
+    folder: str  # of the study: where the command is started
+    data: str | None = None  # the folder that {data} stands for
+    paths: Mapping[str, str] = field(default_factory=dict)  # name in braces -> the file it stands for
+    resume: tuple[str, ...] = ()  # further arguments, where the files they name are there
+    progress: str | None = None  # regular expression of what the command prints
+    grace_s: float = 60.0  # from SIGTERM to SIGKILL
+    repository: str | None = None  # the top of the script's repository
+    study: str = ""  # the study file, which is no part of the repository's digest
 
 
 # The canonical text of an arm, as `spec.canonical_json` writes it, for 100,000 arms in a few seconds.

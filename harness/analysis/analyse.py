@@ -237,8 +237,8 @@ def analyse(
 
 
 def _further_metrics(plan: Plan) -> list[str]:
-    """Of plugins, and of a file of results."""
-    of_file = plan.header["metrics"] if plan.header.get("results") else ()
+    """Of plugins, of a script, and of a file of results."""
+    of_file = plan.header["metrics"] if plan.header.get("results") or plan.scripts else ()
     return list(
         dict.fromkeys([*(name for arm in plan.arms.values() for name in arm.recipe.metrics), *of_file])
     )
@@ -287,7 +287,7 @@ def findings_of_part(found: Findings, part: PlanPart) -> Findings:
         _table_of_part(planned, table, part, found.settings)
         for planned, table in zip(part.whole.tables, found.tables, strict=True)
     )
-    arms = part.plan.arms
+    arms = part.plan.all_arms
     return dataclasses.replace(
         found,
         tables=tuple(_without_credit(table, whole) for table in tables if table.cells),

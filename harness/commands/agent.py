@@ -8,9 +8,8 @@ import sys
 from harness.errors import unknown
 from harness.slurm.agent import run_agent
 from harness.slurm.submission import read_submission
-from harness.training import run_one
+from harness.training import PRELOAD, SCRIPT_PRELOAD, run_one
 
-PRELOAD = ("harness.training.run",)
 NOT_STARTED = 2  # an exit code: Slurm says FAILED, and the log says why
 
 
@@ -19,7 +18,8 @@ def main(args: argparse.Namespace) -> int:
         submission = read_submission(args.runs_dir, args.token)
         if args.group not in submission.groups:
             raise ValueError(unknown("group", args.group, submission.groups))
-        return run_agent(submission, submission.groups[args.group], run_one, PRELOAD)
+        preload = SCRIPT_PRELOAD if submission.is_of_a_script else PRELOAD
+        return run_agent(submission, submission.groups[args.group], run_one, preload)
     except (OSError, ValueError) as error:
         print(f"agent of submission {args.token}: {error}", file=sys.stderr)
         return NOT_STARTED

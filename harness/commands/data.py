@@ -71,7 +71,7 @@ def look_at_records(plan: Plan, runs_dir: Path, data_dir: Path, how: str = LOOK)
     summaries = reconcile(plan, runs_dir)
     specs = {provenance.data_key(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
     keys = provenance.keys_of(plan)
-    seen = sorted({keys[each] for each in summaries})
+    seen = sorted({keys[each] for each in summaries if each in keys})
     now = {key: fingerprint_now(specs[key], data_dir, how) for key in seen}
     found = with_records(plan, summaries, data_dir, DataNow(summaries={}, now=now))
     for run in plan.runs:
@@ -84,8 +84,10 @@ def with_records(
 ) -> DataNow:
     """These records (run_id -> what its summary says) beside the data that are known to be there now."""
     specs = {provenance.data_key(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
-    seen = {run_id: {name: record.get(name) for name in COMPARED} for run_id, record in records.items()}
-    _translate(seen, provenance.keys_of(plan), specs, (data_dir, known.now))
+    keys = provenance.keys_of(plan)  # none of a script, whose data are not known
+    known_here = ((run_id, record) for run_id, record in records.items() if run_id in keys)
+    seen = {run_id: {name: record.get(name) for name in COMPARED} for run_id, record in known_here}
+    _translate(seen, keys, specs, (data_dir, known.now))
     why = provenance.outdated(plan, seen, known.now)
     return DataNow(
         summaries={run_id: found for run_id, found in records.items() if run_id not in why},
@@ -197,7 +199,7 @@ def file_parts(plan: Plan, data_dir: Path) -> Iterator[Files]:
     """The parts in files of the data that a plan's unfinished runs read, test images first."""
     from harness.data.entry import Files
 
-    todo = {run.arm_id for run in plan.runs if not run.done}
+    todo = {run.arm_id for run in plan.runs if not run.done and run.arm_id in plan.arms}
     specs = {
         provenance.data_key(plan.arms[arm_id].recipe.data): plan.arms[arm_id].recipe.data for arm_id in todo
     }

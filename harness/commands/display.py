@@ -375,9 +375,9 @@ def plan_line(plan: Plan, *, hint: bool = True) -> str:
     """
     cells = [cell for table in plan.tables for cell in table.cells if cell.arm_id]
     todo = [run for run in plan.runs if not run.done]
-    further = len(plan.runs) - sum(len(plan.seeds_of(arm_id)) for arm_id in plan.arms)
+    further = len(plan.runs) - sum(len(plan.seeds_of(arm_id)) for arm_id in plan.all_arms)
     line = (
-        f"{plan.study} ({plan.size}): {len(cells)} rows, {len(plan.arms)} arms x {_seeds(plan)}"
+        f"{plan.study} ({plan.size}): {len(cells)} rows, {len(plan.all_arms)} arms x {_seeds(plan)}"
         + (f" + {further} further members of ensembles" if further else "")
         + f" = {len(plan.runs)} runs, {len(plan.runs) - len(todo)} done"
     )
@@ -401,7 +401,7 @@ def _seeds(plan: Plan) -> str:
 
 
 def _work(runs: int, macs: float, time_s: float | None, *, hint: bool = True) -> str:
-    text = f"{counted(runs, 'run')}, {macs:.2e} multiply-adds"
+    text = counted(runs, "run") + (f", {macs:.2e} multiply-adds" if macs else "")
     if time_s is None:
         return text + (" (seconds are known once a run has finished here)" if hint else "")
     return text + f", about {duration(time_s)} of one worker"

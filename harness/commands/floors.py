@@ -115,9 +115,9 @@ def hopeless_by_now(plan: Plan, place: Workspace, summaries: Mapping[str, Mappin
 
 
 def _top1_by_now(plan: Plan, summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[int, float]]:
-    """arm_id -> seed -> percent; {}: the plan's metric is none that a floor is for."""
+    """arm_id -> seed -> percent; {}: no floor is for the plan's metric, or for scripts."""
     top1: dict[str, dict[int, float]] = {}
-    if plan.header["metric"] not in ACCURACIES or plan.header["smoke"]:
+    if plan.scripts or plan.header["metric"] not in ACCURACIES or plan.header["smoke"]:
         return top1
     for run in plan.runs:
         value = summaries.get(run.run_id, {}).get("metrics", {}).get("top1")
@@ -158,7 +158,7 @@ def _read(plan: Plan, place: Workspace) -> list[dict[str, Any]]:
 def settings_of_plan(plan: Plan) -> list[DataSpec]:
     """The distinct data settings of the rows that the harness trains, in the order of the tables."""
     arms = dict.fromkeys(cell.arm_id for table in plan.tables for cell in table.cells if cell.arm_id)
-    recipes = [plan.arms[arm_id].recipe for arm_id in arms]
+    recipes = [plan.arms[arm_id].recipe for arm_id in arms if arm_id in plan.arms]
     found = {setting_of(each.data): each.data for each in recipes if each.trainer == "harness"}
     return list(found.values())
 

@@ -137,7 +137,7 @@ def _studies(args: argparse.Namespace) -> list[dict[str, Any]]:
                 "paper": plan.header.get("paper"),
                 "question": plan.header.get("question"),
                 "tables": len(plan.tables),
-                "arms": len(plan.arms),
+                "arms": len(plan.all_arms),
                 "runs": len(plan.runs),
             }
         )

@@ -24,13 +24,14 @@ from harness.runs.folder import (
 )
 from harness.runs.records import is_count, is_number, is_time, read_map
 from harness.slurm.submission import Submission, submissions
-from harness.spec import RunSpec
+from harness.spec import ScriptRun, spec_from_json
 
 # What happened to one run, in order: who took it, attempts, progress, why it stopped. Reads only.
 
 
+SCRIPT_LOG = "log.txt"  # what the command of a script printed (harness/scripts/run.py)
 TAIL_BYTES = 200_000  # of a log file, at most, are looked at for its last lines
-PROGRESS = ("epoch", "checkpoint", "evaluated")  # told together, however many there are
+PROGRESS = ("epoch", "checkpoint", "evaluated", "progress")  # told together, however many there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,9 @@ def _unknown_kind(event: Mapping[str, Any]) -> str:
 
 
 def _attempt(event: Mapping[str, Any]) -> str:
+    if "command" in event:
+        how = "going on: " if event.get("resumed") else ""
+        return f"attempt {event.get('attempt', '?')} on {event.get('device', '?')}: {how}{event['command']}"
     device = event.get("device", "an unknown device")
     name = event.get("device_name")
     step = event.get("resumed_from_step", 0)
@@ -140,6 +144,10 @@ WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "attempt": _attempt,
     "checkpoint_refused": _message("a checkpoint was not used"),
     "stop": lambda event: f"stopped at step {event.get('step', '?')}, with a checkpoint to go on from",
+    "script_stopped": lambda event: (
+        "stopped, as asked" + " (killed: it did not end in time)" * bool(event.get("killed"))
+    ),
+    "left_behind": lambda event: f"left {event.get('processes', '?')} processes behind, which were ended",
     "diverged": lambda event: f"diverged by step {event.get('step', '?')}: the loss was not finite",
     "end": lambda event: f"ended: {event.get('status', '?')} after {event.get('step', '?')} steps",
     "failed": _message("failed"),
@@ -159,6 +167,8 @@ def _tell_progress(events: list[Mapping[str, Any]], lines: list[StoryLine]) -> N
         if evaluated:
             seen = f"evaluated {evaluated[-1].get('images')} of {evaluated[-1].get('of')} images"
             parts.append(printable(seen))
+        if is_number(share := events[-1].get("share")):
+            parts.append(f"{share:.0%} done")
         lines.append(StoryLine(_time(events[-1]), "; ".join(parts)))
     events.clear()
 
@@ -250,6 +260,9 @@ def main(args: argparse.Namespace) -> int:
                 data["agents"].append(_agent(submission.token, job_id, events))
                 files = log_files(submission, job_id, events)
                 data["logs"] += [{"file": str(file), "lines": tail(file, args.lines)} for file in files]
+    printed = folder.path / SCRIPT_LOG
+    if printed.is_file():
+        data["logs"].append({"file": str(printed), "lines": tail(printed, args.lines)})
     if args.json:
         print(json.dumps(data, indent=1))
     else:
@@ -277,9 +290,11 @@ def _recipe(folder: RunFolder) -> dict[str, Any] | None:
     if not folder.has_spec():
         return None
     try:
-        spec = RunSpec.from_json(read_json(folder.spec))
+        spec = spec_from_json(read_json(folder.spec))
     except (OSError, ValueError, KeyError, TypeError):  # of another version
         return None
+    if isinstance(spec, ScriptRun):
+        return {"command": printable(spec.arm.line), "seed": spec.seed}
     recipe = spec.arm.recipe
     return {
         "model": printable(recipe.model.name),

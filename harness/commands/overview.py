@@ -354,7 +354,7 @@ def _unfinished_needs(overview: Overview) -> dict[tuple[str, str], dict[tuple[st
 
 
 def _role(plan: Plan, arm_id: str, need_arm: str) -> str:
-    arm = plan.arms[arm_id]
+    arm = plan.arms[arm_id]  # a command needs none
     if arm.teacher == need_arm:
         return "the teacher"
     return "the networks it evaluates" if arm.observes else "the training it starts from"

@@ -167,7 +167,8 @@ def extra_inputs(plan: Plan, place: Workspace) -> dict[str, Mapping[str, Any] | 
     return {
         "declaration": history_of(plan, place),
         "calibration": newest(plan, place),
-        "floors": read_floors(plan, place),
+        # What a command of the user's trains on is not known here.
+        "floors": None if plan.scripts else read_floors(plan, place),
     }
 
 
@@ -251,6 +252,7 @@ def settings_of(plan: Plan) -> Settings:
         smallest_effect_pp=plan.header["smallest_effect"],
         comparable_to_paper=plan.size == "paper" and not plan.header["smoke"],
         looks=plan.looks,
+        lower_is_better=plan.header.get("script", {}).get("lower_is_better", False),
     )
 
 

@@ -39,7 +39,7 @@ from harness.spec import ENDED, FAILED, Machine
 from harness.study.expand import grow
 from harness.study.part import breadth_first
 from harness.study.plan import Plan, PlannedRun, runs_at_most
-from harness.training import run_one
+from harness.training import PRELOAD, SCRIPT_PRELOAD, run_one
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -427,7 +427,7 @@ class _Trainer:
         jobs = _in_order(plan) if self._budget.limit else _jobs(plan)
         folders = [place.folder(run.run_id) for run in plan.runs]
         place.runs_dir.mkdir(parents=True, exist_ok=True)
-        store_plugins(place.runs_dir)
+        store_plugins(place.runs_dir, plan)
         live = None if args.detach else LiveMirror(lambda: mirror(plan, place.store()), folders)
         workers = "Slurm jobs" if args.on == "slurm" else "workers"
         try:
@@ -505,16 +505,22 @@ def _scheduler(
         from harness.scheduling.local import Inline
 
         return Inline(machine, budget.is_spent), gpus
-    return _local(args, machine, devices, budget), gpus
+    preload = SCRIPT_PRELOAD if plan.scripts else PRELOAD
+    return _local(args, (machine, devices), budget, preload), gpus
 
 
-def _local(args: argparse.Namespace, machine: Machine, devices: tuple[str, ...], budget: Budget) -> Scheduler:
+def _local(
+    args: argparse.Namespace, here: tuple[Machine, tuple[str, ...]], budget: Budget, preload: tuple[str, ...]
+) -> Scheduler:
     from harness.scheduling.base import default_workers
     from harness.scheduling.local import Local, LocalSettings
 
+    machine, devices = here
     workers = args.workers or max(1, default_workers(devices, args.per_gpu) // args.processes)
     try:
-        settings = LocalSettings(machine=machine, workers=workers, devices=devices, per_device=args.per_gpu)
+        settings = LocalSettings(
+            machine=machine, workers=workers, devices=devices, per_device=args.per_gpu, preload=preload
+        )
     except ValueError as error:
         raise StudyError([Problem("--workers", 0, str(error))]) from None
     local = Local(settings, budget.is_spent)

@@ -157,7 +157,7 @@ Matrix = tuple[str, list[str], list[list[str]]]  # title, headings, rows
 
 def matrices(plan: Plan, views: Mapping[str, RunView]) -> Iterator[Matrix]:
     """One per table of the study, in its order, then what is trained for others but shown in no row."""
-    by_arm: dict[str, dict[int, RunView]] = {arm_id: {} for arm_id in plan.arms}
+    by_arm: dict[str, dict[int, RunView]] = {arm_id: {} for arm_id in plan.all_arms}
     for run in plan.runs:
         by_arm[run.arm_id][run.seed] = views[run.run_id]
     shown: dict[str, str] = {}  # arm -> the first row that shows it
@@ -176,7 +176,7 @@ def matrices(plan: Plan, views: Mapping[str, RunView]) -> Iterator[Matrix]:
                 arms.append([*name, *_planned(plan, cell.arm_id), *_states(plan, by_arm[cell.arm_id])])
         seeds = _seed_headings(plan, [by_arm[arm_id] for arm_id in labels])
         yield f"{table.key}: {table.title}", [*headings, *seeds], arms
-    others = [arm_id for arm_id in plan.arms if arm_id not in shown]
+    others = [arm_id for arm_id in plan.all_arms if arm_id not in shown]
     if others:
         rows = [
             [plan.arm_labels[arm_id], *_planned(plan, arm_id), *_states(plan, by_arm[arm_id])]
@@ -328,10 +328,7 @@ def show_story(data: Mapping[str, Any]) -> None:
     recipe = data["recipe"]
     page.print(f"run {data['run_id']}: {data['state']}", bold=True)
     if recipe:
-        tricks = ", ".join(recipe["tricks"]) or "no tricks that act while training"
-        about = f"{recipe['model']} on {recipe['data']}, {recipe['epochs']:g} epochs"
-        about += f", batch {recipe['batch_size']}, seed {recipe['seed']}; {tricks}"
-        page.print_whole(about)
+        page.print_whole(_about(recipe))
     for submission in data["submissions"]:
         jobs = ", ".join(submission["job_ids"]) or "not yet handed to Slurm"
         page.print(f"submission {submission['token']}, group {submission['group']}, Slurm jobs: {jobs}")
@@ -349,6 +346,15 @@ def show_story(data: Mapping[str, Any]) -> None:
         for text in log["lines"]:
             page.print_whole(text)
     page.print_whole(f"\nfiles: {data['folder']}")
+
+
+def _about(recipe: Mapping[str, Any]) -> str:
+    """What the run trains; of a script, its command."""
+    if "command" in recipe:
+        return f"{recipe['command']} (seed {recipe['seed']})"
+    tricks = ", ".join(recipe["tricks"]) or "no tricks that act while training"
+    about = f"{recipe['model']} on {recipe['data']}, {recipe['epochs']:g} epochs"
+    return f"{about}, batch {recipe['batch_size']}, seed {recipe['seed']}; {tricks}"
 
 
 def clock_time(time_s: float | None) -> str:

@@ -82,7 +82,7 @@ def estimate(plan: Plan, data_dir: Path, *, measure: bool) -> None:
     measure: measure what the cache has not, and say so on stderr; else only what is known already.
     """
     todo = [run for run in plan.runs if not run.done and (run.time_s is None or run.rough)]
-    if not todo or detect_devices() != ("cpu",):
+    if not todo or plan.scripts or detect_devices() != ("cpu",):
         return
     path = cache_file()
     known = _read(path)

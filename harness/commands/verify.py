@@ -456,7 +456,7 @@ def _grown(plan: Plan, report: dict[str, Any], folder: Path) -> Plan:
     most = len(report["findings"]["seeds"])
     fewer = report["arm_seeds"]
     try:
-        return grow(plan, {arm_id: fewer.get(arm_id, most) for arm_id in plan.arms})
+        return grow(plan, {arm_id: fewer.get(arm_id, most) for arm_id in plan.all_arms})
     except ValueError as error:
         raise StudyError([Problem(str(folder / "report.json"), 0, f"its seeds: {error}")]) from None
 

@@ -22,7 +22,9 @@ from harness.models.entry import Model
 from harness.models.zoo import is_zoo_name
 from harness.plugins import METRICS, TRAINERS, Plugin, PluginError, installed, load_all, save, use
 from harness.runs.folder import RunFolder
+from harness.runs.provenance import keep_places, script_code
 from harness.runs.state import as_it_stands
+from harness.scripts.plan import ALL, is_script_study, plan_scripts
 from harness.spec import DataSpec, ModelSpec, Recipe
 from harness.study.catalogue import Catalogue, Cost, DataEntry, ModelEntry, TrickEntry
 from harness.study.expand import ExpandOptions, expand, load_study
@@ -237,9 +239,10 @@ def load_plugins(study: Path) -> tuple[Plugin, ...]:
         raise StudyError([Problem(error.path, error.line, error.message)]) from None
 
 
-def store_plugins(runs_dir: Path) -> None:
+def store_plugins(runs_dir: Path, plan: Plan) -> None:
     """Keep the source of the plugins that the last plan was made with beside the runs, so that queued runs
-    use the code they were submitted with."""
+    use the code they were submitted with; of a script, where its commands are executed."""
+    keep_places(runs_dir, plan.places)
     for plugin in installed():
         save(plugin, runs_dir)
 
@@ -311,9 +314,13 @@ def expand_plan(args: argparse.Namespace, place: Workspace, file: Path | None = 
 def first_plan(args: argparse.Namespace, place: Workspace, file: Path | None = None) -> Plan:
     """The plan as the study says it, before any look at results."""
     file = file or args.study
+    options = ExpandOptions(size=args.size, seeds=args.seeds, smoke=args.smoke)
+    if is_script_study(file):
+        use(())
+        return plan_scripts(file, script_code, options)
     catalogue = build_catalogue(place.data_dir, load_plugins(file))
     study = load_study(file, catalogue)
-    return expand(study, catalogue, ExpandOptions(size=args.size, seeds=args.seeds, smoke=args.smoke))
+    return expand(study, catalogue, options)
 
 
 def look_at_data(plan: Plan, place: Workspace) -> Look:
@@ -325,7 +332,7 @@ def look_at_data(plan: Plan, place: Workspace) -> Look:
     specs = {
         (arm.recipe.data.name, repr(arm.recipe.data.args)): arm.recipe.data for arm in plan.arms.values()
     }
-    problems: list[str] = []
+    problems = list(_without_folder(plan))
     notes: list[str] = []
     for spec in specs.values():
         missing = missing_of_one(spec.name, spec.args, place.data_dir)
@@ -333,6 +340,13 @@ def look_at_data(plan: Plan, place: Workspace) -> Look:
         problems += [missing] if missing else found.problems
         notes += found.notes
     return Look(problems=tuple(dict.fromkeys(problems)), notes=tuple(dict.fromkeys(notes)))
+
+
+def _without_folder(plan: Plan) -> Iterator[str]:
+    """What {data} stands for in the commands of a script, where it is not there."""
+    for data in dict.fromkeys(place.data for place in plan.places.values()):
+        if data is not None and not Path(data).exists():
+            yield f"the folder of the data is not there: {data} (data: in the script or in the size)"
 
 
 def require_data(args: argparse.Namespace, plan: Plan, place: Workspace) -> tuple[str, ...]:
@@ -367,7 +381,7 @@ def mirror(plan: Plan, store: Store) -> Mirror:
     """The mirror of this plan's runs in the store."""
     from harness.tracking.mirror import Mirror
 
-    cells: dict[str, list[dict[str, str]]] = {arm_id: [] for arm_id in plan.arms}
+    cells: dict[str, list[dict[str, str]]] = {arm_id: [] for arm_id in plan.all_arms}
     for table in plan.tables:
         for cell in table.cells:
             if cell.arm_id is not None:
@@ -380,7 +394,7 @@ def report_folder(args: argparse.Namespace, plan: Plan) -> Path:
     its own: the report of the whole stays."""
     if args.out:
         return args.out
-    suffix = "-smoke" if args.smoke else "" if plan.size == "mini" else f"-{plan.size}"
+    suffix = "-smoke" if args.smoke else "" if plan.size in ("mini", ALL) else f"-{plan.size}"
     part = "-part" if part_names(args) else ""
     return Path("reports") / f"{plan.study}{suffix}{part}"
 

@@ -357,7 +357,7 @@ def to_json(report: ReportInput) -> str:
 
 def _arms(report: ReportInput) -> dict[str, Any]:
     labels = report.plan.arm_labels
-    arms = report.plan.arms.items()
+    arms = report.plan.all_arms.items()
     return {arm_id: {"label": labels.get(arm_id), **as_plain(arm)} for arm_id, arm in arms}
 
 
@@ -366,6 +366,8 @@ def _runs(report: ReportInput) -> list[dict[str, Any]]:
     more = tuple(name for arm in report.plan.arms.values() for name in arm.recipe.metrics)
     if from_file(report.plan):
         more = (report.findings.settings.metric, *report.plan.header["metrics"], "line")
+    if report.plan.scripts:
+        more = (report.findings.settings.metric, *report.plan.header["metrics"])
     fields = tuple(dict.fromkeys((*RUN_FIELDS, *more)))
     runs = []
     for run in report.plan.runs:

@@ -506,7 +506,15 @@ POLL_S = 0.1
 
 @contextmanager
 def exclusive(path: Path, stop: Stop) -> Iterator[bool]:
-    """Hold the lock file for the block; the system frees it when the process dies, however it dies.
+    """As `locked`. Yields: True with the lock held; False if `stop()` came first."""
+    with locked(path, stop) as descriptor:
+        yield descriptor is not None
+
+
+@contextmanager
+def locked(path: Path, stop: Stop) -> Iterator[int | None]:
+    """Hold the lock file for the block; the system frees it when the process dies, however it dies, and
+    every process that it gave the descriptor to.
 
     Waits while another process holds it (the worker of a controller that was killed ends at its next step).
 
@@ -514,7 +522,7 @@ def exclusive(path: Path, stop: Stop) -> Iterator[bool]:
         OSError: the folder of the file is not there.
 
     Yields:
-        True with the lock held; False if `stop()` came first.
+        The descriptor with the lock held; None if `stop()` came first.
     """
     while True:
         with path.open("a") as file:
@@ -524,7 +532,7 @@ def exclusive(path: Path, stop: Stop) -> Iterator[bool]:
                 held = _try_lock(file.fileno())
             if held and identity_of(path) != identity_of(file.fileno()):
                 continue  # the folder was made anew while this process waited: the lock is another file now
-            yield held
+            yield file.fileno() if held else None
             return
 
 

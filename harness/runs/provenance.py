@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -13,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.runs.folder import PREFIX, RunFolder, read_json, write_bytes, write_json
-from harness.spec import DataSpec, canonical_json
+from harness.runs.records import reason
+from harness.spec import DataSpec, ScriptPlace, canonical_json
 from harness.study.plan import Plan
 
 # With which code and on which data a run was made, and the code of a submission, frozen.
@@ -86,6 +90,82 @@ def git(root: Path, *words: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode(errors="surrogateescape")
+
+
+# Of a script of the user's: what its repository tracks, and where its commands are executed here.
+#
+# runs/.scripts/<arm_id>.json   `spec.ScriptPlace`: folders and files of this machine, no part of the identity
+
+
+PLACES_FOLDER = ".scripts"  # in the folder of runs
+_IS_STUDY = re.compile(r"^study\s*:.*^tables\s*:", re.MULTILINE | re.DOTALL)
+
+
+def script_code(script: Path, study: Path) -> tuple[str | None, str | None]:
+    """The top of a script's git repository, and `tracked_digest` without the studies beside this one: a row
+    more in one of them makes no other code. (None, None) where there is no repository, or no git."""
+    top = next((each for each in script.resolve().parents if (each / ".git").exists()), None)
+    if top is None:
+        return None, None
+    beside = [study, *study.parent.glob("*.yaml"), *study.parent.glob("*.yml")]
+    return str(top), tracked_digest(top, {path for path in beside if path == study or _is_study(path)})
+
+
+def _is_study(path: Path) -> bool:
+    try:
+        return _IS_STUDY.search(path.read_text()) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def tracked_digest(top: Path, leave_out: Iterable[Path] = ()) -> str | None:
+    """sha256 over the names and contents of all files that a repository tracks, as they are on the disk: the
+    same before and after they are committed. None where git cannot be asked."""
+    listed = git(top, "ls-files", "-s", "-z")
+    touched = git(top, "diff-files", "--name-only", "-z")
+    if listed is None or touched is None:
+        return None
+    pairs = (line.partition("\t") for line in listed.split("\0") if line)
+    entries = {name: about for about, _, name in pairs}
+    for name in filter(None, touched.split("\0")):
+        path = top / name
+        if path.is_dir():  # a submodule
+            entries[name] = f"160000 {git(path, 'rev-parse', 'HEAD')}"
+        elif os.path.lexists(path):
+            mode = entries[name].split()[0] if name in entries else ""
+            entries[name] = f"{mode} {(git(top, 'hash-object', '--', str(path)) or '').strip()} 0"
+        else:
+            entries.pop(name, None)
+    for path in leave_out:
+        with contextlib.suppress(ValueError):
+            entries.pop(path.resolve().relative_to(top).as_posix(), None)
+    return hashlib.sha256(canonical_json(entries).encode()).hexdigest()
+
+
+def keep_places(runs_dir: Path, places: Mapping[str, ScriptPlace]) -> None:
+    """Write down where the commands of these arms are executed, for the processes that do it."""
+    for arm_id, place in places.items():
+        path, data = runs_dir / PLACES_FOLDER / f"{arm_id}.json", dataclasses.asdict(place)
+        try:
+            is_known = read_json(path) == json.loads(json.dumps(data))
+        except (OSError, ValueError):
+            is_known = False
+        if not is_known:
+            write_json(path, data)
+
+
+def read_place(runs_dir: Path, arm_id: str) -> ScriptPlace:
+    """
+    Raises:
+        ValueError: it is not there, or damaged.
+    """
+    path = runs_dir / PLACES_FOLDER / f"{arm_id}.json"
+    try:
+        found = dict(read_json(path))
+        return ScriptPlace(**{**found, "resume": tuple(found["resume"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        text = f"{path} does not say where its command is executed ({reason(error)})"
+        raise ValueError(f"{text}; `harness run` of its study writes it again") from None
 
 
 # The code of a submission, frozen: jobs that wait for days run what they were submitted with.
@@ -302,7 +382,7 @@ def changed_below(record: Mapping[str, Any], keys: Mapping[str, str], now: Known
 def keys_of(plan: Plan) -> dict[str, str]:
     """run_id -> key of the data that it sees."""
     by_arm = {arm_id: data_key(arm.recipe.data) for arm_id, arm in plan.arms.items()}
-    return {run.run_id: by_arm[run.arm_id] for run in plan.runs}
+    return {run.run_id: by_arm[run.arm_id] for run in plan.runs if run.arm_id in by_arm}
 
 
 def newest(keys: Mapping[str, str], records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -214,7 +214,7 @@ def read_blocks(runs_dir: Path, plan: Plan) -> Blocks | None:
         return None
     if not all(_is_right(look) for look in looks):
         return None
-    fits = arm_seeds.keys() == plan.arms.keys() and set(arm_seeds.values()) <= set(plan.looks)
+    fits = arm_seeds.keys() == plan.all_arms.keys() and set(arm_seeds.values()) <= set(plan.looks)
     return Blocks(arm_seeds=arm_seeds, looks=looks) if fits else None
 
 
@@ -234,7 +234,7 @@ def write_blocks(runs_dir: Path, plan: Plan, looks: Sequence[LookRecord]) -> Non
     looks: those that were taken; one with the same seeds takes the place of the one before.
     """
     known = read_blocks(runs_dir, plan)
-    arm_seeds = {arm_id: len(plan.seeds_of(arm_id)) for arm_id in plan.arms}
+    arm_seeds = {arm_id: len(plan.seeds_of(arm_id)) for arm_id in plan.all_arms}
     if known is not None:
         arm_seeds = {arm_id: max(seeds, known.arm_seeds[arm_id]) for arm_id, seeds in arm_seeds.items()}
     taken = {look.seeds: look for look in (*(known.looks if known else ()), *looks)}
@@ -272,7 +272,7 @@ def _look(look: LookRecord) -> dict[str, Any]:
 SHORT_ID = 12  # characters of a run_id that are shown: enough to name it to `harness logs`
 QUEUED = "queued"  # beside the states in study.records: an agent in Slurm's queue, or at work, will take it
 RELEASED = b'"released": true'  # of a claim; within a text the quotes would be escaped
-ATTEMPT, EPOCH = b'"kind": "attempt"', b'"kind": "epoch"'
+ATTEMPT, EPOCH, PROGRESS = b'"kind": "attempt"', b'"kind": "epoch"', b'"kind": "progress"'
 
 
 @dataclass(slots=True)
@@ -301,9 +301,9 @@ def look(plan: Plan, runs_dir: Path, summaries: Mapping[str, Mapping[str, Any]])
         if summary is not None:
             views[run.run_id] = _ended(run, summary, counted)
         elif run.run_id in present:
-            views[run.run_id] = _unfinished(
-                f"{runs_dir}{os.sep}{run.run_id}", plan.arms[run.arm_id].recipe.epochs
-            )
+            arm = plan.arms.get(run.arm_id)  # none: of a script, which tells its progress as a share
+            epochs = arm.recipe.epochs if arm else 0.0
+            views[run.run_id] = _unfinished(f"{runs_dir}{os.sep}{run.run_id}", epochs)
         else:
             views[run.run_id] = RunView()
     return views
@@ -394,9 +394,20 @@ def _events(path: str, epochs: float) -> RunView:
         (event for line in reversed(lines) if EPOCH in line and (event := records.event_of(line))), None
     )
     epoch = told.get("epoch") if told else None
+    if starts and epochs == 0:
+        view.progress = _share(lines[starts[-1] :])
     if starts and epochs > 0:
         view.progress = min(1.0, epoch / epochs) if records.is_time(epoch) else 0.0
     return view
+
+
+def _share(lines: list[bytes]) -> float | None:
+    """How far a command said it was."""
+    told = next(
+        (event for line in reversed(lines) if PROGRESS in line and (event := records.event_of(line))), {}
+    )
+    share = told.get("share")
+    return min(1.0, share) if records.is_time(share) else None
 
 
 def _last(lines: list[bytes]) -> dict[str, Any] | None:
@@ -444,6 +455,7 @@ def reconcile(plan: Plan, runs_dir: Path) -> dict[str, dict[str, Any]]:
         summary, _ = _summary(runs_dir, name)
         if summary is not None:
             speeds.add(summary)
+    speeds.done = [run for run in plan.runs if run.done and run.time_s is not None] if plan.scripts else []
     for run in plan.runs:
         if not run.done:
             run.time_s, run.rough = speeds.time_s(plan, run)
@@ -456,6 +468,7 @@ class _Speeds:
 
     found: dict[tuple[Any, ...], list[float]] = field(default_factory=dict)
     medians: dict[tuple[Any, ...], float] = field(default_factory=dict)
+    done: list[PlannedRun] = field(default_factory=list)  # of a script, with their times
 
     def add(self, summary: Mapping[str, Any]) -> None:
         work = 3.0 * (summary.get("macs") or 0) * (summary.get("images_seen") or 0)
@@ -468,6 +481,8 @@ class _Speeds:
 
     def time_s(self, plan: Plan, run: PlannedRun) -> tuple[float | None, bool]:
         """Seconds, and whether they are rough."""
+        if plan.scripts:
+            return self._of_script(run)
         recipe = plan.arms[run.arm_id].recipe
         alike = _likeness(run.arm_id, recipe.model.name, recipe.precision, recipe.batch_size)
         for rough, key in enumerate(alike):
@@ -477,6 +492,14 @@ class _Speeds:
 
                     self.medians[key] = median(self.found[key])
                 return run.macs / self.medians[key], rough > 0
+        return None, False
+
+    def _of_script(self, run: PlannedRun) -> tuple[float | None, bool]:
+        """The median of the same command's runs, else of all of the study's."""
+        for rough, alike in enumerate((lambda each: each.arm_id == run.arm_id, lambda _: True)):
+            times = sorted(each.time_s or 0.0 for each in self.done if alike(each))
+            if times:
+                return times[len(times) // 2], rough > 0
         return None, False
 
 

@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from harness.runs.folder import RunFolder
-from harness.spec import Machine, RunSpec, Stop
+from harness.spec import AnyRun, Machine, Stop
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted"  # beside the outcomes in study.records: stopped, resumable
 
-RunOne = Callable[[RunSpec, RunFolder, Machine, Stop], str]
+RunOne = Callable[[AnyRun, RunFolder, Machine, Stop], str]
 """Trains (or resumes) one run and returns its status: finished, diverged, failed or interrupted."""
 
 
@@ -35,7 +35,7 @@ RunOne = Callable[[RunSpec, RunFolder, Machine, Stop], str]
 class Job:
     """One run to execute, and the runs that must have finished before it."""
 
-    spec: RunSpec
+    spec: AnyRun
     needs: tuple[str, ...] = ()
     cost: float = 0.0  # any unit; the longest go first
 

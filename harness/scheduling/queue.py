@@ -132,7 +132,11 @@ class JobQueue:
             self._push(run_id)
 
     def _because(self, run_id: str, need: str, verb: str) -> str:
-        role = "its teacher" if need == self.jobs[run_id].spec.teacher_run_id else "a run it needs"
+        role = (
+            "its teacher"
+            if need == getattr(self.jobs[run_id].spec, "teacher_run_id", None)
+            else "a run it needs"
+        )
         said = {FAILED: "failed"}.get(verb, verb)
         return f"not started: {role}, {need}, {said}"
 

@@ -29,7 +29,7 @@ from harness.runs.folder import FolderGone, RunFolder, record
 from harness.scheduling import base
 from harness.scheduling.base import INTERRUPTED, SIGNALS, THREAD_VARIABLES, RunOne
 from harness.scheduling.ranks import RankDied, RankFailed, run_ranks
-from harness.spec import DIVERGED, FAILED, FINISHED, Machine, RunSpec, Stop
+from harness.spec import DIVERGED, FAILED, FINISHED, AnyRun, Machine, RunSpec, ScriptRun, Stop
 
 # One attempt at one run, in whichever process: whatever happens, it comes to a status and a record.
 
@@ -40,7 +40,7 @@ TRACEBACK_CHARACTERS = 20_000  # the end of a longer one is kept
 _log = logging.getLogger(__name__)
 
 
-def attempt(run_one: RunOne, spec: RunSpec, machine: Machine, stop: Stop) -> str:
+def attempt(run_one: RunOne, spec: AnyRun, machine: Machine, stop: Stop) -> str:
     """Call `run_one`, here or in several ranks; an exception in it is a failed run with its traceback.
 
     Returns:
@@ -56,7 +56,7 @@ def attempt(run_one: RunOne, spec: RunSpec, machine: Machine, stop: Stop) -> str
     try:
         folder = RunFolder(machine.runs_dir / run_id)
         folder.path.mkdir(parents=True, exist_ok=True)
-        if processes_of(spec, machine) > 1:
+        if isinstance(spec, RunSpec) and processes_of(spec, machine) > 1:
             status = run_ranks(run_one, spec, machine, stop)
         else:
             own = machine if machine.processes == 1 else _alone(machine)
@@ -92,10 +92,10 @@ def _died(machine: Machine, run_id: str, death: RankDied | DeviceLostError) -> s
     return FAILED
 
 
-def processes_of(spec: RunSpec, machine: Machine) -> int:
+def processes_of(spec: AnyRun, machine: Machine) -> int:
     """How many processes train this run together. One, where nothing is trained (a run that observes others),
-    and where a training function of the user's own does it, which knows nothing of ranks."""
-    alone = spec.arm.observes or spec.arm.recipe.trainer != "harness"
+    and where a training function or a command of the user's own does it, which knows nothing of ranks."""
+    alone = isinstance(spec, ScriptRun) or spec.arm.observes or spec.arm.recipe.trainer != "harness"
     return 1 if alone else machine.processes
 
 
@@ -145,7 +145,7 @@ class WorkerEnded:
     rss_bytes: int
 
 
-Order = tuple[RunSpec, threading.Event]  # a run, and what asks it to stop
+Order = tuple[AnyRun, threading.Event]  # a run, and what asks it to stop
 
 
 def serve(connection: Connection, settings: WorkerSettings) -> None:
@@ -341,11 +341,11 @@ class Slot:
         self.runs = 0
         self._listening = True
 
-    def give(self, spec: RunSpec, run_id: str) -> None:
+    def give(self, spec: AnyRun, run_id: str) -> None:
         self.run_id = run_id
         self.order(spec)
 
-    def order(self, order: RunSpec | str) -> None:
+    def order(self, order: AnyRun | str) -> None:
         """Send an order; where the worker has just died its sentinel says so."""
         if self.process is not None:
             with contextlib.suppress(OSError):
@@ -413,7 +413,7 @@ class WorkerPool:
         self._slots = [Slot(each, replace) for each in settings]
         self._preload = settings[0].preload
 
-    def give(self, spec: RunSpec, run_id: str) -> Died | None:
+    def give(self, spec: AnyRun, run_id: str) -> Died | None:
         """Hand a run to an idle slot. The worker there is started if need be: Died where it cannot be."""
         slot = next(slot for slot in self._slots if slot.idle)
         if slot.process is None:

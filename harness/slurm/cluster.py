@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import Location, Problem, ProblemList, StudyError, unknown
-from harness.spec import RunSpec
+from harness.spec import AnyRun, RunSpec
 from harness.study.yaml import YamlFile, read_source
 
 # What each key of a cluster file may say. Texts end in an sbatch script, where none may leave its line.
@@ -415,9 +415,11 @@ class Shape:
     match: Mapping[str, tuple[str, ...]]
     resources: Resources
 
-    def fits(self, spec: RunSpec) -> bool:
-        """Whether every condition holds for the run."""
-        return all(MATCHES[name](spec) in wanted for name, wanted in self.match.items())
+    def fits(self, spec: AnyRun) -> bool:
+        """Whether every condition holds for the run; a command has no model and no data that are known."""
+        return isinstance(spec, RunSpec) and all(
+            MATCHES[name](spec) in wanted for name, wanted in self.match.items()
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,7 +431,7 @@ class Cluster:
     at_most: int = AT_MOST
     shapes: tuple[Shape, ...] = ()
 
-    def resources_of(self, spec: RunSpec) -> Resources:
+    def resources_of(self, spec: AnyRun) -> Resources:
         """Those of the first shape that fits, else the common ones."""
         return next((shape.resources for shape in self.shapes if shape.fits(spec)), self.resources)
 

@@ -18,7 +18,7 @@ from harness.runs.folder import read_json, read_lines, write_bytes, write_json
 from harness.runs.records import is_count, is_number, is_time, note, read_map, reason
 from harness.scheduling.base import Job
 from harness.slurm.cluster import Cluster, Resources
-from harness.spec import SCHEMA_VERSION, Arm, RunSpec
+from harness.spec import SCHEMA_VERSION, AnyArm, ScriptArm, run_of, spec_from_json
 from harness.spec import run_id as id_of
 
 # A submission: one `harness run --on slurm`, as a private folder of plain files. Nothing is ever unpickled.
@@ -138,7 +138,7 @@ class Submission:
         lines = (line for line in self._runs.values() if line["group"] == group)
         return [
             Job(
-                spec=RunSpec(arm=self._arms[line["arm_id"]], seed=line["seed"]),
+                spec=run_of(self._arms[line["arm_id"]], line["seed"]),
                 needs=tuple(line["needs"]),
                 cost=line["cost"],
             )
@@ -197,14 +197,19 @@ class Submission:
         """Nothing of it is alive any more: later controllers need not look at it."""
         write_bytes(self.folder / "closed", b"")
 
+    @property
+    def is_of_a_script(self) -> bool:
+        """Whether its runs are commands of the user's."""
+        return any(isinstance(arm, ScriptArm) for arm in self._arms.values())
+
     @cached_property
-    def _arms(self) -> dict[str, Arm]:
-        arms = {}
+    def _arms(self) -> dict[str, AnyArm]:
+        arms: dict[str, AnyArm] = {}
         for line in read_lines(self.folder / "runs.jsonl"):
             if "arm" not in line:
                 break  # the arms come first
             try:
-                spec = RunSpec.from_json({"schema": SCHEMA_VERSION, "seed": 0, "arm": line["arm"]})
+                spec = spec_from_json({"schema": SCHEMA_VERSION, "seed": 0, "arm": line["arm"]})
                 if spec.arm.arm_id == line["arm_id"]:
                     arms[line["arm_id"]] = spec.arm
             except (KeyError, TypeError, ValueError, AttributeError):
@@ -348,7 +353,7 @@ def by_run_id(jobs: Sequence[Job]) -> dict[str, Job]:
     return {id_of(arm, job.spec.seed): job for arm, job in zip(arm_ids(jobs), jobs, strict=True)}
 
 
-def _remember(known: dict[int, str], arm: Arm) -> str:
+def _remember(known: dict[int, str], arm: AnyArm) -> str:
     known[id(arm)] = arm.arm_id
     return known[id(arm)]
 

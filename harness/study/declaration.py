@@ -46,8 +46,15 @@ def declaration_of(plan: Plan) -> dict[str, Any]:
         "read_outs": sorted({arm.recipe.read_out for arm in arms}),
         "tables": [{"key": table.key, "rows": _rows(table), **_control(table)} for table in plan.tables],
         "claims": [dataclasses.asdict(claim) for claim in plan.claims],
-        "plugins": {name: digest for arm in arms for name, digest in arm.plugins.items()},
+        "plugins": {name: digest for arm in arms for name, digest in arm.plugins.items()} | _code(plan),
     }
+
+
+def _code(plan: Plan) -> dict[str, str]:
+    """The code of a script, and how its results are read."""
+    found = {name.strip("{}"): digest for arm in plan.scripts.values() for name, digest in arm.files.items()}
+    tracked = {arm.repository for arm in plan.scripts.values() if arm.repository is not None}
+    return found | ({"the script's repository": min(tracked)} if tracked else {})
 
 
 def plan_hash(declaration: Declaration) -> str:

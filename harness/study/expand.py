@@ -568,7 +568,7 @@ def grow(plan: Plan, wanted: Mapping[str, int]) -> Plan:
     Raises:
         ValueError: an arm is not of this plan, more seeds than at the last look, or too many runs.
     """
-    counts = {arm_id: len(plan.seeds_of(arm_id)) for arm_id in plan.arms}
+    counts = {arm_id: len(plan.seeds_of(arm_id)) for arm_id in plan.all_arms}
     most = plan.looks[-1] if plan.looks else len(plan.seeds)
     for arm_id, seeds in wanted.items():
         if arm_id not in counts:
@@ -578,7 +578,7 @@ def grow(plan: Plan, wanted: Mapping[str, int]) -> Plan:
         _raise_to(seeds, arm_id, plan.arms, counts)
     largest = max(counts.values(), default=0)
     macs = {run.arm_id: run.macs for run in plan.runs}
-    work = [Work(arm_id, needs_runs(arm), macs[arm_id]) for arm_id, arm in plan.arms.items()]
+    work = [Work(each, each in plan.arms and needs_runs(plan.arms[each]), macs[each]) for each in counts]
     known = {run.run_id: run for run in plan.runs}
     runs = runs_of(plan.arms, work, counts)
     return dataclasses.replace(
@@ -594,7 +594,7 @@ def _raise_to(seeds: int, arm_id: str, arms: Mapping[str, Arm], counts: dict[str
     if counts[arm_id] >= seeds:
         return  # and so have those that it needs
     counts[arm_id] = seeds
-    arm = arms[arm_id]
-    for needed in (arm.teacher, arm.source, *(member.arm for member in arm.observes)):
+    arm = arms.get(arm_id)  # None: a command, which needs no other run
+    for needed in (arm.teacher, arm.source, *(member.arm for member in arm.observes)) if arm else ():
         if needed is not None:
             _raise_to(seeds, needed, arms, counts)

@@ -200,6 +200,7 @@ def _only(plan: Plan, cells: frozenset[CellName], runs: list[PlannedRun]) -> Pla
         plan,
         tables=tuple(tables),
         arms={arm_id: arm for arm_id, arm in plan.arms.items() if arm_id in arms},
+        scripts={arm_id: arm for arm_id, arm in plan.scripts.items() if arm_id in arms},
         arm_labels={arm_id: label for arm_id, label in plan.arm_labels.items() if arm_id in arms},
         arm_seeds={arm_id: count for arm_id, count in plan.arm_seeds.items() if arm_id in arms},
         runs=runs,

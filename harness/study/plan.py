@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from harness.spec import ACCURACIES, MEMBER_STRIDE, Arm, RunSpec, as_plain
+from harness.spec import (
+    ACCURACIES,
+    MEMBER_STRIDE,
+    AnyArm,
+    AnyRun,
+    Arm,
+    ScriptArm,
+    ScriptPlace,
+    as_plain,
+    run_of,
+)
 
 # How often every arm is trained: a fixed number of seeds, or more at each look at the results.
 #
@@ -183,6 +193,14 @@ class Plan:
     priority: tuple[str, ...] = ()  # keys of the tables that a budget is spent on first
     # arm_id -> its seeds, of results from elsewhere, whose rows need not share any
     own_seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    # Of a study with a script, which has no recipes: arm_id -> its command, and where that is executed here
+    scripts: Mapping[str, ScriptArm] = field(default_factory=dict)
+    places: Mapping[str, ScriptPlace] = field(default_factory=dict)
+
+    @property
+    def all_arms(self) -> Mapping[str, AnyArm]:
+        """Those of recipes, or those of a script; none where results are from elsewhere."""
+        return self.scripts or self.arms
 
     @property
     def is_adaptive(self) -> bool:
@@ -200,9 +218,9 @@ class Plan:
             return self.own_seeds[arm_id]
         return self.seeds[: self.arm_seeds.get(arm_id, len(self.seeds))]
 
-    def spec(self, run: PlannedRun) -> RunSpec:
+    def spec(self, run: PlannedRun) -> AnyRun:
         """The full spec of a planned run."""
-        return RunSpec(arm=self.arms[run.arm_id], seed=run.seed)
+        return run_of(self.all_arms[run.arm_id], run.seed)
 
 
 def runs_at_most(plan: Plan) -> int:
@@ -233,6 +251,7 @@ def runs_at_most(plan: Plan) -> int:
 #                 verified or memory
 # arms            {arm_id: {label, recipe, tricks, teacher, source, observes, plugins}}
 #                 recipe: every field of study.spec.Recipe
+#                 of a study with a script, in place of these: {label, command, results, files, repository}
 #                 observes: not empty: nothing is trained, the networks of [{arm, runs}] are evaluated
 # together
 # runs            [{run_id, arm_id, seed, needs, macs, time_s, rough, done}] in submission order; those with
@@ -262,7 +281,8 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "claims": [dataclasses.asdict(claim) for claim in plan.claims],
         "tables": [_table(table) for table in plan.tables],
         "arms": {
-            arm_id: {"label": plan.arm_labels[arm_id], **as_plain(arm)} for arm_id, arm in plan.arms.items()
+            arm_id: {"label": plan.arm_labels[arm_id], **as_plain(arm)}
+            for arm_id, arm in plan.all_arms.items()
         },
         "runs": [{**dataclasses.asdict(run), "needs": list(run.needs)} for run in plan.runs],
         "totals": totals(plan),
@@ -276,7 +296,7 @@ def totals(plan: Plan) -> dict[str, Any]:
     times = [run.time_s for run in todo if run.time_s is not None]
     return {
         "cells": sum(len(table.cells) for table in plan.tables),
-        "arms": len(plan.arms),
+        "arms": len(plan.all_arms),
         "runs": len(plan.runs),
         "done": len(plan.runs) - len(todo),
         "macs": sum(run.macs for run in todo),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import Location, ProblemList, unknown
 from harness.study.catalogue import Use, parse_use, parse_uses
@@ -148,13 +148,13 @@ _PLAIN_FRACTION = re.compile(r"[0-9.]{1,30}(?:/[0-9.]{1,30}|[eE][-+]?[0-9]{1,2})
 _LARGEST_SCALE = 10**6
 
 
-def _study_name(value: Any) -> str:
+def study_name(value: Any) -> str:
     if not _STUDY_NAME.fullmatch(any_text(value)):
         raise must("be lower-case letters, digits, - and _", value)
     return str(value)
 
 
-def _file_name(value: Any) -> str:
+def file_name(value: Any) -> str:
     if not _FILE_NAME.fullmatch(any_text(value)):
         raise ValueError("must be letters, digits, _ . and -, at most 100: files are named after it")
     return str(value)
@@ -386,7 +386,7 @@ def _expectation(value: Any) -> Any:
 class StudyFile(Closed):
     """One question, answered by one or more tables."""
 
-    study: str = key(_study_name)
+    study: str = key(study_name)
     paper: str | None = key(one_line, None)  # key in docs/references.bib
     question: str = key(text)
     expect: Any = key(_expectation, "")
@@ -397,20 +397,26 @@ class StudyFile(Closed):
     smallest_effect: float = key(POSITIVE, 0.2)  # percentage points
     seeds: Seeds = key(Seeds.read, Seeds())
     baseline: Baseline = key(Baseline.read)
-    sizes: dict[str, Size] = key(map_of(_file_name, Size.read))
+    sizes: dict[str, Size] = key(map_of(file_name, Size.read))
     arms: dict[str, NamedArm] = key(map_of(one_line, NamedArm.read), {})
     claims: tuple[ClaimEntry, ...] = key(list_of(ClaimEntry.read), ())
-    tables: dict[str, Table] = key(map_of(_file_name, Table.read))
+    tables: dict[str, Table] = key(map_of(file_name, Table.read))
     priority: tuple[str, ...] = key(list_of(one_line), ())  # tables that a budget is spent on first
 
 
 # What does not fit, as problems with lines.
 
 
+Read = TypeVar("Read", bound=Closed)
 _PLACEHOLDERS = {"study": "unnamed", "question": "?"}  # needed, but no other check depends on them
 
 
 def parse_study(data: Any, problems: ProblemList) -> StudyFile | None:
+    """The typed file; see `parse_as`."""
+    return parse_as(StudyFile, data, problems)
+
+
+def parse_as(kind: type[Read], data: Any, problems: ProblemList) -> Read | None:
     """The typed file, with every mistake of form added to `problems`.
 
     What is wrong is left out (with the row, size or table around it where that cannot be without it) and the
@@ -419,7 +425,7 @@ def parse_study(data: Any, problems: ProblemList) -> StudyFile | None:
     reported = False
     while isinstance(data, Mapping):
         try:
-            return StudyFile.read(data)
+            return kind.read(data)
         except Misfit as error:
             if not reported:
                 add_problems(error, (), problems)
@@ -429,7 +435,8 @@ def parse_study(data: Any, problems: ProblemList) -> StudyFile | None:
                 return None
             data = smaller
     if not reported:
-        problems.add((), "the file must be a map with the keys study, question, baseline, sizes, tables")
+        needed = ", ".join(kind._needed)
+        problems.add((), f"the file must be a map with the keys {needed}")
     return None
 
 

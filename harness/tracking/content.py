@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 from harness.runs.folder import RunFolder, read_json, run_state
 from harness.runs.records import event_of, is_number, read_map, read_quickly, reason
-from harness.spec import ENDED, FAILED, RunSpec
+from harness.spec import ENDED, FAILED, AnyRun, spec_from_json
 
 # Whether the files of a run folder say what they should, before any of it goes into MLflow.
 #
@@ -31,7 +32,7 @@ class Damaged(ValueError):
         super().__init__(f"{path} {what}; {mend}")
 
 
-def checked_spec(folder: RunFolder, data: Any) -> RunSpec:
+def checked_spec(folder: RunFolder, data: Any) -> AnyRun:
     """The spec of the folder.
 
     Raises:
@@ -39,7 +40,7 @@ def checked_spec(folder: RunFolder, data: Any) -> RunSpec:
     """
     mend = "`harness run` of a study that wants the run writes it again"
     try:
-        spec = RunSpec.from_json(data)
+        spec = spec_from_json(data)
         run_id = spec.run_id
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Damaged(folder.spec, f"is not the spec of a run ({reason(error)})", mend) from None
@@ -215,6 +216,14 @@ def parameters(spec: Mapping[str, Any]) -> dict[str, str]:
     `teacher`, `source` and `observes` name other arms; `observes` is the number of runs of each.
     """
     arm = spec["arm"]
+    if "command" in arm:
+        of_script = {
+            "command": shlex.join(arm["command"]),
+            "repository": arm["repository"],
+            "seed": spec["seed"],
+        }
+        of_script |= {**_flatten("results", arm["results"]), **_flatten("files", _as_names(arm["files"]))}
+        return {key: _shortened(clean(_text(value))) for key, value in of_script.items()}
     flat: dict[str, Any] = {"seed": spec["seed"], "teacher": arm["teacher"], "source": arm["source"]}
     flat["observes"] = ", ".join(f"{each['runs']} x {each['arm']}" for each in arm["observes"]) or "none"
     flat |= _flatten("plugins", arm["plugins"])
@@ -224,6 +233,11 @@ def parameters(spec: Mapping[str, Any]) -> dict[str, str]:
     for trick in arm["tricks"]:
         flat |= _flatten(trick["name"], trick["options"])
     return {key: _shortened(clean(_text(value))) for key, value in flat.items()}
+
+
+def _as_names(files: Mapping[str, str]) -> dict[str, str]:
+    """Paths as MLflow takes them in the name of a parameter."""
+    return {re.sub(r"[^A-Za-z0-9_./ -]", "_", name): digest for name, digest in files.items()}
 
 
 def describing_tags(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:

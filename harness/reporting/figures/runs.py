@@ -95,7 +95,7 @@ MatrixLine = tuple[str, int]  # an arm, and which member of an ensemble (0: the 
 
 def matrix_pages(report: ReportInput) -> list[list[MatrixLine]]:
     """The lines of every figure: recipes in the plan's order, further members below their recipe."""
-    order = {arm: place for place, arm in enumerate(report.plan.arms)}
+    order = {arm: place for place, arm in enumerate(report.plan.all_arms)}
     lines = sorted(
         {_matrix_line(run) for run in report.plan.runs}, key=lambda line: (order[line[0]], line[1])
     )

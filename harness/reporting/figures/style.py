@@ -159,7 +159,7 @@ def all_text(value: object) -> Iterable[str]:
 
 def text_of(plan: Plan) -> str:
     """Whatever a figure may show of a study: its labels, titles, tricks and data sets."""
-    shown = [plan.header, plan.arm_labels, *map(asdict, plan.tables), *map(asdict, plan.arms.values())]
+    shown = [plan.header, plan.arm_labels, *map(asdict, plan.tables), *map(asdict, plan.all_arms.values())]
     return "".join(all_text(shown))
 
 

@@ -30,8 +30,11 @@ from harness.reporting.sections.opening import declared_text, statuses
 from harness.reporting.sections.results import (
     checklist_of_file,
     chosen_when,
+    commands_of_script,
+    error_bars_of_script,
     facts_of_file,
     method_of_file,
+    metric_of_script,
 )
 from harness.reporting.sections.tables import effect_digits, observed, observer_blocks
 from harness.spec import DIVERGED, ENDED, Arm, ModelSpec, as_plain
@@ -82,6 +85,8 @@ def _error_bars(report: ReportInput) -> str:
     metric, arms = metric_name(report.findings.settings.metric), report.plan.arms.values()
     if not any(cell.level and cell.level.sd is not None for t in report.findings.tables for cell in t.cells):
         return "None: no row has two seeds with a value."
+    if report.plan.scripts:
+        return error_bars_of_script(metric)
     own_trainers = any(arm.recipe.trainer != "harness" for arm in arms)
     return (
         f"“±” is the standard deviation of {metric} over seeds; intervals are 95 % t intervals over "
@@ -93,7 +98,7 @@ def _error_bars(report: ReportInput) -> str:
 
 def _seeds_answer(report: ReportInput) -> str:
     plan = report.plan
-    arms = [arm_id for arm_id in plan.arms if arm_id in {c.arm_id for t in plan.tables for c in t.cells}]
+    arms = [arm_id for arm_id in plan.all_arms if arm_id in {c.arm_id for t in plan.tables for c in t.cells}]
     counts = {len(plan.seeds_of(arm_id)) for arm_id in arms} or {len(plan.seeds)}
     first, last = min(plan.seeds), max(plan.seeds)
     which = f"{first} to {last}" if last > first else str(first)
@@ -118,7 +123,8 @@ def _compute(report: ReportInput) -> str:
     on = _machine(report)
     if not cost.runs:
         return f"{on}No run has ended."
-    trained = [not report.plan.arms[arm_id].observes for arm_id in report.records["arm_id"]]
+    observing = {arm_id for arm_id, arm in report.plan.arms.items() if arm.observes}
+    trained = [arm_id not in observing for arm_id in report.records["arm_id"]]
     time_s = study_cost(report.records[trained]).time_s
     mean = "not recorded" if time_s is None else f"{doc.duration(time_s)}"
     return (
@@ -164,9 +170,12 @@ def method(report: ReportInput) -> doc.Section:
     read_outs = sorted({arm.recipe.read_out for arm in report.plan.arms.values()})
     worst = "chance accuracy" if settings.in_percent else "the worst value of the table"
     read = " and ".join(_READ_OUTS.get(name, name.replace("_", " ")) for name in read_outs)
-    text = (
+    how = (
         f"Metric: {metric_name(settings.metric)}{' accuracy' * settings.in_percent} on the test set, read "
-        f"{read}, as the study file says. {_seeds(report)} {_noise(report)} "
+        f"{read}, as the study file says."
+    )
+    text = (
+        f"{metric_of_script(report) if report.plan.scripts else how} {_seeds(report)} {_noise(report)} "
         "Each effect is a difference of two recipe means from a randomised-block fit over the rows "
         "of its column (the seed is the block; a column of two rows is fitted with its table). A recipe "
         "whose residuals are noisier than the others' gets a share of its own variance, up to all of it, in "
@@ -378,6 +387,8 @@ def provenance(report: ReportInput) -> doc.Section:
             _baseline_table(report, baseline),
             _differences_table(report, baseline),
         ]
+    if report.plan.scripts:
+        blocks += commands_of_script(report)
     costs = _costs_table(report)
     return doc.Section("Provenance", (*blocks, *([costs] if costs else [])))
 
@@ -487,7 +498,7 @@ def _costs_table(report: ReportInput) -> doc.TextTable | None:
     unit = units.pop() if len(units) == 1 else None
     measured = any(cost.energy_kj is not None for cost in costs.values())
     rows = []
-    for arm_id in report.plan.arms:
+    for arm_id in report.plan.all_arms:
         if arm_id not in costs:
             continue
         cost = costs[arm_id]

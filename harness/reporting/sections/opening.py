@@ -25,7 +25,12 @@ from harness.analysis.verdicts import no_value, size_text
 from harness.reporting import document as doc
 from harness.reporting.report_input import ReportInput, from_file, places
 from harness.reporting.sections.claims import claims_tally
-from harness.reporting.sections.results import banner_of_file, missing_of_file, scope_of_file
+from harness.reporting.sections.results import (
+    banner_of_file,
+    banner_of_script,
+    missing_of_file,
+    scope_of_file,
+)
 from harness.spec import FINISHED
 from harness.study import conditions
 from harness.study.declaration import (
@@ -57,6 +62,8 @@ def _setting(report: ReportInput) -> list[str]:
         return []
     if (found := from_file(report.plan)) is not None:
         return [banner_of_file(found)]
+    if report.plan.scripts:
+        return [banner_of_script(report)]
     where = f"This is a `{findings.size}` run on {', '.join(data_names(report))}"
     if not report.plan.header.get("paper"):
         return [f"{where}."]
@@ -74,6 +81,8 @@ def scope(report: ReportInput) -> str:
     plan, findings = report.plan, report.findings
     if (found := from_file(plan)) is not None:
         return scope_of_file(report, found)
+    if plan.scripts:
+        return " · ".join([*_runs(report), *_scope_of_runs(report)])
     rows = sum(len(table.cells) for table in findings.tables)
     models = sorted({arm.recipe.model.name for arm in plan.arms.values()})
     parts = [
@@ -83,18 +92,25 @@ def scope(report: ReportInput) -> str:
         f"data: {', '.join(places(plan))}",
         f"model: {', '.join(models)}",
     ]
+    return " · ".join([*parts, *_scope_of_runs(report)])
+
+
+def _scope_of_runs(report: ReportInput) -> list[str]:
+    """Where they ran, and how long."""
+    parts = []
     if device := doc.flatten(report.provenance).get("device"):
         parts.append(f"device: {device}")
     if "train_time_s" in report.records:
         times = [float(t) for t in report.records["train_time_s"] if doc.is_number(t)]
         parts.append(f"training time, summed over runs: {doc.duration(sum(times))}")
-    return " · ".join(parts)
+    return parts
 
 
 def _runs(report: ReportInput) -> list[str]:
     """Trainings of the rows, further ones for ensembles, evaluations of trained networks."""
     plan = report.plan
-    trainings = [run for run in plan.runs if not plan.arms[run.arm_id].observes]
+    observing = {arm_id for arm_id, arm in plan.arms.items() if arm.observes}
+    trainings = [run for run in plan.runs if run.arm_id not in observing]
     own = sum(run.seed in plan.seeds for run in trainings)
     evaluations = len(plan.runs) - len(trainings)
     parts = [f"{doc.count(own, 'run')} ({doc.seeds_planned(plan)} each)"]
@@ -206,7 +222,10 @@ def shortfalls(report: ReportInput) -> doc.Section:
         lost = len(bad.rows)
         blocks += [doc.Paragraph(f"{doc.count(lost, 'run')} of {total} did not finish with a value."), bad]
     for title, items in (
-        ("What differs from the paper at this size:", report.plan.notes),
+        (
+            "Of the command:" if report.plan.scripts else "What differs from the paper at this size:",
+            report.plan.notes,
+        ),
         ("Deviations:", doc.as_sentences(report.plan.header.get("deviations"))),
         ("What the paper leaves out:", doc.as_sentences(report.plan.header.get("unknown"))),
     ):

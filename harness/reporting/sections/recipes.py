@@ -27,7 +27,7 @@ _INTRO = (
 def runs_section(report: ReportInput) -> doc.Section | None:
     """One entry per recipe, in the plan's order; None where nothing is trained."""
     shown = _cells(report)
-    arms = [arm_id for arm_id in report.plan.arms][:MOST_RECIPES]
+    arms = [*report.plan.all_arms][:MOST_RECIPES]
     if not arms:
         return None
     recorded = {str(row["run_id"]): row for row in report.records.to_dict("records")}
@@ -53,14 +53,17 @@ def runs_section(report: ReportInput) -> doc.Section | None:
             )
         )
     blocks: list[doc.Block] = [doc.Note(_INTRO), doc.RunsBlock(tuple(recipes))]
-    left = len(report.plan.arms) - len(arms)
+    left = len(report.plan.all_arms) - len(arms)
     if left:
         blocks.insert(1, doc.Note(f"{doc.count(left, 'further recipe')}: in report.json."))
     return doc.Section(TITLE, tuple(blocks))
 
 
 def settings_text(plan: Plan, arm_id: str) -> str:
-    """Every setting of a recipe in one line, what a reader asks for most often first."""
+    """Every setting of a recipe in one line, what a reader asks for most often first; of a script, its
+    command."""
+    if arm_id in plan.scripts:
+        return plan.scripts[arm_id].line
     arm = plan.arms[arm_id]
     flat = doc.flatten(as_plain(arm.recipe))
     names = [*(name for name in _FIRST if name in flat), *(name for name in flat if name not in _FIRST)]
@@ -77,6 +80,8 @@ def settings_text(plan: Plan, arm_id: str) -> str:
 
 def brief_text(plan: Plan, arm_id: str) -> str:
     """The settings that a reader asks for most often, and the tricks; all of them are in report.json."""
+    if arm_id in plan.scripts:
+        return settings_text(plan, arm_id)
     arm = plan.arms[arm_id]
     flat = doc.flatten(as_plain(arm.recipe))
     said = [f"{name} {flat[name]}" for name in _FIRST if flat.get(name, "none") not in ("none", "not set")]

@@ -13,6 +13,7 @@ from harness.reporting.report_input import ReportInput
 from harness.spec import DIVERGED, FINISHED
 
 DIGITS = 12  # of a fingerprint
+MOST_COMMANDS = 200  # in one table; report.json has all
 COLUMNS = {  # what a column of the file was read as -> how that is said
     "rows": "row",
     "seed": "seed",
@@ -143,3 +144,54 @@ def missing_of_file(report: ReportInput) -> list[doc.Block]:
         text = f"{doc.count(lost, 'line')} of {len(plan.runs):,} gave no value ({diverged} of them diverged)."
     blocks: list[doc.Block] = [doc.Paragraph(text)]
     return [*blocks, doc.Bullets(plan.notes)] if plan.notes else blocks
+
+
+# The same of a study whose runs are commands of the user's.
+
+
+def banner_of_script(report: ReportInput) -> str:
+    """The first line of the report."""
+    return (
+        f"Runs of the study's own command ({report.plan.header['script']['run']}): the harness started it "
+        "and read its results; what it trains, and on what, is not known here."
+    )
+
+
+def metric_of_script(report: ReportInput) -> str:
+    """What is read, from where and when."""
+    settings, said = report.findings.settings, report.plan.header["script"]
+    less = ", of which less is better" * settings.lower_is_better
+    where = said["results"][settings.metric]
+    return (
+        f"Metric: {metric_name(settings.metric)}{less}, read from “{where}” of each run after the end of its "
+        "command, as the study file says. At which epoch, and on which images, it is measured is not "
+        "known here. No floor was computed, because the data are not known; no condition of training was "
+        "checked."
+    )
+
+
+def error_bars_of_script(metric: str) -> str:
+    """What varies from run to run, as far as it is known."""
+    return (
+        f"“±” is the standard deviation of {metric} over seeds; intervals are 95 % t intervals over "
+        "re-training, which assume roughly normal noise. What varies from seed to seed is what the command "
+        "makes of the seed that it is given."
+    )
+
+
+def commands_of_script(report: ReportInput) -> list[doc.Block]:
+    """The commands of all rows, where their results are, and the code that they name."""
+    scripts, said = report.plan.scripts, report.plan.header["script"]
+    rows = [[doc.arm_name(report.plan, arm_id), arm.line] for arm_id, arm in scripts.items()]
+    titles = {"Row": doc.TEXT, "Command": doc.TEXT}
+    read = [f"{name}: {where}" for name, where in said["results"].items()]
+    hashes = {name: digest for arm in scripts.values() for name, digest in arm.files.items()}
+    tracked = sorted({arm.repository for arm in scripts.values() if arm.repository is not None})
+    facts = [(f"{name.strip('{}')} (sha256)", digest) for name, digest in hashes.items()]
+    facts += [("Files that its repository tracks (sha256)", digest) for digest in tracked]
+    text = "{seed}, {folder} and {data} stand for what differs from run to run, or from machine to machine."
+    return [
+        doc.Paragraph(f"The commands as they were executed. {text} Read after their end: {'; '.join(read)}."),
+        doc.plain_table("commands", "The command of every row.", titles, rows[:MOST_COMMANDS]),
+        doc.Definitions(tuple(facts)),
+    ]
