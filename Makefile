@@ -72,6 +72,10 @@ reports: .venv/runtime  ## draw the committed reports again from their own recor
 docs: .venv/dev  ## write the generated pages and model costs again
 	$(BIN)/python scripts/make_docs.py
 
+.PHONY: docs-site
+docs-site: .venv/site  ## the documentation as a web site in build/site, every link checked, nothing loaded from elsewhere
+	$(BIN)/python scripts/docs_site.py
+
 fidelity: .venv/dev  ## compare every network with torchvision and timm again, write docs/fidelity.md
 	$(BIN)/python scripts/make_docs.py --fidelity
 
@@ -97,4 +101,8 @@ clean:  ## remove the environment and every run; reports stay
 
 .venv/dev: .venv/runtime
 	$(PIP) -e '.[dev]' --config-settings editable_mode=compat
+	@touch $@
+
+.venv/site: .venv/runtime
+	$(PIP) -e '.[site]' --config-settings editable_mode=compat
 	@touch $@

@@ -419,14 +419,17 @@ def verdict_text(effect: Effect) -> str:
     return f"{GLYPHS.get(effect.verdict, '')} {effect.verdict}".strip()
 
 
+_NUMBERED = re.compile(r"(table|figure)_?(\d+[a-z]?)(?:_\w+)?")
+
+
 def short_name(key: str) -> str:
     """How a table is called in running text.
 
-    >>> short_name("table5"), short_name("figure_3a"), short_name("table1_imagenet"), short_name("tablet")
-    ('Table 5', 'Figure 3a', 'Table 1', 'tablet')
+    >>> [short_name(key) for key in ("table5", "figure_3a", "table1_imagenet", "fine_tuning")]
+    ['Table 5', 'Figure 3a', 'Table 1', 'fine tuning']
     """
-    found = re.fullmatch(r"(table|figure)_?(\d+[a-z]?)(?:_\w+)?", key)
-    return f"{found.group(1).capitalize()} {found.group(2)}" if found else key
+    found = _NUMBERED.fullmatch(key)
+    return f"{found.group(1).capitalize()} {found.group(2)}" if found else key.replace("_", " ")
 
 
 def seeds_planned(plan: Plan) -> str:
@@ -439,8 +442,8 @@ def seeds_planned(plan: Plan) -> str:
 
 def table_name(table: TableFinding) -> str:
     """The table's number and its title, as a heading; the title alone where its key has no number."""
-    name = short_name(table.key)
-    return table.title if name == table.key else f"{name}: {table.title}"
+    numbered = _NUMBERED.fullmatch(table.key)
+    return f"{short_name(table.key)}: {table.title}" if numbered else table.title
 
 
 def cell_name(cell: CellFinding) -> str:
