@@ -193,7 +193,7 @@ def load(
         file=study_file(Path(study)),
         size=size,
         looks=_looks(seeds),
-        place=_place(runs, data, tracking_uri),
+        place=_place(runs, data, tracking_uri, study_file(Path(study))),
     )
     found.plan()
     return found
@@ -311,11 +311,13 @@ def _looks(seeds: int | str | None) -> tuple[int, ...] | None:
         raise StudyError([Problem("seeds", 0, str(error))]) from None
 
 
-def _place(runs: str | Path | None, data: str | Path | None, tracking_uri: str | None) -> Workspace:
+def _place(
+    runs: str | Path | None, data: str | Path | None, tracking_uri: str | None, study: Path | None = None
+) -> Workspace:
     def path(given: str | Path | None) -> Path | None:
         return None if given is None else Path(given)
 
-    return workspace(Namespace(runs=path(runs), data=path(data), tracking_uri=tracking_uri))
+    return workspace(Namespace(runs=path(runs), data=path(data), tracking_uri=tracking_uri, study=study))
 
 
 def _study_of(folder: Path, name: str) -> Path:

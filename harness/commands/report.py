@@ -22,6 +22,7 @@ from harness.commands.workspace import (
     asked_part,
     load_plan,
     mirror,
+    project_folder,
     refuse_parts_of_several,
     report_folder,
     workspace,
@@ -336,7 +337,11 @@ def folder_of(path: Path, args: argparse.Namespace) -> Path:
     if path.is_dir():
         return path
     suffix = "-smoke" if args.smoke else "" if args.size == "mini" else f"-{args.size}"
-    folder = Path("reports") / f"{path.stem if path.suffix in ('.yaml', '.yml') else path.name}{suffix}"
+    folder = (
+        project_folder(path)
+        / "reports"
+        / f"{path.stem if path.suffix in ('.yaml', '.yml') else path.name}{suffix}"
+    )
     if folder.is_dir():
         return folder
     text = f"has no report in {folder}; `harness report` writes one, or give the folder of a report"

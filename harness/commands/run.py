@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.budget import LEAST_S, Budget, short_of_seeds, within_budget
@@ -23,6 +24,7 @@ from harness.commands.workspace import (
     load_plan,
     load_with_data,
     mirror,
+    project_folder,
     report_folder,
     require_data,
     require_none,
@@ -231,6 +233,8 @@ def _and_more(count: int) -> str:
 def main(args: argparse.Namespace) -> int:
     _check_options(args)
     place, budget = workspace(args), Budget(args.budget, least_s=0.0 if args.on == "slurm" else LEAST_S)
+    if (project := project_folder(args.study)) != Path():
+        print(f"project: {project.resolve()}, which has the study and its runs", file=sys.stderr)
     plan, found = _checked(args, place)
     mine = _mine(args, plan)
     if args.dry_run:

@@ -23,6 +23,7 @@ from harness.models.zoo import is_zoo_name
 from harness.plugins import METRICS, TRAINERS, Plugin, PluginError, installed, load_all, save, use
 from harness.runs.folder import RunFolder
 from harness.runs.provenance import keep_places, script_code
+from harness.runs.state import FOLDER as DECLARED
 from harness.runs.state import as_it_stands
 from harness.scripts.plan import ALL, is_script_study, plan_scripts
 from harness.spec import DataSpec, ModelSpec, Recipe
@@ -31,6 +32,7 @@ from harness.study.expand import ExpandOptions, expand, load_study
 from harness.study.names import study_plugins
 from harness.study.part import PartNames, PlanPart, part_of
 from harness.study.plan import Plan, PlannedRun
+from harness.study.yaml import STUDIES, shipped_studies
 from harness.tricks import TRICKS
 from harness.tricks.base import Trick
 from harness.tricks.build import describe, instantiate, validate
@@ -274,14 +276,35 @@ class Workspace:
 
 
 def workspace(args: argparse.Namespace) -> Workspace:
-    """Command line first, then the environment, then the current folder."""
-    runs = args.runs or Path(os.environ.get("HARNESS_RUNS", "runs"))
-    data = args.data or Path(os.environ.get("HARNESS_DATA", "data"))
+    """Command line first, then the environment, then the project's folder."""
+    project = project_folder(getattr(args, "study", None))
+    runs = args.runs or Path(os.environ.get("HARNESS_RUNS", project / "runs"))
+    data = args.data or Path(os.environ.get("HARNESS_DATA", project / "data"))
     return Workspace(
         runs_dir=runs.resolve(),
         data_dir=data.resolve(),
         tracking_uri=args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"),
     )
+
+
+def project_folder(study: Path | Sequence[Path] | None) -> Path:
+    """The folder that holds runs/, data/ and reports/: the current one, unless the study's own has runs.
+
+    A study's own folder is the one of its file, or the one that holds the folder `studies` of its file. So a
+    command from another folder does not begin a second project. Shipped studies belong to no folder.
+    """
+    here = Path()
+    first = next(iter(study), None) if isinstance(study, Sequence) else study
+    if _has_runs(here) or first is None or first.resolve().parent == shipped_studies().resolve():
+        return here
+    beside = first.parent
+    places = (beside, beside.parent) if beside.resolve().name == STUDIES else (beside,)
+    return next((place for place in places if _has_runs(place)), here)
+
+
+def _has_runs(folder: Path) -> bool:
+    """Whether studies were run there; a folder `runs` may be that of another program."""
+    return (folder / "runs" / DECLARED).is_dir()
 
 
 def load_plan(args: argparse.Namespace, place: Workspace, file: Path | None = None) -> Plan:
@@ -396,7 +419,7 @@ def report_folder(args: argparse.Namespace, plan: Plan) -> Path:
         return args.out
     suffix = "-smoke" if args.smoke else "" if plan.size in ("mini", ALL) else f"-{plan.size}"
     part = "-part" if part_names(args) else ""
-    return Path("reports") / f"{plan.study}{suffix}{part}"
+    return project_folder(args.study) / "reports" / f"{plan.study}{suffix}{part}"
 
 
 # Which runs a person means by a row's label, a seed or the first characters of a run_id.

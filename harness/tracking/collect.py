@@ -8,7 +8,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -118,9 +118,11 @@ def read_runs(store: Store, study: str, size: str, curves: Sequence[str]) -> Con
     else:
         found = None
     content = found or from_client(store, study, size, curves)
+    own = store.artifacts.resolve().as_uri()
     for run in content.runs:
         _check(run)
-    return content
+    runs = [replace(run, artifact_uri=store.beside_it(run.artifact_uri, own)) for run in content.runs]
+    return replace(content, runs=runs)
 
 
 def _check(run: Mirrored) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from harness.errors import masked, printable
 from harness.runs.folder import RunFolder
@@ -151,7 +152,7 @@ class Mirror:
             if "run_id" not in run.data.tags:
                 continue  # not one of ours
             marker = content.marker_of(run.data.tags)
-            if marker is None:
+            if marker is None or (marker.summary and not _has_files(run.info.artifact_uri)):
                 self._writer.delete(run.info.run_id)
                 continue
             self._known[run.data.tags["run_id"]] = Known(
@@ -197,6 +198,11 @@ class Mirror:
         self._writer.write(change, known.mlflow_id, known.artifact_uri, is_new=is_new, kept=known.long)
         now = replace(known, marker=change.marker, rows=change.rows, env=change.env, stamp=None)
         self._known[change.folder.run_id] = now
+
+
+def _has_files(artifact_uri: str) -> bool:
+    """Whether the files of a run that has ended are still there, where they are on this machine's disk."""
+    return not artifact_uri.startswith("file:///") or os.path.isdir(unquote(urlsplit(artifact_uri).path))
 
 
 def is_in(error: Exception, folder: RunFolder) -> bool:

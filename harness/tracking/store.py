@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from harness.errors import Problem, StudyError, masked, printable
@@ -245,6 +245,13 @@ _DATABASES = frozenset({"postgresql", "mysql", "mssql"})
 
 
 _OPTIONS = re.compile(r"\?\w+=[^/]*$")
+# MLflow has no call for this: where the files of runs lie, in its tables.
+_EXPERIMENTS = (
+    "SELECT experiment_id, name, artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%'"
+)
+_MOVE_RUNS = """UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?)
+WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?"""
+_MOVE_EXPERIMENT = "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?"
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -364,6 +371,35 @@ class Store:
     def artifact_location(self, experiment: str) -> str | None:
         """Where a new experiment keeps its files; None leaves the choice to a tracking server."""
         return None if is_server(self.uri) else (self.artifacts.resolve() / experiment).as_uri()
+
+    def beside_it(self, artifact_uri: str, own: str) -> str:
+        """Where a run's files lie now: beside this store, where they are there, whatever the store says.
+
+        own: `artifacts` as a URI; a project that was moved or copied has others in its SQLite file.
+        """
+        if not artifact_uri.startswith("file:///") or artifact_uri.startswith(f"{own}/"):
+            return artifact_uri
+        path = self.artifacts.joinpath(*unquote(urlsplit(artifact_uri).path).split("/")[-3:])
+        return path.resolve().as_uri() if path.is_dir() else artifact_uri
+
+    def follow(self) -> None:
+        """Let a SQLite file name the artifacts beside it, after its folder was moved, renamed or copied.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        if self.database is None or self.database.resolve().parent != self.artifacts.resolve().parent:
+            return
+        try:
+            with closing(sqlite3.connect(self.database, timeout=LOCKED_S)) as connection, connection:
+                for number, name, was in connection.execute(_EXPERIMENTS).fetchall():
+                    now = (self.artifacts.resolve() / name).as_uri()
+                    end = now.removeprefix(self.artifacts.resolve().parent.as_uri())
+                    if was != now and was.endswith(end):
+                        connection.execute(_MOVE_RUNS, (now, len(was) + 1, number, len(was) + 1, f"{was}/"))
+                        connection.execute(_MOVE_EXPERIMENT, (now, number))
+        except sqlite3.Error as error:
+            raise StoreError(self.explained(error)) from error
 
     @contextmanager
     def locked(self, name: str) -> Iterator[IO[str]]:

@@ -101,6 +101,7 @@ def open_writer(store: Store, study: str, size: str) -> tuple[Writer, list[Any]]
         StoreError: the store cannot be opened.
     """
     client = store.client()
+    store.follow()
     experiment_id = _experiment_id(client, store, study)
     return Writer(client, experiment_id, study, size), find_runs(client, experiment_id, size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -128,17 +129,61 @@ def test_a_store_may_lie_in_a_folder_of_any_name(name: str, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_store_whose_folder_was_moved_names_the_mend(tmp_path: Path) -> None:
-    done = finished(tmp_path / "old" / "runs")
-    Mirror(Store.beside(tmp_path / "old" / "runs"), "study", "mini").sync([done])
-    (tmp_path / "old").rename(tmp_path / "new")
-    store = Store.beside(tmp_path / "new" / "runs")
-    says = r"predictions\.bin is missing in file://.*/old/mlartifacts/.*: the folder was moved; delete"
-    with pytest.raises(StoreError, match=says):
+def stored(runs_dir: Path, *seeds: int) -> Store:
+    """A project with one run, mirrored."""
+    store = Store.beside(runs_dir)
+    Mirror(store, "study", "mini").sync([finished(runs_dir, seed=seed) for seed in seeds])
+    return store
+
+
+def artifact_uris(store: Store) -> set[str]:
+    assert store.database is not None
+    with closing(sqlite3.connect(store.database)) as connection:
+        runs = "SELECT artifact_uri FROM runs WHERE lifecycle_stage = 'active'"
+        uris = f"{runs} UNION SELECT artifact_location FROM experiments WHERE name = 'study'"
+        return {uri for (uri,) in connection.execute(uris)}
+
+
+@pytest.mark.parametrize("is_copied", [True, False], ids=["copied", "moved"])
+def test_a_project_that_was_moved_or_copied_has_its_own_artifacts(tmp_path: Path, is_copied: bool) -> None:
+    stored(tmp_path / "old" / "runs", 0)
+    new = tmp_path / "new %41?"
+    (shutil.copytree if is_copied else shutil.move)(tmp_path / "old", new)
+    store = Store.beside(new / "runs")
+    if is_copied:  # of two that are there, its own
+        for path in (tmp_path / "old" / "mlartifacts").rglob("predictions.bin"):
+            path.write_bytes(b"of the other project")
+    assert len(collect(store, "study", "mini")[0]) == 1, "it is read before anybody repairs it"
+    [run] = (new / "runs").glob("[!.]*")
+    count = Mirror(store, "study", "mini").sync([RunFolder(run), finished(new / "runs", seed=1)])
+    assert (count.created, count.unchanged) == (1, 1)
+    assert all(uri.startswith(store.artifacts.resolve().as_uri()) for uri in artifact_uris(store))
+    assert len(collect(store, "study", "mini")[0]) == 2
+    old = len(list((tmp_path / "old").rglob("summary.json"))) if is_copied else 2
+    assert old == 2, "nothing was written into the old place"
+
+
+def test_a_store_that_came_without_its_artifacts_gets_them_from_the_run_folders(tmp_path: Path) -> None:
+    store = stored(tmp_path / "old" / "runs", 0)
+    new = tmp_path / "new"
+    shutil.copytree(tmp_path / "old", new, ignore=shutil.ignore_patterns("mlartifacts"))
+    shutil.rmtree(store.artifacts)
+    store = Store.beside(new / "runs")
+    with pytest.raises(StoreError, match=r"predictions\.bin is missing in .*: the folder was moved; delete"):
         collect(store, "study", "mini")
-    (tmp_path / "new" / "mlflow.db").unlink()
-    Mirror(store, "study", "mini").sync([RunFolder(tmp_path / "new" / "runs" / done.run_id)])
+    [run] = (new / "runs").glob("[!.]*")
+    Mirror(store, "study", "mini").sync([RunFolder(run)])
     assert len(collect(store, "study", "mini")[0]) == 1
+    assert Mirror(store, "study", "mini").sync([RunFolder(run)]).unchanged == 1
+
+
+def test_a_store_elsewhere_keeps_the_places_that_it_names(tmp_path: Path) -> None:
+    store = stored(tmp_path / "old" / "runs", 0)
+    before = artifact_uris(store)
+    other = Store(store.uri, tmp_path / "other" / "mlartifacts")
+    other.follow()
+    assert artifact_uris(other) == before
+    assert len(collect(other, "study", "mini")[0]) == 1
 
 
 def test_options_of_a_sqlite_uri_are_no_part_of_the_file_s_name(tmp_path: Path) -> None:
