@@ -170,7 +170,8 @@ def _left(child: int, adopts: bool) -> list[int]:
             break
     parents: dict[int, int] = {}
     groups: dict[int, int] = {}
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+    names = os.listdir("/proc") if os.path.isdir("/proc/self") else []
+    for name in filter(str.isdigit, names):
         try:
             with open(f"/proc/{name}/stat") as file:
                 state, parent, group = file.read().rpartition(")")[2].split()[:3]
