@@ -84,7 +84,18 @@ def declared_line(plan: Plan, place: Workspace) -> str:
     newest = history["declarations"][-1]
     line = _says(newest, len(history["declarations"]))
     changes = amendments(newest["declaration"], declaration_of(plan))
-    return f"{line}; this plan differs: {'; '.join(changes)}" if changes else line
+    if not changes:
+        return line
+    return f"{line}; this plan differs: {'; '.join(changes)}{_of_other_code(history, plan, place)}"
+
+
+def _of_other_code(history: Mapping[str, Any], plan: Plan, place: Workspace) -> str:
+    """How many runs of the newest declaration ended with other code of a script than there is now."""
+    newest = history["declarations"][-1]
+    before, now = newest["declaration"]["plugins"], declaration_of(plan)["plugins"]
+    names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    ended = _ended_of([newest], plan, place) if plan.scripts and names else 0
+    return f"; {' and '.join(names)} changed since {ended} of these runs ended" if ended else ""
 
 
 def _says(entry: Mapping[str, Any], number: int) -> str:

@@ -1,0 +1,175 @@
+"""A study of somebody's own script from an empty folder to a report, as docs/scripts.md shows it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.runs.folder import RunFolder
+from harness.runs.provenance import keep_places
+from harness.scheduling.base import Job
+from harness.slurm.cluster import Resources
+from harness.slurm.submission import Group, Order, draft, read_submission, write_submission
+from tests.conftest import Once
+from tests.end_to_end.workplace import ROOT, Workplace
+from tests.scripts.studies import planned, study
+
+PAGE = ROOT / "docs" / "scripts.md"
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of the page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def begin(folder: Path) -> Workplace:
+    """What the page says to write."""
+    folder.mkdir()
+    (folder / "train.py").write_text(blocks("python")[0])
+    (folder / "flags.yaml").write_text(blocks("yaml")[0])
+    return Workplace(folder)
+
+
+@pytest.fixture(autouse=True)
+def python_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an environment that a user has activated."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.fixture
+def done(once: Once[tuple[Path, list[subprocess.CompletedProcess[str]]]]) -> tuple[Workplace, list[str]]:
+    """The page's commands, done once. Not to be changed."""
+
+    def do(folder: Path) -> tuple[Path, list[subprocess.CompletedProcess[str]]]:
+        place = begin(folder / "place")
+        commands = [line.split()[1:] for line in blocks("sh")[0].splitlines()]
+        said = [place.call(*(each if each[0] == "plan" else [*each, "--workers", "2"])) for each in commands]
+        return place.path, said
+
+    path, said = once("scripts", do)
+    assert [each.returncode for each in said] == [0, 0], said
+    return Workplace(path), [each.stdout for each in said]
+
+
+def test_the_pages_commands_lead_to_verdicts(done):
+    place, (plan, run) = done
+    assert "flags (all): 4 rows, 4 arms x 3 seeds = 12 runs, 0 done; to train: 12 runs" in " ".join(
+        plan.split()
+    )
+    assert "report: reports/flags/report.md" in run
+    report = json.loads((place.path / "reports" / "flags" / "report.json").read_text())
+    (table,) = report["findings"]["tables"]
+    words = {cell["row"]: cell["effect"] and cell["effect"]["verdict"] for cell in table["cells"]}
+    assert words["+ cosine"] == "helps"
+    assert words["+ no flip"] == "hurts"
+    assert report["findings"]["settings"]["metric"] == "top1"
+    arm = report["arms"][table["cells"][1]["arm_id"]]
+    assert arm["command"][-2:] == ["--sched", "cosine"]
+    assert all(run["status"] == "finished" for run in report["runs"])
+
+
+def test_the_report_says_what_is_known_of_a_command_and_what_is_not(done):
+    place, _ = done
+    text = " ".join((place.path / "reports" / "flags" / "details.md").read_text().split())
+    for said in (
+        "Runs of the study's own command (python train.py --seed {seed} --output {folder} {flags})",
+        "read from “summary.csv: eval_top1” of each run after the end of its command",
+        "No floor was computed, because the data are not known",
+        "| main / + no flip | python train.py --seed {seed} --output {folder} --lr 0.1 --hflip 0 |",
+        "train.py (sha256)",
+    ):
+        assert said in text
+    assert "ResNet" not in text
+
+
+def test_it_can_be_verified_and_is_not_done_twice(done):
+    place, _ = done
+    verified = place.call("verify", "reports/flags", "--study", "flags.yaml")
+    assert (verified.returncode, "verified: " in verified.stdout) == (0, True), verified.stdout
+    again = place.call("run", "flags.yaml")
+    assert "nothing to train" in again.stdout
+    assert "is up to date" in again.stdout
+
+
+def test_status_and_logs_tell_of_a_run(done):
+    place, _ = done
+    assert "12 finished" in place.call("status", "flags.yaml").stdout
+    said = place.call("logs", "+ cosine", "flags.yaml", "--seed", "1").stdout
+    assert (
+        "python train.py --seed {seed} --output {folder} --lr 0.1 --hflip 0.5 --sched cosine (seed 1)" in said
+    )
+    assert "epoch 3/3" in said
+
+
+def test_a_changed_script_is_said_with_how_many_runs_had_the_old_one(done, tmp_path):
+    place, _ = done
+    shutil.copytree(place.path, tmp_path / "copy")
+    (tmp_path / "copy" / "train.py").open("a").write("# other\n")
+    copy = Workplace(tmp_path / "copy")
+    for command in ("plan", "status"):
+        said = " ".join(copy.call(command, "flags.yaml").stdout.split())
+        assert "code of train.py changed (sha256 " in said
+        assert "train.py changed since 12 of these runs ended" in said
+
+
+def test_a_script_that_fails_says_so_and_is_run_again(tmp_path):
+    place = begin(tmp_path / "place")
+    text = (place.path / "flags.yaml").read_text().replace("seeds: 3", "seeds: 1")
+    (place.path / "flags.yaml").write_text(text)
+    script = (place.path / "train.py").read_text()
+    flag = "if not pathlib.Path('mended').exists() and args.hflip == 0:\n    raise SystemExit('no disk')\n"
+    (place.path / "train.py").write_text(script + flag)
+    first = place.call("run", "flags.yaml", "--on", "inline", "--no-report")
+    assert first.returncode == 1
+    status = place.call("status", "flags.yaml").stdout
+    assert "failed: main / + no flip, seed 0: the command ended with exit code 1; its last lines: " in status
+    assert "no disk" in status
+    (place.path / "mended").touch()
+    second = place.call("run", "flags.yaml", "--on", "inline", "--no-report")
+    assert (second.returncode, "to train: 1 run" in second.stdout) == (0, True), second.stderr
+
+
+def test_an_adaptive_study_of_scripts_looks_and_goes_on(tmp_path):
+    place = begin(tmp_path / "place")
+    text = (place.path / "flags.yaml").read_text().replace("seeds: 3", "seeds: {start: 2, at_most: 3}")
+    (place.path / "flags.yaml").write_text(text)
+    done = place.call("run", "flags.yaml", "--on", "inline", "--no-report")
+    assert done.returncode == 0, done.stderr
+    assert "look 1 of 2 (2 seeds)" in done.stdout
+    assert "adaptive seeds: " in done.stdout
+
+
+def test_missing_data_are_said_before_anything_starts(tmp_path):
+    place = begin(tmp_path / "place")
+    text = (place.path / "flags.yaml").read_text()
+    text = text.replace("{flags}", "--x {data} {flags}").replace("script:", "script:\n  data: pictures")
+    (place.path / "flags.yaml").write_text(text)
+    refused = place.call("run", "flags.yaml")
+    assert refused.returncode == 2
+    assert "the folder of the data is not there: " in refused.stderr
+    assert not place.folders()
+
+
+def test_agents_of_slurm_execute_scripts(tmp_path):
+    plan, runs_dir, token = planned(study(tmp_path / "s")), tmp_path / "runs", "0123456789ab"
+    keep_places(runs_dir, plan.places)
+    jobs = {run.run_id: Job(spec=plan.spec(run)) for run in plan.runs[:2]}
+    group = Group(name="g", resources=Resources(runs_side_by_side=2), level=0, width=1)
+    order = Order(
+        study="flags", size="all", data_dir="data", exact=True, python=sys.executable, snapshot=str(ROOT)
+    )
+    folder = runs_dir / ".submissions" / token
+    write_submission(draft(folder, order, [group]), folder, jobs, dict.fromkeys(jobs, "g"), "")
+    read = read_submission(runs_dir, token)
+    assert read.is_of_a_script
+    assert [job.spec for job in read.jobs("g")] == [job.spec for job in jobs.values()]
+    done = Workplace(tmp_path).call_apart("agent", str(runs_dir), token, "g")
+    assert done.returncode == 0, done.stderr
+    assert {RunFolder(runs_dir / run_id).read_summary()["status"] for run_id in jobs} == {"finished"}
