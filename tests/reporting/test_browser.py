@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from tests.timing import PATIENCE_S
 
+ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NONE = "NOT TRIED IN A BROWSER: no chromium here (package chromium)"
 pytestmark = [pytest.mark.campaign, pytest.mark.skipif(CHROMIUM is None, reason=NONE)]
@@ -39,7 +41,7 @@ return {focused: document.activeElement === buttons[at], kinds: buttons.map((eac
 """
 
 
-def in_browser(folder: Path, page: str, script: str = "") -> str:
+def in_browser(folder: Path, page: str, script: str = "", *, width: int = 1200) -> str:
     """The page after its scripts have run; what `script` returns is left in its title as JSON."""
     if script:
         ask = f"document.title = JSON.stringify((() => {{{script}}})());"
@@ -51,6 +53,7 @@ def in_browser(folder: Path, page: str, script: str = "") -> str:
         "--no-sandbox",
         "--disable-gpu",
         f"--user-data-dir={folder}/profile",
+        f"--window-size={width},900",
     ]
     command += ["--virtual-time-budget=5000", "--dump-dom", (folder / "page.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
@@ -133,3 +136,25 @@ def test_a_word_in_a_figure_is_as_wide_as_it_was_laid_out_in_any_font(page, tmp_
     assert len(found) > 100
     apart = [each for each in found if abs(each["width"] - each["given"]) > 1.5]
     assert apart == []
+
+
+AXE = """
+axe.run(document, {resultTypes: ["violations"]}).then((found) => {
+    document.title = JSON.stringify(found.violations.map((each) => each.id + ": " + each.nodes[0].html));
+});
+"""
+REPORTS = ("bag_of_tricks", "googlenet")  # one with columns and one without
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+@pytest.mark.parametrize("study", REPORTS)
+def test_axe_finds_nothing_that_keeps_a_reader_out(study: str, width: int, tmp_path: Path) -> None:
+    import axe_core_python
+
+    engine = Path(axe_core_python.__file__).with_name("axe.min.js").read_text()
+    page = POLICY.sub("", (ROOT / "reports" / study / "report.html").read_text())
+    checked = page.replace("</body>", f"<script>{engine}</script><script>{AXE}</script></body>")
+    dom = in_browser(tmp_path, checked, width=width)
+    title = re.search(r"<title>(.*?)</title>", dom, re.S)
+    assert title is not None
+    assert json.loads(html.unescape(title.group(1))) == []
