@@ -12,8 +12,8 @@ import pytest
 from harness.analysis.findings import CANNOT_TEST, HELPS, HURTS, NO_DIFFERENCE
 
 ROOT = Path(__file__).resolve().parents[1]
-# Studies whose mini size was set up so that it can tell (docs/decisions/0035); the others are to follow.
-CAN_TELL = ("bag_of_tricks",)
+# Studies whose mini size was set up so that it can tell (docs/decisions/0035, 0036).
+CAN_TELL = ("bag_of_tricks", "colour_check")
 ABOVE_PP = 2.0  # points of a table's reference over the floor of its data
 # What falls short of that: (study, table, column) -> points that it must reach all the same. The first row of
 # Table 4 at the large batch has the scaled rate without warm-up: it is the row that is to do badly.
@@ -23,6 +23,7 @@ SHORT: dict[tuple[str, str, str | None], float] = {
 }
 BELOW_THE_FLOOR = {"bag_of_tricks": {"table4 / Linear scaling / BS=1024"}}
 SETTLED = {"bag_of_tricks": 0.57}  # 0.6 is wanted; three of its rows need one more seed
+NOT_TUNED = {"colour_check"}  # its images are the user's, which no committed command can hold out
 Record = dict[str, Any]
 
 
@@ -56,16 +57,21 @@ def test_the_reference_of_every_table_is_clearly_above_the_floor_of_its_data(stu
 def test_every_network_learnt_enough_and_was_trained_for_long_enough(study: str) -> None:
     labels = report(study)["arms"]
     faulty = {labels[arm["arm_id"]]["label"] for arm in trained(study).values() if arm["fault"]}
-    assert faulty == BELOW_THE_FLOOR[study]
+    assert faulty == BELOW_THE_FLOOR.get(study, set())
     assert min(arm["updates"] for arm in trained(study).values()) >= 500
 
 
 @pytest.mark.parametrize("study", CAN_TELL)
+def test_nearly_every_comparison_can_be_tested(study: str) -> None:
+    verdicts = [effect["verdict"] for effect in compared(study)]
+    assert verdicts.count(CANNOT_TEST) <= 0.1 * len(verdicts)
+
+
+@pytest.mark.parametrize("study", SETTLED)
 def test_most_comparisons_are_settled(study: str) -> None:
     verdicts = [effect["verdict"] for effect in compared(study)]
     settled = sum(verdict in (HELPS, HURTS, NO_DIFFERENCE) for verdict in verdicts)
     assert settled >= SETTLED[study] * len(verdicts)
-    assert verdicts.count(CANNOT_TEST) <= 0.1 * len(verdicts)
 
 
 def test_two_trainings_of_the_baseline_of_bag_of_tricks_differ_little() -> None:
@@ -74,6 +80,6 @@ def test_two_trainings_of_the_baseline_of_bag_of_tricks_differ_little() -> None:
     assert baseline["level"]["sd"] <= 0.5
 
 
-@pytest.mark.parametrize("study", CAN_TELL)
+@pytest.mark.parametrize("study", sorted({*CAN_TELL} - NOT_TUNED))
 def test_its_rates_were_tuned_on_held_out_images(study: str) -> None:
     assert (ROOT / "studies" / "tuning" / f"{study}.csv").exists()
