@@ -79,10 +79,6 @@ class BlockDesign:
         block: Floats = np.eye(members.size) - self.x[members] @ self.solve[:, members]
         return block
 
-    def without_seed(self, seed: int) -> BlockDesign:
-        """The same table with one block (column of the mask) left out."""
-        return BlockDesign.of(np.delete(self.present, seed, axis=1))
-
 
 @lru_cache(maxsize=8)  # a complete table without any one of its seeds is the same design
 def _design(shape: tuple[int, int], mask: bytes) -> BlockDesign:

@@ -391,13 +391,6 @@ def read_change(folder: RunFolder, since: Marker | None, cells: Cells) -> Change
     )
 
 
-def _read_spec(folder: RunFolder) -> Any:
-    try:
-        return read_json(folder.spec)
-    except (ValueError, RecursionError, OSError):
-        return "nothing that can be read"
-
-
 def _times(folder: RunFolder) -> list[float]:
     return [event["time_s"] for event in folder.read_events()]
 
