@@ -236,6 +236,24 @@ def study_cost(records: DataFrame) -> RunCost:
     return _cost([run for _, run in _runs(records)])
 
 
+LAST_PART = 0.75  # of the epochs: what comes after it shows whether a training had flattened
+
+
+def gains_at_the_end(curves: DataFrame) -> dict[str, float]:
+    """arm_id -> test top-1 gained over the last quarter of training, percentage points, mean over seeds.
+
+    Arms whose runs have no reading before and after it are left out.
+    """
+    gains: dict[str, list[float]] = {}
+    read = curves[curves["val_top1"].between(0.0, 100.0)].sort_values("epoch")
+    for (arm_id, _), rows in read.groupby(["arm_id", "seed"], sort=False):
+        end = rows.iloc[-1]
+        before = rows[rows["epoch"] <= LAST_PART * end["epoch"]]
+        if len(before):
+            gains.setdefault(str(arm_id), []).append(float(end["val_top1"] - before["val_top1"].iloc[-1]))
+    return {arm_id: sum(found) / len(found) for arm_id, found in gains.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     time_s: float | None

@@ -6,12 +6,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from harness.analysis.findings import HELPS, UNDECIDED
 from harness.commands.workspace import build_catalogue
 from harness.reporting.document import TextTable
 from harness.reporting.render import outline
+from harness.reporting.report_input import gains_at_the_end
 from harness.reporting.sections import opening
 from harness.reporting.sections.opening import more_seeds, settling, shortfalls
 from harness.reporting.sections.tables import main_table, values_table
@@ -219,3 +221,20 @@ def test_provenance_names_versions_recipe_changes_and_where_every_run_stands(rep
         "each with seed, status, result and time in report.json, and in runs.jsonl of data/records.zip"
         in text
     )
+
+
+def test_it_is_said_how_much_the_last_quarter_of_training_still_brought():
+    epochs = [1.0, 2.0, 3.0, 4.0]
+    curves = pd.DataFrame(
+        [
+            {"arm_id": arm, "seed": seed, "epoch": epoch, "val_top1": level}
+            for arm, seed, levels in [
+                ("flat", 0, [60.0, 70.0, 80.0, 80.0]),
+                ("flat", 1, [60.0, 70.0, 80.0, 81.0]),
+                ("steep", 0, [10.0, 20.0, 30.0, 40.0]),
+                ("brief", 0, [float("nan"), float("nan"), float("nan"), 50.0]),
+            ]
+            for epoch, level in zip(epochs, levels, strict=True)
+        ]
+    )
+    assert gains_at_the_end(curves) == {"flat": 0.5, "steep": 10.0}

@@ -27,6 +27,7 @@ from harness.reporting import document as doc
 from harness.reporting.frames import ARCHIVE, patch_path
 from harness.reporting.report_input import ReportInput, RunCost, arm_costs, from_file, study_cost
 from harness.reporting.sections.opening import declared_text, statuses
+from harness.reporting.sections.recipes import last_quarter
 from harness.reporting.sections.results import (
     checklist_of_file,
     chosen_when,
@@ -283,6 +284,7 @@ def competence_section(report: ReportInput) -> doc.Section | None:
         blocks.append(doc.Paragraph(f"No floor was computed: {found.no_floor}."))
     if found.floors:
         blocks.append(_floors_table(found))
+    blocks += last_quarter(report)
     if found.controls:
         blocks.append(
             doc.Bullets(tuple(f"{doc.short_name(each.table)}: {each.says}." for each in found.controls))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from statistics import median
 from typing import Any
 
 from harness.analysis.findings import CellFinding
 from harness.analysis.verdicts import metric_name
 from harness.reporting import document as doc
-from harness.reporting.report_input import ReportInput
+from harness.reporting.report_input import ReportInput, gains_at_the_end
 from harness.reporting.sections.opening import statuses, with_minus
 from harness.spec import FINISHED, MEMBER_STRIDE, as_plain
 from harness.study.plan import Plan, PlannedRun
@@ -143,3 +144,20 @@ def _log(status: str, row: Mapping[Any, Any]) -> list[str]:
     if isinstance(row.get("device"), str):
         said.append(row["device"])
     return said
+
+
+def last_quarter(report: ReportInput) -> list[doc.Block]:
+    """Whether the trainings had flattened when they ended."""
+    gains = gains_at_the_end(report.curves)
+    if not gains:
+        return []
+    ends = (min(gains, key=lambda arm: gains[arm]), max(gains, key=lambda arm: gains[arm]))
+    least, most = (f"{doc.signed(gains[arm], 1)} ({doc.arm_name(report.plan, arm)})" for arm in ends)
+    middle = doc.signed(median(gains.values()), 1)
+    return [
+        doc.Paragraph(
+            f"The last quarter of training changed top-1 by {middle} pp in the median of "
+            f"{doc.count(len(gains), 'recipe')}, from {least} to {most}. Where this is much, a longer "
+            "training would move levels, and may move effects."
+        )
+    ]
