@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import __version__
 from harness.commands.data import THOROUGH, look_at_records, renew, to_stderr
-from harness.commands.workspace import Workspace, first_plan, require_data, workspace
+from harness.commands.workspace import Workspace, first_plan, require_data, store_plugins, workspace
 from harness.errors import DONE, INTERRUPTED, Problem, StudyError, unknown
 from harness.runs.folder import write_json
 from harness.runs.records import read_map, reason
@@ -180,16 +180,18 @@ def _train(args: argparse.Namespace, recipe: CalibrationRecipe, place: Workspace
     from harness.scheduling.base import default_workers, detect_devices
     from harness.scheduling.local import Local, LocalSettings
     from harness.spec import Machine
-    from harness.training import run_one
+    from harness.training import PRELOAD, SCRIPT_PRELOAD, run_one
 
     devices = detect_devices()
     machine = Machine(runs_dir=place.runs_dir, data_dir=place.data_dir, device=devices[0])
     workers = args.workers or default_workers(devices, 1)
     place.runs_dir.mkdir(parents=True, exist_ok=True)
+    store_plugins(place.runs_dir, recipe.plan)
     jobs = [Job(spec=recipe.plan.spec(run), needs=run.needs, cost=run.macs) for run in todo]
     print(f"{len(todo)} of {len(recipe.first)} trainings are to be made", file=sys.stderr)
     with ProgressDisplay(recipe.plan, place.folder, gpus=0, workers="workers") as display:
-        local = Local(LocalSettings(machine=machine, workers=workers, devices=devices))
+        preload = SCRIPT_PRELOAD if recipe.plan.scripts else PRELOAD
+        local = Local(LocalSettings(machine=machine, workers=workers, devices=devices, preload=preload))
         return set(local.execute(jobs, run_one, display.watch).values())
 
 

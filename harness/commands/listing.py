@@ -116,8 +116,8 @@ def _folder(args: argparse.Namespace) -> int:
 
 
 def _studies(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from harness.commands.workspace import build_catalogue, load_plugins, workspace
-    from harness.study.expand import ExpandOptions, expand, load_study
+    from harness.commands.workspace import plan_of, workspace
+    from harness.study.expand import ExpandOptions
     from harness.study.yaml import STUDIES, shipped_studies
 
     folder: Path = args.folder or (Path(STUDIES) if Path(STUDIES).is_dir() else shipped_studies())
@@ -125,8 +125,7 @@ def _studies(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.yaml")):
         try:
-            catalogue = build_catalogue(data_dir, load_plugins(path))
-            plan = expand(load_study(path, catalogue), catalogue, ExpandOptions())
+            plan = plan_of(path, data_dir, ExpandOptions())
         except StudyError as error:
             rows.append({"file": str(path), "error": str(error)})
             continue

@@ -336,14 +336,17 @@ def expand_plan(args: argparse.Namespace, place: Workspace, file: Path | None = 
 
 def first_plan(args: argparse.Namespace, place: Workspace, file: Path | None = None) -> Plan:
     """The plan as the study says it, before any look at results."""
-    file = file or args.study
     options = ExpandOptions(size=args.size, seeds=args.seeds, smoke=args.smoke)
+    return plan_of(file or args.study, place.data_dir, options)
+
+
+def plan_of(file: Path, data_dir: Path, options: ExpandOptions) -> Plan:
+    """The plan of a study file, of whichever kind."""
     if is_script_study(file):
         use(())
         return plan_scripts(file, script_code, options)
-    catalogue = build_catalogue(place.data_dir, load_plugins(file))
-    study = load_study(file, catalogue)
-    return expand(study, catalogue, options)
+    catalogue = build_catalogue(data_dir, load_plugins(file))
+    return expand(load_study(file, catalogue), catalogue, options)
 
 
 def look_at_data(plan: Plan, place: Workspace) -> Look:

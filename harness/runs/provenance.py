@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.runs.folder import PREFIX, RunFolder, read_json, write_bytes, write_json
-from harness.runs.records import reason
 from harness.spec import DataSpec, ScriptPlace, canonical_json
 from harness.study.plan import Plan
 
@@ -161,10 +160,10 @@ def read_place(runs_dir: Path, arm_id: str) -> ScriptPlace:
     """
     path = runs_dir / PLACES_FOLDER / f"{arm_id}.json"
     try:
-        found = dict(read_json(path))
+        found = dict(read_json(path) or {})
         return ScriptPlace(**{**found, "resume": tuple(found["resume"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        text = f"{path} does not say where its command is executed ({reason(error)})"
+    except (OSError, ValueError, TypeError, KeyError):
+        text = f"{path} does not say where its command is executed"
         raise ValueError(f"{text}; `harness run` of its study writes it again") from None
 
 

@@ -6,20 +6,22 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from harness.runs.folder import RunFolder
+from harness.runs.folder import RunFolder, run_state
 from harness.runs.provenance import keep_places
 from harness.scheduling.base import Job
 from harness.slurm.cluster import Resources
 from harness.slurm.submission import Group, Order, draft, read_submission, write_submission
 from tests.conftest import Once
 from tests.end_to_end.workplace import ROOT, Workplace
-from tests.scripts.studies import planned, study
+from tests.scripts.studies import WRITES, planned, study
+from tests.timing import PATIENCE_S, until
 
 PAGE = ROOT / "docs" / "scripts.md"
 
@@ -173,3 +175,22 @@ def test_agents_of_slurm_execute_scripts(tmp_path):
     done = Workplace(tmp_path).call_apart("agent", str(runs_dir), token, "g")
     assert done.returncode == 0, done.stderr
     assert {RunFolder(runs_dir / run_id).read_summary()["status"] for run_id in jobs} == {"finished"}
+
+
+@pytest.mark.campaign
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets orphans be adopted")
+def test_ctrl_c_ends_the_scripts_and_the_same_command_goes_on(tmp_path):
+    path = study(
+        tmp_path / "place", script='[ -e ../mended ] || { echo $$ > "$2/pid"; sleep 600; }\n' + WRITES
+    )
+    place = Workplace(path.parent)
+    command = place.start("run", "flags.yaml", "--workers", "2", "--no-report")
+    pids = until(lambda: len(found := list(place.runs_dir.glob("*/output/pid"))) == 2 and found)
+    begun = [int(until(each.read_text)) for each in pids]
+    command.send_signal(signal.SIGINT)
+    assert command.wait(PATIENCE_S) == 3
+    assert not any(Path(f"/proc/{pid}").exists() for pid in begun)
+    assert {run_state(folder) for folder in place.folders() if folder.spec.exists()} == {"stopped"}
+    (tmp_path / "mended").touch()
+    assert place.call("run", "flags.yaml", "--on", "inline", "--no-report").returncode == 0
+    assert all(run_state(folder) == "finished" for folder in place.folders())
