@@ -48,6 +48,7 @@ PLACES = {  # third-party package -> the only packages or modules of the harness
     "torchvision": {"harness.data.torchvision_import"},
     "timm": {"harness.models.zoo"},  # an optional dependency
     "PIL": {"data"},
+    "simplejpeg": {"data"},
     "submitit": {"slurm"},
     "mlflow": {"tracking"},
     "scipy": {"analysis"},

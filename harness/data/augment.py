@@ -17,6 +17,7 @@ from harness.data.entry import Images, Split
 # Which box of each image is used: random area and aspect ratio while training, the centre at evaluation.
 
 
+BLOCK_PIXELS = 2**16  # whose colours are changed together on a CPU
 TRIES = 10  # as torchvision.transforms.v2.RandomResizedCrop
 CROP_DRAWS = 2 * TRIES + 2
 
@@ -81,48 +82,55 @@ LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601 weights of R, G, B
 
 
 def jitter(images: Tensor, coefficients: Tensor) -> Tensor:
-    """Scale brightness, then saturation, then turn the hue by (c - 1) / 2 of a full turn.
+    """Scale brightness, then saturation, then turn the hue by (c - 1) / 2 of a full turn: in place.
 
     images: (B, 1 or 3, H, W) in [0, 1]. coefficients: (B, 3) for brightness, saturation, hue.
     """
-    images = brightness(images, coefficients[:, 0])
+    brightness(images, coefficients[:, 0], out=images)
     if images.shape[1] == 1:
         return images
-    return hue(saturation(images, coefficients[:, 1]), (coefficients[:, 2] - 1) / 2)
+    saturation(images, coefficients[:, 1], out=images)
+    return hue(images, (coefficients[:, 2] - 1) / 2, out=images)
 
 
-def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Each image (B, C, H, W) times its factor (B,), clamped to [0, 1]."""
-    return (images * factor[:, None, None, None]).clamp_(0, 1)
+def brightness(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
+    """Each image (B, C, H, W) times its factor (B,), clamped to [0, 1]. `out`: where to, as in torch."""
+    return torch.mul(images, factor[:, None, None, None], out=out).clamp_(0, 1)
 
 
-def saturation(images: Tensor, factor: Tensor) -> Tensor:
+def saturation(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Tensor:
     """Blend each image (B, 3, H, W) with its grey version (0: grey, 1: unchanged), clamped to [0, 1]."""
     red, green, blue = images.unbind(1)
     grey = (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])[:, None]
-    return torch.lerp(grey, images, factor[:, None, None, None]).clamp_(0, 1)
+    return torch.lerp(grey, images, factor[:, None, None, None], out=out).clamp_(0, 1)
 
 
-def hue(images: Tensor, turn: Tensor) -> Tensor:
+def hue(images: Tensor, turn: Tensor, out: Tensor | None = None) -> Tensor:
     """Turn the HSV hue of each image (B, 3, H, W) by `turn` (B,) in full turns; saturation and value stay.
 
-    Back from HSV by f(n) = V - chroma * clamp(min(k, 4 - k), 0, 1), k = (n + 6 hue) mod 6, n = 5, 3, 1 for R,
-    G, B.
+    With R', G', B' the channels scaled to least 0 and largest 1, and the hue x in sixths of a turn from red,
+    |x - 3| = 2 + R' - G' - B', and x < 3 where G' > B'. Back: the channel whose colour is d sixths away is
+    low + chroma clamp(2 - d, 0, 1), with d = 3 - ||z| - 3| of a difference z of hues in [-6, 6].
     """
+    out = torch.empty_like(images) if out is None else out
     red, green, blue = images.unbind(1)
-    low, high = torch.aminmax(images, dim=1)
-    chroma = high - low
-    divisor = chroma.masked_fill(chroma == 0, 1.0)
-    sextant = torch.where(
-        high == red,
-        (green - blue) / divisor,
-        torch.where(high == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
-    )
-    sextant = sextant + 6 * turn[:, None, None]
-    n = constant((5.0, 3.0, 1.0), str(images.device)).view(1, 3, 1, 1)
-    k = (n + sextant[:, None]).remainder_(6)
-    share = torch.minimum(k, 4 - k).clamp_(0, 1)
-    return torch.addcmul(high[:, None], chroma[:, None], share, value=-1)
+    low = torch.minimum(red, green)
+    torch.minimum(low, blue, out=low)
+    chroma = torch.maximum(red, green)
+    torch.maximum(chroma, blue, out=chroma).sub_(low)
+    place = torch.sub(red, green).sub_(blue).add_(low)
+    other = torch.clamp(chroma, min=1e-30)  # of a grey 0 is divided: its hue does not matter
+    place.div_(other).add_(2)
+    torch.copysign(place, torch.sub(blue, green, out=other), out=place)
+    place.add_((torch.remainder(turn + 0.5, 1.0) - 0.5)[:, None, None] * 6)
+    low.sub_(chroma)
+    for channel, centre in ((1, -1), (2, 1)):  # green and blue, seen from cyan
+        torch.sub(place, centre, out=other).abs_().sub_(3).abs_().clamp_(1, 2)
+        torch.addcmul(low, chroma, other, out=out[:, channel])
+    place.abs_().sub_(3).abs_().clamp_(1, 2)
+    low.add_(chroma, alpha=3)
+    torch.addcmul(low, chroma, place, value=-1, out=out[:, 0])
+    return out
 
 
 def pca_shift(coefficients: np.ndarray) -> np.ndarray:
@@ -271,14 +279,29 @@ def draw(images: Images, indices: Tensor, *, spec: AugmentLike, view: View) -> d
 
 
 def augmented(images: Images, sent: Mapping[str, Tensor], *, spec: AugmentLike, view: View) -> Tensor:
-    """(B, 3, size, size) float32 from what `draw` made, all on the device: no copy, no read-back."""
-    batch = images.cut(sent, view.size, view.device)
-    if spec.flip > 0:
-        batch = flip(batch, sent["mirrored"])
-    if spec.jitter > 0:
-        batch = jitter(batch, sent["jitter"])
-    batch = normalise(batch, view, sent["shift"])
-    return shifted(batch, sent["places"], spec.crop_pad) if spec.crop_pad > 0 else batch
+    """(B, 3, size, size) float32 from what `draw` made, all on the device: no copy, no read-back.
+
+    On a CPU, colours are changed a few images at a time, which stay in the cache meanwhile.
+    """
+    if view.device != "cpu" or images.channels == 1 or spec.crop_pad > 0:
+        batch = images.cut(sent, view.size, view.device)
+        if spec.flip > 0:
+            batch = flip(batch, sent["mirrored"])
+        if spec.jitter > 0:
+            batch = jitter(batch, sent["jitter"])
+        batch = normalise(batch, view, sent["shift"])
+        return shifted(batch, sent["places"], spec.crop_pad) if spec.crop_pad > 0 else batch
+    out = torch.empty(len(sent["shift"]), view.size, view.size, 3).permute(0, 3, 1, 2)
+    block = max(1, BLOCK_PIXELS // view.size**2)
+    for start in range(0, len(out), block):
+        some = {name: each[start : start + block] for name, each in sent.items()}
+        batch = images.cut(some, view.size, view.device)
+        if spec.flip > 0:
+            batch = flip(batch, some["mirrored"])
+        if spec.jitter > 0:
+            batch = jitter(batch.contiguous(), some["jitter"])
+        normalise(batch, view, some["shift"], out=out[start : start + block])
+    return out
 
 
 def evaluation_images(split: Split, indices: Tensor, *, eval_crop: float, view: View) -> Tensor:
@@ -298,6 +321,8 @@ def crops_of(images: Images, indices: Tensor, boxes: Tensor, view: View) -> Tens
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
     """Mirror the images (B, C, H, W) whose flag in `mirrored` (B,) is set, left to right."""
+    if images.device.type == "cpu" and mirrored.all() == mirrored.any():  # one image: no second copy
+        return images.flip(3) if mirrored.any() else images
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
@@ -319,15 +344,27 @@ def shifted(images: Tensor, places: Tensor, pad: int) -> Tensor:
     return windows[rows, :, places[:, 0], places[:, 1]]
 
 
-def normalise(images: Tensor, view: View, shift: Tensor | None = None) -> Tensor:
+def normalise(images: Tensor, view: View, shift: Tensor | None = None, out: Tensor | None = None) -> Tensor:
     """(images + shift - mean) / std with three channels, in one multiply-add.
 
     images: (B, 1 or 3, H, W) in [0, 1]; a single channel is repeated. shift: (B, 3), per image and channel.
+    out: (B, 3, H, W), channels last, where to write.
     """
     device = str(images.device)
     mean, scale = constant(view.mean, device), _scale(view.std, device)
     offset = (-mean if shift is None else shift - mean) * scale
-    return torch.addcmul(offset.view(-1, 3, 1, 1), images, scale.view(1, 3, 1, 1))
+    if images.shape[1] == 3 and images.stride(1) == 1:  # channels last: rows of W x 3 numbers, one pattern
+        side = images.shape[3]
+        rows, pattern = images.permute(0, 2, 3, 1).flatten(2), offset.view(-1, 1, 3).repeat(1, 1, side)
+        into = None if out is None else out.permute(0, 2, 3, 1).flatten(2)
+        found = torch.addcmul(pattern, rows, scale.repeat(side), out=into)
+        return found.unflatten(2, (side, 3)).permute(0, 3, 1, 2)
+    if out is None:
+        return torch.addcmul(offset.view(-1, 3, 1, 1), images, scale.view(1, 3, 1, 1))
+    for channel in range(3):
+        start = offset.view(-1, 3, 1, 1)[:, channel]
+        torch.addcmul(start, images[:, channel], scale[channel], out=out[:, channel])
+    return out
 
 
 def _floats(values: np.ndarray) -> Tensor:

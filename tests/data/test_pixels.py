@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from harness.data import pixels
 from harness.data.entry import Reading
-from harness.data.pixels import TURNS, FileImages, decode, header, samples
+from harness.data.pixels import TURNS, FileImages, decode, decode_array, header, resized, samples
 from tests.data.pictures import KINDS, Kind, jpeg, png_bytes, save, smooth, tiff_bytes, turned, write
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
@@ -23,7 +24,16 @@ OWN_TESTS = {"cut off", "too large"}  # rows that are no kind of file
 
 
 def read(path: Path, **reading: object) -> np.ndarray:
-    return np.asarray(decode(path, Reading(**reading))).astype(float)  # type: ignore[arg-type]
+    """The pixels, which both ways of decoding agree about; or the sentence of both."""
+    rule = Reading(**reading)  # type: ignore[arg-type]
+    try:
+        shown = np.asarray(decode(path, rule))
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            decode_array(path, rule)
+        raise
+    assert np.array_equal(decode_array(path, rule), shown)
+    return shown.astype(float)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -104,6 +114,52 @@ def test_ordinary_files_keep_the_bits_of_pillow(format: str, mode: str, tmp_path
     Image.fromarray(noise).convert(mode).save(tmp_path / "a", format)
     with Image.open(tmp_path / "a") as image:
         assert np.array_equal(read(tmp_path / "a"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.skipif(pixels.simplejpeg is None, reason="simplejpeg has no wheel for this machine")
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 33), (48, 64), (65, 47)])
+def test_libjpeg_gives_the_bits_of_pillow_for_every_layout(
+    shape: tuple[int, int], mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).convert(mode)
+    layouts = [
+        {"subsampling": subsampling, "progressive": progressive, "quality": quality, **restart}
+        for subsampling in (("4:4:4", "4:2:2", "4:2:0") if mode == "RGB" else (-1,))
+        for progressive in (False, True)
+        for quality in (5, 75, 100)
+        for restart in ({}, {"restart_marker_blocks": 1})
+    ]
+    if mode == "RGB":
+        layouts.append({"keep_rgb": True})
+    wanted = []
+    for number, layout in enumerate(layouts):
+        for turn in (1, 6):
+            (tmp_path / f"{number}_{turn}").write_bytes(save(picture, "JPEG", turn, **layout))
+            wanted.append(np.asarray(decode(tmp_path / f"{number}_{turn}")))
+    monkeypatch.setattr(pixels, "_decoded", None)  # Pillow is not asked
+    for number in range(len(layouts)):
+        for turn in (1, 6):
+            assert np.array_equal(decode_array(tmp_path / f"{number}_{turn}"), wanted.pop(0)), layouts[number]
+
+
+def test_a_machine_without_simplejpeg_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, right = jpeg("RGB", quality=90)(np.random.default_rng(0), (40, 30), 6)
+    (tmp_path / "a").write_bytes(content)
+    monkeypatch.setattr(pixels, "simplejpeg", None)
+    assert np.abs(decode_array(tmp_path / "a") - right).max() <= 1
+
+
+@pytest.mark.parametrize("size", [8, 24, 64])
+def test_crops_of_files_are_pillows_within_a_level(size: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    for top, left, height, width in ((0, 0, 37, 53), (5, 7, 9, 40), (30, 50, 7, 3), (36, 0, 1, 1)):
+        crop = Image.fromarray(picture).crop((left, top, left + width, top + height))
+        want = np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
+        got = resized(picture, (top, left, height, width), size)[0].numpy()
+        assert np.abs(got - want).max() <= 1
+        assert (got != want).mean() < 0.1
 
 
 @contextmanager

@@ -1,0 +1,142 @@
+"""Photos on disk to batches for a network: images per CPU-second, beside torchvision's loader.
+
+    python benchmarks/bench_loader.py [--images 96] [--rounds 7] [--out FILE]
+
+Made-up photos (500 x 375, JPEG of quality 90, 100 kB each) go through random crop, flip and normalisation to
+224 pixels, with and without the colours of He et al. 2019. The peer is torchvision's ImageFolder with its
+DataLoader in the same process, which spares it the way between processes. One thread; each round measures
+everyone in turn; a row is the ratio of the two in the same round: 1 minute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import figures
+import numpy as np
+import torch
+from PIL import Image
+
+from harness.data import load
+from harness.data.augment import View, training_batch
+from harness.data.torchvision_import import torchvision
+from harness.spec import AugmentSpec
+
+SIDE, BATCH = 224, 32
+PAPER = AugmentSpec()
+PLAIN = dataclasses.replace(PAPER, jitter=0.0, pca_noise=0.0)
+
+
+def main() -> None:
+    parser = figures.parser(__doc__)
+    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    table = figures.Figures()
+    with tempfile.TemporaryDirectory() as name:
+        make_photos(Path(name) / "photos", options.images)
+        times = measure(contestants(Path(name)), options.rounds)
+    for who, seconds in times.items():
+        table.add(f"{who}, CPU time of an image", [1000 * each / options.images for each in seconds], "ms")
+    for ours, theirs, least in (
+        ("files, crop + flip", "torchvision, crop + flip", 1.5),
+        ("files, crop + flip + colour", "torchvision, crop + flip + ColorJitter", 1.3),
+    ):
+        ratios = [a / b for a, b in zip(times[ours], times[theirs], strict=True)]
+        table.add(f"{ours} / {theirs}", ratios, "x of its time", goal=1 / least)
+    plain, paper = (statistics.median(times[f"files, crop + flip{more}"]) for more in ("", " + colour"))
+    table.add("colour / all the rest", [paper / plain - 1], "x", goal=0.25)
+    table.save(options.out)
+
+
+def make_photos(root: Path, images: int) -> None:
+    """Noise whose amplitude falls with its frequency, as that of photos does, in two classes."""
+    rng = np.random.default_rng(0)
+    height, width = 375, 500
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1.0
+    for number in range(images):
+        waves = rng.standard_normal((3, 2, height, width // 2 + 1))
+        layers = np.fft.irfft2((waves[:, 0] + 1j * waves[:, 1]) / frequency**1.15, (height, width))
+        layers /= layers.std(axis=(1, 2), keepdims=True)
+        pixels = 120 + 50 * (0.8 * layers[:1] + 0.4 * layers)
+        for part in ("train", "val") if number < 2 else ("train",):
+            path = root / part / f"class{number % 2}" / f"{number:04}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = np.clip(pixels, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+            Image.fromarray(picture).save(path, quality=90)
+
+
+def contestants(data_dir: Path) -> dict[str, Callable[[int], None]]:
+    """Each reads every photo once; called with the number of the round."""
+    found: dict[str, Callable[[int], None]] = {}
+    for more, spec in (("", PLAIN), (" + colour", PAPER)):
+        found[f"files, crop + flip{more}"] = ours(data_dir, {"folder": "photos"}, spec)
+    for more, colour in (
+        ("", ()),
+        (" + ColorJitter", (torchvision.transforms.ColorJitter(0.4, 0, 0.4, 0.2),)),
+    ):
+        found[f"torchvision, crop + flip{more}"] = theirs(data_dir / "photos" / "train", colour)
+    return found
+
+
+def ours(data_dir: Path, args: dict[str, Any], spec: AugmentSpec) -> Callable[[int], None]:
+    data = load("imagefolder", args, train_images=None, test_images=None, data_dir=data_dir)
+
+    def read(epoch: int) -> None:
+        view = View(size=SIDE, mean=data.mean, std=data.std, seed=0, epoch=epoch)
+        for indices in torch.randperm(len(data.train.labels)).split(BATCH):
+            images, _ = training_batch(data.train, indices, spec=spec, view=view)
+            images.contiguous(memory_format=torch.channels_last)
+
+    return read
+
+
+def theirs(folder: Path, colour: tuple[Any, ...]) -> Callable[[int], None]:
+    steps = torchvision.transforms
+    chain = (
+        steps.RandomResizedCrop(SIDE),
+        steps.RandomHorizontalFlip(),
+        *colour,
+        steps.ToTensor(),
+        steps.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    )
+    images = torchvision.datasets.ImageFolder(str(folder), steps.Compose(chain))
+    loader = torch.utils.data.DataLoader(images, batch_size=BATCH, shuffle=True)
+
+    def read(_: int) -> None:
+        for batch, _labels in loader:
+            batch.contiguous(memory_format=torch.channels_last)
+
+    return read
+
+
+def measure(all_of_them: dict[str, Callable[[int], None]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each, per round; a first round is not counted."""
+    times: dict[str, list[float]] = {who: [] for who in all_of_them}
+    for epoch, who in in_turn(list(all_of_them), rounds + 1):
+        start = time.process_time()
+        all_of_them[who](epoch)
+        if epoch:
+            times[who].append(time.process_time() - start)
+    return times
+
+
+def in_turn(names: list[str], rounds: int) -> Iterator[tuple[int, str]]:
+    for number in range(rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            yield number, name
+
+
+if __name__ == "__main__":
+    main()
