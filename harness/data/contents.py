@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from harness.data.entry import PLAIN, Files, Look, Pixels, Reading, cache_folder
+from harness.data.entry import PLAIN, Files, Look, PathList, Pixels, Reading, cache_folder
 from harness.data.folders import (
     FolderPart,
     broken_line,
@@ -27,7 +27,7 @@ from harness.data.folders import (
     part_of,
     subfolders,
 )
-from harness.data.pixels import RULES, count_frames, count_threads, decode, header, range_of
+from harness.data.pixels import RULES, Header, count_frames, count_threads, decode, header, range_of
 
 # What identifies data: the bytes of its images, in their order, with their labels (docs/data.md).
 #
@@ -36,13 +36,14 @@ from harness.data.pixels import RULES, count_frames, count_threads, decode, head
 # unpacks can put back the time of modification; the time of change (ctime) is the kernel's alone.
 
 
-FORMAT = 2  # of the kept file; another one is made anew
+FORMAT = 3  # of the kept file; another one is made anew
 DIGEST_BYTES = 32  # sha256
 RACY_NS = 2_000_000_000  # a file that changed so shortly before it was hashed may change again unseen
 THREADS_PER_CORE = 2
 SLICE = 1000  # files that a thread looks at before it comes back
 SAVE_EVERY_S = 60.0  # of a long first look
 
+_ARRAYS = ("stats", "looked", "digests", "opened", "sizes", "decoded")
 Told = Callable[[int, int], None]  # files that were hashed, of how many
 
 
@@ -52,6 +53,8 @@ class Fingerprints(NamedTuple):
     both: str
     train: str
     test: str
+    # Of parts in files: height and width of each image as shown, (N, 2); zeros where they are not known.
+    sizes: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
 
 
 class BadFile(ValueError):
@@ -71,6 +74,7 @@ class Contents:
         self._looked = np.zeros(0, np.int64)  # when a file was hashed, ns
         self._digests = np.zeros((0, DIGEST_BYTES), np.uint8)
         self._opened = np.zeros(0, np.uint32)  # `RULES` by which its header was read; 0: not yet
+        self._sizes = np.zeros((0, 2), np.int32)  # height and width as its header says them
         self._decoded = np.zeros(0, np.uint32)  # `_mark` of the reading with which it was decoded; 0: not yet
         self._load()
 
@@ -89,7 +93,7 @@ class Contents:
             BadFile: one cannot be read.
         """
         rows = self._current(paths)
-        new = [place for place, row in enumerate(rows) if row < 0]
+        new = np.flatnonzero(rows < 0).tolist()
         out = np.zeros((len(paths), DIGEST_BYTES), np.uint8)
         known = rows >= 0
         out[known] = self._digests[rows[known]]
@@ -122,11 +126,16 @@ class Contents:
             path for path, row in zip(files.paths, rows, strict=True) if row < 0 or self._opened[row] != RULES
         ]
 
-    def was_opened(self, path: Path) -> None:
-        """Remember that its header could be read; kept by `save`."""
+    def sizes(self, paths: Sequence[Path]) -> np.ndarray:
+        """(N, 2) height and width of files whose `digests` were asked for; zeros where no header was read."""
+        rows = [self._rows[name] for name in _names_of(paths)]
+        return np.where((self._opened[rows] == RULES)[:, None], self._sizes[rows], 0)
+
+    def was_opened(self, path: Path, size: tuple[int, int]) -> None:
+        """Remember the height and width that its header says; kept by `save`."""
         row = self._rows.get(os.fsencode(path), -1)
         if row >= 0:
-            self._opened[row] = RULES
+            self._opened[row], self._sizes[row] = RULES, size
 
     def was_decoded(self, path: Path, reading: Reading) -> None:
         """Remember that it was decoded without fault; kept by `save`."""
@@ -146,7 +155,7 @@ class Contents:
             with draft.open("wb") as file:
                 np.savez(
                     file, format=np.array(FORMAT), names=names, stats=self._stats, looked=self._looked,
-                    digests=self._digests, opened=self._opened, decoded=self._decoded,
+                    digests=self._digests, opened=self._opened, sizes=self._sizes, decoded=self._decoded,
                 )  # fmt: skip
             draft.replace(self._file)
         except OSError:
@@ -161,20 +170,20 @@ class Contents:
                 if int(kept["format"]) != FORMAT:
                     return
                 names = kept["names"].tobytes().split(b"\0") if len(kept["names"]) else []
-                arrays = [kept[name] for name in ("stats", "looked", "digests", "opened", "decoded")]
+                arrays = [kept[name] for name in _ARRAYS]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return  # not there, or damaged: everything is read again
         count = len(names)
-        wanted = [(count, 4), (count,), (count, DIGEST_BYTES), (count,), (count,)]
+        wanted = [(count, 4), (count,), (count, DIGEST_BYTES), (count,), (count, 2), (count,)]
         if [array.shape for array in arrays] != wanted:
             return
         self._rows = {name: row for row, name in enumerate(names)}
-        self._stats, self._looked, self._digests, self._opened, self._decoded = arrays
+        self._stats, self._looked, self._digests, self._opened, self._sizes, self._decoded = arrays
 
     def _current(self, paths: Sequence[Path]) -> np.ndarray:
         """(N,) int64: the row of what is known of a file as it is now; -1: nothing is."""
         stats = np.array(list(_stats_of(paths)), np.int64).reshape(-1, 4)
-        rows = np.array([self._rows.get(os.fsencode(path), -1) for path in paths], np.int64)
+        rows = np.array([self._rows.get(name, -1) for name in _names_of(paths)], np.int64)
         if not len(self._rows):
             return rows
         same = (self._stats[rows] == stats).all(1)
@@ -190,6 +199,7 @@ class Contents:
             self._looked = np.concatenate([self._looked, np.zeros(more, np.int64)])
             self._digests = np.concatenate([self._digests, np.zeros((more, DIGEST_BYTES), np.uint8)])
             self._opened = np.concatenate([self._opened, np.zeros(more, np.uint32)])
+            self._sizes = np.concatenate([self._sizes, np.zeros((more, 2), np.int32)])
             self._decoded = np.concatenate([self._decoded, np.zeros(more, np.uint32)])
         rows = [self._rows[name] for name in names]
         digests = np.frombuffer(b"".join(digest for _, _, digest in found), np.uint8).reshape(-1, 32)
@@ -219,17 +229,21 @@ def fingerprints(
 ) -> Fingerprints:
     """Of both parts, one after the other, and of each. Raises as `fingerprint`."""
     both, second = hashlib.sha256(), hashlib.sha256()
-    _feed([both], train, told)
+    train_sizes = _feed([both], train, told)
     first = both.hexdigest()
-    _feed([both, second], test, told)
-    return Fingerprints(both.hexdigest(), first, second.hexdigest())
+    test_sizes = _feed([both, second], test, told)
+    return Fingerprints(both.hexdigest(), first, second.hexdigest(), (train_sizes, test_sizes))
 
 
-def _feed(totals: Sequence[hashlib._Hash], part: Pixels | Files, told: Told) -> None:
+def _feed(totals: Sequence[hashlib._Hash], part: Pixels | Files, told: Told) -> np.ndarray | None:
+    """Of files, what is known of their sizes."""
     files = part.origin if isinstance(part, Pixels) else part
     blocks: list[bytes | memoryview]
+    sizes = None
     if files is not None:
-        blocks = [b"files\n", Contents(files.root).digests(files.paths, told).tobytes()]
+        contents = Contents(files.root)
+        blocks = [b"files\n", contents.digests(files.paths, told).tobytes()]
+        sizes = contents.sizes(files.paths)
     else:
         assert isinstance(part, Pixels)
         blocks = [f"{part.images.shape}\n".encode(), np.ascontiguousarray(part.images).data]
@@ -237,6 +251,7 @@ def _feed(totals: Sequence[hashlib._Hash], part: Pixels | Files, told: Told) -> 
         total.update(np.ascontiguousarray(part.labels, "<i8").tobytes())
         for block in blocks:
             total.update(block)
+    return sizes
 
 
 def decoding_key(files: Files) -> str:
@@ -263,11 +278,11 @@ def open_all(files: Files) -> list[str]:
     contents, wrong = Contents(files.root), []
     left = contents.not_opened(files)
     with ThreadPoolExecutor(count_threads(per_core=THREADS_PER_CORE)) as pool:
-        for path, problem in zip(left, pool.map(_header_problem, left), strict=True):
-            if problem:
-                wrong.append(problem)
+        for path, found in zip(left, pool.map(_header_or_problem, left), strict=True):
+            if isinstance(found, str):
+                wrong.append(found)
             else:
-                contents.was_opened(path)
+                contents.was_opened(path, (found.height, found.width))
     if left:
         contents.save()
     return wrong
@@ -291,12 +306,11 @@ def decode_all(files: Files, until: Callable[[], bool], threads: int | None = No
     return wrong
 
 
-def _header_problem(path: Path) -> str:
+def _header_or_problem(path: Path) -> Header | str:
     try:
-        header(path)
+        return header(path)
     except ValueError as error:
         return str(error)
-    return ""
 
 
 def _decode_some(paths: Sequence[Path], reading: Reading, threads: int | None) -> list[str]:
@@ -322,7 +336,8 @@ def _mark(reading: Reading) -> int:
 
 def _stats_of(paths: Sequence[Path]) -> Iterator[tuple[int, ...]]:
     """Size, modification and change in ns, inode, of every file; by threads, as a network folder needs."""
-    slices = [paths[start : start + SLICE] for start in range(0, len(paths), SLICE)]
+    names: Sequence[Path | str] = paths.names if isinstance(paths, PathList) else paths
+    slices = [names[start : start + SLICE] for start in range(0, len(names), SLICE)]
     if len(slices) < 2:
         for some in slices:
             yield from _stat_some(some)
@@ -332,7 +347,11 @@ def _stats_of(paths: Sequence[Path]) -> Iterator[tuple[int, ...]]:
             yield from stats
 
 
-def _stat_some(paths: Sequence[Path]) -> list[tuple[int, ...]]:
+def _names_of(paths: Sequence[Path]) -> Iterator[bytes]:
+    return map(os.fsencode, paths.names if isinstance(paths, PathList) else paths)
+
+
+def _stat_some(paths: Sequence[Path | str]) -> list[tuple[int, ...]]:
     try:
         return [_stat(os.stat(path)) for path in paths]
     except OSError as error:

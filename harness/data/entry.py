@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,26 @@ class Pixels:
     origin: Files | None = None
 
 
+class PathList(Sequence[Path]):
+    """Paths that are made when they are asked for: a million of them cost a second and 200 MB to make."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Path]:
+        return map(Path, self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> PathList: ...
+    def __getitem__(self, index: int | slice) -> Path | PathList:
+        return PathList(self.names[index]) if isinstance(index, slice) else Path(self.names[index])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
     """Image files that are decoded when they are read. labels: one class index per path.
@@ -51,7 +71,7 @@ class Files:
     """
 
     root: Path
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     labels: np.ndarray
     reading: Reading = PLAIN
 

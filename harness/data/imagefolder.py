@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data import entry, folders
-from harness.data.entry import Entry, Files, Look, Pixels, Reading, Source
+from harness.data.entry import Entry, Files, Look, PathList, Pixels, Reading, Source
 from harness.data.folders import FolderPart, Found
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def list_images(part: FolderPart, root: Path, reading: Reading = entry.PLAIN) ->
     broken = folders.broken_line(part)
     if broken:
         raise ValueError(broken)
-    paths: list[Path] = []
+    names: list[str] = []
     labels: list[int] = []
     for label, (name, found) in enumerate(part.classes.items()):
         if not found.images:
             raise ValueError(f"class '{name}': {part.folder / name} {_why_empty(found)}")
-        paths += map(Path, found.images)
+        names += found.images
         labels += [label] * len(found.images)
-    return Files(root=root, paths=tuple(paths), labels=np.array(labels, np.int64), reading=reading)
+    return Files(root=root, paths=PathList(names), labels=np.array(labels, np.int64), reading=reading)
 
 
 def _why_empty(found: Found) -> str:

@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness.data.augment import crop_resize, send
 from harness.data.contents import fingerprints
-from harness.data.entry import DataSet, Entry, Files, Images, Pixels, Source, Split
+from harness.data.entry import DataSet, Entry, Files, Images, PathList, Pixels, Source, Split
 from harness.data.pixels import FileImages
 
 # Images of one size held as a single uint8 array: one gather per batch, no decoding.
@@ -155,10 +155,16 @@ def subset(part: Pixels | Files, count: int | None, classes: int) -> Pixels | Fi
     )
     labels = part.labels[chosen]
     if isinstance(part, Files):
-        return replace(part, paths=tuple(part.paths[index] for index in chosen), labels=labels)
+        return replace(part, paths=_chosen(part.paths, chosen.tolist()), labels=labels)
     origin = None if part.origin is None else subset(part.origin, count, classes)
     assert origin is None or isinstance(origin, Files)
     return Pixels(images=part.images[chosen], labels=labels, origin=origin)
+
+
+def _chosen(paths: Sequence[Path], indices: Sequence[int]) -> Sequence[Path]:
+    if isinstance(paths, PathList):
+        return PathList([paths.names[index] for index in indices])
+    return tuple(paths[index] for index in indices)
 
 
 # One copy per process, so that its runs (and forked workers) share it. By entry, not by its name: another
@@ -192,8 +198,8 @@ def _load(
     found = fingerprints(train, test)
     return DataSet(
         name=entry.name,
-        train=_split(train),
-        test=_split(test),
+        train=_split(train, found.sizes[0]),
+        test=_split(test, found.sizes[1]),
         classes=source.classes,
         mean=entry.mean,
         std=entry.std,
@@ -309,8 +315,10 @@ def _pixels(images: Any) -> np.ndarray:
     return array
 
 
-def _paths(part: Files) -> tuple[Path, ...]:
+def _paths(part: Files) -> Sequence[Path]:
     root = Path(part.root)
+    if isinstance(part.paths, PathList):  # the harness's own listing of the root
+        return part.paths
     try:
         paths = tuple(root / path for path in part.paths)
     except TypeError:
@@ -321,8 +329,8 @@ def _paths(part: Files) -> tuple[Path, ...]:
     return paths
 
 
-def _split(part: Pixels | Files) -> Split:
+def _split(part: Pixels | Files, sizes: np.ndarray | None) -> Split:
     images: Images = (
-        ArrayImages(part.images) if isinstance(part, Pixels) else FileImages(part.paths, part.reading)
+        ArrayImages(part.images) if isinstance(part, Pixels) else FileImages(part.paths, part.reading, sizes)
     )
     return Split(images=images, labels=torch.from_numpy(np.array(part.labels, np.int64)))

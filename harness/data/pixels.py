@@ -424,10 +424,14 @@ class FileImages:
 
     channels = 3
 
-    def __init__(self, paths: Sequence[Path], reading: Reading = PLAIN) -> None:
-        self.paths = tuple(paths)
+    def __init__(
+        self, paths: Sequence[Path], reading: Reading = PLAIN, sizes: np.ndarray | None = None
+    ) -> None:
+        """`sizes`: height and width as shown, (N, 2) int; zeros where they are not known."""
+        self.paths = paths
         self.reading = reading
-        self._sizes = torch.zeros(len(self.paths), 2, dtype=torch.int64)  # zeros: not read yet
+        known = np.zeros((len(paths), 2), np.int64) if sizes is None else sizes.astype(np.int64)
+        self._sizes = torch.from_numpy(known)
         self._threads: tuple[int, ThreadPoolExecutor] | None = None
 
     def __len__(self) -> int:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from harness.data import DATASETS, contents, load
+from harness.data import DATASETS, contents, load, pixels
 from harness.data.contents import Contents, decode_all, fingerprints, open_all
 from harness.data.entry import DataSet, Entry, Files, Pixels, Source
+from harness.data.imagefolder import load_folder
 from harness.data.loading import class_shares, load_cached
 from tests.data.sets import write_classes
 
@@ -128,6 +130,26 @@ def test_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     first = loaded(tmp_path).fingerprint
     monkeypatch.setattr(contents, "_hash", lambda path: pytest.fail(f"{path} was read again"))
     assert loaded(tmp_path).fingerprint == first
+
+
+def test_headers_that_were_read_before_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(monkeypatch)
+    write_classes(tmp_path / "pets", {"dark": 40, "light": 200})
+    loaded(tmp_path)
+    source = load_folder(tmp_path / "pets")
+    assert isinstance(source.train, Files)
+    assert open_all(source.train) == []
+    path = tmp_path / "pets" / "train" / "dark" / "0.bmp"
+    known = loaded(tmp_path).train.images
+    monkeypatch.setattr(pixels, "header", lambda path: pytest.fail(f"{path} was opened"))
+    assert known.sizes(torch.tensor([0, 1])).tolist() == [[24, 24], [24, 24]]
+    monkeypatch.undo()
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    settle(monkeypatch)
+    Image.new("RGB", (30, 20)).save(path)
+    assert loaded(tmp_path).train.images.sizes(torch.tensor([0, 1])).tolist() == [[20, 30], [24, 24]]
 
 
 def test_a_file_that_was_just_written_is_read_again(tmp_path: Path) -> None:
