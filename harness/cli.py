@@ -189,6 +189,7 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     ui.add_argument("--port", type=_positive, default=5000, metavar="N", help="of 127.0.0.1 (default: 5000)")
     _places(ui)
 
+    _pack(commands)
     what = "test your own models, data sets, tricks and metrics"
     check = commands.add_parser("check-plugin", help=what, description=f"{what[0].upper()}{what[1:]}.")
     check.set_defaults(command="check_plugin")
@@ -388,6 +389,23 @@ def _listings(commands: argparse._SubParsersAction) -> None:
             listing.add_argument("folder", nargs="?", type=Path, help=text)
         if name == "data":
             _look_at_a_folder(listing)
+
+
+def _pack(commands: argparse._SubParsersAction) -> None:
+    what = "store a set of image files in a few large files, which are read faster"
+    pack = commands.add_parser("pack", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    pack.add_argument("what", metavar="DATA", help="a data set (imagenet), or a folder of images")
+    pack.add_argument(
+        "--side", type=_positive, metavar="N", help="pixels of the shorter side, at most (default: as it is)"
+    )
+    form = pack.add_mutually_exclusive_group()
+    form.add_argument(
+        "--jpeg", type=_positive, default=95, metavar="QUALITY", help="JPEG files (default: of 95)"
+    )
+    form.add_argument("--raw", action="store_true", help="raw pixels: five times the space, read fastest")
+    pack.add_argument("--to", type=Path, metavar="DIR", help="the new folder (default: in the data folder)")
+    pack.add_argument("--study", type=Path, metavar="FILE", help="a study, for a data set of its plugins")
+    _places(pack)
 
 
 def _look_at_a_folder(listing: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ from harness.study.plan import Plan
 
 if TYPE_CHECKING:
     from harness.data.contents import Fingerprints
-    from harness.data.entry import Entry, Files, Pixels, Source
+    from harness.data.entry import Entry, Files, Part, Source
 
 
 # Which data are on this machine now, and which records saw others: those are never used with the rest
@@ -209,7 +209,7 @@ def file_parts(plan: Plan, data_dir: Path) -> Iterator[Files]:
     yield from (train for train, _ in parts if isinstance(train, Files))
 
 
-def _parts_or_none(spec: DataSpec, data_dir: Path) -> tuple[Pixels | Files, Pixels | Files] | None:
+def _parts_or_none(spec: DataSpec, data_dir: Path) -> tuple[Part, Part] | None:
     """None: the code of a plug-in failed, which a run tells with the line."""
     try:
         return parts_of(spec, data_dir)
@@ -219,7 +219,7 @@ def _parts_or_none(spec: DataSpec, data_dir: Path) -> tuple[Pixels | Files, Pixe
         return None
 
 
-def parts_of(spec: DataSpec, data_dir: Path) -> tuple[Pixels | Files, Pixels | Files]:
+def parts_of(spec: DataSpec, data_dir: Path) -> tuple[Part, Part]:
     """Training and test part as a run reads them, without decoding where the data set can be listed.
 
     Raises:

@@ -293,6 +293,7 @@ def augmented(images: Images, sent: Mapping[str, Tensor], *, spec: AugmentLike, 
         return shifted(batch, sent["places"], spec.crop_pad) if spec.crop_pad > 0 else batch
     out = torch.empty(len(sent["shift"]), view.size, view.size, 3).permute(0, 3, 1, 2)
     block = max(1, BLOCK_PIXELS // view.size**2)
+    offset, scale = _offset_and_scale(view, sent["shift"], view.device)
     for start in range(0, len(out), block):
         some = {name: each[start : start + block] for name, each in sent.items()}
         batch = images.cut(some, view.size, view.device)
@@ -300,7 +301,7 @@ def augmented(images: Images, sent: Mapping[str, Tensor], *, spec: AugmentLike, 
             batch = flip(batch, some["mirrored"])
         if spec.jitter > 0:
             batch = jitter(batch.contiguous(), some["jitter"])
-        normalise(batch, view, some["shift"], out=out[start : start + block])
+        _scaled(batch, offset[start : start + block], scale, out=out[start : start + block])
     return out
 
 
@@ -344,15 +345,21 @@ def shifted(images: Tensor, places: Tensor, pad: int) -> Tensor:
     return windows[rows, :, places[:, 0], places[:, 1]]
 
 
-def normalise(images: Tensor, view: View, shift: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+def normalise(images: Tensor, view: View, shift: Tensor | None = None) -> Tensor:
     """(images + shift - mean) / std with three channels, in one multiply-add.
 
     images: (B, 1 or 3, H, W) in [0, 1]; a single channel is repeated. shift: (B, 3), per image and channel.
-    out: (B, 3, H, W), channels last, where to write.
     """
-    device = str(images.device)
+    return _scaled(images, *_offset_and_scale(view, shift, str(images.device)))
+
+
+def _offset_and_scale(view: View, shift: Tensor | None, device: str) -> tuple[Tensor, Tensor]:
     mean, scale = constant(view.mean, device), _scale(view.std, device)
-    offset = (-mean if shift is None else shift - mean) * scale
+    return (-mean if shift is None else shift - mean) * scale, scale
+
+
+def _scaled(images: Tensor, offset: Tensor, scale: Tensor, out: Tensor | None = None) -> Tensor:
+    """offset + images * scale. offset: (3,) or (B, 3). out: (B, 3, H, W), channels last, where to write."""
     if images.shape[1] == 3 and images.stride(1) == 1:  # channels last: rows of W x 3 numbers, one pattern
         side = images.shape[3]
         rows, pattern = images.permute(0, 2, 3, 1).flatten(2), offset.view(-1, 1, 3).repeat(1, 1, side)

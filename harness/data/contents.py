@@ -16,7 +16,17 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from harness.data.entry import PLAIN, Files, Look, PathList, Pixels, Reading, cache_folder
+from harness.data.entry import (
+    PLAIN,
+    Files,
+    Look,
+    Packed,
+    Part,
+    PathList,
+    Pixels,
+    Reading,
+    cache_folder,
+)
 from harness.data.folders import (
     FolderPart,
     broken_line,
@@ -182,7 +192,7 @@ class Contents:
 
     def _current(self, paths: Sequence[Path]) -> np.ndarray:
         """(N,) int64: the row of what is known of a file as it is now; -1: nothing is."""
-        stats = np.array(list(_stats_of(paths)), np.int64).reshape(-1, 4)
+        stats = np.array(list(stats_of(paths)), np.int64).reshape(-1, 4)
         rows = np.array([self._rows.get(name, -1) for name in _names_of(paths)], np.int64)
         if not len(self._rows):
             return rows
@@ -211,7 +221,7 @@ class Contents:
         self._digests[rows] = digests
 
 
-def fingerprint(part: Pixels | Files, told: Told = lambda done, of: None) -> str:
+def fingerprint(part: Part, told: Told = lambda done, of: None) -> str:
     """sha256 over the labels and, of arrays, shape and bytes; of files, the sha256 of each in their order.
 
     Names, times and sizes are not in it: the same images in another folder are the same data.
@@ -224,9 +234,7 @@ def fingerprint(part: Pixels | Files, told: Told = lambda done, of: None) -> str
     return total.hexdigest()
 
 
-def fingerprints(
-    train: Pixels | Files, test: Pixels | Files, told: Told = lambda done, of: None
-) -> Fingerprints:
+def fingerprints(train: Part, test: Part, told: Told = lambda done, of: None) -> Fingerprints:
     """Of both parts, one after the other, and of each. Raises as `fingerprint`."""
     both, second = hashlib.sha256(), hashlib.sha256()
     train_sizes = _feed([both], train, told)
@@ -235,15 +243,18 @@ def fingerprints(
     return Fingerprints(both.hexdigest(), first, second.hexdigest(), (train_sizes, test_sizes))
 
 
-def _feed(totals: Sequence[hashlib._Hash], part: Pixels | Files, told: Told) -> np.ndarray | None:
+def _feed(totals: Sequence[hashlib._Hash], part: Part, told: Told) -> np.ndarray | None:
     """Of files, what is known of their sizes."""
-    files = part.origin if isinstance(part, Pixels) else part
+    files = part.origin if isinstance(part, Pixels) else part if isinstance(part, Files) else None
     blocks: list[bytes | memoryview]
     sizes = None
     if files is not None:
         contents = Contents(files.root)
         blocks = [b"files\n", contents.digests(files.paths, told).tobytes()]
         sizes = contents.sizes(files.paths)
+    elif isinstance(part, Packed):
+        blocks = [b"packed raw\n" if part.raw else b"packed jpeg\n", part.digests.tobytes()]
+        blocks += [np.ascontiguousarray(part.rows[:, 3:], "<i8").tobytes()] if part.raw else []
     else:
         assert isinstance(part, Pixels)
         blocks = [f"{part.images.shape}\n".encode(), np.ascontiguousarray(part.images).data]
@@ -259,7 +270,7 @@ def decoding_key(files: Files) -> str:
     return hashlib.sha256(f"{_mark(files.reading)} {fingerprint(files)}".encode()).hexdigest()
 
 
-def by_names_and_sizes(train: Pixels | Files, test: Pixels | Files) -> str:
+def by_names_and_sizes(train: Part, test: Part) -> str:
     """What records held before contents were recorded: of files, sorted names and sizes in bytes."""
     total = hashlib.sha256()
     for part in (train, test):
@@ -267,7 +278,7 @@ def by_names_and_sizes(train: Pixels | Files, test: Pixels | Files) -> str:
         if isinstance(part, Pixels):
             total.update(f"{part.images.shape}\n".encode())
             total.update(np.ascontiguousarray(part.images).data)
-        else:
+        elif isinstance(part, Files):
             for path in sorted(part.paths):
                 total.update(f"{path.relative_to(part.root).as_posix()} {path.stat().st_size}\n".encode())
     return total.hexdigest()
@@ -334,7 +345,7 @@ def _mark(reading: Reading) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") | 1
 
 
-def _stats_of(paths: Sequence[Path]) -> Iterator[tuple[int, ...]]:
+def stats_of(paths: Sequence[Path]) -> Iterator[tuple[int, ...]]:
     """Size, modification and change in ns, inode, of every file; by threads, as a network folder needs."""
     names: Sequence[Path | str] = paths.names if isinstance(paths, PathList) else paths
     slices = [names[start : start + SLICE] for start in range(0, len(names), SLICE)]
@@ -373,6 +384,19 @@ def _hash(path: Path) -> tuple[tuple[int, ...], int, bytes]:
                 digest = hashlib.file_digest(file, "sha256").digest()
                 if _stat(os.fstat(file.fileno())) == before:
                     return before, looked, digest
+    except OSError as error:
+        raise BadFile(f"cannot read the image file {path}: {error.strerror}") from None
+
+
+def read_settled(path: Path) -> tuple[bytes, tuple[int, ...]]:
+    """The bytes of a file, and its stat; read again where it changed meanwhile. Raises as `_hash`."""
+    try:
+        while True:
+            with open(path, "rb", buffering=0) as file:
+                before = _stat(os.fstat(file.fileno()))
+                content = file.read()
+                if _stat(os.fstat(file.fileno())) == before and len(content) == before[0]:
+                    return content, before
     except OSError as error:
         raise BadFile(f"cannot read the image file {path}: {error.strerror}") from None
 

@@ -77,13 +77,28 @@ class Files:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """Images in a few large files (`harness.data.packed`), in the order of `rows`."""
+
+    raw: bool  # rows of R, G, B; else JPEG
+    shards: tuple[Path, ...]
+    rows: np.ndarray  # (N, 5) int64: number of the shard, first byte, bytes, height, width
+    labels: np.ndarray  # (N,) int64
+    digests: np.ndarray  # (N, 32) uint8: sha256 of each image's bytes
+
+
+Part = Pixels | Files | Packed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Both parts of a data set as its loader found them, before any subset is taken."""
 
-    train: Pixels | Files
-    test: Pixels | Files
+    train: Part
+    test: Part
     classes: int
     left_out: tuple[str, ...] = ()  # sentences about what was found and will not be read
+    normalised: tuple[RGB, RGB] | None = None  # mean and std, where they are not those of the entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from harness.data import pixels
 from harness.data.augment import crop_resize, send
 from harness.data.contents import fingerprints
-from harness.data.entry import DataSet, Entry, Files, Images, PathList, Pixels, Source, Split
-from harness.data.pixels import FileImages
+from harness.data.entry import DataSet, Entry, Files, Images, Packed, Part, PathList, Pixels, Source, Split
+from harness.data.pixels import CutImages, FileImages
 
 # Images of one size held as a single uint8 array: one gather per batch, no decoding.
 
@@ -91,6 +93,57 @@ def drop_resident() -> None:
     _resident.clear()
 
 
+class PackedImages(CutImages):
+    """`Images` in a few large files. Each is opened once; an image is a read at its place, whose pages all
+    processes share. (A mapped file that is cut short ends a process; a read says so.)"""
+
+    def __init__(self, packed: Packed) -> None:
+        super().__init__()
+        self._packed = packed
+        self._sizes = torch.from_numpy(packed.rows[:, 3:].copy())
+        self._files: dict[int, BinaryIO] = {}
+        self._buffers = threading.local()  # one per thread: new memory costs more than the read
+
+    def pixels(self, index: int) -> np.ndarray:
+        """See `CutImages.pixels`."""
+        if self._packed.raw:
+            height = int(self._sizes[index, 0])
+            return self._rows(index, 0, height).copy()
+        stored = self._stored(index, 0, int(self._packed.rows[index, 2]))
+        try:
+            return pixels.decode_jpeg(stored)
+        except ValueError as error:
+            raise ValueError(f"{self._where(index)} cannot be decoded: {error}") from None
+
+    def _read_crop(self, index: int, box: Sequence[int], size: int) -> Tensor:
+        if not self._packed.raw:
+            return pixels.resized(self.pixels(index), box, size)
+        top, left, height, width = box
+        return pixels.resized(self._rows(index, top, height), (0, left, height, width), size)
+
+    def _rows(self, index: int, top: int, height: int) -> np.ndarray:
+        """Some rows of a raw image, (height, W, 3), until this thread reads the next."""
+        width = int(self._packed.rows[index, 4])
+        return self._stored(index, top * width * 3, height * width * 3).reshape(height, width, 3)
+
+    def _stored(self, index: int, start: int, length: int) -> np.ndarray:
+        """Bytes of an image, (length,) uint8, until this thread reads the next."""
+        shard, first = self._packed.rows[index, :2].tolist()
+        if shard not in self._files:
+            self._files[shard] = self._packed.shards[shard].open("rb", buffering=0)
+        buffer = getattr(self._buffers, "bytes", None)
+        if buffer is None or len(buffer) < length:
+            buffer = self._buffers.bytes = np.empty(max(length, 2**20), np.uint8)
+        found: np.ndarray = buffer[:length]
+        if os.preadv(self._files[shard].fileno(), [found.data], first + start) != length:
+            raise ValueError(f"{self._where(index)} is not there: the file is cut short")
+        return found
+
+    def _where(self, index: int) -> str:
+        shard, first = self._packed.rows[index, :2].tolist()
+        return f"{self._packed.shards[shard]}: the image at byte {first:,}"
+
+
 def decoded_once(path: Path, decode: Callable[[], np.ndarray]) -> np.ndarray:
     """The array in the .npy file `path`, memory-mapped; made with `decode` where it does not exist yet.
 
@@ -139,7 +192,7 @@ def class_shares(found: np.ndarray, count: int) -> np.ndarray:
     return taken
 
 
-def subset(part: Pixels | Files, count: int | None, classes: int) -> Pixels | Files:
+def subset(part: Part, count: int | None, classes: int) -> Part:
     """The first images of each class, in the set's order, as many as `class_shares` says; None: all.
 
     Raises:
@@ -156,6 +209,8 @@ def subset(part: Pixels | Files, count: int | None, classes: int) -> Pixels | Fi
     labels = part.labels[chosen]
     if isinstance(part, Files):
         return replace(part, paths=_chosen(part.paths, chosen.tolist()), labels=labels)
+    if isinstance(part, Packed):
+        return replace(part, rows=part.rows[chosen], labels=labels, digests=part.digests[chosen])
     origin = None if part.origin is None else subset(part.origin, count, classes)
     assert origin is None or isinstance(origin, Files)
     return Pixels(images=part.images[chosen], labels=labels, origin=origin)
@@ -196,13 +251,14 @@ def _load(
     train = subset(source.train, counts[0], source.classes)
     test = subset(source.test, counts[1], source.classes)
     found = fingerprints(train, test)
+    mean, std = source.normalised or (entry.mean, entry.std)
     return DataSet(
         name=entry.name,
         train=_split(train, found.sizes[0]),
         test=_split(test, found.sizes[1]),
         classes=source.classes,
-        mean=entry.mean,
-        std=entry.std,
+        mean=mean,
+        std=std,
         fingerprint=found.both,
         part_fingerprints=(found.train, found.test),
         left_out=source.left_out,
@@ -250,13 +306,15 @@ class _Wrong(Exception):
         self.mend = mend
 
 
-def _checked_part(part: Any, classes: int) -> Pixels | Files:
+def _checked_part(part: Any, classes: int) -> Part:
     if isinstance(part, Files):
         part = replace(part, root=Path(part.root), paths=_paths(part))
         images = len(part.paths)
     elif isinstance(part, Pixels):
         part = replace(part, images=_pixels(part.images))
         images = len(part.images)
+    elif isinstance(part, Packed):
+        images = len(part.rows)
     else:
         raise _Wrong(f"it is {type(part).__name__}", "use Pixels or Files of harness.data.entry")
     labels = integer_labels(part.labels)
@@ -329,8 +387,12 @@ def _paths(part: Files) -> Sequence[Path]:
     return paths
 
 
-def _split(part: Pixels | Files, sizes: np.ndarray | None) -> Split:
-    images: Images = (
-        ArrayImages(part.images) if isinstance(part, Pixels) else FileImages(part.paths, part.reading, sizes)
-    )
+def _split(part: Part, sizes: np.ndarray | None) -> Split:
+    images: Images
+    if isinstance(part, Pixels):
+        images = ArrayImages(part.images)
+    elif isinstance(part, Packed):
+        images = PackedImages(part)
+    else:
+        images = FileImages(part.paths, part.reading, sizes)
     return Split(images=images, labels=torch.from_numpy(np.array(part.labels, np.int64)))

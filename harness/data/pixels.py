@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,6 +118,18 @@ def _decoded(image: Any, source: Path | bytes, reading: Reading) -> Image.Image:
     return shown.transpose(TURNS[turn]) if turn in TURNS else shown
 
 
+def decode_jpeg(content: bytes | np.ndarray) -> np.ndarray:
+    """An RGB or grey JPEG file as it lies, (H, W, 3) uint8, by simplejpeg where it is installed.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if simplejpeg is None:
+        return np.array(decode(bytes(content)))
+    found: np.ndarray = simplejpeg.decode_jpeg(content, "RGB", fastdct=False, fastupsample=False, strict=True)
+    return found
+
+
 def _by_libjpeg(image: Any) -> np.ndarray | None:
     """None where Pillow must say: no RGB or grey JPEG, damage, or no simplejpeg on this machine.
 
@@ -126,7 +139,7 @@ def _by_libjpeg(image: Any) -> np.ndarray | None:
         return None
     image.fp.seek(0)
     try:
-        found = simplejpeg.decode_jpeg(image.fp.read(), "RGB", fastdct=False, fastupsample=False, strict=True)
+        found = decode_jpeg(image.fp.read())
     except ValueError:
         return None
     turn = _orientation(image)
@@ -416,26 +429,24 @@ def _in_layout(args: Any, layout: str) -> Any:
 
 
 MOST_THREADS = 16
+TASKS_PER_THREAD = 4  # of a batch: handing over costs as much as a small image
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+KEPT_BYTES = 2**30
 MOST_LOOKED_AT = 20_000  # files, to count the unreadable ones once one was found
 
 
-class FileImages:
-    """`Images` over files of any size, mode and format, as `harness.data.pixels` makes them RGB."""
+class CutImages:
+    """`Images` that are decoded when they are read, by threads. Below it stands what decodes them."""
 
     channels = 3
+    _sizes: Tensor  # (N, 2) int64, height and width; zeros: not read yet
 
-    def __init__(
-        self, paths: Sequence[Path], reading: Reading = PLAIN, sizes: np.ndarray | None = None
-    ) -> None:
-        """`sizes`: height and width as shown, (N, 2) int; zeros where they are not known."""
-        self.paths = paths
-        self.reading = reading
-        known = np.zeros((len(paths), 2), np.int64) if sizes is None else sizes.astype(np.int64)
-        self._sizes = torch.from_numpy(known)
+    def __init__(self) -> None:
         self._threads: tuple[int, ThreadPoolExecutor] | None = None
+        keep_freed_memory()
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._sizes)
 
     @property
     def _pool(self) -> ThreadPoolExecutor:
@@ -443,6 +454,62 @@ class FileImages:
         if self._threads is None or self._threads[0] != os.getpid():
             self._threads = os.getpid(), ThreadPoolExecutor(count_threads(), thread_name_prefix="decode")
         return self._threads[1]
+
+    def pixels(self, index: int) -> np.ndarray:
+        """One whole image, (H, W, 3) uint8.
+
+        Raises:
+            ValueError: it cannot be decoded; the message names the file.
+        """
+        raise NotImplementedError
+
+    def sizes(self, indices: Tensor) -> Tensor:
+        """See `harness.data.entry.Images.sizes`."""
+        return self._sizes[indices]
+
+    def crop_resize(self, indices: Tensor, boxes: Tensor, size: int, device: str = "cpu") -> Tensor:
+        """See `harness.data.entry.Images.crop_resize`; each number is rounded to one of 256 levels. Raises as
+        `pixels`."""
+        return self.cut(send(self.read(indices, boxes, size, device), device), size, device)
+
+    def read(self, indices: Tensor, boxes: Tensor, size: int, device: str) -> dict[str, Tensor]:
+        """See `harness.data.entry.Images.read`: the finished crops, (B, size, size, 3) uint8. Raises as
+        `pixels`."""
+        crops = torch.empty(len(indices), size, size, 3, dtype=torch.uint8)
+        wanted = list(zip(indices.tolist(), boxes.tolist(), crops, strict=True))
+        some = max(1, len(wanted) // (TASKS_PER_THREAD * count_threads()))
+        tasks = [wanted[start : start + some] for start in range(0, len(wanted), some)]
+        list(self._pool.map(self._read_some, tasks))
+        return {"crops": crops}
+
+    def _read_some(self, wanted: Sequence[tuple[int, Sequence[int], Tensor]]) -> None:
+        for index, box, crop in wanted:
+            crop.copy_(self._read_crop(index, box, len(crop))[0])
+
+    def cut(self, sent: Mapping[str, Tensor], size: int, device: str) -> Tensor:
+        """See `harness.data.entry.Images.cut`."""
+        return sent["crops"].permute(0, 3, 1, 2).float().div_(255)
+
+    def _read_crop(self, index: int, box: Sequence[int], size: int) -> Tensor:
+        return resized(self.pixels(index), box, size)
+
+
+class FileImages(CutImages):
+    """`Images` over files of any size, mode and format, as `harness.data.pixels` makes them RGB."""
+
+    def __init__(
+        self, paths: Sequence[Path], reading: Reading = PLAIN, sizes: np.ndarray | None = None
+    ) -> None:
+        """`sizes`: height and width as shown, (N, 2) int; zeros where they are not known."""
+        super().__init__()
+        self.paths = paths
+        self.reading = reading
+        known = np.zeros((len(paths), 2), np.int64) if sizes is None else sizes.astype(np.int64)
+        self._sizes = torch.from_numpy(known)
+
+    def pixels(self, index: int) -> np.ndarray:
+        """See `CutImages.pixels`."""
+        return decode_array(self.paths[index], self.reading)
 
     def sizes(self, indices: Tensor) -> Tensor:
         """Height and width in pixels as shown, (B, 2) int64, from the files' headers; read once per file.
@@ -459,27 +526,6 @@ class FileImages:
             raise ValueError(f"{error} ({self._how_many()})") from None
         return self._sizes[indices]
 
-    def crop_resize(self, indices: Tensor, boxes: Tensor, size: int, device: str = "cpu") -> Tensor:
-        """See `harness.data.entry.Images.crop_resize`; each number is rounded to one of 256 levels.
-
-        Raises:
-            ValueError: a file cannot be decoded; the message names it.
-        """
-        return self.cut(send(self.read(indices, boxes, size, device), device), size, device)
-
-    def read(self, indices: Tensor, boxes: Tensor, size: int, device: str) -> dict[str, Tensor]:
-        """See `harness.data.entry.Images.read`: the finished crops, (B, size, size, 3) uint8.
-
-        Raises:
-            ValueError: a file cannot be decoded; the message names it.
-        """
-        crops = self._pool.map(self._read_crop, indices.tolist(), boxes.tolist(), [size] * len(indices))
-        return {"crops": torch.cat(list(crops))}
-
-    def cut(self, sent: Mapping[str, Tensor], size: int, device: str) -> Tensor:
-        """See `harness.data.entry.Images.cut`."""
-        return sent["crops"].permute(0, 3, 1, 2).float().div_(255)
-
     def _how_many(self) -> str:
         """Of the first files, how many cannot be opened: so that all are mended at once."""
         looked_at = self.paths[:MOST_LOOKED_AT]
@@ -491,8 +537,14 @@ class FileImages:
         found = header(self.paths[index])
         return found.height, found.width
 
-    def _read_crop(self, index: int, box: Sequence[int], size: int) -> Tensor:
-        return resized(decode_array(self.paths[index], self.reading), box, size)
+
+def keep_freed_memory() -> None:
+    """Ask the C library to keep what is freed for the next batch: on a virtual machine a fresh page costs
+    more than the pixels that are written to it. Where there is no glibc, nothing happens."""
+    with suppress(AttributeError, OSError, TypeError):
+        library = ctypes.CDLL(None)
+        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            library.mallopt(option, KEPT_BYTES)
 
 
 def resized(pixels: np.ndarray, box: Sequence[int], size: int) -> Tensor:
