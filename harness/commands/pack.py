@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
     size = sum(each["bytes"] for part in index["shards"].values() for each in part)
     files = sum(map(len, index["shards"].values()))
     print(f"{folder}: {files} files, {size / 1e9:.2f} GB, {time.monotonic() - started_s:.0f} s")
-    print(f"in a study: data: {{name: packed, folder: {_named(folder, data_dir)}}}")
+    print(f"in a study: data: {{packed: {{folder: {_named(folder, data_dir)}}}}}")
     return DONE
 
 

@@ -286,7 +286,7 @@ def test_a_plugin_that_gives_paths_is_packed_with_its_own_normalisation(
     )  # fmt: skip
     monkeypatch.setitem(DATASETS, "lab", own)
     assert cli.main(["pack", "lab", "--side", "24", "--jpeg", "90", "--data", str(pets.parent)]) == 0
-    assert "data: {name: packed, folder: lab-24-jpeg90}" in capsys.readouterr().out
+    assert "data: {packed: {folder: lab-24-jpeg90}}" in capsys.readouterr().out
     data = loaded("packed", pets.parent / "lab-24-jpeg90")
     assert (data.mean, data.std, data.classes) == (own.mean, own.std, 3)
     assert data.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
