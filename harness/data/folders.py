@@ -8,12 +8,20 @@ Sub-folders of a class belong to it, in the order of torchvision.datasets.ImageF
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
+import json
 import os
+import time
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from harness.data.entry import cache_folder
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 TEST_NAMES = ("val", "test")
@@ -36,6 +44,7 @@ class Found:
     images: list[str] = field(default_factory=list)  # paths
     left_out: dict[str, list[str]] = field(default_factory=dict)  # reason -> paths
     broken: list[tuple[str, str]] = field(default_factory=list)  # path, why
+    folders: list[str] = field(default_factory=list)  # that were listed
 
     def leave_out(self, reason: str, path: str) -> None:
         self.left_out.setdefault(reason, []).append(path)
@@ -78,6 +87,7 @@ def walk(folder: Path) -> Found:
             found.broken.append((here, f"the folder cannot be read: {error.strerror}"))
         by_folder.append((here, names))
     found.images = [f"{here}{os.sep}{name}" for here, names in sorted(by_folder) for name in sorted(names)]
+    found.folders = sorted(here for here, _ in by_folder)
     for paths in found.left_out.values():
         paths.sort()
     found.broken.sort()
@@ -146,11 +156,106 @@ def parts_of(root: Path) -> tuple[FolderPart, FolderPart]:
     Raises:
         ValueError: the class folders of the two do not agree (`class_problem` says how).
     """
+    kept = _kept(root)
+    if kept is not None:
+        return kept
+    taken_ns = time.time_ns()
     problem = class_problem(root)
     if problem is not None:
         raise ValueError(problem)
     names = class_names(root)
-    return part_of(root / "train", names), part_of(evaluation_folder(root), names)
+    parts = part_of(root / "train", names), part_of(evaluation_folder(root), names)
+    _keep(root, parts, taken_ns)
+    return parts
+
+
+# What was found in a folder is kept in the user's cache with the times of every folder in it. A name that
+# comes, goes or changes makes a new time of its folder; so does no write into a file, which `contents` sees.
+
+
+KEPT_FORMAT = 1
+RACY_NS = 2_000_000_000  # a folder that changed so shortly before it was listed may change again unseen
+FEWEST_KEPT = 1000  # files; fewer are listed in a few ms
+Times = tuple[int, int, int]  # of modification and of change in ns, inode
+
+
+def _signature(paths: Iterable[str]) -> list[Times]:
+    found = map(os.stat, paths)
+    return [(each.st_mtime_ns, each.st_ctime_ns, each.st_ino) for each in found]
+
+
+def _kept_file(root: Path) -> Path | None:
+    folder = cache_folder()
+    name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:32]
+    return folder / "listings" / name if folder else None
+
+
+def _keep(root: Path, parts: Sequence[FolderPart], taken_ns: int) -> None:
+    """Write down what was found, whole or not at all; a cache that cannot be written costs time only."""
+    kept = _kept_file(root)
+    total = sum(part.images for part in parts)
+    if kept is None or total < FEWEST_KEPT or any(part.everything().broken for part in parts):
+        return  # what a link leads to may come back without a trace in its folder
+    folders = sorted({str(root), *(each for part in parts for each in _folders_of(part))})
+    head = {
+        "format": KEPT_FORMAT,
+        "taken_ns": taken_ns,
+        "folders": folders,
+        "times": _signature(folders),
+        "parts": [
+            {
+                "folder": str(part.folder),
+                "loose": part.loose.left_out,
+                "classes": [
+                    [name, len(found.images), found.left_out, found.folders]
+                    for name, found in part.classes.items()
+                ],
+            }
+            for part in parts
+        ],
+    }
+    names = (name for part in parts for found in part.classes.values() for name in found.images)
+    draft = kept.with_name(f".{kept.name}.{os.uname().nodename}.{os.getpid()}.draft")
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        text = "\0".join((json.dumps(head), *names))
+        draft.write_bytes(text.encode(errors="surrogateescape"))
+        draft.replace(kept)
+
+
+def _folders_of(part: FolderPart) -> Iterable[str]:
+    yield str(part.folder)
+    for found in part.classes.values():
+        yield from found.folders
+
+
+def _kept(root: Path) -> tuple[FolderPart, FolderPart] | None:
+    """What was found the last time, where no folder has changed since; a stat for each of them."""
+    kept = _kept_file(root)
+    try:
+        first, *names = kept.read_bytes().decode(errors="surrogateescape").split("\0") if kept else [""]
+        head = json.loads(first)
+        if head["format"] != KEPT_FORMAT:
+            return None
+        now = _signature(head["folders"])
+        if (
+            now != [tuple(each) for each in head["times"]]
+            or head["taken_ns"] - max(max(each[:2]) for each in now) < RACY_NS
+        ):
+            return None
+        rest = iter(names)
+        train, test = (_part_from(each, rest) for each in head["parts"])
+        return train, test
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not there, damaged, or a folder is gone: everything is listed
+
+
+def _part_from(said: Any, names: Iterator[str]) -> FolderPart:
+    classes = {
+        name: Found(list(itertools.islice(names, count)), left_out, folders=folders)
+        for name, count, left_out, folders in said["classes"]
+    }
+    return FolderPart(Path(said["folder"]), classes, Found(left_out=said["loose"]))
 
 
 def part_of(folder: Path, classes: Sequence[str]) -> FolderPart:

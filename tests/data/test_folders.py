@@ -6,6 +6,7 @@ import json
 import os
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from harness.cli import main
-from harness.data import DATASETS, load, look_at_data, validate_data
+from harness.data import DATASETS, folders, load, look_at_data, validate_data
 from harness.data.contents import examine
 from harness.data.folders import SYSTEM_FOLDERS, part_of, parts_of, spelt, walk
 from harness.data.torchvision_import import torchvision
@@ -200,6 +201,71 @@ def test_12_bits_in_16_are_said_with_the_range_seen(tmp_path: Path) -> None:
 
 def test_a_range_that_no_file_uses_is_said(tmp_path: Path) -> None:
     assert "range is of no effect" in look(make(tmp_path / "a"), range=(0, 4095))[1][0]
+
+
+def add(root: Path) -> None:
+    picture(root / "train" / "ant" / "9.png")
+
+
+def take_away(root: Path) -> None:
+    (root / "val" / "bee" / "deep" / "0.png").unlink()
+
+
+def rename(root: Path) -> None:
+    (root / "train" / "ant" / "deep").rename(root / "train" / "ant" / "deeper")
+
+
+def add_a_class_to_both(root: Path) -> None:
+    for part in ("train", "val"):
+        picture(root / part / "wasp" / "0.png")
+
+
+def make_another_evaluation_part(root: Path) -> None:
+    (root / "val").rename(root / "test")
+
+
+@pytest.mark.parametrize("edit", [add, take_away, rename, add_a_class_to_both, make_another_evaluation_part])
+def test_a_folder_is_listed_once_until_a_name_in_it_changes(
+    edit: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(folders, "FEWEST_KEPT", 1)
+    monkeypatch.setattr(folders, "RACY_NS", -(10**18))  # folders that were just made count as old
+    root = make(tmp_path / "insects")
+    for part in ("train", "val"):
+        picture(root / part / "bee" / "deep" / "0.png")
+        picture(root / part / "ant" / "deep" / "\udcff.png", 1)
+        (root / part / "ant" / "notes.txt").write_text("no image")
+    first = folders.parts_of(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "walk", lambda folder: pytest.fail(f"{folder} was listed again"))
+        assert folders.parts_of(root) == first
+    edit(root)
+    now = folders.parts_of(root)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "empty"))
+    assert now == folders.parts_of(root) != first
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\0\xff", b'{"format": 1}'])
+def test_a_damaged_listing_or_one_of_a_folder_just_changed_is_made_anew(
+    damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(folders, "FEWEST_KEPT", 1)
+    root = make(tmp_path / "insects")
+    listed: list[Path] = []
+    walk = folders.walk
+    monkeypatch.setattr(folders, "walk", lambda folder: listed.append(folder) or walk(folder))
+    first = folders.parts_of(root)
+    assert folders.parts_of(root) == first
+    assert len(listed) == 8  # the folders are younger than two seconds
+    monkeypatch.setattr(folders, "RACY_NS", -(10**18))
+    (kept,) = (tmp_path / "cache" / "listings").iterdir()
+    kept.write_bytes(damage)
+    assert folders.parts_of(root) == first
+    assert len(listed) == 12
+    assert folders.parts_of(root) == first
+    assert len(listed) == 12
 
 
 def study(folder: Path, name: str) -> str:
