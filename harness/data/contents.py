@@ -16,17 +16,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from harness.data.entry import (
-    PLAIN,
-    Files,
-    Look,
-    Packed,
-    Part,
-    PathList,
-    Pixels,
-    Reading,
-    cache_folder,
-)
+from harness.data.entry import PLAIN, Files, Look, Packed, Part, PathList, Pixels, Reading, cache_folder
 from harness.data.folders import (
     FolderPart,
     broken_line,
