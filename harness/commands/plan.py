@@ -38,7 +38,8 @@ ATTEMPTS = 100  # processes that record at the same moment take one number each
 
 def declare(plan: Plan, place: Workspace) -> str:
     """Record what the plan declares unless the newest record says the same. Returns a line for the user.
-    Keeps what the checkout has changed since its commit, where there is something to train with it.
+    Keeps what the checkout, and that of a script, have changed since their commits, where there is something
+    to train with them.
 
     To be called with the plan of the first look, before anything is submitted.
 
@@ -46,7 +47,8 @@ def declare(plan: Plan, place: Workspace) -> str:
         StudyError: a record is damaged; which, and what to do.
     """
     if not all(run.done for run in plan.runs):
-        keep_changes(place.runs_dir, ROOT)
+        for root in {ROOT, *(Path(each.repository) for each in plan.places.values() if each.repository)}:
+            keep_changes(place.runs_dir, root)
     folder = study_folder(place.runs_dir, plan)
     now = declaration_of(plan)
     for _ in range(ATTEMPTS):
