@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -173,7 +173,7 @@ def _known(kind: str, key: str, valid: Mapping[str, Any]) -> str:
 def load(
     study: str | Path,
     *,
-    size: str = "mini",
+    size: str = "",
     seeds: int | str | None = None,
     runs: str | Path | None = None,
     data: str | Path | None = None,
@@ -182,6 +182,7 @@ def load(
     """A study file at one size, with the places of its runs as on the command line.
 
     Args:
+        size: one of the study's; "": `mini` where it has that, else its first.
         seeds: seeds per arm, such as 5, or "3..10" for an adaptive number; None: as the study says.
         runs: the run folders; None: $HARNESS_RUNS, or `runs` in the current folder.
         data: the data sets; None: $HARNESS_DATA, or `data` in the current folder.
@@ -195,8 +196,7 @@ def load(
         looks=_looks(seeds),
         place=_place(runs, data, tracking_uri, study_file(Path(study))),
     )
-    found.plan()
-    return found
+    return replace(found, size=found.plan().size)
 
 
 def open_report(folder: str | Path, *, study: str | Path | None = None) -> Results:

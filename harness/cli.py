@@ -33,6 +33,7 @@ from harness.errors import (
     visible,
 )
 
+SIZES = "one of the study's sizes (default: mini where it has that, else its first)"
 # What `harness calibrate` may be told.
 CALIBRATE = "train one recipe many times, count how often the verdicts see an effect where there is none"
 NUMBERS = (
@@ -210,10 +211,12 @@ def _study_command(
         parser.add_argument("study", type=_study, nargs="+", metavar="STUDY", help=more)
     else:
         parser.add_argument("study", type=_study, metavar="STUDY", help=example)
-    parser.add_argument("--size", default="mini", help="mini (default), gpu, paper")
+    parser.add_argument("--size", default="", help=SIZES)
     seeds = "seeds per arm: 5, or 3..10 to stop rows that are settled (default: the study's)"
     parser.add_argument("--seeds", type=_seeds, metavar="N", help=seeds)
     parser.add_argument("--smoke", action="store_true", help="the smallest form of the study, to see it work")
+    change = "change the baseline at this size: epochs=3, lr=0.1 (may be repeated; the report says so)"
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help=change)
     _places(parser)
     return parser
 
@@ -350,7 +353,7 @@ def _looking(commands: argparse._SubParsersAction) -> None:
     logs.add_argument("run", metavar="RUN", help="first characters of a run_id; with STUDY, a row's label")
     logs.add_argument("study", type=_study, nargs="?", metavar="STUDY", help="the study that has the row")
     logs.add_argument("--seed", type=int, metavar="N", help="which of the row's runs")
-    logs.add_argument("--size", default="mini", help="mini (default), gpu, paper")
+    logs.add_argument("--size", default="", help=SIZES)
     logs.add_argument(
         "--lines", type=_positive, default=20, metavar="N", help="of each Slurm log (default: 20)"
     )
@@ -494,7 +497,7 @@ def _calibrate_options(parser: argparse.ArgumentParser) -> None:
         "study", type=_study, nargs="?", metavar="STUDY", help="default: a small network, a second a run"
     )
     parser.add_argument("--row", metavar="LABEL", help="the row that is trained (default: the first)")
-    parser.add_argument("--size", default="mini", help="mini (default), gpu, paper")
+    parser.add_argument("--size", default="", help=SIZES)
     for name, value, text in NUMBERS:
         what = f"{text} (default: {value})"
         parser.add_argument(f"--{name}", type=_positive, default=value, metavar="N", help=what)

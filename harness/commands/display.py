@@ -320,9 +320,10 @@ def listing_page() -> Page:
 def show_plan(plan: Plan, data: Look) -> None:
     """Every row with its paper cells, then the runs, what is shared and the cost."""
     page = listing_page()
+    has_paper = any(cell.paper for table in plan.tables for cell in table.cells)
     for table in plan.tables:
         page.print(f"{table.key}: {table.title}", bold=True)
-        _show_rows(page, table)
+        _show_rows(page, table, has_paper=has_paper)
         page.print(" " * page.width)
     printed = (value for table in plan.tables for cell in table.cells for value in cell.paper.values())
     if any(value.status != "verified" for value in printed):
@@ -340,10 +341,10 @@ def _show_data(page: Page, data: Look) -> None:
         page.print(f"missing data: {text}")
 
 
-def _show_rows(page: Page, table: PlanTable) -> None:
+def _show_rows(page: Page, table: PlanTable, *, has_paper: bool) -> None:
     has_columns = any(cell.column for cell in table.cells)
     printed = {name for cell in table.cells for name in cell.paper}
-    shown = {"top1": "paper top-1", "top5": "paper top-5"}
+    shown = {"top1": "paper top-1", "top5": "paper top-5"} if has_paper else {}
     shown |= {name: heading for name, heading in ALSO_PRINTED.items() if name in printed}
     headings = [
         Heading("row"),

@@ -34,6 +34,7 @@ from harness.spec import ENDED, canonical_json
 from harness.study.declaration import ALPHA, exploratory
 from harness.study.part import PartNames, PlanPart, part_of
 from harness.study.plan import Plan, plan_to_json
+from harness.study.schema import ALL
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -138,7 +139,7 @@ def left_out(plan: Plan, place: Workspace, found: DataNow) -> dict[str, Any] | N
     if not found.why:
         return None
     runs = {run.run_id: run for run in plan.runs}
-    size = "" if plan.size == "mini" else f" --size {plan.size}"
+    size = "" if plan.size in ("mini", ALL) else f" --size {plan.size}"
     command = f"`harness run {plan.study}.yaml{size}` trains the rest."
     says = [f"Left out, because they saw other data: {text}." for text in found.says]
     return {
@@ -336,7 +337,7 @@ def folder_of(path: Path, args: argparse.Namespace) -> Path:
     """A folder is a report's own; a study, by file or name, means its report folder at this size."""
     if path.is_dir():
         return path
-    suffix = "-smoke" if args.smoke else "" if args.size == "mini" else f"-{args.size}"
+    suffix = "-smoke" if args.smoke else "" if args.size in ("", "mini", ALL) else f"-{args.size}"
     folder = (
         project_folder(path)
         / "reports"

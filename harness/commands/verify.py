@@ -26,6 +26,7 @@ from harness.runs.state import reconcile, wrong_with
 from harness.spec import ENDED
 from harness.study.conditions import wrong_with_floors
 from harness.study.expand import grow
+from harness.study.names import name_of_changes
 from harness.study.plan import Plan
 from harness.study.yaml import study_file
 from harness.tracking.content import env_text
@@ -434,12 +435,15 @@ def plan_of(report: dict[str, Any], args: argparse.Namespace, place: Workspace, 
             "is made from a file of results; to verify it, make it again: `harness table FILE --out ANOTHER`"
         )
         raise StudyError([Problem(str(folder), 0, text)])
-    study = args.study or study_file(Path(f"{report['study']}.yaml"))
+    changes = report["header"].get("set") or ()
+    name = str(report["study"]).removesuffix(name_of_changes("", changes)) if changes else report["study"]
+    study = args.study or study_file(Path(f"{name}.yaml"))
     if not study.exists():
         text = f"its study {study} is not there; name the file with --study"
         raise StudyError([Problem(str(folder), 0, text)])
     looks = tuple(report["looks"] or [len(report["findings"]["seeds"])])
-    how = Namespace(study=study, size=report["size"], seeds=looks, smoke=report["header"]["smoke"])
+    is_smoke = report["header"]["smoke"]
+    how = Namespace(study=study, size=report["size"], seeds=looks, smoke=is_smoke, set=changes)
     plan = first_plan(how, place)
     if plan.is_adaptive:
         plan = _grown(plan, report, folder)

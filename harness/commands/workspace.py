@@ -25,13 +25,14 @@ from harness.runs.folder import RunFolder
 from harness.runs.provenance import keep_places, script_code
 from harness.runs.state import FOLDER as DECLARED
 from harness.runs.state import as_it_stands
-from harness.scripts.plan import ALL, is_script_study, plan_scripts
+from harness.scripts.plan import is_script_study, plan_scripts
 from harness.spec import DataSpec, ModelSpec, Recipe
 from harness.study.catalogue import Catalogue, Cost, DataEntry, ModelEntry, TrickEntry
 from harness.study.expand import ExpandOptions, expand, load_study
 from harness.study.names import study_plugins
 from harness.study.part import PartNames, PlanPart, part_of
 from harness.study.plan import Plan, PlannedRun
+from harness.study.schema import ALL
 from harness.study.yaml import STUDIES, shipped_studies
 from harness.tricks import TRICKS
 from harness.tricks.base import Trick
@@ -336,17 +337,20 @@ def expand_plan(args: argparse.Namespace, place: Workspace, file: Path | None = 
 
 def first_plan(args: argparse.Namespace, place: Workspace, file: Path | None = None) -> Plan:
     """The plan as the study says it, before any look at results."""
-    options = ExpandOptions(size=args.size, seeds=args.seeds, smoke=args.smoke)
+    changes = tuple(getattr(args, "set", None) or ())
+    options = ExpandOptions(size=args.size, seeds=args.seeds, smoke=args.smoke, changes=changes)
     return plan_of(file or args.study, place.data_dir, options)
 
 
 def plan_of(file: Path, data_dir: Path, options: ExpandOptions) -> Plan:
     """The plan of a study file, of whichever kind."""
     if is_script_study(file):
+        if options.changes:
+            raise problem(Path("--set"), "a study with a script says its flags itself, in rows and sizes")
         use(())
         return plan_scripts(file, script_code, options)
     catalogue = build_catalogue(data_dir, load_plugins(file))
-    return expand(load_study(file, catalogue), catalogue, options)
+    return expand(load_study(file, catalogue, options), catalogue, options)
 
 
 def look_at_data(plan: Plan, place: Workspace) -> Look:
@@ -420,7 +424,8 @@ def report_folder(args: argparse.Namespace, plan: Plan) -> Path:
     its own: the report of the whole stays."""
     if args.out:
         return args.out
-    suffix = "-smoke" if args.smoke else "" if plan.size in ("mini", ALL) else f"-{plan.size}"
+    is_usual = not args.size or plan.size in ("mini", ALL)
+    suffix = "-smoke" if args.smoke else "" if is_usual else f"-{plan.size}"
     part = "-part" if part_names(args) else ""
     return project_folder(args.study) / "reports" / f"{plan.study}{suffix}{part}"
 

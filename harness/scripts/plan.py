@@ -38,7 +38,7 @@ from harness.study.expand import ExpandOptions, Work, check_budget, check_rows, 
 from harness.study.plan import Cell, PaperValue, Plan, PlanTable, check_looks
 from harness.study.reserved import RESULTS, check_apart, check_files, why_not
 from harness.study.rows import Draft, Row, check_claims, claims_of, control_in, paper_values
-from harness.study.schema import RowEntry, StudyFile, Table, parse_as
+from harness.study.schema import ALL, RowEntry, StudyFile, Table, parse_as
 from harness.study.yaml import YamlFile, read_source, read_text
 
 # Reading and checking.
@@ -47,7 +47,6 @@ from harness.study.yaml import YamlFile, read_source, read_text
 CodeOf = Callable[[Path, Path], tuple[str | None, str | None]]
 """(a file, the study file) -> the top of the file's repository, and the digest of what it tracks."""
 
-ALL = "all"  # the only size of a study that names none
 _SCRIPT = re.compile(r"^script\s*:", re.MULTILINE)
 _LIKE_A_SCRIPT = (".py", ".sh", ".pl", ".rb", ".jl", ".R")
 _COMBINED = frozenset(name for name, design in DESIGNS.items() if design.rows_from == "tricks")
@@ -422,18 +421,13 @@ def plan_scripts(path: Path, code_of: CodeOf, options: ExpandOptions) -> Plan:
     plans = {name: _Arms(loading, size) for name, size in sizes.items()}
     tables = {name: tuple(each.table(key, name) for key in file.tables) for name, each in plans.items()}
     loading.problems.raise_if_any()
-    wanted = options.size if options.size in sizes else _default(options.size, sizes)
-    if wanted is None:
-        raise StudyError([Problem(str(path), source.line(("sizes",)), unknown("size", options.size, sizes))])
+    wanted = options.wanted(sizes)
+    if wanted not in sizes:
+        raise StudyError([Problem(str(path), source.line(("sizes",)), unknown("size", wanted, sizes))])
     if options.smoke:
         text = "a script has no smoke form of ours; give the study a small size, or say --seeds 1 --row LABEL"
         raise StudyError([Problem(str(path), source.line(("script",)), f"--smoke: {text}")])
     return _planned(loading, wanted, (sizes[wanted], plans[wanted], tables[wanted]), options)
-
-
-def _default(size: str, sizes: Mapping[str, ScriptSize]) -> str | None:
-    """`mini` is what the command line says where nobody said a size: then the first one is meant."""
-    return next(iter(sizes)) if size == ExpandOptions().size else None
 
 
 def _load(path: Path, code_of: CodeOf) -> _Loading:

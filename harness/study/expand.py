@@ -16,7 +16,7 @@ from harness.study.arms import ArmError, Resolver
 from harness.study.catalogue import RECIPES, Catalogue, Mode, Unusable, Use, short_names
 from harness.study.conditions import contradictions
 from harness.study.designs import MOST_ROWS, make_rows
-from harness.study.names import check_names, check_sizes_exist, recipe_names
+from harness.study.names import change_source, check_names, recipe_names, with_own_size
 from harness.study.plan import Cell, PaperValue, Plan, PlannedRun, PlanTable, check_looks
 from harness.study.rows import (
     Draft,
@@ -355,9 +355,19 @@ SMOKE_NOTE = "smoke run: shows that everything runs; its numbers mean nothing"
 class ExpandOptions:
     """What the user chose on the command line."""
 
-    size: str = "mini"
+    size: str = ""  # as nobody said one
     seeds: int | tuple[int, ...] | None = None  # a number, or the looks; None: as the study says
     smoke: bool = False
+    changes: tuple[str, ...] = ()  # of `--set`, KEY=VALUE
+
+    def wanted(self, sizes: Iterable[str]) -> str:
+        """The size that is meant: `mini` where nobody said one and the study has it, else its first.
+
+        >>> ExpandOptions().wanted(["gpu", "mini"]), ExpandOptions().wanted(["small", "large"])
+        ('mini', 'small')
+        """
+        names = list(sizes)
+        return self.size or ("mini" if "mini" in names else names[0])
 
 
 def expand(study: Study, catalogue: Catalogue, options: ExpandOptions) -> Plan:
@@ -368,6 +378,7 @@ def expand(study: Study, catalogue: Catalogue, options: ExpandOptions) -> Plan:
     Raises:
         StudyError: every mistake that shows at this size, with file and line.
     """
+    options = dataclasses.replace(options, size=options.wanted(study.file.sizes))
     size = study.file.sizes.get(options.size)
     if size is None:
         message = unknown("size", options.size, study.file.sizes)
@@ -480,6 +491,7 @@ def _header(study: Study, size: Size, options: ExpandOptions) -> dict[str, Any]:
         "smoke": options.smoke,
         "size_line": study.source.line(("sizes", options.size, "data")),
         **_data_of_paper(file),
+        **({"set": list(options.changes)} if options.changes else {}),
     }
 
 
@@ -492,6 +504,8 @@ def _data_of_paper(file: StudyFile) -> dict[str, str]:
 def _notes(study: Study, size: Size, options: ExpandOptions, resolver: Resolver) -> Iterator[str]:
     if options.smoke:
         yield SMOKE_NOTE
+    if options.changes:
+        yield f"exploratory: {' '.join(f'--set {each}' for each in options.changes)}, not said by the study"
     for plugin in study.file.plugins:
         name = PurePosixPath(plugin).name
         yield f"code of {name} (sha256 {resolver.catalogue.plugin_hashes[name][:8]}) runs in this study"
@@ -517,8 +531,8 @@ CHEAP_CELLS = (
 )
 
 
-def load_study(path: Path, catalogue: Catalogue) -> Study:
-    """Read, check and return a study.
+def load_study(path: Path, catalogue: Catalogue, options: ExpandOptions | None = None) -> Study:
+    """Read, check and return a study, with the changes that the command line makes to it.
 
     Raises:
         StudyError: every mistake in the file, each with its line, the nearest valid name and the valid ones.
@@ -526,8 +540,13 @@ def load_study(path: Path, catalogue: Catalogue) -> Study:
     unreadable: list[Problem] = []
     source = read_source(path, unreadable)
     problems = source.problem_list()
-    check_sizes_exist(source.data, problems)
+    if options and options.changes and isinstance(source.data, dict):
+        named = source.data.get("sizes")
+        size = options.wanted(map(str, named)) if isinstance(named, dict) and named else ""
+        change_source(source, options.changes, size)
     file = parse_study(source.data, problems)
+    if file is not None and not file.sizes:
+        file = with_own_size(file, source, problems)
     if file is None:
         raise StudyError([*unreadable, *problems.problems()])
     check_names(file, catalogue, problems)

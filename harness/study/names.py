@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.errors import Location, Problem, ProblemList, shortened, unknown
+from harness.errors import Location, Problem, ProblemList, StudyError, shortened, unknown
 from harness.spec import ACCURACIES
 from harness.study.catalogue import (
     RECIPES,
@@ -23,8 +24,8 @@ from harness.study.catalogue import (
 )
 from harness.study.reserved import check_apart, check_files
 from harness.study.rows import BASELINE
-from harness.study.schema import CHANGE_FIELDS, DATA_FIELDS, Changes, Replacement, Size, StudyFile
-from harness.study.yaml import read_source, read_text
+from harness.study.schema import ALL, CHANGE_FIELDS, DATA_FIELDS, Changes, Replacement, Size, StudyFile
+from harness.study.yaml import YamlFile, read_source, read_text, read_value
 
 # Checks what the values of `set` and of a grid's factors name: models, data sets, metrics, trainers.
 
@@ -167,16 +168,88 @@ def _listed(at: Location, uses: tuple[Use, ...]) -> Iterator[tuple[Location, Use
 # Checks every name in a study file: tricks, options, models, data sets, arms, recipes, sizes.
 
 
-NEEDED_SIZES = ("mini", "gpu", "paper")
+LONGEST_SAID = 60  # characters of a name that say what was changed
+OF_SIZE = ("data", "resolution", "epochs", "batch_scale", "train_images", "test_images")
 
 
-def check_sizes_exist(data: Any, problems: ProblemList) -> None:
-    """Add the sizes that a study file, as read from YAML, does not have but must."""
-    sizes = data.get("sizes") if isinstance(data, dict) else None
-    if isinstance(sizes, dict):
-        for size in NEEDED_SIZES:
-            if size not in sizes:
-                problems.add(("sizes",), f"missing size '{size}'; every study has {', '.join(NEEDED_SIZES)}")
+def change_source(source: YamlFile, changes: Sequence[str], size: str) -> None:
+    """Write what `--set KEY=VALUE` says where the study would say it: into a size, or without sizes into the
+    baseline's `set`. The study gets a name of its own, so that its records and its report stay what they are.
+
+    size: the one that is meant. The values are checked with the rest of the file.
+
+    Raises:
+        StudyError: no KEY=VALUE, a key that cannot be set, or one that is set twice.
+    """
+    sizes = source.data.get("sizes")
+    place, problems = _place_of_changes(source.data, size), []
+    valid = {*CHANGE_FIELDS, *(OF_SIZE if sizes else ())} - (SCALED.keys() - {"epochs"} if sizes else set())
+    seen: set[str] = set()
+    for change in changes:
+        name, sign, text = change.partition("=")
+        kind = (Size if sizes and name in OF_SIZE else Changes)._keys.get(name)
+        if not sign or kind is None or name not in valid or name in seen:
+            why = unknown("key", name, valid) if sign else "write it as KEY=VALUE, such as epochs=3"
+            why = f"{name} is set twice" if name in seen else why
+            problems.append(Problem("--set", 0, why))
+            continue
+        seen.add(name)
+        try:
+            value = read_value(text)
+            kind[1](value)
+        except ValueError as error:
+            problems.append(Problem(f"--set {shortened(change)}", 0, f"{name} {_in_words(error)}"))
+            continue
+        own = place if sizes and name in OF_SIZE else place.setdefault("set", {})
+        if isinstance(own, dict):  # else the file itself is wrong, which is said of it
+            own[name] = value
+    if problems:
+        raise StudyError(problems)
+    source.data["study"] = name_of_changes(str(source.data.get("study")), changes)
+
+
+def _place_of_changes(data: Any, size: str) -> dict[str, Any]:
+    """The map that holds `set`; an empty one where the file has none, which is said when it is checked."""
+    sizes = data.get("sizes")
+    of_size = sizes.get(size) if isinstance(sizes, dict) else None
+    found = of_size if sizes else data.get("baseline")
+    return found if isinstance(found, dict) else {}
+
+
+def _in_words(error: ValueError) -> str:
+    mistakes = getattr(error, "mistakes", ())
+    return mistakes[0].says if mistakes and mistakes[0].says else str(error)
+
+
+def name_of_changes(study: str, changes: Sequence[str]) -> str:
+    """The name of a study with these changes.
+
+    >>> name_of_changes("mixup", ["epochs=3", "lr=0.1"])
+    'mixup-set-epochs-3-lr-0-1'
+    """
+    said = "-".join(re.findall("[a-z0-9_]+", "-".join(sorted(changes)).lower()))
+    if len(said) > LONGEST_SAID:
+        said = f"{said[:LONGEST_SAID]}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+    return f"{study}-set-{said}"
+
+
+def with_own_size(file: StudyFile, source: YamlFile, problems: ProblemList) -> StudyFile | None:
+    """A study without `sizes`, with the one that its baseline says; None where that has no data."""
+    own = file.baseline.set.values()
+    missing = [name for name in ("data", "resolution") if name not in own]
+    if missing or file.baseline.recipe not in RECIPES:
+        for name in missing:
+            text = f"a study without 'sizes' says its {name} here: set: {{data: cifar10, resolution: 32}}"
+            problems.add(("baseline", "set"), f"missing key '{name}' (in baseline.set); {text}")
+        if not missing:
+            problems.add(("baseline", "recipe"), unknown("recipe", file.baseline.recipe, RECIPES))
+        return None
+    data, resolution = own.pop("data"), own.pop("resolution")
+    for place in ("data", "resolution"):
+        source.lines["sizes", ALL, place] = source.line(("baseline", "set", place))
+    epochs = file.baseline.set.epochs or RECIPES[file.baseline.recipe]["epochs"]
+    size = Size(data=data, resolution=resolution, epochs=float(epochs))
+    return file.but(sizes={ALL: size}, baseline=file.baseline.but(set=Changes(**own)))
 
 
 def check_names(file: StudyFile, catalogue: Catalogue, problems: ProblemList) -> None:

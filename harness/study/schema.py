@@ -256,6 +256,9 @@ class Replacement(Closed):
         return Use(use.name, tuple({**dict(use.options), **self.options}.items()))
 
 
+ALL = "all"  # the only size of a study that names none
+
+
 class Size(Closed):
     """The scale at which the tables are run. harness/study/sizes.py has the rules."""
 
@@ -397,7 +400,7 @@ class StudyFile(Closed):
     smallest_effect: float = key(POSITIVE, 0.2)  # percentage points
     seeds: Seeds = key(Seeds.read, Seeds())
     baseline: Baseline = key(Baseline.read)
-    sizes: dict[str, Size] = key(map_of(file_name, Size.read))
+    sizes: dict[str, Size] = key(map_of(file_name, Size.read), {})  # none: the baseline's own numbers
     arms: dict[str, NamedArm] = key(map_of(one_line, NamedArm.read), {})
     claims: tuple[ClaimEntry, ...] = key(list_of(ClaimEntry.read), ())
     tables: dict[str, Table] = key(map_of(file_name, Table.read))

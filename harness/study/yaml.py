@@ -132,11 +132,33 @@ def read_source(path: Path, problems: list[Problem]) -> YamlFile:
     except YAMLError as error:
         raise _error(path, 0, f"not valid YAML: {str(error).splitlines()[0]}") from None
     if root is None:
-        raise _error(path, 0, "the file is empty; a study needs at least study, baseline, sizes and tables")
+        raise _error(path, 0, "the file is empty; a study has at least study, question, baseline, tables")
     source = YamlFile(str(path))
     reader = _Reader(source, problems)
     source.data = reader.value(root, ())
     return source
+
+
+def read_value(text: str) -> Any:
+    """One value, as a study file has it.
+
+    >>> read_value("0.1"), read_value("[1, no]"), read_value("{imagefolder: {root: photos}}")
+    (0.1, [1, 'no'], {'imagefolder': {'root': 'photos'}})
+
+    Raises:
+        ValueError: it is no value of a study file.
+    """
+    problems: list[Problem] = []
+    try:
+        if _depth(text) > DEEPEST:
+            raise ValueError("is nested too deeply")
+        root = yaml.compose(text, Loader=CoreLoader)
+    except YAMLError:
+        raise ValueError("is not valid YAML") from None
+    value = None if root is None else _Reader(YamlFile(""), problems).value(root, ())
+    if problems:
+        raise ValueError(problems[0].message)
+    return value
 
 
 def _depth(text: str) -> int:

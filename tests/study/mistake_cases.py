@@ -99,9 +99,18 @@ CASES = {
         HEAD.replace("1/8}", "1/8, models: {resnet50: {width: 9}}}") + FINE,
         ["small.yaml:6: width must be from 0.01 to 4, got 9.0"],
     ),
-    "missing size": (
-        HEAD.replace("  paper:", "  big:") + FINE,
-        ["small.yaml:5: missing size 'paper'; every study has mini, gpu, paper"],
+    "neither sizes nor data": (
+        "study: small\nquestion: Why?\nbaseline:\n  model: resnet50\n  recipe: bag_of_tricks_baseline\n"
+        "  set: {resolution: 32}\n" + FINE,
+        [
+            "small.yaml:6: missing key 'data' (in baseline.set); a study without 'sizes' says its data here:"
+            " set: {data: cifar10, resolution: 32}"
+        ],
+    ),
+    "an unknown data set of a study without sizes": (
+        "study: small\nquestion: Why?\nbaseline:\n  model: resnet50\n  recipe: bag_of_tricks_baseline\n"
+        "  set:\n    resolution: 32\n    data: cifar\n" + FINE,
+        [f"small.yaml:8: unknown data set 'cifar'; did you mean 'cifar10'? Valid: {DATA}"],
     ),
     "missing key": (
         HEAD.replace("question: Does it work?\n", "") + FINE,
@@ -325,10 +334,10 @@ CASES = {
     ),
     "empty file": (
         "# nothing\n",
-        ["small.yaml: the file is empty; a study needs at least study, baseline, sizes and tables"],
+        ["small.yaml: the file is empty; a study has at least study, question, baseline, tables"],
     ),
     "not a map": (
         "- a\n",
-        ["small.yaml:1: the file must be a map with the keys study, question, baseline, sizes, tables"],
+        ["small.yaml:1: the file must be a map with the keys study, question, baseline, tables"],
     ),
 }

@@ -76,3 +76,53 @@ def test_mistakes_of_every_study_are_listed(folder: Path, capsys: pytest.Capture
 def test_a_folder_without_studies_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PLAN, str(tmp_path)]) == 2
     assert f"{tmp_path}: no study (*.yaml) in this folder" in capsys.readouterr().err
+
+
+def _planned(capsys: pytest.CaptureFixture[str], folder: Path, *changes: str) -> Any:
+    said = [word for change in changes for word in ("--set", change)]
+    return _json(capsys, str(folder / "one.yaml"), *said)
+
+
+def test_what_is_set_changes_the_baseline_at_its_size_and_is_marked(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, changed = _planned(capsys, folder), _planned(capsys, folder, "epochs=3", "lr=0.5", "flip=0")
+    recipes = [arm["recipe"] for arm in changed["arms"].values()]
+    assert {(recipe["epochs"], recipe["lr"], recipe["augment"]["flip"]) for recipe in recipes} == {
+        (3, 0.5, 0)
+    }
+    assert changed["study"] == "one-set-epochs-3-flip-0-lr-0-5", "records and report of the study stay"
+    assert changed["header"]["set"] == ["epochs=3", "lr=0.5", "flip=0"]
+    assert "exploratory: --set epochs=3 --set lr=0.5 --set flip=0, not said by the study" in changed["notes"]
+    assert "set" not in plain["header"]
+    assert plain["arms"].keys().isdisjoint(changed["arms"])
+
+
+def test_what_is_set_may_be_what_the_study_says_anyway(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = _planned(capsys, folder)
+    [epochs] = {arm["recipe"]["epochs"] for arm in plain["arms"].values()}
+    assert _planned(capsys, folder, f"epochs={epochs}")["arms"].keys() == plain["arms"].keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["epoch=3"], "--set: unknown key 'epoch'; did you mean 'epochs'? Valid: "),
+        (["epochs"], "--set: write it as KEY=VALUE, such as epochs=3"),
+        (["epochs=0"], "--set epochs=0: epochs must be greater than 0, got 0"),
+        (["lr=fast"], "--set lr=fast: lr must be a number"),
+        (["lr=1", "lr=2"], "--set: lr is set twice"),
+        (["batch_size=4"], "did you mean 'batch_scale'?"),
+        (["crop_area=[0.1, "], "--set crop_area=[0.1, : crop_area is not valid YAML"),
+        (["data=cifar"], "unknown data set 'cifar'; did you mean 'cifar10'?"),
+        (["crop_pad=99"], "crop_pad 99 around 32 x 32 pixels"),
+    ],
+)
+def test_what_is_set_is_checked_as_the_study_is(
+    folder: Path, capsys: pytest.CaptureFixture[str], changes: list[str], says: str
+) -> None:
+    said = [word for change in changes for word in ("--set", change)]
+    assert main([*PLAN, str(folder / "one.yaml"), *said]) == 2
+    assert says in capsys.readouterr().err

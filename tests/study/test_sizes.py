@@ -15,6 +15,7 @@ from harness.errors import StudyError
 from harness.spec import Recipe
 from harness.study.plan import Plan
 from harness.study.sizes import Scale
+from harness.study.yaml import read_source, shipped_studies
 from tests.study.fakes import HEAD, cells, plan_of
 
 TABLE = """
@@ -34,6 +35,45 @@ def recipe_of(plan: Plan, row: str) -> Recipe:
     arm_id = cells(plan, "t")[row, None].arm_id
     assert arm_id is not None
     return plan.arms[arm_id].recipe
+
+
+OWN = """study: small
+question: Does it work?
+baseline:
+  model: resnet50
+  recipe: bag_of_tricks_baseline
+  set: {data: cifar10, resolution: 32, epochs: 30}
+"""
+ONE_SIZE = """study: small
+question: Does it work?
+baseline: {model: resnet50, recipe: bag_of_tricks_baseline, set: {epochs: 30}}
+sizes:
+  lab: {data: cifar10, resolution: 32, epochs: 30}
+"""
+
+
+def test_one_size_of_any_name_is_enough_and_is_meant_where_nobody_says_one(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, ONE_SIZE + TABLE, size="")
+    assert plan.size == "lab"
+    with pytest.raises(StudyError, match=r"unknown size 'mini'\. Valid: lab"):
+        plan_of(tmp_path, ONE_SIZE + TABLE, size="mini")
+
+
+def test_without_sizes_the_numbers_of_the_study_are_the_only_ones(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, OWN + TABLE, size="")
+    assert plan.size == "all"
+    assert recipe_of(plan, "baseline").epochs == 30.0
+    assert recipe_of(plan, "baseline").data.name == "cifar10"
+    assert recipe_of(plan, "long").epochs == 200.0, "nothing is scaled"
+    assert plan.arms.keys() == plan_of(tmp_path, ONE_SIZE + TABLE, size="").arms.keys(), "runs are the same"
+    assert plan.header["size_line"] == 6
+    assert not any("time:" in note for note in plan.notes)
+
+
+def test_the_shipped_studies_have_the_three_sizes_that_reports_and_docs_name() -> None:
+    for path in sorted(shipped_studies().glob("*.yaml")):
+        source = read_source(path, [])
+        assert {"mini", "gpu", "paper"} <= source.data["sizes"].keys(), path.name
 
 
 def test_the_paper_size_is_the_paper(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from harness.study.declaration import (
     declared_before_results,
     plan_hash,
 )
+from harness.study.schema import ALL
 
 # What a reader sees first: what this is not, what was asked, how much was run, and the answer.
 
@@ -53,6 +54,10 @@ def banner(report: ReportInput) -> str:
     not the paper's experiment. Empty where there is nothing of these to say."""
     says = [str(text) for text in (report.left_out or {}).get("says", ())]
     first = [str(each["says"]) for each in (report.under_way, report.part) if each]
+    changes = report.plan.header.get("set") or ()
+    if changes:
+        said = ", ".join(f"`{each}`" for each in changes)
+        first.append(f"Exploratory: {said} was set on the command line and is not what the study says.")
     return " ".join([*first, *says, *_setting(report)])
 
 
@@ -64,7 +69,8 @@ def _setting(report: ReportInput) -> list[str]:
         return [banner_of_file(found)]
     if report.plan.scripts:
         return [banner_of_script(report)]
-    where = f"This is a `{findings.size}` run on {', '.join(data_names(report))}"
+    size = "" if findings.size == ALL else f"`{findings.size}` "
+    where = f"This is a {size}run on {', '.join(data_names(report))}"
     if not report.plan.header.get("paper"):
         return [f"{where}."]
     data = NAMES.get(name := str(report.plan.header.get("paper_data", "imagenet")), name)
