@@ -11,7 +11,9 @@ from types import FrameType
 INTERRUPTED = 3
 SAID = b"interrupted; the same command goes on from here\n"
 # Commands that read, answer and end: what they make stays until then.
-BRIEF = frozenset({"plan", "status", "tricks", "models", "data", "studies", "logs", "audit", "cancel"})
+BRIEF = frozenset(
+    {"plan", "status", "tricks", "models", "data", "studies", "logs", "audit", "cancel", "list"}
+)
 
 
 def main() -> int:

@@ -81,7 +81,8 @@ def _main(argv: Sequence[str] | None) -> int:
         argv = sys.argv[1:] if argv is None else argv
         args = _parsed(_with_negative(argv))
         _forget_damage()
-        return import_module(f"harness.commands.{args.command}").main(args)
+        module, _, call = args.command.partition(":")
+        return getattr(import_module(f"harness.commands.{module}"), call or "main")(args)
     except StudyError as error:
         print(error, file=sys.stderr)
         print(f"{counted(len(error.problems), 'problem')}; {error.consequence}.", file=sys.stderr)
@@ -198,6 +199,7 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     _places(check)
 
     _listings(commands)
+    _run_folders(commands)
     _agent(commands)
 
 
@@ -366,6 +368,33 @@ def _looking(commands: argparse._SubParsersAction) -> None:
     doctor = commands.add_parser("doctor", help=what, description=f"{what[0].upper()}{what[1:]}.")
     _json_flag(doctor)
     _places(doctor)
+
+
+def _run_folders(commands: argparse._SubParsersAction) -> None:
+    what = "list the run folders that are here"
+    listed = commands.add_parser("list", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    listed.set_defaults(command="runs:list_runs")
+    for name, text in (
+        ("of", "only runs of recipes that this study declared (mixup, or mixup-gpu at one size)"),
+        ("state", "only these: finished, diverged, failed, cancelled, stopped, running, missing"),
+        ("model", "only of this model"),
+        ("dataset", "only on this data set"),
+    ):
+        listed.add_argument(f"--{name}", metavar="NAME", help=text)
+    _json_flag(listed)
+    _places(listed)
+
+    what = "delete runs that no study here needs and no report cites: shows them first, and asks"
+    clean = commands.add_parser("clean", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    clean.set_defaults(command="runs:clean")
+    text = "whose runs stay, beside those of every study in this folder and in studies/"
+    clean.add_argument("study", type=_study, nargs="*", metavar="STUDY", help=text)
+    text = "a study whose file is not here: its runs may go, too (may be repeated)"
+    clean.add_argument("--of", action="append", metavar="NAME", help=text)
+    clean.add_argument("--yes", action="store_true", help="do not ask")
+    text = "whose reports cite runs that stay (default: reports, here and beside the runs)"
+    clean.add_argument("--reports", type=Path, metavar="DIR", help=text)
+    _places(clean)
 
 
 def _agent(commands: argparse._SubParsersAction) -> None:

@@ -1,0 +1,303 @@
+"""`harness list` and `harness clean`: the run folders that are here, and those that no study here needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.commands.display import Heading, listing_page
+from harness.commands.workspace import Workspace, first_plan, problem, workspace
+from harness.errors import DONE, Problem, StudyError, counted, printable, unknown
+from harness.runs.folder import MISSING, RUNNING, RunFolder, read_json, run_state
+from harness.runs.records import is_number, is_time, parsed
+from harness.runs.state import FOLDER, SHORT_ID
+from harness.spec import ENDED, FAILED, AnyRun, RunSpec, spec_from_json
+from harness.study.yaml import STUDIES, read_source
+
+STATES = (*sorted(ENDED), FAILED, "cancelled", "stopped", RUNNING, MISSING)
+RUN_NAME = 32  # characters of a run_id: other folders are left alone
+MOST_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One run folder. None: its files do not say."""
+
+    run_id: str
+    state: str
+    studies: tuple[str, ...]  # that declared its recipe, each with its size
+    arm_id: str | None = None
+    seed: int | None = None
+    model: str | None = None
+    data: str | None = None
+    epochs: float | None = None
+    metrics: Mapping[str, float | None] | None = None
+    ended_s: float | None = None
+    bytes: int = 0
+
+
+# `harness list`
+
+
+def list_runs(args: argparse.Namespace) -> int:
+    """Print every run that the filters let through, the newest last."""
+    place = workspace(args)
+    if args.state is not None and args.state not in STATES:
+        raise problem(Path("--state"), unknown("state", args.state, STATES))
+    found = [each for each in runs_here(place) if _is_asked(each, args)]
+    if args.json:
+        print(json.dumps({"schema": 1, "runs": [asdict(each) for each in found]}, indent=1))
+        return DONE
+    show(found)
+    print(f"{counted(len(found), 'run')} in {place.runs_dir}, {_size(sum(each.bytes for each in found))}")
+    return DONE
+
+
+def _is_asked(run: Found, args: argparse.Namespace) -> bool:
+    asked = {"state": run.state, "model": run.model, "dataset": run.data}
+    return all(getattr(args, name) in (None, value) for name, value in asked.items()) and (
+        args.of is None or any(args.of in (each, each.rpartition("-")[0]) for each in run.studies)
+    )
+
+
+def runs_here(place: Workspace) -> list[Found]:
+    """Every run folder, those that ended first in the order in which they ended, then the others."""
+    studies = _declared(place.runs_dir)
+    try:
+        names = sorted(os.listdir(place.runs_dir))
+    except OSError:
+        names = []
+    found = (_look(place.folder(name), studies) for name in names if _is_run(name))
+    return sorted(found, key=lambda each: (each.ended_s is None, each.ended_s or 0.0, each.run_id))
+
+
+def _is_run(name: str) -> bool:
+    return len(name) == RUN_NAME and all(sign in "0123456789abcdef" for sign in name)
+
+
+def _look(folder: RunFolder, studies: Mapping[str, list[str]]) -> Found:
+    said: dict[str, Any] = {"run_id": folder.run_id, "state": run_state(folder), "bytes": _bytes(folder.path)}
+    spec, summary = _spec(folder), folder.read_summary()
+    if spec is not None:
+        said |= {"arm_id": spec.arm.arm_id, "seed": spec.seed}
+        if isinstance(spec, RunSpec):
+            recipe = spec.arm.recipe
+            said |= {"model": recipe.model.name, "data": recipe.data.name, "epochs": recipe.epochs}
+    if summary is not None:
+        numbers = {name: value if is_number(value) else None for name, value in summary["metrics"].items()}
+        ended = summary.get("ended_s")
+        said |= {"metrics": numbers, "ended_s": ended if is_time(ended) else _changed_s(folder.summary)}
+    return Found(**said, studies=tuple(studies.get(said.get("arm_id", ""), ())))
+
+
+def _spec(folder: RunFolder) -> AnyRun | None:
+    """What the run is; None where that is missing, damaged or of another version."""
+    if not folder.has_spec():
+        return None
+    try:
+        return spec_from_json(read_json(folder.spec))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _changed_s(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _bytes(folder: Path) -> int:
+    try:
+        return sum(
+            entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder) if entry.is_file()
+        )
+    except OSError:
+        return 0
+
+
+def _declared(runs_dir: Path) -> dict[str, list[str]]:
+    """arm_id -> every <study>-<size> that declared it."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((runs_dir / FOLDER).glob("*/declaration.*.json")):
+        try:
+            tables = parsed(path.read_bytes())["declaration"]["tables"]
+            arms = {row["arm"] for table in tables for row in table["rows"]}
+        except (OSError, ValueError, KeyError, TypeError):  # `harness run` of that study says so
+            continue
+        for arm in arms:
+            names = found.setdefault(str(arm), [])
+            if path.parent.name not in names:
+                names.append(path.parent.name)
+    return found
+
+
+def show(found: Iterable[Found]) -> None:
+    """One line a run; numbers are in the JSON in full."""
+    headings = [Heading("run", is_whole=True), Heading("state"), Heading("studies"), Heading("model")]
+    headings += [
+        Heading("data"),
+        Heading("seed", is_right=True),
+        Heading("top-1", is_right=True, is_whole=True),
+    ]
+    rows = []
+    for run in found:
+        top1 = (run.metrics or {}).get("top1")
+        shown = "" if top1 is None else f"{top1:.2f}"
+        words = (", ".join(run.studies), run.model or "", run.data or "")
+        seed = "" if run.seed is None else str(run.seed)
+        rows.append([run.run_id[:SHORT_ID], run.state, *map(printable, words), seed, shown])
+    if rows:
+        listing_page().table(headings, rows)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
+
+
+# `harness clean`
+
+
+def clean(args: argparse.Namespace) -> int:
+    """Show what no study here needs, ask, and delete it. Runs that a report cites stay, and so do those of a
+    study that was run here and is not here: another folder may share these runs.
+
+    Raises:
+        StudyError: there is no study here, or one has a mistake: then nobody knows what it needs.
+    """
+    place = workspace(args)
+    files = list(dict.fromkeys([*_studies_here(), *args.study]))
+    if not files:
+        raise problem(
+            Path.cwd(), "no study here, so every run would go; name the studies to keep the runs of"
+        )
+    needs = [_needs_of(place, file) for file in files]
+    needed = {arm for _, arms in needs for arm in arms}
+    names = (*(f"{name}-" for name, _ in needs), *(f"{name}-" for name in args.of or ()))
+    folders = [args.reports] if args.reports else [Path("reports"), place.runs_dir.parent / "reports"]
+    cited = {run_id for folder in folders for run_id in cited_runs(folder)}
+    found = runs_here(place)
+    _check_names(args.of or (), found)
+    why = {run.run_id: _why_kept(run, needed, cited, names) for run in found}
+    for text, count in Counter(each for each in why.values() if each).items():
+        print(f"kept: {counted(count, 'run')} {text}")
+    going = [run for run in found if why[run.run_id] is None]
+    if not going:
+        print("nothing to delete")
+        return DONE
+    show(going[:MOST_SHOWN])
+    more = f" (the first {MOST_SHOWN} are shown)" if len(going) > MOST_SHOWN else ""
+    size = _size(sum(run.bytes for run in going))
+    print(f"to delete: {counted(len(going), 'run')} that no study here needs, {size}{more}")
+    if not (args.yes or _agreed()):
+        print("nothing was deleted")
+        return DONE
+    gone = sum(_delete(place, run) for run in going)
+    print(f"{counted(gone, 'run')} deleted; `harness run` of a study that wants one trains it again")
+    return DONE
+
+
+def _check_names(names: Iterable[str], found: Iterable[Found]) -> None:
+    """
+    Raises:
+        StudyError: a study that declared none of these runs.
+    """
+    declared = {each for run in found for each in run.studies}
+    for name in names:
+        if not any(each.startswith(f"{name}-") for each in declared):
+            raise problem(
+                Path("--of"), unknown("study", name, {each.rpartition("-")[0] for each in declared})
+            )
+
+
+def _why_kept(run: Found, needed: set[str], cited: set[str], names: tuple[str, ...]) -> str | None:
+    """In words that go on after a number of runs; None: it goes."""
+    if run.arm_id is None:
+        return "whose spec cannot be read"
+    if run.arm_id in needed:
+        return "that a study here needs"
+    if run.run_id in cited:
+        return "that a report cites"
+    if run.state == RUNNING:
+        return "under way"
+    others = [name for name in run.studies if not name.startswith(names)]
+    return (
+        f"of {printable(others[0])}, whose file is not here (--of says that they may go)" if others else None
+    )
+
+
+def _studies_here() -> list[Path]:
+    """The study files of this folder and of `studies/`; other YAML is none."""
+    files = [*sorted(Path().glob("*.yaml")), *sorted(Path(STUDIES).glob("*.yaml"))]
+    return [file for file in files if _is_study(file)]
+
+
+def _is_study(file: Path) -> bool:
+    try:
+        return isinstance(data := read_source(file, []).data, dict) and "study" in data
+    except StudyError:  # a broken file may be one: it is read again, and says what is wrong
+        return True
+
+
+def _needs_of(place: Workspace, file: Path) -> tuple[str, set[str]]:
+    """The name of a study, and its recipes at each of its sizes, in its smoke form too."""
+    arms: set[str] = set()
+    sizes = (read_source(file, []).data or {}).get("sizes") or {"": None}
+    for size in map(str, sizes):
+        how = argparse.Namespace(study=file, size=size, seeds=None, smoke=False)
+        plan = first_plan(how, place)
+        plans = (
+            [plan]
+            if plan.scripts
+            else [plan, first_plan(argparse.Namespace(**{**vars(how), "smoke": True}), place)]
+        )
+        arms |= {run.arm_id for each in plans for run in each.runs}
+    return plan.study, arms
+
+
+def cited_runs(folder: Path) -> set[str]:
+    """The runs that a report below the folder cites.
+
+    Raises:
+        StudyError: a report cannot be read: nobody knows what it cites.
+    """
+    found: set[str] = set()
+    for path in sorted(folder.glob("**/report.json")):
+        try:
+            runs = parsed(path.read_bytes()).get("runs") or ()
+            found |= {str(run["run_id"]) for run in runs}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            text = "cannot be read, so nobody knows which runs it cites; move it away, or write it again"
+            raise StudyError([Problem(str(path), 0, text)]) from None
+    return found
+
+
+def _agreed() -> bool:
+    """Whether a person says yes; nobody does where there is no terminal."""
+    if not sys.stdin or not sys.stdin.isatty():
+        print("to delete them: --yes")
+        return False
+    return input("delete them? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _delete(place: Workspace, run: Found) -> bool:
+    """Whether it went. What began meanwhile stays."""
+    folder = place.folder(run.run_id)
+    if run_state(folder) == RUNNING:
+        return False
+    aside = folder.path.with_name(f".deleted.{run.run_id}.{os.getpid()}.{time.monotonic_ns()}")
+    try:
+        folder.path.rename(aside)  # at once: nobody sees half a run
+    except OSError:
+        return False
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
