@@ -21,17 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from harness import __version__
-from harness.errors import (
-    DONE,
-    INTERRUPTED,
-    USAGE_ERROR,
-    Problem,
-    StudyError,
-    counted,
-    printable,
-    unknown,
-    visible,
-)
+from harness.errors import DONE, INTERRUPTED, USAGE_ERROR, Problem, StudyError, counted, printable, visible
 
 SIZES = "one of the study's sizes (default: mini where it has that, else its first)"
 # What `harness calibrate` may be told.
@@ -104,6 +94,8 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         StudyError: an unknown command or option; names the nearest and the valid ones.
     """
+    from harness.errors import unknown
+
     command = argv[0] if argv else None
     parser = build_parser(command)
     commands = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
@@ -197,6 +189,11 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     check.set_defaults(command="check_plugin")
     check.add_argument("file", type=Path, metavar="FILE", help="a plugin, e.g. my_lab.py")
     _places(check)
+
+    what = "print the script by which a shell completes commands, options and studies"
+    completion = commands.add_parser("completion", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    text = "e.g. harness completion bash > ~/.local/share/bash-completion/completions/harness"
+    completion.add_argument("shell", choices=("bash", "zsh"), metavar="SHELL", help=f"bash or zsh; {text}")
 
     _listings(commands)
     _run_folders(commands)

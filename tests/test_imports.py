@@ -59,6 +59,7 @@ PLACES = {  # third-party package -> the only packages or modules of the harness
     "typst": {"reporting"},
     "pikepdf": {"reporting"},
     "rich": set(),  # the root only
+    "shtab": set(),
     "argparse": set(),
 }
 HEAVY = {

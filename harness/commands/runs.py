@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -29,7 +28,7 @@ MOST_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class RunHere:
     """One run folder. None: its files do not say."""
 
     run_id: str
@@ -62,14 +61,14 @@ def list_runs(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _is_asked(run: Found, args: argparse.Namespace) -> bool:
+def _is_asked(run: RunHere, args: argparse.Namespace) -> bool:
     asked = {"state": run.state, "model": run.model, "dataset": run.data}
     return all(getattr(args, name) in (None, value) for name, value in asked.items()) and (
         args.of is None or any(args.of in (each, each.rpartition("-")[0]) for each in run.studies)
     )
 
 
-def runs_here(place: Workspace) -> list[Found]:
+def runs_here(place: Workspace) -> list[RunHere]:
     """Every run folder, those that ended first in the order in which they ended, then the others."""
     studies = _declared(place.runs_dir)
     try:
@@ -84,7 +83,7 @@ def _is_run(name: str) -> bool:
     return len(name) == RUN_NAME and all(sign in "0123456789abcdef" for sign in name)
 
 
-def _look(folder: RunFolder, studies: Mapping[str, list[str]]) -> Found:
+def _look(folder: RunFolder, studies: Mapping[str, list[str]]) -> RunHere:
     said: dict[str, Any] = {"run_id": folder.run_id, "state": run_state(folder), "bytes": _bytes(folder.path)}
     spec, summary = _spec(folder), folder.read_summary()
     if spec is not None:
@@ -96,7 +95,7 @@ def _look(folder: RunFolder, studies: Mapping[str, list[str]]) -> Found:
         numbers = {name: value if is_number(value) else None for name, value in summary["metrics"].items()}
         ended = summary.get("ended_s")
         said |= {"metrics": numbers, "ended_s": ended if is_time(ended) else _changed_s(folder.summary)}
-    return Found(**said, studies=tuple(studies.get(said.get("arm_id", ""), ())))
+    return RunHere(**said, studies=tuple(studies.get(said.get("arm_id", ""), ())))
 
 
 def _spec(folder: RunFolder) -> AnyRun | None:
@@ -141,7 +140,7 @@ def _declared(runs_dir: Path) -> dict[str, list[str]]:
     return found
 
 
-def show(found: Iterable[Found]) -> None:
+def show(found: Iterable[RunHere]) -> None:
     """One line a run; numbers are in the JSON in full."""
     headings = [Heading("run", is_whole=True), Heading("state"), Heading("studies"), Heading("model")]
     headings += [
@@ -206,7 +205,7 @@ def clean(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _check_names(names: Iterable[str], found: Iterable[Found]) -> None:
+def _check_names(names: Iterable[str], found: Iterable[RunHere]) -> None:
     """
     Raises:
         StudyError: a study that declared none of these runs.
@@ -219,7 +218,7 @@ def _check_names(names: Iterable[str], found: Iterable[Found]) -> None:
             )
 
 
-def _why_kept(run: Found, needed: set[str], cited: set[str], names: tuple[str, ...]) -> str | None:
+def _why_kept(run: RunHere, needed: set[str], cited: set[str], names: tuple[str, ...]) -> str | None:
     """In words that go on after a number of runs; None: it goes."""
     if run.arm_id is None:
         return "whose spec cannot be read"
@@ -289,12 +288,12 @@ def _agreed() -> bool:
     return input("delete them? [y/N] ").strip().lower() in ("y", "yes")
 
 
-def _delete(place: Workspace, run: Found) -> bool:
+def _delete(place: Workspace, run: RunHere) -> bool:
     """Whether it went. What began meanwhile stays."""
     folder = place.folder(run.run_id)
     if run_state(folder) == RUNNING:
         return False
-    aside = folder.path.with_name(f".deleted.{run.run_id}.{os.getpid()}.{time.monotonic_ns()}")
+    aside = folder.path.with_name(f".deleted.{run.run_id}.{os.getpid()}")
     try:
         folder.path.rename(aside)  # at once: nobody sees half a run
     except OSError:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -17,7 +15,15 @@ from harness.study.catalogue import RECIPES, Catalogue, Mode, Unusable, Use, sho
 from harness.study.conditions import contradictions
 from harness.study.designs import MOST_ROWS, make_rows
 from harness.study.names import change_source, check_names, recipe_names, with_own_size
-from harness.study.plan import Cell, PaperValue, Plan, PlannedRun, PlanTable, check_looks
+from harness.study.plan import (
+    Cell,
+    PaperValue,
+    Plan,
+    PlannedRun,
+    PlanTable,
+    check_looks,
+    without_garbage_collection,
+)
 from harness.study.rows import (
     Draft,
     Row,
@@ -323,28 +329,6 @@ def _macs_of_observer(arm_id: str, resolver: Resolver) -> float:
     return float(forward * (resolver.inputs.test_images(recipe.data) or 0) * recipe.eval_crops)
 
 
-# Making half a million small objects without looking for garbage among them.
-
-
-@contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """While planning, objects are made and none is dropped; looking for dropped ones takes a third of the
-    time.
-
-    Afterwards they count as old, so that they are not all looked through at once either.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            if gc.get_freeze_count() == 0:
-                gc.freeze()  # moves every object out of the young generation ...
-                gc.unfreeze()  # ... and into the oldest one
-            gc.enable()
-
-
 # From a study and a size to the plan: unique runs, what each needs, what each costs, who shares them.
 
 
@@ -367,7 +351,7 @@ class ExpandOptions:
         ('mini', 'small')
         """
         names = list(sizes)
-        return self.size or ("mini" if "mini" in names else names[0])
+        return self.size or ("mini" if "mini" in names else next(iter(names), ""))
 
 
 def expand(study: Study, catalogue: Catalogue, options: ExpandOptions) -> Plan:
@@ -541,12 +525,9 @@ def load_study(path: Path, catalogue: Catalogue, options: ExpandOptions | None =
     source = read_source(path, unreadable)
     problems = source.problem_list()
     if options and options.changes and isinstance(source.data, dict):
-        named = source.data.get("sizes")
-        size = options.wanted(map(str, named)) if isinstance(named, dict) and named else ""
-        change_source(source, options.changes, size)
+        change_source(source, options.changes, options.wanted(map(str, source.data.get("sizes") or ())))
     file = parse_study(source.data, problems)
-    if file is not None and not file.sizes:
-        file = with_own_size(file, source, problems)
+    file = with_own_size(file, source, problems) if file and not file.sizes else file
     if file is None:
         raise StudyError([*unreadable, *problems.problems()])
     check_names(file, catalogue, problems)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness.errors import masked, unknown
 from harness.runs.records import is_number, parsed
 from harness.spec import ENDED
-from harness.study.expand import without_garbage_collection
+from harness.study.plan import without_garbage_collection
 from harness.study.reserved import CURVES, NUMBERS, RECORD_COLUMNS, RESULTS, TEXTS
 from harness.tracking.content import IN_ARTIFACT
 from harness.tracking.store import (

@@ -152,3 +152,27 @@ def test_a_wheel_has_the_studies_the_licences_and_its_commit(tmp_path: Path):
     assert shipped <= names
     assert source["commit"] == code_version(ROOT)["commit"]
     assert sum("licenses/" in name for name in names) == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_commands_options_and_shipped_studies(
+    shell: str, capsys: pytest.CaptureFixture[str]
+):
+    code, script, _ = said(capsys, "completion", shell)
+    assert code == 0
+    assert all(word in script for word in ("check-plugin", "--smoke", "bag_of_tricks"))
+
+
+def test_bash_takes_its_script(folder: Path, capsys: pytest.CaptureFixture[str]):
+    Path("mixed.yaml").touch()
+    Path("mixed.txt").touch()
+    _, script, _ = said(capsys, "completion", "bash")
+    call = "; COMP_CWORD=$((${#COMP_WORDS[@]}-1)); _shtab_harness; echo ${COMPREPLY[*]}"
+    for words, completed in {
+        "pl": "plan",
+        "run --sm": "--smoke",
+        "plan mix": "mixup mixup_cifar mixed.yaml",
+    }.items():
+        typed = f"{script}\nCOMP_WORDS=(harness {words}){call}"
+        done = subprocess.run(["bash", "-c", typed], capture_output=True, text=True)
+        assert done.stdout.split() == completed.split(), (words, done.stderr)
