@@ -86,8 +86,8 @@ bench: .venv/dev  ## the figures of docs/performance.md that need no GPU
 validate-statistics: .venv/dev  ## error rates of the verdicts on simulated tables beside their targets; 2 to 4 minutes
 	$(BIN)/python benchmarks/validate_statistics.py
 
-bench-gpu:  ## the figures that need a GPU, with the python3 at hand
-	$(PYTHON) benchmarks/gpu.py
+bench-gpu:  ## the figures that need a GPU, with the python3 at hand; CALL=1, CALL=2: one of the two halves, at most 330 s
+	$(PYTHON) benchmarks/gpu.py $(if $(CALL),--call $(CALL))
 
 clean:  ## remove the environment and every run; reports stay
 	rm -rf .venv runs mlflow.db mlartifacts

@@ -1,15 +1,17 @@
 """The figures that need a GPU, as one Markdown table.
 
-    python3 benchmarks/gpu.py                        everything, within 9 minutes on an H100
-    python3 benchmarks/gpu.py --only exact study     some sections
-    python3 benchmarks/gpu.py --device cpu --tiny    every code path on a CPU; the figures mean nothing
+    python3 benchmarks/gpu.py --call 1               does it run, is it right, what is a step: at most 330 s
+    python3 benchmarks/gpu.py --call 2               how fast it is, after reading the first: at most 330 s
+    python3 benchmarks/gpu.py --only exact study     some sections; without any of these, both calls
+    python3 benchmarks/gpu.py --dry                  every code path on a CPU; the figures mean nothing
     python3 benchmarks/gpu.py --write-plan           write the plan file of the study (needs the full install)
     python3 benchmarks/gpu.py --only study --study-epochs 30 --study-seeds 3 --study-seconds 36000
                                                      the whole study
 
 Needs torch, torchvision and numpy; not mlflow, submitit, typst or yaml. timm is measured
-where it is installed. Each section runs in a process of its own, is ended at its bound, and puts its failure
-into its row. Without a CUDA device nothing is measured. Ends with 1 where a row failed, else with 0.
+where it is installed. Each section runs in a process of its own, is ended at its bound, puts its failure
+into its row, and is printed, and written to --out, when it ends. Without a CUDA device nothing is measured.
+Ends with 1 where a row failed, else with 0.
 """
 
 from __future__ import annotations
@@ -44,18 +46,24 @@ GRACE_S = 8.0  # from SIGTERM to SIGKILL
 
 @dataclass(frozen=True)
 class Section:
-    """A module of gpu_parts, and the seconds after which it is ended."""
+    """A function of gpu_parts, the seconds after which it is ended, and the call that it belongs to."""
 
-    module: str
+    function: str  # module:name
     bound_s: float
+    call: int
 
 
-SECTIONS = {  # 530 s in all
-    "exact": Section("gpu_parts.exact", 40),
-    "sharing": Section("gpu_parts.sharing", 95),
-    "resnet50": Section("gpu_parts.resnet50", 200),
-    "compile": Section("gpu_parts.compiled", 85),
-    "study": Section("gpu_parts.study", 110),
+SECTIONS = {  # at most 330 s a call, starting and ending included
+    "tests": Section("exact:measure_tests", 95, 1),
+    "exact": Section("exact:measure", 45, 1),
+    "waits": Section("steps:measure_waits", 30, 1),
+    "families": Section("steps:measure_families", 80, 1),
+    "profile": Section("steps:measure_profile", 60, 1),
+    "feed": Section("feeds:measure", 55, 2),
+    "resnet50": Section("resnet50:measure", 65, 2),
+    "sharing": Section("sharing:measure", 75, 2),
+    "compile": Section("compiled:measure", 75, 2),
+    "study": Section("study:measure", 50, 2),
 }
 
 
@@ -71,31 +79,40 @@ def main() -> int:
         return 0
     for line in header(about, options):
         print(line)
+    rows: list[Row] = []
+    took_s: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="harness-gpu-") as folder:
-        parts = {name: run_apart(name, options, Path(folder)) for name in options.only}
-    rows = [row for found, _ in parts.values() for row in found]
-    took_s = {name: round(time_s, 1) for name, (_, time_s) in parts.items()}
-    print(table(rows))
+        for name in options.only:
+            found, time_s = run_apart(name, options, Path(folder))
+            print(table(found, titles=not rows), flush=True)
+            rows += found
+            took_s[name] = round(time_s, 1)
+            write(options, {"about": about, "tiny": options.tiny, "section_s": took_s}, rows)
     print("\nSeconds per section: " + ", ".join(f"{name} {time_s:.0f}" for name, time_s in took_s.items()))
-    if options.out:
-        figures = [asdict(row) for row in rows]
-        data = {"about": about, "tiny": options.tiny, "section_s": took_s, "rows": figures}
-        options.out.write_text(json.dumps(data, indent=1) + "\n")
     return 1 if any(row.failed is not None for row in rows) else 0
+
+
+def write(options: argparse.Namespace, facts: dict[str, Any], rows: list[Row]) -> None:
+    """The figures of the sections that have ended, as JSON, where --out asks for them."""
+    if options.out:
+        data = {**facts, "rows": [asdict(row) for row in rows]}
+        options.out.write_text(json.dumps(data, indent=1) + "\n")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=tuple(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--only", nargs="+", choices=tuple(SECTIONS))
+    parser.add_argument("--call", type=int, choices=(1, 2), help="the sections of the first or second call")
+    parser.add_argument("--dry", action="store_true", help="the same as --device cpu --tiny")
     parser.add_argument("--device", default="cuda:0", help="cuda:0 (the default), cuda:1, ..., cpu")
     parser.add_argument("--tiny", action="store_true", help="a shrunken form of every section")
     parser.add_argument("--out", type=Path, help="also write the figures to this file, as JSON")
     parser.add_argument("--plan", type=Path, default=PLAN, help="the plan file of the study")
     parser.add_argument("--write-plan", action="store_true", help="write the plan file and end")
     parser.add_argument(
-        "--study-seconds", type=float, default=90.0, help="interrupt the study then (default 90)"
+        "--study-seconds", type=float, default=30.0, help="interrupt the study then (default 30)"
     )
     parser.add_argument(
         "--study-epochs", type=float, default=0.5, help="of the baseline, other arms in proportion"
@@ -105,6 +122,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--section", help=argparse.SUPPRESS)  # in the process of a section
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.dry:
+        options.device, options.tiny = "cpu", True
+    mine = [name for name, section in SECTIONS.items() if options.call in (None, section.call)]
+    options.only = options.only or mine
     if options.device == "cpu" and not (options.tiny or options.write_plan):
         parser.error("--device cpu is there to try the script: add --tiny")
     return options
@@ -184,8 +205,8 @@ def run_apart(name: str, options: argparse.Namespace, folder: Path) -> tuple[lis
 
 
 def bound_s(name: str, options: argparse.Namespace) -> float:
-    """The study's bound follows what the user asked for."""
-    usual = SECTIONS[name].bound_s
+    """The study's bound follows what the user asked for; a try on a CPU is not about time."""
+    usual = SECTIONS[name].bound_s * (10 if options.tiny else 1)
     return max(usual, options.study_seconds + STUDY_START_UP_S) if name == "study" else usual
 
 
@@ -203,8 +224,9 @@ def run_section(options: argparse.Namespace) -> int:
     ended_at_s = time.monotonic() + bound_s(options.section, options)
     file = RowFile(options.folder / "rows.jsonl", options.section)
     try:
-        module = importlib.import_module(SECTIONS[options.section].module)
-        module.measure(make_settings(options, ended_at_s), file.add)
+        module, name = SECTIONS[options.section].function.split(":")
+        measure = getattr(importlib.import_module(f"gpu_parts.{module}"), name)
+        measure(make_settings(options, ended_at_s), file.add)
     except Exception as error:
         file.add(Row(what="the section", failed=reason(error)))
     return 0

@@ -94,7 +94,8 @@ def compiled(setup: Setup, settings: Settings) -> Setup:
 def theirs(
     make: Callable[[], nn.Module], shape: Shape, settings: Settings, *, best: bool, what: str
 ) -> Contender:
-    """The loop that a user of timm or torchvision writes, with torch's default flags or the best ones."""
+    """The loop that a user of timm or torchvision writes, with torch's default flags or the best ones but for
+    compiling, which is another section's question."""
     images, labels = generated_images(shape, settings.device)
     model = make().to(settings.device).train()
     if best:
@@ -102,22 +103,17 @@ def theirs(
         images = images.contiguous(memory_format=torch.channels_last)
     options: dict[str, Any] = {"momentum": MOMENTUM, "nesterov": True, "weight_decay": WEIGHT_DECAY}
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, **options, fused=True if best else None)
-    forward = torch.compile(model, backend=settings.backend) if best else model
     device_type = torch.device(settings.device).type
 
     def run(steps: int) -> None:
         for _ in range(steps):
             with torch.autocast(device_type, dtype=torch.bfloat16) if best else nullcontext():
-                loss = functional.cross_entropy(forward(images), labels)
+                loss = functional.cross_entropy(model(images), labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    note = (
-        "bf16, channels_last, cudnn.benchmark, fused SGD, torch.compile"
-        if best
-        else "FP32, TF32 convolutions"
-    )
+    note = "bf16, channels_last, cudnn.benchmark, fused SGD" if best else "FP32, TF32 convolutions"
     return Contender(what=what, run=run, flags=partial(torch_flags, benchmark=best), note=note)
 
 

@@ -1,12 +1,17 @@
 """FP16 with GradScaler, and bf16: a run stopped within an epoch and resumed, beside one never stopped.
 
-Both are trained by `harness.training.run.run_one` in the exact mode and compared bit by bit: every tensor of
-weights.pt (batch-norm buffers included), the metrics and which test images were right.
+Both are trained by `harness.training.run.run_one` in the exact mode and compared bit by bit: every tensor
+of weights.pt (batch-norm buffers included), the metrics and which test images were right. Before them, an
+overflow at the very first step; and `measure_tests` runs the tests that need a GPU.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,18 +20,71 @@ from gpu_parts.rows import Add, Row, guarded
 from gpu_parts.settings import Settings, stop_after
 from harness.runs.folder import RunFolder
 from harness.spec import Arm, AugmentSpec, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
+from harness.training.checkpoint import TrainingProgress
+from harness.training.environment import configured
+from harness.training.loop import train as train_loop
 from harness.training.run import run_one
-from harness.training.setup import read_torch_file
+from harness.training.setup import build, read_torch_file
+
+ROOT = Path(__file__).resolve().parents[2]
+HUGE_SCALE = 2.0**60
 
 COMPARED = ("status", "metrics", "train_loss", "steps", "predictions_sha256")
 
 
 def measure(settings: Settings, add: Add) -> None:
+    what = "fp16: an overflow at step 0 changes no weight and leaves no momentum"
+    row = guarded(add, what, partial(overflow, settings, what))
+    if row is not None:
+        add(row)
     for name in ("fp16", "bf16"):
         what = f"{name}: stopped and resumed = never stopped, exact mode"
         row = guarded(add, what, partial(compare, settings, spec(settings, name), what))
         if row is not None:
             add(row)
+
+
+def measure_tests(settings: Settings, add: Add) -> None:
+    """The tests of the suite that are marked `gpu`."""
+    what = "tests marked gpu"
+    if not settings.is_cuda or importlib.util.find_spec("pytest") is None:
+        why = "pytest is not installed here" if settings.is_cuda else "they need a GPU"
+        add(Row(what=what, skipped=why))
+        return
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/training"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    last = lines[-1] if lines else done.stderr.strip()[-200:]
+    failed = "; ".join(line for line in lines if line.startswith(("FAILED", "ERROR")))
+    if done.returncode:
+        add(Row(what=what, failed=f"{last}: {failed}"[:600]))
+    else:
+        add(Row(what=what, value=last))
+
+
+def overflow(settings: Settings, what: str) -> Row:
+    """One step at a loss scale that no gradient survives."""
+    machine = settings.machine("exact/overflow", exact=True)
+    setup = build(spec(settings, "fp16"), machine)
+    setup.precision.load_state_dict({**setup.precision.state_dict(), "scale": HUGE_SCALE})
+    before = {name: each.clone() for name, each in setup.model.named_parameters()}
+    with configured(machine):
+        train_loop(
+            setup, TrainingProgress.start(setup.device), stop_after(1), lambda ended: None, lambda: False
+        )
+    changed = [name for name, each in setup.model.named_parameters() if not same_bits(before[name], each)]
+    states = setup.optimizer.state.values()
+    momentum = [float(each["momentum_buffer"].abs().max()) for each in states if "momentum_buffer" in each]
+    scale = setup.precision.state_dict()["scale"]
+    wrong = []
+    if changed:
+        wrong.append(f"{len(changed)} tensors changed, first {changed[0]}")
+    if any(each != 0 for each in momentum):  # also NaN
+        wrong.append(f"momentum up to {max(momentum):.3g}")
+    if scale != HUGE_SCALE / 2:
+        wrong.append(f"the loss scale is {scale:g}, not {HUGE_SCALE / 2:g}")
+    note = f"{len(before)} weights, {len(momentum)} momentum buffers"
+    return Row(what=what, failed="; ".join(wrong) or None, value=None if wrong else "yes", note=note)
 
 
 def spec(settings: Settings, precision: str) -> RunSpec:

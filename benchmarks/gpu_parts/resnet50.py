@@ -1,10 +1,11 @@
-"""ResNet-50 at 224 pixels, batch 256: images per second of our training loop beside timm's and torchvision's.
+"""ResNet-50 at 224 pixels, batch 256: images per second of our training loop beside timm's and
+torchvision's.
 
 All in one process, on generated tensors that stay on the device, forward, backward and update. Ours is
-`harness.training.loop.train` with its own network, precision, optimizer and loss, in bf16 and channels_last.
-The other two are the loop a user writes around the library's network: once with torch's default flags (FP32
-with TF32 convolutions), once with the best ones. The networks are checked to have the same number of
-parameters.
+`harness.training.loop.train` with its own network, precision, optimizer and loss, in bf16 and
+channels_last, in the exact mode and in the fast one. The other two are the loop a user writes around the
+library's network: with torch's default flags (FP32 with TF32 convolutions), and with the best ones short
+of compiling. The networks are checked to have the same number of parameters.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from typing import Any
 
 from torch import nn
 
-from gpu_parts.contenders import Shape, compiled, our_setup, ours, parameters, theirs
+from gpu_parts.contenders import Shape, our_setup, ours, parameters, theirs
 from gpu_parts.rounds import Contender, Length, race
 from gpu_parts.rows import Add, Row, guarded, measured
 from gpu_parts.settings import Settings
 
-OUR_NOTE = "bf16, channels_last, cudnn.benchmark, fused SGD"
+OUR_NOTES = {
+    "exact": "bf16, channels_last, deterministic kernels, fused SGD",
+    "fast": "bf16, channels_last, cudnn.benchmark, fused SGD",
+}
 
 
 def measure(settings: Settings, add: Add) -> None:
@@ -33,17 +37,16 @@ def measure(settings: Settings, add: Add) -> None:
     length = Length(batch=shape.batch, warm_up_steps=settings.pick(5, 1), steps=settings.pick(8, 1))
     title = f"{shape.network} {shape.resolution} px, batch {shape.batch}"
     contenders: list[Contender] = []
-    machine = settings.machine("resnet50", exact=False)
-    setup = guarded(add, f"{title}: ours", partial(our_setup, shape, machine))
-    expected = None if setup is None else parameters(setup.model)
-    if setup is not None:
-        contenders.append(ours(setup, machine, f"{title}: ours", OUR_NOTE))
+    expected = None
+    for mode, is_exact in (("exact", True), ("fast", False)):
+        machine = settings.machine(f"resnet50/{mode}", exact=is_exact)
+        what = f"{title}: ours, {mode}"
+        setup = guarded(add, what, partial(our_setup, shape, machine))
+        if setup is not None:
+            expected = parameters(setup.model)
+            contenders.append(ours(setup, machine, what, OUR_NOTES[mode]))
     contenders += others(settings, add, shape, title, expected=expected, best=False)
     contenders += others(settings, add, shape, title, expected=expected, best=True)
-    second = guarded(add, f"{title}: ours, compiled", partial(our_setup, shape, machine))
-    if second is not None:
-        note = f"{OUR_NOTE}, torch.compile"
-        contenders.append(ours(compiled(second, settings), machine, f"{title}: ours, compiled", note))
     for each in race(contenders, length, settings, add):
         first = f"{each.note}; first step {each.first_step_s:.1f} s"
         add(measured(each.what, each.images_per_s, "images/s", first))

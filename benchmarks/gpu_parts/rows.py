@@ -76,9 +76,10 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:300]
 
 
-def table(rows: Iterable[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = ["| section | measured | result | range | note |", "| --- | --- | --- | --- | --- |"]
+def table(rows: Iterable[Row], *, titles: bool = True) -> str:
+    """The rows as a Markdown table, or as its next lines."""
+    heads = ["| section | measured | result | range | note |", "| --- | --- | --- | --- | --- |"]
+    lines = heads if titles else []
     for row in rows:
         cells = (row.section, row.what, result(row), spread(row), row.note)
         lines.append("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |")
