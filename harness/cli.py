@@ -190,6 +190,7 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     check.add_argument("file", type=Path, metavar="FILE", help="a plugin, e.g. my_lab.py")
     _places(check)
 
+    _init(commands)
     what = "print the script by which a shell completes commands, options and studies"
     completion = commands.add_parser("completion", help=what, description=f"{what[0].upper()}{what[1:]}.")
     text = "e.g. harness completion bash > ~/.local/share/bash-completion/completions/harness"
@@ -365,6 +366,21 @@ def _looking(commands: argparse._SubParsersAction) -> None:
     doctor = commands.add_parser("doctor", help=what, description=f"{what[0].upper()}{what[1:]}.")
     _json_flag(doctor)
     _places(doctor)
+
+
+def _init(commands: argparse._SubParsersAction) -> None:
+    what = "write a commented study that plans, from a folder of images or a script's flags"
+    init = commands.add_parser("init", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    init.add_argument(
+        "name", nargs="?", metavar="NAME", help="of the study (default: what it is written from)"
+    )
+    sources = init.add_mutually_exclusive_group()
+    for name, metavar, text in (
+        ("data", "DIR", "images in one folder per class, below train/ and val/ (default: the embedded ones)"),
+        ("script", "FILE", "a training script: its flags become rows; it is read, not run"),
+        ("results", "FILE", "results that you have: says what to do with them"),
+    ):
+        sources.add_argument(f"--{name}", type=Path, metavar=metavar, help=text)
 
 
 def _run_folders(commands: argparse._SubParsersAction) -> None:

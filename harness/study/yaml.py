@@ -142,8 +142,8 @@ def read_source(path: Path, problems: list[Problem]) -> YamlFile:
 def read_value(text: str) -> Any:
     """One value, as a study file has it.
 
-    >>> read_value("0.1"), read_value("[1, no]"), read_value("{imagefolder: {root: photos}}")
-    (0.1, [1, 'no'], {'imagefolder': {'root': 'photos'}})
+    >>> read_value("0.1"), read_value("[1, no]"), read_value("{imagefolder: {folder: photos}}")
+    (0.1, [1, 'no'], {'imagefolder': {'folder': 'photos'}})
 
     Raises:
         ValueError: it is no value of a study file.
