@@ -149,7 +149,9 @@ WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "left_behind": lambda event: f"left {event.get('processes', '?')} processes behind, which were ended",
     "diverged": lambda event: f"diverged by step {event.get('step', '?')}: the loss was not finite",
-    "end": lambda event: f"ended: {event.get('status', '?')} after {event.get('step', '?')} steps",
+    "end": lambda event: (
+        f"ended: {event.get('status', '?')}" + (f" after {event['step']} steps" if "step" in event else "")
+    ),
     "failed": _message("failed"),
     "out_of_memory": _message("its GPU had not enough memory beside other runs, tried again"),
     "device_lost": _message("its process lost the GPU"),

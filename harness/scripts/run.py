@@ -316,7 +316,7 @@ class _Attempt:
         ended_s = time.time()
         self._require_folder()
         write_json(self.folder.env, self._describe())
-        self._note("end", status=FINISHED, step=0)
+        self._note("end", status=FINISHED)
         self._require_folder()
         write_json(
             self.folder.summary,
