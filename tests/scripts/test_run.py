@@ -203,8 +203,8 @@ execute(Path(sys.argv[1]))
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets orphans be adopted")
 def test_what_a_killed_worker_started_ends_before_the_run_begins_anew(tmp_path):
-    script = "[ -e again ] && { " + WRITES.replace("\n", "; ") + "exit 0; }\n"
-    script += "trap 'sleep 0.7; exit 1' TERM\n"  # longer than the next attempt would take
+    script = "[ -e again ] && { [ -e ended ] || exit 7; " + WRITES.replace("\n", "; ") + "exit 0; }\n"
+    script += "trap 'sleep 1.5; touch ended; exit 1' TERM\n"  # longer than the next attempt takes to begin
     script += 'sleep 600 & echo "$$ $!" > pids.tmp; mv pids.tmp pids; wait\n'
     path = study(tmp_path, script=script)
     worker = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], cwd=ROOT)
