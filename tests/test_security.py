@@ -138,6 +138,8 @@ def test_a_tag_builds_nothing(tag: str, canary: Path, tmp_path: Path):
 def test_a_data_set_lies_in_the_data_folder(folder: str):
     with pytest.raises(ValueError, match="folder must lie inside the data folder"):
         DATASETS["imagefolder"].validate({"folder": folder, "side": None})
+    with pytest.raises(ValueError, match="file must lie inside the data folder"):
+        DATASETS["npz"].validate({**DATASETS["npz"].args, "file": folder})
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,7 @@ def main(args: argparse.Namespace) -> int:
             elif action.metavar in ("FILE", "TABLE", "REPORT", "RESULTS"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     names = " ".join(sorted(file.stem for file in shipped_studies().glob("*.yaml")))
-    preamble = {shell: text.format(names=names) for shell, text in FUNCTIONS.items()}
-    print(shtab.complete(parser, args.shell, preamble=preamble))
+    print(shtab.complete(parser, args.shell, preamble=FUNCTIONS[args.shell].format(names=names)))
     return DONE
 
 

@@ -28,8 +28,20 @@ SOONEST_S = 60.0  # between the beginnings of two writings, and before the first
 SHARE = 50  # the time between two writings over what the last one cost: 2 %
 STOPS_S = 2.0  # the time a writing has to clear up behind itself
 PRIORITY = 10
-NAMED = ("study", "size", "seeds", "smoke", "set", "runs", "data", "tracking_uri")
-NAMED += ("table", "row", "column", "out")
+NAMED = [
+    "study",
+    "size",
+    "seeds",
+    "smoke",
+    "set",
+    "runs",
+    "data",
+    "tracking_uri",
+    "table",
+    "row",
+    "column",
+    "out",
+]
 WRITE = "from harness.commands.growing import write; write()"
 TERMINALS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # without any, a browser would take this terminal
 

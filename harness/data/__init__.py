@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data import imagefolder, packed, sets
+from harness.data import arrays, imagefolder, packed, sets
 from harness.data.entry import Entry, Look
 from harness.errors import unknown
 
@@ -22,6 +22,7 @@ DATASETS: dict[str, Entry] = {
         sets.CIFAR100,
         imagefolder.IMAGENET,
         sets.MNIST,
+        arrays.NPZ,
         packed.PACKED,
         imagefolder.PLACES365,
         sets.GENERATED,
