@@ -13,7 +13,6 @@ from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
 from harness.reporting.sections.tables import level_digits, other_metric
 from harness.spec import ACCURACIES, FINISHED
-from harness.study.plan import OF_A_FILE
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -135,7 +134,7 @@ def _caption(table: TableFinding, settings: Settings) -> str:
     counted = f"n = {n}" if len(set(levels)) < 2 else f"n = {n} unless a note says otherwise"
     delta = size_text(settings.smallest_effect_pp, settings)
     least = f" Smallest effect of interest: {delta}." if words else ""
-    printed = table.design != OF_A_FILE or any(cell.paper for cell in table.cells)
+    printed = any(cell.paper for cell in table.cells)
     beside = " (the paper's value)" if printed else ""
     return f"Ours ± sd over seeds{beside}{legend}. {counted}.{least}"
 

@@ -120,8 +120,10 @@ def caption(findings: Findings, parts: Sequence[doc.Board]) -> str:
 
 def _marks(says: Sequence[str]) -> list[str]:
     """What the signs beside words mean, where they occur."""
+    more = re.search(r"\(\+([\d,]+)\)", " ".join(says))
+    seeds = "seed" if more and more[1] == "1" else "seeds"
     meanings = {
-        "(+": "(+13): about 13 more seeds would settle the row.",
+        "(+": f"{more[0]}: about {more[1]} more {seeds} would settle the row." if more else "",
         FRAGILE: f"{FRAGILE}: fragile, see the method.",
         EXPLORATORY: f"{EXPLORATORY}: exploratory, not declared before results were there.",
     }
