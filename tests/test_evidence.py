@@ -20,6 +20,7 @@ ABOVE_PP = 2.0  # points of a table's reference over the floor of its data
 SHORT: dict[tuple[str, str, str | None], float] = {
     ("bag_of_tricks", "table4", "BS=1024"): -1.0,
     ("bag_of_tricks", "table6", "Inception-V3"): 1.8,
+    ("batch_norm_mnist", "figure1", None): 1.5,  # 300 sigmoid units reach no more on these images
 }
 BELOW_THE_FLOOR = {"bag_of_tricks": {"table4 / Linear scaling / BS=1024"}}
 SETTLED = {"bag_of_tricks": 0.57}  # 0.6 is wanted; three of its rows need one more seed
