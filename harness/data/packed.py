@@ -466,6 +466,18 @@ def _missing(args: Mapping[str, Any], data_dir: Path) -> str | None:
     )
 
 
+def _look(folder: Path) -> Look:
+    """What a plan says. Looks at the sizes of the large files.
+
+    Raises:
+        ValueError: one is missing or cut short; it is named.
+    """
+    index = read_index(folder)
+    for each in (*index["shards"]["train"], *index["shards"]["test"]):
+        _refuse_cut(folder / each["file"], each["bytes"])
+    return Look(notes=(describe(index),))
+
+
 def _validate(args: Mapping[str, Any]) -> None:
     folder = args["folder"]
     if not isinstance(folder, str) or not folder:
@@ -487,7 +499,7 @@ PACKED = Entry(
     listed=lambda args, data_dir: load_packed(_folder(args, data_dir), check=False),
     validate=_validate,
     count_classes=lambda args, data_dir: int(read_index(_folder(args, data_dir))["classes"]),
-    look=lambda args, data_dir: Look(notes=(describe(read_index(_folder(args, data_dir))),)),
+    look=lambda args, data_dir: _look(_folder(args, data_dir)),
 )
 
 

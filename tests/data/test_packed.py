@@ -217,6 +217,9 @@ def test_damage_is_said_and_mended_by_packing_again(
     spoil(folder)
     with pytest.raises(ValueError, match=words):
         loaded("packed", folder)
+    if spoil in (cut, lose, spoil_index):  # what a plan sees without reading
+        (problem,) = look_at_data("packed", {"folder": "packed"}, folder.parent).problems
+        assert re.search(words, problem)
     make(pets)
     assert torch.equal(batch(loaded("packed", folder))[0], before)
 
