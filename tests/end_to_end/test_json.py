@@ -117,6 +117,7 @@ def under_way(folder: Path) -> dict[str, list[Any]]:
     return {
         "status": [place.json("status", "tiny.yaml"), adaptive_status(study, place)],
         "logs": [place.json("logs", failed.run_id)],
+        "list": [place.json("list")],
         "cancel": [json.loads(place.call("cancel", "tiny.yaml", "--row", "Baseline", "--json").stdout)],
     }
 

@@ -59,6 +59,19 @@ def test_the_first_line_names_the_data_of_the_studys_own_paper(report, study, da
     assert opening.banner(other).endswith(f"it is not a reproduction of the paper's {data} numbers.")
 
 
+def test_a_report_of_numbers_from_the_command_line_says_first_that_it_is_exploratory(report):
+    header = {**report.plan.header, "set": ["epochs=3", "lr=0.1"]}
+    other = replace(report, plan=replace(report.plan, header=header))
+    said = "Exploratory: `epochs=3`, `lr=0.1` was set on the command line and is not what the study says."
+    assert opening.banner(other).startswith(said)
+
+
+def test_a_report_of_a_study_without_sizes_and_paper_names_neither(report):
+    plan = replace(report.plan, header={**report.plan.header, "paper": None})
+    other = replace(report, plan=plan, findings=replace(report.findings, size="all"))
+    assert opening.banner(other) == "This is a run on fashion_mnist."
+
+
 def test_a_report_in_the_papers_setting_has_no_such_line_but_a_gap(report):
     text = markdown(comparable(report))
     assert text.startswith("# Bag of Tricks")
