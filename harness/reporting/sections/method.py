@@ -351,7 +351,7 @@ TITLES = {  # key of report.provenance -> what a reader calls it, in the order o
     "harness": "Report written by harness",
     "data": "Data set",
     "data_fingerprint": "Data fingerprint (sha256)",
-    "data_left_out": "Files left out of the data",
+    "data_left_out": "What the data leaves out or changes",
     "device": "Device",
     "device_memory_gb": "Device memory, GB",
     "cpu": "CPU",
