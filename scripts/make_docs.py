@@ -74,8 +74,10 @@ def cli_page() -> str:
 
 
 def readme() -> str:
-    """The hand-written page with the scoreboard and the first claims of Bag of Tricks."""
-    section = scoreboard_section(ROOT / "reports" / "bag_of_tricks" / "report.json")
+    """The hand-written page with the scoreboard of Bag of Tricks and the first claims of all studies."""
+    reports = ROOT / "reports"
+    found = list(reports.glob("*/report.json"))
+    section = scoreboard_section(reports / "bag_of_tricks" / "report.json", found)
     return _between((ROOT / "README.md").read_text(), SCOREBOARD_BEGIN, section, TABLE_END)
 
 

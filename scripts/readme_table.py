@@ -17,17 +17,29 @@ OPEN = ("not settled", "cannot be tested here")
 Record = dict[str, Any]
 
 
-def scoreboard_section(report_json: Path) -> str:
-    """The scoreboard of a report, then what its claims came to: at most `MOST_CLAIMS` rows."""
+def scoreboard_section(report_json: Path, reports: list[Path]) -> str:
+    """The scoreboard of a report, then what the claims of all came to: at most `MOST_CLAIMS` rows."""
     report, folder = json.loads(report_json.read_text()), report_json.parent.name
     effects = [cell for table in report["findings"]["tables"] for cell in table["cells"] if cell["effect"]]
     verdicts = Counter(cell["effect"]["verdict"] for cell in effects)
     alt = ", ".join(f"{count} {GLYPHS[word]} {word}" for word, count in verdicts.most_common())
     alt = f"Scoreboard of {len(effects)} effects: {alt}"
     picture = f'<img src="reports/{folder}/figures/{SCOREBOARD}.svg" width="760" alt="{alt}">'
-    claims = [(folder, claim) for claim in report["claims"] if claim["answer"] not in OPEN]
-    table = _claims_table(claims[:MOST_CLAIMS], "reports")
-    return "\n".join([picture, "", *table, _counted(report["claims"]), ""])
+    claims = _claims_of_papers(reports)
+    settled = [(study, claim) for study, claim in claims if claim["answer"] not in OPEN]
+    table = _claims_table(settled[:MOST_CLAIMS], "reports")
+    return "\n".join([picture, "", *table, _counted([claim for _, claim in claims]), ""])
+
+
+def _claims_of_papers(reports: list[Path]) -> list[tuple[str, Record]]:
+    """(study, claim), without studies of no paper and reports of before floors were measured."""
+    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(reports)}
+    return [
+        (name, claim)
+        for name, report in found.items()
+        if "floors" in report and report["header"]["paper"]
+        for claim in report["claims"]
+    ]
 
 
 def claims_section(reports: list[Path]) -> str:
@@ -38,9 +50,7 @@ def claims_section(reports: list[Path]) -> str:
     """
     found = {path.parent.name: json.loads(path.read_text()) for path in sorted(reports)}
     before = [name for name, report in found.items() if "floors" not in report]
-    claims = [
-        (name, claim) for name, report in found.items() if name not in before for claim in report["claims"]
-    ]
+    claims = _claims_of_papers(reports)
     settled = [(study, claim) for study, claim in claims if claim["answer"] not in OPEN]
     lines = [*_claims_table(settled, "../reports"), _counted([claim for _, claim in claims]), ""]
     if before:

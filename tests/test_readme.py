@@ -66,11 +66,12 @@ def test_the_baseline_in_the_readme_is_the_committed_reports():
     assert f"the baseline reaches {baseline['level']['mean']:.1f} % top-1" in README
 
 
-def test_the_readme_counts_no_claim_of_a_report_without_floors_and_names_it(tmp_path: Path) -> None:
+def test_only_claims_of_papers_are_counted_and_reports_without_floors_are_named(tmp_path: Path) -> None:
     claim = {"answer": "not settled", "size": None}
-    for name, more in (("old", {}), ("new", {"floors": {}})):
+    own = {"floors": {}, "header": {"paper": None}}
+    for name, more in (("old", {}), ("new", {"floors": {}}), ("own", own)):
         (tmp_path / name).mkdir()
-        report = {"claims": [claim, claim], **more}
+        report = {"claims": [claim, claim], "header": {"paper": "he2016deep"}, **more}
         (tmp_path / name / "report.json").write_text(json.dumps(report))
     said = readme_table.claims_section(list(tmp_path.glob("*/report.json")))
     assert "2 testable of 2; 2 not settled" in said
