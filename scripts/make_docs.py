@@ -12,6 +12,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ def _between(page: str, begin: str, made: str, end: str) -> str:
 
 
 def model_costs() -> str:
-    """Parameters and multiply-adds of every family, every variant and every arm of every study."""
+    """Parameters and multiply-adds of every family, every variant and every arm of every study, the README's
+    among them."""
     questions: list[dict[str, Any]] = []
     catalogue = build_catalogue(ROOT / "data")
 
@@ -114,10 +116,13 @@ def model_costs() -> str:
         return Cost(params=0, macs=0)  # only which questions are asked matters here
 
     listening = dataclasses.replace(catalogue, cost=cost)
-    for path in sorted((ROOT / "studies").glob("*.yaml")):
-        study = load_study(path, listening)
-        for size in study.file.sizes:
-            expand(study, listening, ExpandOptions(size=size))
+    with tempfile.TemporaryDirectory() as folder:
+        shown = Path(folder) / "my_study.yaml"
+        shown.write_text((ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0])
+        for path in (*sorted((ROOT / "studies").glob("*.yaml")), shown):
+            study = load_study(path, listening)
+            for size in study.file.sizes:
+                expand(study, listening, ExpandOptions(size=size))
     fresh = "--fresh" in sys.argv[1:] or not COSTS_FILE.exists()
     return costs_text(answers(questions, known=[] if fresh else json.loads(COSTS_FILE.read_text())))
 

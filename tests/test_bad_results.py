@@ -348,8 +348,8 @@ UNUSABLE = {
         run(f"UPDATE tags SET value = {TEXT_TOP1} WHERE key = 'summary' AND {ONE}"),
         "has a top1 that is no number",
     ),
-    "no artifacts": (
-        lambda place: shutil.rmtree(place.path / "mlartifacts"),
+    "artifacts without their files": (
+        lambda place: [path.unlink() for path in (place.path / "mlartifacts").rglob("predictions.bin")],
         "predictions.bin is missing in",
     ),
 }

@@ -113,6 +113,8 @@ def hue(images: Tensor, turn: Tensor, out: Tensor | None = None) -> Tensor:
     low + chroma clamp(2 - d, 0, 1), with d = 3 - ||z| - 3| of a difference z of hues in [-6, 6].
     """
     out = torch.empty_like(images) if out is None else out
+    if images.device.type != "cpu":
+        return _hue_at_once(images, turn, out)
     red, green, blue = images.unbind(1)
     low = torch.minimum(red, green)
     torch.minimum(low, blue, out=low)
@@ -131,6 +133,23 @@ def hue(images: Tensor, turn: Tensor, out: Tensor | None = None) -> Tensor:
     low.add_(chroma, alpha=3)
     torch.addcmul(low, chroma, place, value=-1, out=out[:, 0])
     return out
+
+
+def _hue_at_once(images: Tensor, turn: Tensor, out: Tensor) -> Tensor:
+    """The bits of `hue` in 28 operators for 44: fewer launches, and on a CPU three times its time."""
+    device = str(images.device)
+    low, high = images.aminmax(dim=1, keepdim=True)
+    chroma = high.sub_(low)
+    red, green, blue = images.split(1, 1)
+    place = torch.sub(red, green).sub_(blue).add_(low)
+    other = torch.clamp(chroma, min=1e-30)
+    place.div_(other).add_(2)
+    place.copysign_(torch.sub(blue, green, out=other))
+    place.add_((turn + 0.5).remainder_(1.0).sub_(0.5).mul_(6)[:, None, None, None])
+    base = torch.addcmul(low, chroma, constant((2.0, -1.0, -1.0), device).view(3, 1, 1))
+    seen = torch.sub(place, constant((0.0, -1.0, 1.0), device).view(3, 1, 1), out=out)
+    seen.abs_().sub_(3).abs_().clamp_(1, 2).mul_(constant((-1.0, 1.0, 1.0), device).view(3, 1, 1))
+    return torch.addcmul(base, chroma, seen, out=out)
 
 
 def pca_shift(coefficients: np.ndarray) -> np.ndarray:

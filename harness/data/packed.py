@@ -18,7 +18,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -246,6 +245,8 @@ class Shard:
             ValueError: an image cannot be read; it is named.
             OSError: the folder cannot be written to.
         """
+        from concurrent.futures import ThreadPoolExecutor  # its imports are slow
+
         from harness.data.pixels import count_threads
 
         drafts = [path.with_name(f".{path.name}.draft") for path in (self.path, self.list_path)]

@@ -234,3 +234,15 @@ def test_random_boxes_fall_back_to_the_centre() -> None:
 def test_centre_boxes() -> None:
     sizes = np.array([[28, 28], [375, 500]])
     assert centre_boxes(sizes, 0.875).tolist() == [[2, 2, 24, 24], [23, 86, 328, 328]]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+def test_the_hue_of_a_gpu_has_the_bits_of_a_cpu_s(last: bool) -> None:
+    images = torch.rand(16, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    images[0] = 0.5  # grey: no hue
+    images[1, :2] = images[1, 2]
+    turn = torch.linspace(-0.7, 0.7, 16)
+    if last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    at_once = augment._hue_at_once(images, turn, torch.empty_like(images))
+    assert torch.equal(augment.hue(images, turn), at_once)
