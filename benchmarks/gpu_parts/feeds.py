@@ -14,7 +14,7 @@ from PIL import Image
 from gpu_parts.rounds import Contender, Length, race
 from gpu_parts.rows import Add, guarded, measured
 from gpu_parts.settings import Settings
-from harness.spec import Arm, AugmentSpec, DataSpec, ModelSpec, Recipe, RunSpec
+from harness.spec import Arm, AugmentSpec, DataSpec, Machine, ModelSpec, Recipe, RunSpec
 from harness.training.environment import configured
 from harness.training.setup import build
 
@@ -32,18 +32,22 @@ def measure(settings: Settings, add: Add) -> None:
         )
         contenders += _contender(settings, add, data, f"feed from memory, {pixels} px, batch {batch}", batch)
     files = settings.pick(1024, 16)
-    folder = settings.folder / "jpeg"
-    guarded(add, "feed from JPEG files", partial(write_photos, folder, files))
     data = DataSpec(
-        name="imagefolder",
-        resolution=settings.pick(224, 32),
-        train_images=files,
-        args={"folder": str(folder)},
+        name="imagefolder", resolution=settings.pick(224, 32), train_images=files, args={"folder": "photos"}
+    )
+    guarded(
+        add,
+        "feed from JPEG files",
+        partial(write_photos, _machine(settings, data).data_dir / "photos", files),
     )
     contenders += _contender(settings, add, data, f"feed from JPEG files, batch {batch}", batch)
     length = Length(batch=batch, warm_up_steps=settings.pick(2, 1), steps=settings.pick(4, 1))
     for each in race(contenders, length, settings, add):
         add(measured(each.what, each.images_per_s, "images/s", each.note))
+
+
+def _machine(settings: Settings, data: DataSpec) -> Machine:
+    return settings.machine(f"feed/{data.name}/{data.resolution}", exact=False)
 
 
 def _contender(settings: Settings, add: Add, data: DataSpec, what: str, batch: int) -> list[Contender]:
@@ -56,7 +60,7 @@ def _contender(settings: Settings, add: Add, data: DataSpec, what: str, batch: i
         lr=0.1,
         schedule="constant",
     )
-    machine = settings.machine(f"feed/{data.name}/{data.resolution}", exact=False)
+    machine = _machine(settings, data)
     setup = guarded(add, what, partial(build, RunSpec(arm=Arm(recipe=recipe), seed=0), machine))
     if setup is None:
         return []
