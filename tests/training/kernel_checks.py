@@ -155,8 +155,9 @@ def test_a_planted_kernel_is_found_and_the_layers_beside_it_are_trusted(
 
 def test_a_kernel_that_hangs_counts_as_wrong(plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(hang)
-    # A fresh interpreter, which has no planted kernel, needs longer to start.
     monkeypatch.setattr(kernel_children, "LIMIT_S", 1.0)
+    # A fresh interpreter has no planted kernel: the second opinion comes from a fork, too.
+    monkeypatch.setattr(kernel_children.Child, "_start", kernel_children.Child._fork)
     (verdict,) = examine_all([conv(4, 8)])
     assert verdict.form == CONTIGUOUS
     assert "did not end within" in verdict.faults[AS_IT_IS]
