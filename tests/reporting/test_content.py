@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from harness.reporting.render import outline
 from harness.reporting.report_input import gains_at_the_end
 from harness.reporting.sections import opening
 from harness.reporting.sections.opening import more_seeds, settling, shortfalls
+from harness.reporting.sections.recipes import last_quarter
 from harness.reporting.sections.tables import main_table, values_table
 from harness.study.expand import ExpandOptions, expand, load_study
 from tests.reporting.edits import comparable, edit_cells, whole_text
@@ -251,3 +253,14 @@ def test_it_is_said_how_much_the_last_quarter_of_training_still_brought():
         ]
     )
     assert gains_at_the_end(curves) == {"flat": 0.5, "steep": 10.0}
+
+
+def test_the_report_says_what_the_last_quarter_brought_in_the_median_of_its_recipes(report):
+    gains = gains_at_the_end(report.curves)
+    (said,) = last_quarter(report)
+    found = re.match(
+        r"The last quarter of training changed top-1 by (\S+) pp in the median of (\d+)", said.text
+    )
+    assert found is not None
+    assert int(found[2]) == len(gains)
+    assert float(found[1].replace("−", "-")) == pytest.approx(median(gains.values()), abs=0.06)
