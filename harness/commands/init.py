@@ -128,13 +128,15 @@ def _of_images(name: str, folder: Path | None) -> tuple[str, list[str]]:
         found = examine(folder)
         if found["problems"]:
             raise problem(folder, found["problems"][0])
-        train, test = (found["parts"][part] for part in found["parts"])
+        train, *test = found["parts"].values()
         images, what = train["images"], folder.resolve().name
-        about = (
-            f"{counted(len(train['classes']), 'class')[:-1] + 'es'}, {images:,} + {test['images']:,} images"
+        classes = f"{counted(len(train['classes']), 'class')[:-1] + 'es'}"
+        more = (
+            f"+ {test[0]['images']:,} images" if test else "images, a fifth of them held out as the test part"
         )
+        about = f"{classes}, {images:,} {more}"
         side = max(each for each in SIDES if each <= max(SIDES[0], _shorter(train)))
-        data = f"{{imagefolder: {{folder: '{what}'}}}}"
+        data = f"{{imagefolder: {{folder: '{what}'{'' if test else ', test_share: 0.2'}}}}}"
         parent = folder.resolve().parent
         if parent != Path("data").resolve():
             next_step += f" --data {parent}"

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.entry import IMAGENET_MEAN, IMAGENET_STD, RGB, Entry, Pixels, Source
+from harness.data.entry import IMAGENET_MEAN, IMAGENET_STD, RGB, Entry, Look, Pixels, Source
 
 if TYPE_CHECKING:
     import numpy as np
 
 TEST_PARTS = ("test", "val")
+WHOLE: Mapping[str, Any] = {"test_share": None}  # nothing is split
 
 
 def _path(args: Mapping[str, Any], data_dir: Path) -> Path:
@@ -38,11 +39,7 @@ def _validate(args: Mapping[str, Any]) -> None:
         raise ValueError(f"npz: file must lie inside the data folder, '{args['file']}' does not")
     if args["test"] not in TEST_PARTS:
         raise ValueError(f"npz: test, the part that is evaluated, must be test or val, not {args['test']!r}")
-    share, seed = args["test_share"], args["split_seed"]
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-        raise ValueError(f"npz: test_share must be a number between 0 and 1, not {share!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ValueError(f"npz: split_seed must be a whole number from 0, not {seed!r}")
+    validate_split("npz", args)
 
 
 def load_npz(args: Mapping[str, Any], data_dir: Path) -> Source:
@@ -53,19 +50,22 @@ def load_npz(args: Mapping[str, Any], data_dir: Path) -> Source:
     """
     path = _path(args, data_dir)
     arrays = _arrays(path)
+    said: tuple[str, ...] = ()
     if "images" in arrays and "train_images" not in arrays:
         images, labels = (_array(arrays, name, path) for name in ("images", "labels"))
         labels = _labels(labels, "labels", path)
         _check(images, labels, "", path)
         held = stratified(labels, args["test_share"], args["split_seed"])
         parts = [(images[~held], labels[~held]), (images[held], labels[held])]
+        said = split_lines(args["file"], labels, args)
     else:
         parts = [_part(arrays, name, path) for name in ("train", args["test"])]
     train, test = (Pixels(images=_with_channels(images), labels=labels) for images, labels in parts)
     if train.images.shape[3] != test.images.shape[3]:
         raise ValueError(f"{path}: one part has grey images, the other has colours")
     classes = 1 + max(int(part.labels.max()) for part in (train, test))
-    return Source(train=train, test=test, classes=classes, normalised=_normalisation(train.images))
+    normalised = normalisation(train.images)
+    return Source(train=train, test=test, classes=classes, left_out=said, normalised=normalised)
 
 
 def _arrays(path: Path, ends: tuple[str, ...] = ("images", "labels")) -> Mapping[str, np.ndarray]:
@@ -133,7 +133,34 @@ def stratified(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     return held
 
 
-def _normalisation(images: np.ndarray) -> tuple[RGB, RGB]:
+def validate_split(name: str, args: Mapping[str, Any]) -> None:
+    """Check `test_share` (None: nothing is split) and `split_seed`.
+
+    Raises:
+        ValueError: they are no share and no seed.
+    """
+    share, seed = args["test_share"], args["split_seed"]
+    is_share = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share < 1
+    if share is not None and not is_share:
+        raise ValueError(f"{name}: test_share must be a number between 0 and 1, not {share!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"{name}: split_seed must be a whole number from 0, not {seed!r}")
+
+
+def split_lines(name: str, labels: np.ndarray, args: Mapping[str, Any]) -> tuple[str, ...]:
+    """What plan and report say of data that are split by `stratified`: labels (N,) of all of them."""
+    import numpy as np
+
+    share, seed = args["test_share"], args["split_seed"]
+    held = int(stratified(labels, share, seed).sum())
+    said = f"{name} is split: {held:,} of {len(labels):,} images, {share:g} of each class drawn by "
+    said += f"split_seed {seed}, are the test part of every run"
+    single = int((np.bincount(labels) == 1).sum())
+    alone = f"; {single} of its classes have one image each, which is trained on" if single else ""
+    return (said + alone,)
+
+
+def normalisation(images: np.ndarray) -> tuple[RGB, RGB]:
     """Mean and standard deviation of each channel over (N, H, W, C) uint8, of [0, 1] pixels."""
     import numpy as np
 
@@ -149,13 +176,18 @@ def _normalisation(images: np.ndarray) -> tuple[RGB, RGB]:
     return (red, green, blue), (r, g, b)
 
 
-def _count_classes(args: Mapping[str, Any], data_dir: Path) -> int:
-    """Without the images, which may be many."""
+def _labels_alone(args: Mapping[str, Any], data_dir: Path) -> list[np.ndarray]:
+    """Of both parts, or of the one that is split; without the images, which may be many."""
     path = _path(args, data_dir)
     arrays = _arrays(path, ("labels",))
-    is_split = "train_labels" in arrays or "labels" not in arrays
-    names = ("train_labels", f"{args['test']}_labels") if is_split else ("labels",)
-    return 1 + max(int(_labels(_array(arrays, name, path), name, path).max()) for name in names)
+    has_parts = "train_labels" in arrays or "labels" not in arrays
+    names = ("train_labels", f"{args['test']}_labels") if has_parts else ("labels",)
+    return [_labels(_array(arrays, name, path), name, path) for name in names]
+
+
+def _look(args: Mapping[str, Any], data_dir: Path) -> Look:
+    found = _labels_alone(args, data_dir)
+    return Look(notes=split_lines(args["file"], found[0], args) if len(found) == 1 else ())
 
 
 NPZ = Entry(
@@ -167,5 +199,6 @@ NPZ = Entry(
     missing=_missing,
     load=load_npz,
     validate=_validate,
-    count_classes=_count_classes,
+    count_classes=lambda args, data_dir: 1 + max(int(each.max()) for each in _labels_alone(args, data_dir)),
+    look=_look,
 )

@@ -26,6 +26,7 @@ from harness.data.folders import (
     missing_folder,
     part_of,
     subfolders,
+    training_folder,
 )
 from harness.data.pixels import RULES, Header, count_frames, count_threads, decode, header, range_of
 
@@ -423,9 +424,11 @@ def examine(root: Path, reading: Reading = PLAIN, *, decode_all: bool = False) -
     """
     if not root.is_dir():
         raise ValueError(f"{root} is no folder")
-    problem = missing_folder(root, root.name) or class_problem(root)
+    is_split = not evaluation_folder(root).is_dir() and len(subfolders(training_folder(root))) > 1
+    problem = class_problem(root, split=True) if is_split else None
+    problem = problem or (None if is_split else missing_folder(root, root.name) or class_problem(root))
     problems = [problem] if problem else []
-    notes: list[str] = []
+    notes = [missing_folder(root, root.name) or ""] if is_split else []
     parts = _parts(root)
     described = {}
     for part in parts:

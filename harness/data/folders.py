@@ -1,9 +1,10 @@
 """Which files of an image folder belong to which class, and what is left out. Opens no image; no numpy.
 
     <root>/train/<class>/**/*.jpg
-    <root>/val/<class>/**/*.jpg      (or `test`)
+    <root>/val/<class>/**/*.jpg      (or `test`, or `validation`)
 
-Sub-folders of a class belong to it, in the order of torchvision.datasets.ImageFolder.
+A folder that is split has no second part; its classes lie in `train`, or in <root> itself. Sub-folders of a
+class belong to it, in the order of torchvision.datasets.ImageFolder.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from typing import Any
 from harness.data.entry import cache_folder
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
-TEST_NAMES = ("val", "test")
+TEST_NAMES = ("val", "test", "validation")
 SYSTEM_FOLDERS = frozenset(  # of archives, file servers and desktops; they hold thumbnails and waste
     {"__MACOSX", "@eaDir", "lost+found", "#recycle", "$RECYCLE.BIN", "System Volume Information"}
 )
 NAMED_CLASSES = 5  # in one message
+TO_SPLIT = "`test_share: 0.2` holds a fifth of each class out as the test part, the same one for every run"
 HIDDEN, SYSTEM, LOOP, NO_SUFFIX = (
     "hidden",
     "in a system's folder",
@@ -119,20 +121,21 @@ def _lies_in(folder: str, around: str) -> bool:
 
 
 def class_names(root: Path) -> list[str]:
-    """The class folders of `root`/train, sorted.
+    """The class folders of the training folder of `root`, sorted.
 
     Raises:
         ValueError: fewer than two of them, or two that differ in their code points only.
     """
-    names = subfolders(root / "train")
+    train = training_folder(root)
+    names = subfolders(train)
     if len(names) < 2:
-        raise ValueError(f"{root / 'train'} has {len(names)} class folders; a classifier needs at least 2")
+        raise ValueError(f"{train} has {len(names)} class folders; a classifier needs at least 2")
     same = Counter(map(composed, names))
     for name in names:
         if same[composed(name)] > 1:
             twins = [each for each in names if composed(each) == composed(name)]
             both = " and ".join(map(spelt, twins))
-            raise ValueError(f"{root / 'train'} has two class folders that look the same: {both}; rename one")
+            raise ValueError(f"{train} has two class folders that look the same: {both}; rename one")
     return names
 
 
@@ -145,26 +148,32 @@ def subfolders(folder: Path) -> list[str]:
     )
 
 
+def training_folder(root: Path) -> Path:
+    """`train`; where nothing is called so, `root` itself."""
+    return root / "train" if (root / "train").is_dir() else root
+
+
 def evaluation_folder(root: Path) -> Path:
-    """The first of `val` and `test` that exists."""
+    """The first of `TEST_NAMES` that exists."""
     return next((root / name for name in TEST_NAMES if (root / name).is_dir()), root / TEST_NAMES[0])
 
 
-def parts_of(root: Path) -> tuple[FolderPart, FolderPart]:
-    """Everything in the training and the evaluation folder.
+def parts_of(root: Path, *, split: bool = False) -> tuple[FolderPart, ...]:
+    """Everything in the training and the evaluation folder; of a folder that is split, in its only part.
 
     Raises:
-        ValueError: the class folders of the two do not agree (`class_problem` says how).
+        ValueError: the class folders make no data set (`class_problem` says why).
     """
     kept = _kept(root)
-    if kept is not None:
+    if kept is not None and len(kept) == (1 if split else 2):
         return kept
     taken_ns = time.time_ns()
-    problem = class_problem(root)
+    problem = class_problem(root, split=split)
     if problem is not None:
         raise ValueError(problem)
     names = class_names(root)
-    parts = part_of(root / "train", names), part_of(evaluation_folder(root), names)
+    folders = (training_folder(root),) if split else (root / "train", evaluation_folder(root))
+    parts = tuple(part_of(folder, names) for folder in folders)
     _keep(root, parts, taken_ns)
     return parts
 
@@ -229,7 +238,7 @@ def _folders_of(part: FolderPart) -> Iterable[str]:
         yield from found.folders
 
 
-def _kept(root: Path) -> tuple[FolderPart, FolderPart] | None:
+def _kept(root: Path) -> tuple[FolderPart, ...] | None:
     """What was found the last time, where no folder has changed since; a stat for each of them."""
     kept = _kept_file(root)
     try:
@@ -244,8 +253,7 @@ def _kept(root: Path) -> tuple[FolderPart, FolderPart] | None:
         ):
             return None
         rest = iter(names)
-        train, test = (_part_from(each, rest) for each in head["parts"])
-        return train, test
+        return tuple(_part_from(each, rest) for each in head["parts"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there, damaged, or a folder is gone: everything is listed
 
@@ -277,6 +285,8 @@ def missing_folder(root: Path, name: str) -> str | None:
     """None where `root` has the two parts, else what to put where."""
     if (root / "train").is_dir() and evaluation_folder(root).is_dir():
         return None
+    if not evaluation_folder(root).is_dir() and root.is_dir() and len(subfolders(training_folder(root))) > 1:
+        return f"{name} has no {' or '.join(TEST_NAMES)} in {root}; {TO_SPLIT}"
     others = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     has = f"; {root} has {', '.join(others[:NAMED_CLASSES])}" if others else ""
     return (
@@ -285,17 +295,17 @@ def missing_folder(root: Path, name: str) -> str | None:
     )
 
 
-def class_problem(root: Path) -> str | None:
-    """Why the class folders of the two parts make no data set; None where they do. Lists folders only."""
-    train, test = root / "train", evaluation_folder(root)
+def class_problem(root: Path, *, split: bool = False) -> str | None:
+    """Why the class folders of the two parts, or of the only one, make no data set; None where they do.
+    Lists folders only."""
+    train, test = training_folder(root), evaluation_folder(root)
+    if split and test.is_dir():
+        return f"{test} is there, and test_share asks for another test part: take one of the two away"
+    parts = (train,) if split else (train, test)
     try:
-        dead = [
-            path
-            for part in (train, test)
-            for path in part.iterdir()
-            if path.is_symlink() and not path.exists()
-        ]
-        names, others = class_names(root), subfolders(test)
+        dead = [path for part in parts for path in part.iterdir() if path.is_symlink() and not path.exists()]
+        names = class_names(root)
+        others = names if split else subfolders(test)
     except OSError as error:
         return f"cannot read the folder {error.filename}: {error.strerror}"
     except ValueError as error:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data import entry, folders
+from harness.data import arrays, entry, folders
 from harness.data.entry import Entry, Files, Look, PathList, Pixels, Reading, Source
 from harness.data.folders import FolderPart, Found
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 # The user's own images: one folder per class.
 #
 #     <data folder>/<folder>/train/<class>/*.jpg
-#     <data folder>/<folder>/val/<class>/*.jpg      (or `test`)
+#     <data folder>/<folder>/val/<class>/*.jpg      (or `test`, or `validation`)
 #
-# Classes are numbered by their sorted names. With `side: N` every image is cut to its central square and
-# resized to N x N once, into a file beside the images that all processes map; without it, files are decoded
-# when read.
+# With `test_share: 0.2` a folder without the second part is split. Classes are numbered by their sorted
+# names. With `side: N` every image is cut to its central square and resized to N x N once, into a file beside
+# the images that all processes map; without it, files are decoded when read.
 
 
 LARGEST_SIDE = 1024
@@ -56,23 +56,39 @@ def _why_empty(found: Found) -> str:
     return f"has no image files, but files left out: {reasons}{read}" if reasons else "has no image files"
 
 
-def load_folder(root: Path, side: int | None = None, reading: Reading = entry.PLAIN) -> Source:
-    """Both parts of an image folder (see the module's docstring).
+def load_folder(
+    root: Path,
+    side: int | None = None,
+    reading: Reading = entry.PLAIN,
+    split: Mapping[str, Any] = arrays.WHOLE,
+) -> Source:
+    """Both parts of an image folder (see the module's docstring). `split`: has `test_share`, and `split_seed`
+    where that is not None.
 
     Raises:
         ValueError: the parts have other classes, or a class or a file cannot be read; it is named.
     """
-    parts = folders.parts_of(root)
-    train, test = (list_images(part, root, reading) for part in parts)
-    source = Source(
-        train=train,
-        test=test,
-        classes=len(parts[0].classes),
-        left_out=tuple(line for part in parts for line in folders.left_out_lines(part)),
-    )
+    parts = folders.parts_of(root, split=split["test_share"] is not None)
+    found = [list_images(part, root, reading) for part in parts]
+    said = [line for part in parts for line in folders.left_out_lines(part)]
+    if len(found) == 1:
+        said += arrays.split_lines(f"imagefolder {root.name}", found[0].labels, split)
+        found = split_files(found[0], split)
+    train, test = found
+    source = Source(train=train, test=test, classes=len(parts[0].classes), left_out=tuple(said))
     if side is None:
         return source
     return replace(source, train=_at_side(train, side), test=_at_side(test, side))
+
+
+def split_files(files: Files, split: Mapping[str, Any]) -> list[Files]:
+    """The training and the test part of files that come in one part."""
+    held = arrays.stratified(files.labels, split["test_share"], split["split_seed"])
+    parts = []
+    for chosen in (~held, held):
+        paths = PathList([str(files.paths[index]) for index in chosen.nonzero()[0].tolist()])
+        parts.append(replace(files, paths=paths, labels=files.labels[chosen]))
+    return parts
 
 
 def load_all_classes(root: Path, title: str, classes: int) -> Source:
@@ -97,21 +113,25 @@ def look_at_classes(root: Path, title: str, classes: int) -> Look:
     return Look(problems=(problem,) if problem else ())
 
 
-def look_at(root: Path, reading: Reading = entry.PLAIN) -> Look:
-    """What a plan says of a folder: classes that do not agree, files left out, files that cannot be read, and
-    numbers that do not fill their range. Lists every file, opens a few."""
-    problem = folders.class_problem(root)
+def look_at(root: Path, reading: Reading = entry.PLAIN, split: Mapping[str, Any] = arrays.WHOLE) -> Look:
+    """What a plan says of a folder: classes that do not agree, files left out, files that cannot be read,
+    numbers that do not fill their range, and how it is split. Lists every file, opens a few."""
+    is_split = split["test_share"] is not None
+    problem = folders.class_problem(root, split=is_split)
     if problem is not None:
         return Look(problems=(problem,))
     from harness.data.contents import depth_findings
 
-    parts = folders.parts_of(root)
+    parts = folders.parts_of(root, split=is_split)
     notes = [line for part in parts for line in folders.left_out_lines(part)]
     problems = [line for part in parts if (line := folders.broken_line(part))]
     for part in parts:
         for name, found in part.classes.items():
             if not found.images and not found.broken:
                 problems.append(f"class '{name}': {part.folder / name} {_why_empty(found)}")
+    if is_split and not problems:
+        labels = list_images(parts[0], root).labels
+        notes += arrays.split_lines(f"imagefolder {root.name}", labels, split)
     deep = depth_findings([Path(path) for part in parts for path in part.everything().images], reading)
     return Look(problems=(*problems, *deep.problems), notes=(*notes, *deep.notes))
 
@@ -169,6 +189,7 @@ def _validate(args: Mapping[str, Any]) -> None:
             f"imagefolder: side must be null or a number of pixels in 8..{LARGEST_SIDE}, not {side!r}"
         )
     reading_of(args)
+    arrays.validate_split("imagefolder", args)
 
 
 def reading_of(args: Mapping[str, Any]) -> Reading:
@@ -195,21 +216,33 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _missing(args: Mapping[str, Any], data_dir: Path) -> str | None:
+    root = data_dir / args["folder"]
+    if args["test_share"] is not None and root.is_dir():
+        return None
+    return folders.missing_folder(root, f"imagefolder {args['folder']}")
+
+
 IMAGEFOLDER = Entry(
     name="imagefolder",
-    args={"folder": "", "side": None, "range": None, "background": (255, 255, 255)},
-    said_if_set=frozenset({"range", "background"}),
+    args={
+        "folder": "",
+        "side": None,
+        "range": None,
+        "background": (255, 255, 255),
+        "test_share": None,
+        "split_seed": 0,
+    },
+    said_if_set=frozenset({"range", "background", "test_share", "split_seed"}),
     channels=3,
     mean=entry.IMAGENET_MEAN,
     std=entry.IMAGENET_STD,
-    missing=lambda args, data_dir: folders.missing_folder(
-        data_dir / args["folder"], f"imagefolder {args['folder']}"
-    ),
-    load=lambda args, data_dir: load_folder(data_dir / args["folder"], args["side"], reading_of(args)),
+    missing=_missing,
+    load=lambda args, data_dir: load_folder(data_dir / args["folder"], args["side"], reading_of(args), args),
     validate=_validate,
     count_classes=lambda args, data_dir: len(folders.class_names(data_dir / args["folder"])),
-    listed=lambda args, data_dir: load_folder(data_dir / args["folder"], None, reading_of(args)),
-    look=lambda args, data_dir: look_at(data_dir / args["folder"], reading_of(args)),
+    listed=lambda args, data_dir: load_folder(data_dir / args["folder"], None, reading_of(args), args),
+    look=lambda args, data_dir: look_at(data_dir / args["folder"], reading_of(args), args),
 )
 
 

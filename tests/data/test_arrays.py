@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.data import arrays, count_classes, load, missing_data
+from harness.data import arrays, count_classes, load, look_at_data, missing_data
 
 RNG = np.random.default_rng(0)
 
@@ -62,6 +62,11 @@ def test_one_part_is_split_by_class_the_same_for_everyone(tmp_path: Path):
     assert np.bincount(first.test.labels, minlength=4).tolist() == [4, 2, 1, 0]
     assert len(first.train.labels) + len(first.test.labels) == 33
     assert first.fingerprint == again.fingerprint
+    assert first.left_out == look_at_data("npz", args, tmp_path).notes
+    assert first.left_out[0].startswith(
+        "a.npz is split: 7 of 33 images, 0.2 of each class drawn by split_seed 0"
+    )
+    assert first.left_out[0].endswith("; 1 of its classes have one image each, which is trained on")
     assert first.fingerprint != loaded(tmp_path, args | {"split_seed": 1}).fingerprint
     assert len(loaded(tmp_path, args | {"test_share": 0.5}).test.labels) == 10 + 5 + 1
     assert count_classes("npz", args, tmp_path) == 4

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from harness.cli import main
-from harness.data import DATASETS, folders, load, look_at_data, validate_data
+from harness.data import DATASETS, arrays, folders, load, look_at_data, missing_data, validate_data
 from harness.data.contents import examine
 from harness.data.folders import SYSTEM_FOLDERS, part_of, parts_of, spelt, walk
 from harness.data.torchvision_import import torchvision
@@ -322,8 +322,70 @@ def test_a_folder_of_classes_without_parts_is_looked_at_too(tmp_path: Path) -> N
     make(tmp_path / "a")
     found = examine(tmp_path / "a" / "train")
     assert found["parts"]["train"]["classes"] == {"ant": 3, "bee": 3}
-    assert "needs one folder per class" in found["problems"][0]
+    assert (found["problems"], len(found["notes"])) == ([], 1)
+    assert "has no val or test or validation in" in found["notes"][0]
+    assert "`test_share: 0.2` holds a fifth of each class out" in found["notes"][0]
     assert part_of(tmp_path / "a" / "train", ["ant"]).images == 3
+    assert "needs one folder per class" in examine(tmp_path / "a" / "train" / "ant")["problems"][0]
+
+
+def split(root: Path, **args: object) -> tuple[list[str], list[str], tuple[str, ...]]:
+    """Names of training and test files, and what is said of them."""
+    whole = {"folder": root.name, "test_share": 0.4, **args}
+    data = load("imagefolder", whole, train_images=None, test_images=None, data_dir=root.parent)
+    parts = (part.images.paths for part in (data.train, data.test))
+    train, test = ([path.relative_to(root).as_posix() for path in part] for part in parts)
+    return train, test, data.left_out
+
+
+@pytest.mark.parametrize("below", ["train", "."])
+def test_a_folder_without_a_test_part_is_split_as_it_says(
+    tmp_path: Path, below: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "pets"
+    names = [f"{name}/{index}.png" for name in ("ant", "bee") for index in range(5)] + ["cow/0.png"]
+    for number, name in enumerate(names):
+        picture(root / below / name, number)
+    train, test, said = split(root)
+    held = arrays.stratified(np.repeat([0, 1, 2], [5, 5, 1]), 0.4, 0)
+    assert [name.removeprefix("train/") for name in test] == [names[i] for i in held.nonzero()[0]]
+    assert sorted(train + test) == sorted(
+        (root / below / name).relative_to(root).as_posix() for name in names
+    )
+    assert len(test) == 4
+    sentence = (
+        "imagefolder pets is split: 4 of 11 images, 0.4 of each class drawn by split_seed 0, are the test "
+        "part of every run; 1 of its classes have one image each, which is trained on"
+    )
+    assert said == (sentence,)
+    assert look(root, test_share=0.4) == ((), (sentence,))
+    assert split(root, split_seed=2)[1] != test
+    small = {"folder": "pets", "test_share": 0.4, "side": 8}
+    at_side = load("imagefolder", small, train_images=None, test_images=None, data_dir=tmp_path)
+    assert (len(at_side.test.labels), at_side.left_out) == (4, said)
+    file = study(tmp_path, "pets, test_share: 0.4")
+    assert main(["plan", file, "--data", str(tmp_path), "--runs", str(tmp_path / "runs")]) == 0
+    assert "pets is split: 4 of 11 images" in " ".join(capsys.readouterr().out.split())
+    picture(root / "val" / "ant" / "0.png")
+    problems, _ = look(root, test_share=0.4)
+    assert problems == (
+        f"{root / 'val'} is there, and test_share asks for another test part: take one of the two away",
+    )
+
+
+def test_nothing_is_split_unasked_and_validation_is_a_test_part(tmp_path: Path) -> None:
+    root = make(tmp_path / "pets")
+    (root / "val").rename(root / "validation")
+    assert look(root) == ((), ())
+    assert missing_data("imagefolder", {"folder": "pets"}, tmp_path) is None
+    (root / "validation").rename(root / "elsewhere")
+    says = missing_data("imagefolder", {"folder": "pets"}, tmp_path)
+    assert says is not None
+    assert "imagefolder pets has no val or test or validation in" in says
+    assert "`test_share: 0.2`" in says
+    for wrong in (0, 1, "a fifth", True):
+        with pytest.raises(ValueError, match="imagefolder: test_share must be a number between 0 and 1"):
+            validate_data("imagefolder", {"folder": "pets", "test_share": wrong})
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -350,7 +412,9 @@ def test_later_arguments_are_in_a_runs_identity_only_where_they_are_used(
     assert (black != plain, args["background"]) == (True, [0, 0, 0])
     ranged, args = arm_of(tmp_path, capsys, ", range: [0, 4095]")
     assert (ranged not in (plain, black), args["range"]) == (True, [0, 4095])
-    assert DATASETS["imagefolder"].said_if_set == {"range", "background"}
+    split, args = arm_of(tmp_path, capsys, ", test_share: 0.4, split_seed: 0")
+    assert (split not in (plain, black), args["test_share"]) == (True, 0.4)
+    assert DATASETS["imagefolder"].said_if_set == {"range", "background", "test_share", "split_seed"}
     assert DATASETS["imagefolder"].args["range"] is None
     assert DATASETS["imagefolder"].args["background"] == (255, 255, 255)
 
