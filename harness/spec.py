@@ -27,6 +27,8 @@ CAME_LATER = {"crop_pad": 0}
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"  # what became of a run
 ENDED = frozenset({FINISHED, DIVERGED})  # outcomes; `failed` is retried by the next `harness run`
 ACCURACIES = ("top1", "top5")  # results in percent; more is better
+# Measured where a study asks for them (training/evaluate.py), in percent; more is better.
+PER_CLASS = ("balanced_accuracy", "f1", "auroc")
 ID_HEX_DIGITS = 32  # 128 bits of sha256
 MEMBER_STRIDE = 1000  # member k of the ensemble with seed s is the run with seed s + k * MEMBER_STRIDE
 
@@ -109,7 +111,7 @@ class Recipe:
     eval_weights: str = "own"  # own: what the tricks evaluate (e.g. their average); raw: the trained weights
     curve_points: int = 1  # how often in an epoch the learning curve is measured
     read_out: str = "last_epoch"  # last_epoch | median_of_last_5: declared before the first run
-    metrics: tuple[str, ...] = ()  # of plugins, beside top1, top5 and loss
+    metrics: tuple[str, ...] = ()  # asked for beside top1, top5 and loss
     trainer: str = "harness"  # or a training function of a plugin
 
 

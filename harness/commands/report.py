@@ -30,7 +30,7 @@ from harness.commands.workspace import (
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError
 from harness.runs.provenance import kept_changes
 from harness.runs.records import parsed, read_map, reason
-from harness.spec import ENDED, canonical_json
+from harness.spec import ENDED, PER_CLASS, canonical_json
 from harness.study.declaration import ALPHA, exploratory
 from harness.study.part import PartNames, PlanPart, part_of
 from harness.study.plan import Plan, plan_to_json
@@ -250,6 +250,7 @@ def settings_of(plan: Plan) -> Settings:
 
     return Settings(
         metric=plan.header["metric"],
+        percent=not plan.scripts and plan.header["metric"] in PER_CLASS,
         alpha=ALPHA,
         smallest_effect_pp=plan.header["smallest_effect"],
         comparable_to_paper=plan.size == "paper" and not plan.header["smoke"],

@@ -26,7 +26,7 @@ from harness.runs.provenance import keep_places, script_code
 from harness.runs.state import FOLDER as DECLARED
 from harness.runs.state import as_it_stands
 from harness.scripts.plan import is_script_study, plan_scripts
-from harness.spec import DataSpec, ModelSpec, Recipe
+from harness.spec import PER_CLASS, DataSpec, ModelSpec, Recipe
 from harness.study.catalogue import Catalogue, Cost, DataEntry, ModelEntry, TrickEntry
 from harness.study.expand import ExpandOptions, expand, load_study
 from harness.study.names import study_plugins
@@ -76,7 +76,7 @@ def build_catalogue(data_dir: Path, plugins: Sequence[Plugin] = ()) -> Catalogue
         data=data,
         cost=cost,
         trainers={"harness": None, **{name: files["TRAINERS", name] for name in TRAINERS}},
-        metrics={name: files["METRICS", name] for name in METRICS},
+        metrics={**dict.fromkeys(PER_CLASS), **{name: files["METRICS", name] for name in METRICS}},
         plugin_hashes={plugin.name: plugin.sha256 for plugin in plugins},
     )
 

@@ -23,6 +23,7 @@ from harness.data.entry import Entry
 from harness.errors import nearest
 from harness.models import MODELS, VARIANTS
 from harness.models.entry import Model
+from harness.spec import PER_CLASS
 from harness.study.reserved import RESULTS, why_not
 from harness.tricks import TRICKS
 from harness.tricks.base import HOOKS, Trick
@@ -72,7 +73,7 @@ BUILT_IN: Mapping[str, frozenset[str]] = {
     "MODELS": frozenset({*MODELS, *VARIANTS}),
     "TRICKS": frozenset(TRICKS),
     "DATASETS": frozenset(DATASETS),
-    "METRICS": frozenset({*RESULTS, "train_loss"}),
+    "METRICS": frozenset({*RESULTS, "train_loss", *PER_CLASS}),
     "TRAINERS": frozenset({"harness"}),
 }
 KINDS = {

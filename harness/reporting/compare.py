@@ -279,7 +279,12 @@ class CompareInput:
         """The first side's, with the smallest effect of interest that all sides can live with."""
         first = self.reports[0]["findings"]["settings"]
         smallest = min(report["findings"]["settings"]["smallest_effect_pp"] for report in self.reports)
-        return Settings(metric=first["metric"], alpha=first["alpha"], smallest_effect_pp=smallest)
+        return Settings(
+            metric=first["metric"],
+            percent=first.get("percent", False),
+            alpha=first["alpha"],
+            smallest_effect_pp=smallest,
+        )
 
 
 def render_comparison(inputs: CompareInput, out_dir: Path) -> Rendered:

@@ -55,12 +55,12 @@ def check_changes(
 
 
 def check_metrics(names: tuple[str, ...], at: Location, catalogue: Catalogue, problems: ProblemList) -> None:
-    """Add every name that is not a metric of a plugin."""
+    """Add every name that is no metric that may be asked for."""
     for index, name in enumerate(names):
         if name in (*ACCURACIES, "loss"):
-            problems.add((*at, index), f"{name} is always measured; 'metrics' names those of plugins")
+            problems.add((*at, index), f"{name} is always measured; 'metrics' names others")
         elif name not in catalogue.metrics:
-            problems.add((*at, index), unknown("metric of a plugin", name, catalogue.metrics))
+            problems.add((*at, index), unknown("metric", name, catalogue.metrics))
 
 
 def check_factors(key: str, file: StudyFile, catalogue: Catalogue, problems: ProblemList) -> None:

@@ -103,7 +103,7 @@ class Changes(Closed):
     eval_weights: str | None = key(word("own", "raw"), None)
     curve_points: int | None = key(COUNT, None)
     read_out: str | None = key(word("last_epoch", "median_of_last_5"), None)
-    metrics: tuple[str, ...] | None = key(list_of(one_line), None)  # of plugins
+    metrics: tuple[str, ...] | None = key(list_of(one_line), None)  # beside top1, top5 and loss
     trainer: str | None = key(one_line, None)  # harness, or a training function of a plugin
     # AugmentSpec
     crop_area: tuple[float, float] | None = key(not_falling(pair_of(SHARE)), None)
@@ -395,8 +395,8 @@ class StudyFile(Closed):
     expect: Any = key(_expectation, "")
     unknown: tuple[str, ...] = key(list_of(text), ())  # what the paper leaves out
     plugins: tuple[str, ...] = key(list_of(one_line), ())  # files with code of the user's own (names.py)
-    metric: str = key(one_line, "top1")  # or top5, or a plugin's: what every table is read by
-    metrics: tuple[str, ...] = key(list_of(one_line), ())  # of plugins, measured beside top1, top5 and loss
+    metric: str = key(one_line, "top1")  # what every table is read by
+    metrics: tuple[str, ...] = key(list_of(one_line), ())  # measured beside top1, top5 and loss
     smallest_effect: float = key(POSITIVE, 0.2)  # percentage points
     seeds: Seeds = key(Seeds.read, Seeds())
     baseline: Baseline = key(Baseline.read)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from harness.data.augment import View, send, views
 from harness.data.entry import DataSet
-from harness.spec import Recipe
+from harness.spec import PER_CLASS, Recipe
 from harness.training.parallel import ALONE, World
 from harness.tricks.base import Predict
 
@@ -23,6 +23,80 @@ EVAL_BATCH = 250  # fixed: the batch of a convolution can change the last bits o
 Answers = Callable[[Tensor], Tensor]  # indices (B,) int64 of test images -> logits (B, K)
 Metric = Callable[[Tensor, Tensor], float]  # logits (N, K) float32, labels (N,) int64, both on the CPU
 NO_METRICS: Mapping[str, Metric] = {}
+
+
+# Metrics in which every class counts the same, in percent; a study asks for them with `metric` or `metrics`.
+
+
+def require_every_class(names: Iterable[str], labels: Tensor, classes: int) -> None:
+    """
+    Raises:
+        ValueError: one of these metrics is asked for, and a class has no test image: its mean over the
+            classes does not exist.
+    """
+    asked = [name for name in names if name in MEASURED]
+    counts = torch.bincount(labels, minlength=classes)
+    empty = torch.nonzero(counts == 0).flatten().tolist()
+    if asked and empty:
+        more = f" and {len(empty) - 1} more classes have" if len(empty) > 1 else " has"
+        raise ValueError(
+            f"{asked[0]} is a mean over {classes} classes, and class {empty[0]}{more} no test image; use a "
+            "test set with images of every class, or another metric"
+        )
+
+
+def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """The mean over the classes of the share of their images that are classified correctly (their recall).
+
+    Logits (N, K), labels (N,) int64; NaN where a logit is not finite. Raises as `require_every_class`.
+    """
+    return _over_classes(logits, labels, "balanced_accuracy", lambda right, true, answered: right / true)
+
+
+def f1(logits: Tensor, labels: Tensor) -> float:
+    """The mean over the classes of F1 = 2 right / (true + answered), the harmonic mean of precision and
+    recall ("macro"); 0 for a class that is never answered. As `balanced_accuracy` otherwise."""
+    return _over_classes(logits, labels, "f1", lambda right, true, answered: 2 * right / (true + answered))
+
+
+def auroc(logits: Tensor, labels: Tensor) -> float:
+    """The area under the ROC curve: of one class against the rest by its probability, the mean over the
+    classes ("macro, one versus rest"). With two classes both have the same area, the usual one.
+
+    It is P(s_i > s_j) + P(s_i = s_j) / 2 for an image i of the class and j of another one (Mann and Whitney's
+    U), from the ranks of the scores. As `balanced_accuracy` otherwise.
+    """
+    require_every_class(["auroc"], labels, logits.shape[1])
+    if logits.shape[1] < 2:
+        raise ValueError("auroc needs two classes or more")
+    if not logits.isfinite().all():
+        return math.nan
+    areas = [_area(score, labels == k) for k, score in enumerate(logits.double().log_softmax(1).T)]
+    return 100 * sum(areas) / len(areas)
+
+
+def _area(score: Tensor, own: Tensor) -> float:
+    ranked, positive = score.sort().values, score[own].contiguous()
+    below, up_to = (torch.searchsorted(ranked, positive, right=right) for right in (False, True))
+    ranks = (below + up_to + 1).double() / 2  # of equal scores, the mean of their ranks
+    count, others = len(positive), len(score) - len(positive)
+    return float((ranks.sum() - count * (count + 1) / 2) / (count * others))
+
+
+def _over_classes(
+    logits: Tensor, labels: Tensor, name: str, of_class: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> float:
+    """`of_class` takes the images of every class that were right, are there, were answered: (K,) each."""
+    classes = logits.shape[1]
+    require_every_class([name], labels, classes)
+    if not logits.isfinite().all():
+        return math.nan
+    answer = logits.argmax(1)
+    counts = [torch.bincount(each, minlength=classes) for each in (labels[answer == labels], labels, answer)]
+    return 100 * float(of_class(*(each.double() for each in counts)).mean())
+
+
+MEASURED: Mapping[str, Metric] = dict(zip(PER_CLASS, (balanced_accuracy, f1, auroc), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,7 +162,7 @@ def train_custom(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop,
         if given is None and run._stopped:
             journal.note("stop", step=0)
             return INTERRUPTED
-        given = measured(given, recipe, data.test.labels)
+        given = measured(given, recipe, data)
         answer = check_answer(given, recipe.trainer, images=len(data.test.labels), extra=recipe.metrics)
         progress.train_loss = run._last_loss
         _write(attempt, answer)
@@ -179,7 +179,7 @@ def _call(name: str, spec: RunSpec, run: Run) -> Any:
         raise from_exception(error, path, f"trainer '{name}'") from error
 
 
-def measured(given: Any, recipe: Recipe, labels: Tensor) -> Any:
+def measured(given: Any, recipe: Recipe, data: DataSet) -> Any:
     """The numbers of {"logits": (N, K)}, one row per test image in their order; another answer as it is.
 
     Raises:
@@ -187,14 +187,14 @@ def measured(given: Any, recipe: Recipe, labels: Tensor) -> Any:
     """
     if not isinstance(given, Mapping) or "logits" not in given:
         return given
-    logits = torch.as_tensor(given["logits"]).detach().cpu()
+    logits, labels = torch.as_tensor(given["logits"]).detach().cpu(), data.test.labels
     if len(given) > 1 or logits.ndim != 2 or len(logits) != len(labels):
         raise ValueError(
             f"trainer '{recipe.trainer}': logits must be alone and of shape ({len(labels)}, classes), one "
             f"row per test image; it returned {', '.join(map(str, given))} with logits {tuple(logits.shape)}"
         )
     every = torch.arange(len(labels))
-    result = evaluate(lambda indices: logits[indices], labels, every, make_metrics(recipe))
+    result = evaluate(lambda indices: logits[indices], labels, every, make_metrics(recipe, data))
     return {**result.metrics, "correct": result.correct}
 
 
@@ -337,7 +337,7 @@ def _evaluate(attempt: Attempt, answers: Answers, stop: Stop) -> Evaluation:
         seen += len(indices)
         return answers(indices)
 
-    extra = make_metrics(attempt.spec.arm.recipe)
+    extra = make_metrics(attempt.spec.arm.recipe, attempt.data)
     with attempt.progress.evaluation:
         return evaluate(answers_until_stop, labels, torch.arange(len(labels)), extra)
 

@@ -24,7 +24,15 @@ from harness.runs.folder import RunFolder, read_json, write_bytes
 from harness.runs.provenance import data_key, data_name
 from harness.spec import FINISHED, Machine, Recipe, RunSpec
 from harness.training import optim, parallel
-from harness.training.evaluate import Answerer, Answers, Metric, Viewing, make_answers
+from harness.training.evaluate import (
+    MEASURED,
+    Answerer,
+    Answers,
+    Metric,
+    Viewing,
+    make_answers,
+    require_every_class,
+)
 from harness.training.feed import ORDERS, Feed, count_steps_per_epoch, seed_default
 from harness.training.kernels import LARGEST_BATCH, trust_kernels
 from harness.training.optim import Clip, Precision, Schedule
@@ -338,16 +346,19 @@ def with_auxiliary(loss: Loss, weight: float) -> Loss:
 # Metrics of a read-out beside top-1, top-5 and the loss, by the names that a recipe asks for.
 
 
-def make_metrics(recipe: Recipe) -> Mapping[str, Metric]:
+def make_metrics(recipe: Recipe, data: DataSet) -> Mapping[str, Metric]:
     """The recipe's metrics by name.
 
     Raises:
-        ValueError: no plugin of the run defines one of them.
+        ValueError: neither the harness nor a plugin of the run defines one of them, or a class has no test
+            image for it.
     """
+    known = {**MEASURED, **METRICS}
     for name in recipe.metrics:
-        if name not in METRICS:
-            raise ValueError(unknown("metric", name, METRICS))
-    return {name: METRICS[name] for name in recipe.metrics}
+        if name not in known:
+            raise ValueError(unknown("metric", name, known))
+    require_every_class(recipe.metrics, data.test.labels, data.classes)
+    return {name: known[name] for name in recipe.metrics}
 
 
 # Everything that one training needs, built and seeded from its spec.
@@ -473,7 +484,7 @@ def _build(spec: RunSpec, machine: Machine, world: World) -> Setup:
         loss=make_loss(recipe, tricks, context),
         schedule=optim.make_schedule(recipe, steps_per_epoch=context.steps_per_epoch),
         feed=feed,
-        metrics=make_metrics(recipe),
+        metrics=make_metrics(recipe, data),
     )
 
 

@@ -120,7 +120,7 @@ def test_a_trick_of_a_taken_name_is_refused_with_its_line(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "name", ["accuracy", "f1", "calibration", "probability_of_class_000", "top_3", "errors"]
+    "name", ["accuracy", "kappa", "calibration", "probability_of_class_000", "top_3", "errors"]
 )
 def test_other_names_are_free(name: str, tmp_path: Path):
     assert why_not("metric", name) == ""

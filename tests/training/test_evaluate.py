@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn import metrics as scores
 from torch import Tensor
 
+from harness.spec import DataSpec
 from harness.training.evaluate import (
     EVAL_BATCH,
+    MEASURED,
     NO_METRICS,
     Evaluation,
     Metric,
@@ -19,6 +23,8 @@ from harness.training.evaluate import (
     median,
     rank_of_truth,
 )
+from harness.training.setup import build
+from tests.training.runs import DATA_ARGS, machine_in, tiny_spec
 
 
 def evaluated(  # type: ignore[no-untyped-def]
@@ -105,3 +111,52 @@ def test_extra_metrics_see_all_logits_and_the_labels_of_the_images_asked_for() -
 def test_the_median_is_by_top1_and_of_an_even_number_the_lower(top1: list[float], expected: float) -> None:
     made = [Evaluation(top1=each, top5=0, loss=each, correct=torch.zeros(1)) for each in top1]
     assert median(made).loss == expected
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("different", [20, 400], ids=["ties", "distinct"])
+def test_metrics_per_class_agree_with_scikit_learn(classes: int, different: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    logits = torch.randn(different, classes, generator=generator).repeat(400 // different, 1)
+    rare = torch.randint(classes**2, (400,), generator=generator).sqrt().long()  # class 0 is the rarest
+    labels = torch.cat([torch.arange(classes), rare])[:400]
+    truth, answer, p = labels.numpy(), logits.argmax(1).numpy(), logits.double().softmax(1).numpy()
+    score = p[:, 1] if classes == 2 else p
+    expected = {
+        "balanced_accuracy": scores.balanced_accuracy_score(truth, answer),
+        "f1": scores.f1_score(truth, answer, average="macro"),
+        "auroc": scores.roc_auc_score(truth, score, multi_class="ovr"),
+    }
+    found = evaluated(logits, labels, extra=MEASURED).metrics
+    assert {name: found[name] for name in expected} == pytest.approx(
+        {name: 100 * value for name, value in expected.items()}, abs=1e-9
+    )
+
+
+def test_metrics_per_class_of_one_answer_of_perfect_answers_and_of_nan() -> None:
+    labels = torch.tensor([0] * 98 + [1, 2])
+    always_0 = torch.tensor([[1.0, 0.0, 0.0]]).expand(100, 3)
+    found = evaluated(always_0, labels, extra=MEASURED).metrics
+    assert found["top1"] == 98.0
+    f1_of_0 = 100 * 2 * 98 / (98 + 100)
+    expected = {"balanced_accuracy": 100 / 3, "f1": f1_of_0 / 3, "auroc": 50.0}
+    assert {name: found[name] for name in MEASURED} == pytest.approx(expected)
+    sure = 1000.0 * torch.nn.functional.one_hot(labels, 3)
+    assert [metric(sure, labels) for metric in MEASURED.values()] == [100.0] * 3
+    sure[5, 1] = float("nan")
+    assert {evaluated(sure, labels, extra=MEASURED).metrics[name] for name in MEASURED} == {None}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_class_without_test_images_is_refused_in_words(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} is a mean over 4 classes, and class 1 has no test image"):
+        MEASURED[name](torch.randn(6, 4), torch.tensor([0, 2, 3, 0, 2, 3]))
+    data = DataSpec(name="generated", resolution=32, args={**DATA_ARGS, "test": 2})
+    with pytest.raises(ValueError, match=rf"^{name} is a mean over 4 classes, and class . and 1 more"):
+        build(tiny_spec(metrics=(name,), data=data), machine_in(tmp_path))
+    build(tiny_spec(data=data), machine_in(tmp_path))
+
+
+def test_auroc_of_one_class_does_not_exist() -> None:
+    with pytest.raises(ValueError, match="two classes"):
+        MEASURED["auroc"](torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64))

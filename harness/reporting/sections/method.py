@@ -38,7 +38,7 @@ from harness.reporting.sections.results import (
     metric_of_script,
 )
 from harness.reporting.sections.tables import effect_digits, observed, observer_blocks
-from harness.spec import DIVERGED, ENDED, Arm, ModelSpec, as_plain
+from harness.spec import ACCURACIES, DIVERGED, ENDED, Arm, ModelSpec, as_plain
 from harness.study import conditions
 from harness.study.conditions import ArmCompetence, Competence
 
@@ -172,8 +172,8 @@ def method(report: ReportInput) -> doc.Section:
     worst = "chance accuracy" if settings.in_percent else "the worst value of the table"
     read = " and ".join(_READ_OUTS.get(name, name.replace("_", " ")) for name in read_outs)
     how = (
-        f"Metric: {metric_name(settings.metric)}{' accuracy' * settings.in_percent} on the test set, read "
-        f"{read}, as the study file says."
+        f"Metric: {metric_name(settings.metric)}{' accuracy' * (settings.metric in ACCURACIES)} on the test "
+        f"set, read {read}, as the study file says."
     )
     text = (
         f"{metric_of_script(report) if report.plan.scripts else how} {_seeds(report)} {_noise(report)} "
