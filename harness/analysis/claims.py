@@ -312,6 +312,7 @@ def _why(run: Outcome | None, measure: str, never_reached: bool, level: float | 
 
 
 NO_SPREAD = 1e-9  # standard errors below this are rounding
+ONE_SEED = "one seed: not settled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -408,9 +409,7 @@ def _by_interval(sides: tuple[ClaimSide, ClaimSide], measure: str, notes: str, l
     values = list(differences.values())
     average = sum(values) / n
     if n == 1:
-        return _Answer(
-            why=_join("one seed: not settled", notes), n=1, estimate=average, differences=differences
-        )
+        return _Answer(why=_join(ONE_SEED, notes), n=1, estimate=average, differences=differences)
     estimate = mean(values)
     if estimate.se <= NO_SPREAD:
         why = "every seed gave the same difference: the spread between seeds is unknown"

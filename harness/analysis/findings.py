@@ -341,11 +341,12 @@ GLYPHS = {
 REPRODUCED, DIFFERS, COMPATIBLE = "reproduced", "differs", "compatible but imprecise"
 
 YES, NO, NOT_SETTLED = "yes", "no", "not settled"  # answers to a claim of the paper by its sign alone
-COMPARABLE = "same direction, comparable size"  # answers by size; the last one is CANNOT_TEST
+COMPARABLE = "same direction, comparable size"  # answers by size; the last ones are NOT_RUN and CANNOT_TEST
 OTHER_SIZE = "same direction, other size"
 SAME_DIRECTION = "same direction"  # no size to compare with: none is printed, or it is within the noise
 OPPOSITE = "opposite"
 NOT_OF_THAT_SIZE = "no effect of the paper's size"
+NOT_RUN = "not run yet"  # too few of its runs are there, and some are still to come
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,9 @@ that the direction that the paper expects is up. Intervals are at the level that
 leaves to each. A claim that cannot be tested stays in that family, with p = 1: no choice made after the
 results makes another one easier.
 
-cannot be tested here             a condition of `study.conditions` does not hold
+cannot be tested here             a condition of `study.conditions` does not hold, or fewer than 3 seeds have
+                                  both runs and none is still to come
+not run yet                       fewer than 3 seeds have both runs, and some are still to come
 same direction, comparable size   D's interval lies above 0, and Fieller's of R = D / d_p meets [1/3, 3]
 same direction, other size        it lies above 0, and R's does not meet [1/3, 3]
 same direction                    it lies above 0 and there is no size: |d_p| <= 1.96 s_p, or none is printed
@@ -33,7 +35,7 @@ from statistics import NormalDist
 import numpy as np
 
 from harness.analysis import intervals
-from harness.analysis.claims import STEPS_M, STEPS_TO_TARGET, Records, cells_of_claim, stage_of
+from harness.analysis.claims import ONE_SEED, STEPS_M, STEPS_TO_TARGET, Records, cells_of_claim, stage_of
 from harness.analysis.competence import Judge
 from harness.analysis.contrasts import Family, compare_family, contrasts_of
 from harness.analysis.effects import Side, images_of
@@ -42,6 +44,7 @@ from harness.analysis.findings import (
     COMPARABLE,
     NO,
     NOT_OF_THAT_SIZE,
+    NOT_RUN,
     NOT_SETTLED,
     OPPOSITE,
     OTHER_SIZE,
@@ -54,7 +57,7 @@ from harness.analysis.findings import (
     roots_of,
 )
 from harness.analysis.intervals import Estimate, Floats, Stage
-from harness.analysis.verdicts import level_of
+from harness.analysis.verdicts import FEWEST_SEEDS, level_of
 from harness.errors import counted
 from harness.spec import ACCURACIES
 from harness.study.declaration import ALPHA
@@ -101,7 +104,8 @@ class Weighed:
     """One claim before Holm. Both estimates are turned so that the expected direction is up."""
 
     finding: ClaimFinding
-    reason: str = ""  # why it cannot be tested
+    reason: str = ""  # why it cannot be tested; of one that waits, which runs are not there
+    waits: bool = False  # for runs that are still to come
     plain: Estimate | None = None  # in points; of steps as log ratio, of losses as they are
     sized: Estimate | None = None  # on the scale of sizes
     printed: Printed | None = None
@@ -128,13 +132,17 @@ def with_sizes(
 def _see(finding: ClaimFinding, table: PlanTable | None, judge: Judge, evidence: Records) -> Weighed:
     row, versus = cells_of_claim(finding.claim, table)
     if table is None or row is None or versus is None or row.arm_id is None or versus.arm_id is None:
-        return Weighed(finding=finding)
+        return Weighed(finding=finding, reason=finding.why)
     measure = finding.claim.measure
     reason = judge.of_pair(row, versus, measure) or judge.of_numbers(
         row, versus, measure, finding.estimate, finding.paper
     )
     if reason:
         return Weighed(finding=finding, reason=reason)
+    if finding.n < FEWEST_SEEDS:
+        return Weighed(
+            finding=finding, reason=_too_few(finding), waits=_waits(table, (row, versus), evidence)
+        )
     up = 1.0 if finding.claim.expect == "higher" else -1.0
     printed = printed_of(row, versus, measure, up)
     stage = stage_of(finding.n, evidence.looks)
@@ -147,6 +155,23 @@ def _see(finding: ClaimFinding, table: PlanTable | None, judge: Judge, evidence:
     p = float(intervals.repeated_p(intervals.p_value(plain), evidence.looks, stage.number))
     turned = [dataclasses.replace(each, value=up * each.value) for each in (plain, sized)]
     return Weighed(finding=finding, plain=turned[0], sized=turned[1], printed=printed, stage=stage, p=p)
+
+
+def _too_few(finding: ClaimFinding) -> str:
+    if not finding.n:
+        return finding.why
+    have = "1 seed has" if finding.n == 1 else f"{finding.n} seeds have"
+    lacking = finding.why.removeprefix(ONE_SEED).removeprefix("; ")
+    return "; ".join(filter(None, [f"{have} both runs, fewer than {FEWEST_SEEDS}", lacking]))
+
+
+def _waits(table: PlanTable, cells: tuple[Cell, Cell], evidence: Records) -> bool:
+    """Whether a planned run of the two rows, or of the row that sets the target, has not ended yet."""
+    target = (table.target or {}).get("row")
+    arms = [cell.arm_id for cell in (*cells, *(each for each in table.cells if each.row == target))]
+    return any(
+        seed not in evidence.outcomes.get(arm, {}) for arm in arms if arm for seed in evidence.seeds_of(arm)
+    )
 
 
 def _estimates(
@@ -249,7 +274,7 @@ def answered(seen: Weighed, level: float, p_holm: float, settings: Settings) -> 
     """One claim at the level that Holm's rule leaves to it."""
     finding = seen.finding
     if seen.reason:
-        return _with(seen, CANNOT_TEST, seen.reason, None)
+        return _with(seen, NOT_RUN if seen.waits else CANNOT_TEST, seen.reason, None)
     if seen.plain is None or seen.sized is None:
         sign = seen.sign if p_holm <= ALPHA else 0
         word = {1: SAME_DIRECTION, -1: OPPOSITE}.get(sign, NOT_SETTLED)

@@ -13,6 +13,7 @@ from harness.analysis.findings import (
     CANNOT_TEST,
     COMPARABLE,
     NOT_OF_THAT_SIZE,
+    NOT_RUN,
     NOT_SETTLED,
     OPPOSITE,
     OTHER_SIZE,
@@ -81,8 +82,8 @@ def claim(**changes):
 ROWS = {"base": (0, 76.0), "new": (1, 77.5), "third": (2, 75.0), "fourth": (3, None)}
 
 
-def answers(values, *claims, paper=None, of=floors, settings=None, steps=1000, **more):
-    """values: row -> top-1 of every seed."""
+def answers(values, *claims, paper=None, of=floors, settings=None, steps=1000, seeds=None, failed=(), **more):
+    """values: row -> top-1 of every seed; `failed`: (row, seed) of runs that ended without one."""
     printed = {**{row: value for row, (_, value) in ROWS.items()}, **(paper or {})}
     rows = [
         Row(
@@ -93,11 +94,11 @@ def answers(values, *claims, paper=None, of=floors, settings=None, steps=1000, *
         )
         for row, (number, _) in ROWS.items()
     ]
-    plan = make_plan({"t": rows}, claims=claims or (claim(),), seeds=len(values["base"]))
+    plan = make_plan({"t": rows}, claims=claims or (claim(),), seeds=seeds or len(values["base"]))
     records = [
         {
             "run_id": f"{row}-{seed}", "arm_id": trained(ROWS[row][0]).arm_id, "seed": seed,
-            "status": "finished",
+            "status": "failed" if (row, seed) in failed else "finished",
             "top1": value + 0.02 * ((7 * seed + 3 * ROWS[row][0]) % 5 - 2), "train_loss": 1.0 - value / 100,
             "steps": steps, "data_fingerprint": "f",
         }
@@ -131,6 +132,36 @@ def test_a_claim_about_a_network_below_the_floor_cannot_be_tested():
     assert found.why == "new, 37.0 %, is below a linear classifier on the same images, 82.2 %"
     (few,) = answers(VALUES, steps=80)
     assert (few.answer, few.why) == (CANNOT_TEST, "new is trained for 80 updates, fewer than 500")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "failed", "word", "why"),
+    [
+        ((0, 0), (), NOT_RUN, "new: 3 not run yet; base: 3 not run yet"),
+        ((3, 0), (), NOT_RUN, "base: 3 not run yet"),
+        ((1, 1), (), NOT_RUN, "1 seed has both runs, fewer than 3; new: 2 not run yet; base: 2 not run yet"),
+        ((2, 3), (), NOT_RUN, "2 seeds have both runs, fewer than 3; new: 1 not run yet"),
+        ((3, 3), (("new", 1),), CANNOT_TEST, "2 seeds have both runs, fewer than 3; new: 1 failed"),
+        ((3, 3), [("new", seed) for seed in range(3)], CANNOT_TEST, "new: 3 failed"),
+        ((2, 3), (("new", 1),), NOT_RUN, None),
+        ((3, 3), (), COMPARABLE, ""),
+    ],
+)
+def test_a_claim_is_answered_from_three_seeds_on_and_waits_for_runs_that_are_to_come(
+    seeds, failed, word, why
+):
+    new, base = seeds
+    values = {**VALUES, "new": VALUES["new"][:new], "base": VALUES["base"][:base]}
+    (found,) = answers(values, seeds=3, failed=failed)
+    assert found.answer == found.answer_holm == word
+    assert why is None or found.why == why
+
+
+def test_a_claim_of_two_planned_seeds_or_of_one_run_cannot_be_tested():
+    (short,) = answers({row: values[:2] for row, values in VALUES.items()})
+    assert (short.answer, short.why) == (CANNOT_TEST, "2 seeds have both runs, fewer than 3")
+    (gone,) = answers(VALUES, claim(row="nowhere"))
+    assert (gone.answer, gone.why) == (CANNOT_TEST, "nowhere is not in this table")
 
 
 def test_the_opposite_and_a_size_that_is_not_there():

@@ -12,6 +12,7 @@ from harness.analysis.findings import (
     HURTS,
     NO,
     NOT_OF_THAT_SIZE,
+    NOT_RUN,
     NOT_SETTLED,
     OPPOSITE,
     OTHER_SIZE,
@@ -23,7 +24,7 @@ from harness.analysis.findings import (
     SpeedPanel,
     SpeedRow,
 )
-from harness.analysis.verdicts import metric_name, size_text
+from harness.analysis.verdicts import FEWEST_SEEDS, metric_name, size_text
 from harness.reporting import document as doc
 from harness.reporting.report_input import ReportInput
 
@@ -32,7 +33,7 @@ from harness.reporting.report_input import ReportInput
 
 ANSWER_GLYPHS = {
     YES: "✓", NO: "✗", NOT_SETTLED: "?", COMPARABLE: "✓", OTHER_SIZE: "✓", SAME_DIRECTION: "✓", OPPOSITE: "✗",
-    NOT_OF_THAT_SIZE: "≈", CANNOT_TEST: "∅",
+    NOT_OF_THAT_SIZE: "≈", CANNOT_TEST: "∅", NOT_RUN: "…",
 }  # fmt: skip
 BY_SIGN = (YES, NO, NOT_SETTLED)  # of reports of before there were floors
 _TONES = {YES: HELPS, NO: HURTS, COMPARABLE: HELPS, OTHER_SIZE: HELPS, SAME_DIRECTION: HELPS, OPPOSITE: HURTS}
@@ -73,11 +74,14 @@ def headline(words: Mapping[str, int]) -> str:
 
     >>> headline({COMPARABLE: 2, CANNOT_TEST: 3, NOT_SETTLED: 1})
     '3 testable of 6; 2 comparable, 1 not settled'
+    >>> headline({COMPARABLE: 1, NOT_RUN: 5})
+    '1 testable of 6, 5 not run yet; 1 comparable'
     """
-    total = sum(words.values())
-    testable = total - words.get(CANNOT_TEST, 0)
+    total, waiting = sum(words.values()), words.get(NOT_RUN, 0)
+    testable = total - waiting - words.get(CANNOT_TEST, 0)
     found = ", ".join(f"{words[word]} {text}" for word, text in _COUNTED.items() if words.get(word))
-    return f"{testable} testable of {total}" + (f"; {found}" if found else "")
+    still = f", {waiting} {NOT_RUN}" if waiting else ""
+    return f"{testable} testable of {total}{still}" + (f"; {found}" if found else "")
 
 
 def claims_table(findings: Findings) -> doc.TextTable:
@@ -130,6 +134,8 @@ def _by_size(findings: Findings) -> str:
         "third of the paper's, or than what its own experiment could have seen. Cannot be tested here: one "
         "of the conditions of “What can be tested” does not hold."
     )
+    if any(claim.answer == NOT_RUN for claim in findings.claims):
+        text += f" Not run yet: fewer than {FEWEST_SEEDS} seeds have both runs, and more are planned."
     if not findings.settings.comparable_to_paper:
         return text
     sizes = [claim.size.predicted for claim in findings.claims if claim.size is not None]
