@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import Location, Problem, ProblemList, StudyError, unknown
+from harness.slurm import setup
 from harness.spec import AnyRun, RunSpec
 from harness.study.yaml import YamlFile, read_source
 
@@ -332,6 +333,8 @@ RESOURCES: Mapping[str, Check] = {
     "qos": word(NAME, "normal"),
     "constraint": word(CONSTRAINT, "a100|h100"),
     "sbatch": options,
+    "setup": setup.commands,
+    "python": setup.interpreter,
     "processes": whole(1, 100_000),
     "runs_side_by_side": whole(1, 1024),
 }
@@ -393,6 +396,8 @@ class Resources:
     qos: str | None = None
     constraint: str | None = None
     sbatch: tuple[str, ...] = ()  # further options, e.g. "--nodelist=a[1-4]"
+    setup: tuple[str, ...] = ()  # commands of bash, run before the agent
+    python: str = ""  # the words that start its interpreter; "": that of the command that submits
     processes: int = 1  # that train one run together, over all nodes
     runs_side_by_side: int = 1  # workers of one agent
 
@@ -405,7 +410,7 @@ class Resources:
         """Rebuild from `to_json`'s data. Fields of a later version are left out."""
         names = {each.name for each in dataclasses.fields(Resources)}
         known = {name: value for name, value in data.items() if name in names}
-        return Resources(**(known | {"sbatch": tuple(known.get("sbatch", ()))}))
+        return Resources(**(known | {name: tuple(known.get(name, ())) for name in ("sbatch", "setup")}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

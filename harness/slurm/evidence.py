@@ -14,6 +14,7 @@ from harness.runs.folder import RunFolder
 from harness.scheduling.queue import last_step
 from harness.slurm.queue import GONE, Agent, Agents, Ended, Queue, Task, has_logs, log_of, logs_of
 from harness.slurm.sbatch import group_of, unanswered
+from harness.slurm.setup import failures
 from harness.slurm.submission import Group, Submission
 
 # What to do about runs whose agents have gone: plain data in, a decision out. Each way to end is told
@@ -48,6 +49,7 @@ class Evidence:
     began: int = 0  # agents that began
     training: Mapping[str, frozenset[str]] = field(default_factory=dict)  # agent's job id -> runs it had
     said: Sequence[str] = ()  # why agents left, in their own words
+    setup: Sequence[str] = ()  # how lines of `setup:` failed
     log: str = ""  # the end of the newest log
     memory_killed: frozenset[str] = frozenset()  # agents whose log says that they used too much memory
     in_vain: int = 1  # submissions in a row without progress, this one included
@@ -57,7 +59,7 @@ class Evidence:
     @property
     def has_words(self) -> bool:
         """Whether anything says that the agents ended, and not only that they are not in the queue."""
-        return bool(self.ended or self.began or self.log)
+        return bool(self.ended or self.began or self.log or self.setup)
 
     @property
     def is_seen(self) -> bool:
@@ -84,7 +86,7 @@ def decide(left: Iterable[str], evidence: Evidence) -> Decision:
         too_large |= evidence.training.get(job_id, frozenset())
     if (killed or evidence.memory_killed) and not too_large and evidence.in_vain:
         too_large |= set(left)  # too little to begin with any
-    cancelled = next((each for each in evidence.ended or () if each.state == CANCELLED), None)
+    left_alone = _why_left_alone(evidence)
     for run_id in left:
         if not evidence.is_seen:
             why = f"Slurm shows no {evidence.jobs}, so it is not known what became of it"
@@ -92,8 +94,8 @@ def decide(left: Iterable[str], evidence: Evidence) -> Decision:
         elif run_id in too_large:
             why = "Slurm ended its job because it used more memory than it had asked for"
             decision.failed[run_id] = f"{why}; {evidence.memory_hint}"
-        elif cancelled is not None:
-            decision.interrupted[run_id] = f"its job was cancelled by {_who(cancelled.by)}"
+        elif left_alone:
+            decision.interrupted[run_id] = left_alone
         elif not evidence.began and evidence.unbegun >= MOST_UNBEGUN and not evidence.has_words:
             why = f"{evidence.jobs} left the queue and Slurm does not say how, {evidence.unbegun} times"
             decision.interrupted[run_id] = f"{why}; {LOOK}"
@@ -106,6 +108,16 @@ def decide(left: Iterable[str], evidence: Evidence) -> Decision:
         else:
             decision.again.append(run_id)
     return decision
+
+
+def _why_left_alone(evidence: Evidence) -> str:
+    """Why nothing is submitted again, and no run is to blame; "": that does not hold."""
+    cancelled = next((each for each in evidence.ended or () if each.state == CANCELLED), None)
+    if cancelled is not None:
+        return f"its job was cancelled by {_who(cancelled.by)}"
+    if evidence.setup and not evidence.began:
+        return f"{'; '.join(evidence.setup)}; no run was started"
+    return ""
 
 
 def says_out_of_memory(log: str) -> bool:
@@ -123,7 +135,7 @@ def _how_it_ended(evidence: Evidence) -> str:
     else:
         states = Counter(_state(each) for each in evidence.ended)
         text = f"Slurm says {', '.join(sorted(states))}" if states else "Slurm knows no such job"
-    said = [each for each in dict.fromkeys(evidence.said) if each]
+    said = [each for each in dict.fromkeys([*evidence.setup, *evidence.said]) if each]
     return "; ".join([text, *said[:3]])
 
 
@@ -248,6 +260,7 @@ class Stand:
             began=len(agents),
             training={agent.job_id: frozenset(agent.training) for agent in agents},
             said=[agent.reason for agent in agents],
+            setup=failures(self.group.resources.setup, self.submission.folder, arrays),
             log=log_of(self.submission, arrays),
             memory_killed=frozenset(self._killed_for_memory(agents)),
             in_vain=self.in_vain,

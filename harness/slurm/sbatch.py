@@ -20,6 +20,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from harness.errors import counted
 from harness.runs.folder import write_bytes, write_json
+from harness.slurm import setup
 from harness.slurm.cluster import Gpus, Resources, gpus_of
 from harness.slurm.queue import Queue, Task, ask_queue, environment, has_logs, on_cluster
 from harness.slurm.submission import Group, Submission
@@ -97,8 +98,10 @@ class Chunk:
         return f"{self.group.name}.{self.number}"
 
 
-def script(submission: Submission, chunk: Chunk, after: Sequence[str] = ()) -> str:
+def script(submission: Submission, chunk: Chunk, after: Sequence[str] = (), words: Sequence[str] = ()) -> str:
     """The whole sbatch script; `after` are ids of jobs that must have ended first.
+
+    words: what `harness` is told, where it is not to be an agent.
 
     Raises:
         ValueError: a character in the path of the runs that Slurm gives a meaning.
@@ -110,9 +113,11 @@ def script(submission: Submission, chunk: Chunk, after: Sequence[str] = ()) -> s
     executor = AgentExecutor(submission.folder / "logs")
     executor.update_parameters(**_parameters(submission, chunk, after, executor))
     executor.parameters["map_count"] = chunk.tasks
-    words = (submission.python, "-u", "-m", "harness.cli", "agent")
-    place = (str(submission.runs_dir), submission.token, chunk.group.name)
-    return executor._make_submission_file_text(shlex.join((*words, *place)), submission.token)
+    python = shlex.split(chunk.group.resources.python) or [submission.python]
+    if not words:
+        words = ("agent", str(submission.runs_dir), submission.token, chunk.group.name)
+    command = shlex.join((*python, "-u", "-m", "harness.cli", *words))
+    return executor._make_submission_file_text(command, submission.token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +276,7 @@ def _parameters(
         "wckey": None,
         "signal_delay_s": signal_s(resources.time_s),
         "array_parallelism": chunk.tasks,
-        "setup": _setup(submission.snapshot),
+        "setup": [*setup.theirs(resources.setup, submission.folder), *setup.ours(submission.snapshot)],
         "srun_args": [f"--cpus-per-task={resources.cpus}"],  # since 22.05 srun does not take over sbatch's
         "additional_parameters": {"requeue": True, **_further(resources)},
     }
@@ -299,15 +304,6 @@ def _further(resources: Resources) -> Mapping[str, Any]:
     """`--name=value` as submitit takes it; it quotes the value."""
     pairs = (option.removeprefix("--").partition("=") for option in resources.sbatch)
     return {name: value if equals else True for name, equals, value in pairs}
-
-
-def _setup(snapshot: Path) -> list[str]:
-    return [
-        f'export PYTHONPATH={shlex.quote(str(snapshot))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
-        "export PYTHONSAFEPATH=1  # else -m would find a harness in the working folder first",
-        "export OMP_NUM_THREADS=1",
-        "export SLURM_EXPORT_ENV=ALL  # also where sbatch was told --export=NONE",
-    ]
 
 
 # Handing groups of runs to Slurm. What is about to be submitted is written down first, so that whoever

@@ -26,6 +26,10 @@ time: 4h           # 30min, 4h, 2d
 at_most: 16
 runs_side_by_side: 2
 sbatch: ["--nodelist=a[1-4]", "--exclusive"]
+setup:
+  - module load cuda/13
+  - conda activate vision
+python: python
 shapes:
   - match: {model: large}
     memory_gb: 64
@@ -33,6 +37,9 @@ shapes:
   - match: {model: [small, tiny], data: none}
     gpus: 0
     cpus: 2
+    setup: |
+      # nothing of CUDA
+      conda activate cpu
 """
 
 
@@ -62,12 +69,15 @@ def test_every_key_is_read_and_a_run_gets_the_first_shape_that_fits(tmp_path: Pa
         time_s=4 * 3600,
         runs_side_by_side=2,
         sbatch=("--nodelist=a[1-4]", "--exclusive"),
+        setup=("module load cuda/13", "conda activate vision"),
+        python="python",
     )
     assert cluster.at_most == 16
     assert cluster.resources_of(spec(0, "quick")) == cluster.resources == common
     large, small = cluster.resources_of(spec(0, "large")), cluster.resources_of(spec(1, "tiny"))
     assert (large.memory_gb, large.time_s, large.cpus) == (64.0, 2 * 86400, 8)
     assert (small.gpus, small.cpus, small.memory_gb) == (0, 2, 32.0)
+    assert (small.setup, large.setup) == (("conda activate cpu",), common.setup)
 
 
 def test_without_a_file_a_run_gets_one_core_for_four_hours_of_the_default_partition(
@@ -133,6 +143,19 @@ def test_a_file_that_says_nothing_means_the_defaults(tmp_path: Path, text: str):
         ("partition: [a, b]\n", "1: partition is a name such as gpu, got ['a', 'b']"),
         ("sbatch: --exclusive\n", "1: sbatch is a list of options"),
         ("- a\n", "1: a cluster file is a map"),
+        ("setup: 3\n", "1: setup is a list of commands such as [module load cuda/13], got 3"),
+        ("setup: [true]\n", "1: setup is a list of commands"),
+        (
+            "setup: ['echo \"it']\n",
+            "1: setup has 'echo \"it', which bash does not understand: unexpected EOF",
+        ),
+        ("setup: |\n  if true\n  then x; fi\n", "1: setup has 'if true', which bash does not understand: "),
+        ('setup: ["a\\nb"]\n', "1: setup has 'a\\nb'; each entry is one whole command on one line"),
+        (
+            "python: ''\n",
+            "1: python is a command such as python or apptainer exec --nv torch.sif python, got ''",
+        ),
+        ('python: "it\'s"\n', "1: python is a command such as python"),
         ("shapes: 3\n", "1: shapes is a list"),
         ("shapes:\n  - cpus: 3\n", "2: each entry of shapes says which runs: match: {model: resnet50}"),
         (

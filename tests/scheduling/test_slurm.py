@@ -226,6 +226,47 @@ def test_agents_that_end_before_they_begin_are_tried_twice(place: Place):
     assert "no such interpreter" in message
 
 
+def test_a_line_of_setup_that_fails_fails_no_run_and_is_named_at_once(place: Place):
+    jobs, lines = [job(1), job(2)], ("module load cuda/13",)
+    place.cluster = with_resources(setup=lines)
+
+    def fails(array_id: str) -> None:
+        said = place.submission().folder / "setup"
+        said.mkdir(exist_ok=True)
+        for task in (0, 1):
+            (said / f"{array_id}_{task}.1.1").write_text("loading\nLmod: cuda/13 is unknown\n")
+        place.slurm.end(array_id, "FAILED", "1:0")
+
+    statuses = place.execute(jobs, lambda: fails("101"))
+    assert set(statuses.values()) == {INTERRUPTED}
+    assert len(place.slurm.calls("sbatch")) == 1
+    assert (
+        "2 runs left for another `harness run`: the setup line 'module load cuda/13' failed with exit code 1:"
+        " Lmod: cuda/13 is unknown (in 2 jobs); no run was started" in place.said
+    )
+    assert not any((place.runs_dir / each.run_id).exists() for each in jobs)
+
+
+def test_where_other_agents_began_a_failed_line_is_one_of_the_reasons(place: Place):
+    jobs = [job(1), job(2)]
+    place.cluster = with_resources(setup=("module load cuda/13",))
+
+    def one_begins() -> None:
+        place.begin("101", jobs[0])
+        said = place.submission().folder / "setup"
+        said.mkdir()
+        (said / "101_1.1.1").write_text("no such module\n")
+        place.slurm.end("101", "FAILED", "1:0")
+
+    def others_do_it() -> None:
+        place.begin("102", *jobs)
+        place.finish(*jobs)
+
+    steps = (one_begins, resubmitted(place, "102"), others_do_it)
+    assert set(place.execute(jobs, *steps).values()) == {FINISHED}
+    assert "the setup line 'module load cuda/13' failed with exit code 1: no such module" in place.said
+
+
 def test_a_run_that_a_living_process_has_elsewhere_is_waited_for(place: Place):
     run, lost = job(1), job(2)
     with Claims(place.runs_dir) as claims:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from harness.scheduling.base import Job
 from harness.slurm.cluster import Cluster, Resources, Shape
 from harness.slurm.controller import Slurm, SlurmSettings
 from harness.slurm.sbatch import Chunk, script, signal_s
+from harness.slurm.setup import failures
 from harness.slurm.submission import (
     FOLDER,
     Group,
@@ -232,31 +235,94 @@ def test_a_dry_run_prints_the_golden_scripts_and_writes_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["code"]
 
 
-def test_the_script_runs_the_agent_of_the_snapshot_whatever_lies_in_the_working_folder(tmp_path: Path):
-    """With a shell and a Python, and `srun` played by a script that drops its own arguments."""
+def run_script(tmp_path: Path, **resources: Any) -> tuple[subprocess.CompletedProcess[str], Submission]:
+    """By a shell and a Python, with `srun` played by a script that drops its own arguments."""
     code, runs_dir, bin_dir = tmp_path / "it's code", tmp_path / "my $HOME runs", tmp_path / "bin"
     for folder, word in ((code, "frozen"), (tmp_path / "here", "another")):
         (folder / "harness").mkdir(parents=True)
         (folder / "harness" / "__init__.py").write_text("")
-        (folder / "harness" / "cli.py").write_text(f"import sys\nprint('{word}', *sys.argv[1:], sep='|')\n")
+        said = f"import os, sys\nprint('{word}', *sys.argv[1:], os.environ.get('MODULE', ''), sep='|')\n"
+        (folder / "harness" / "cli.py").write_text(said)
     bin_dir.mkdir()
     (bin_dir / "srun").write_text(
         '#!/bin/sh\nwhile [ "${1#--cpus}" = "$1" ]; do shift; done; shift\nexec "$@"\n'
     )
     (bin_dir / "srun").chmod(0o755)
-    written = write(runs_dir, [job(1)])
+    written = write(runs_dir, [job(1)], Cluster(resources=Resources(**resources)))
     said = json.loads((written.folder / "submission.json").read_text())
     at = Submission(written.folder, {**said, "python": sys.executable, "snapshot": str(code)})
     (tmp_path / "run.sh").write_text(script(at, Chunk(group=at.groups["g1"], number=0, tasks=1)))
     done = subprocess.run(
         ["bash", str(tmp_path / "run.sh")],
         cwd=tmp_path / "here",
-        env={"PATH": f"{bin_dir}:/usr/bin:/bin", "HOME": "/nowhere"},
+        env={
+            "PATH": f"{bin_dir}:/usr/bin:/bin", "HOME": "/nowhere",
+            "SLURM_ARRAY_JOB_ID": "41", "SLURM_ARRAY_TASK_ID": "7",
+        },
         capture_output=True,
         text=True,
         check=False,
+    )  # fmt: skip
+    return done, at
+
+
+def test_the_script_runs_the_agent_of_the_snapshot_whatever_lies_in_the_working_folder(tmp_path: Path):
+    done, at = run_script(tmp_path)
+    assert done.stdout == f"frozen|agent|{at.runs_dir}|0123456789ab|g1|\n", done.stderr
+
+
+def test_the_lines_of_setup_run_before_the_agent_and_what_they_load_is_there_for_it(tmp_path: Path):
+    """Also what they print, and a line with quotes, a comment and a `return` code of its own that is 0."""
+    lines = (
+        "echo \"it's $((1 + 1))\"  # a site's banner",
+        "module() { export MODULE=$2; }",
+        "module load cuda",
     )
-    assert done.stdout == f"frozen|agent|{runs_dir}|0123456789ab|g1\n", done.stderr
+    done, at = run_script(tmp_path, setup=lines)
+    assert done.stdout == f"it's 2\nfrozen|agent|{at.runs_dir}|0123456789ab|g1|cuda\n", done.stderr
+    assert done.returncode == 0
+    assert failures(lines, at.folder, ["41"]) == []
+
+
+def test_another_interpreter_may_start_the_agent(tmp_path: Path):
+    done, _ = run_script(tmp_path, setup=("MODULE=container",), python=f"env MODULE=image {sys.executable}")
+    assert done.stdout.endswith("|g1|image\n"), done.stderr
+
+
+def test_setup_is_no_part_of_a_runs_identity(tmp_path: Path):
+    jobs = [job(1), job(2)]
+    resources = Resources(setup=("module load cuda",), python="python")
+    other = write(tmp_path / "b", jobs, Cluster(resources=resources))
+    assert read_submission(tmp_path / "b", other.token).groups["g1"].resources == resources
+    assert other.run_ids() == write(tmp_path / "a", jobs).run_ids()
+
+
+@pytest.mark.parametrize(
+    ("line", "says", "code"),
+    [
+        (
+            "echo loading; echo 'Lmod: cuda/13 unknown' >&2; false",
+            "failed with exit code 1: Lmod: cuda/13 unknown",
+            1,
+        ),
+        ("exit 3", "failed with exit code 3", 3),
+        ("exit 0", "ended the job with exit code 0", 1),
+        ("no_such_command", "failed with exit code 127: .*no_such_command: command not found", 127),
+        ("set -u; echo $not_there", "failed with exit code 1: .*not_there: unbound variable", 1),
+    ],
+)
+def test_a_line_of_setup_that_fails_ends_the_job_and_is_told_apart(
+    tmp_path: Path, line: str, says: str, code: int
+):
+    lines = ("true", line, "echo never > after")
+    done, at = run_script(tmp_path, setup=lines)
+    assert done.returncode == code
+    assert "agent" not in done.stdout
+    assert not (tmp_path / "here" / "after").exists()
+    assert re.search(f"^setup line 2, exit code [0-9]+: {re.escape(line)}$", done.stderr, re.MULTILINE)
+    [text] = failures(lines, at.folder, ["40", "41"])
+    assert re.fullmatch(f"the setup line '{re.escape(line)}' {says}", text)
+    assert failures(lines, at.folder, ["40"]) == []
 
 
 @pytest.mark.parametrize("name", ["100%j", "a'b", 'a"b', "a\\b", "a\nb"])
