@@ -53,7 +53,7 @@ from harness.reporting.sections.opening import (
 from harness.reporting.sections.paper_table import paper_tables
 from harness.reporting.sections.recipes import runs_section
 from harness.reporting.sections.scoreboard import boards, is_scoreboard
-from harness.reporting.sections.tables import details_table, main_table, values_table
+from harness.reporting.sections.tables import details_table, main_table, values_table, without_paper
 
 # The order of a report.
 
@@ -112,6 +112,11 @@ def _results(report: ReportInput) -> list[doc.Section]:
     ]
 
 
+def _with_paper(report: ReportInput, table: doc.TextTable) -> doc.TextTable:
+    """A table as it is; of a study without a paper without empty columns for printed values."""
+    return table if report.plan.header.get("paper") else without_paper(table)
+
+
 def details_title(table: TableFinding) -> str:
     """The heading under which everything else of a table stands."""
     name = doc.short_name(table.key)
@@ -125,12 +130,12 @@ def _details(report: ReportInput, pictures: list[Picture]) -> list[doc.Section]:
     for table in report.findings.tables:
         blocks: list[doc.Block] = [
             sentences(table, f"{doc.short_name(table.key)} in words"),
-            main_table(table, report.findings.settings, labels),
+            _with_paper(report, main_table(table, report.findings.settings, labels)),
         ]
         blocks += [_block(picture) for picture in pictures if picture.table == table.key]
         blocks += [note] if (note := order_note(table)) else []
         if details := details_table(table, report.findings.settings, costs):
-            blocks += [values_table(table, report.findings.settings), details]
+            blocks += [_with_paper(report, values_table(table, report.findings.settings)), details]
         sections.append(doc.Section(details_title(table), tuple(blocks)))
         figures = [_block(picture) for picture in pictures if picture.table == belongs_to(table.key)]
         if credit := credit_section(table, report.findings.settings, figures, names.get(table.key, "")):
@@ -293,7 +298,7 @@ def _tables(report: ReportInput, draft: ReportDraft) -> None:
         draft.add(f"tables/{speed.table}_steps.tex", partial(_speed_to_latex, speed, report))
     if findings.claims:
         draft.add("tables/paper_claims.csv", lambda: claims_to_csv(findings.claims))
-        draft.add("tables/paper_claims.tex", lambda: to_latex(claims_table(findings)))
+        draft.add("tables/paper_claims.tex", lambda: to_latex(claims_table(report)))
 
 
 def _speed_to_latex(speed: SpeedFinding, report: ReportInput) -> str:
@@ -304,11 +309,11 @@ def _of_table(report: ReportInput, table: TableFinding, draft: ReportDraft) -> N
     settings, places = report.findings.settings, place_labels(report.plan)
     draft.add(f"tables/{table.key}.csv", lambda: to_csv(table))
     draft.add(f"tables/{table.key}.tex", lambda: _paper_latex(report, table))
-    effects = main_table(table, settings, places)
+    effects = _with_paper(report, main_table(table, settings, places))
     if effects.key != table.key:
         draft.add(f"tables/{effects.key}.tex", lambda: to_latex(effects))
     if details := details_table(table, settings, arm_costs(report.records)):
-        for more in (values_table(table, settings), details):
+        for more in (_with_paper(report, values_table(table, settings)), details):
             draft.add(f"tables/{more.key}.tex", partial(to_latex, more))
     if (credit := table.credit) is not None and credit.credits:
         shown = credit_table(table.key, credit, settings)

@@ -18,7 +18,7 @@ import harness
 from harness.cli import main
 from harness.commands.table import report_of, source_of
 from harness.errors import StudyError
-from harness.reporting.sections.tables import main_table, values_table
+from harness.reporting.sections.tables import main_table, values_table, without_paper
 from harness.results.columns import Asked
 from harness.results.lines import open_results
 from harness.results.table import results_of
@@ -214,7 +214,7 @@ def test_the_reference_is_named_or_is_the_row_above(tmp_path: Path):
 def test_further_metrics_are_shown_beside(tmp_path: Path):
     text = "recipe,seed,acc,f1\n" + "".join(f"{row},{s},{v},{v - 1}\n" for row, s, v in lines())
     report = report_of(read(tmp_path, text, metrics=("acc", "f1")))
-    shown = values_table(report.findings.tables[0], report.findings.settings)
+    shown = without_paper(values_table(report.findings.tables[0], report.findings.settings))
     assert [column.title for column in shown.columns] == ["Row", "n", "acc, %: mean ± sd", "f1"]
     mean = report.findings.tables[0].cells[0].level.mean
     assert shown.rows[0].cells[3].text == f"{mean - 1:.2f}"
@@ -227,7 +227,7 @@ def test_a_report_has_columns_for_printed_values_only_where_there_are_some(tmp_p
     )
     report = report_of(read(tmp_path, text))
     for table in (main_table, values_table):
-        shown = table(report.findings.tables[0], report.findings.settings)
+        shown = without_paper(table(report.findings.tables[0], report.findings.settings))
         assert any("Paper" in column.title for column in shown.columns) is printed
         assert {len(row.cells) for row in shown.rows} == {len(shown.columns)}
 

@@ -18,7 +18,7 @@ from harness.reporting.report_input import gains_at_the_end
 from harness.reporting.sections import opening
 from harness.reporting.sections.opening import more_seeds, settling, shortfalls
 from harness.reporting.sections.recipes import last_quarter
-from harness.reporting.sections.tables import main_table, values_table
+from harness.reporting.sections.tables import main_table, values_table, without_paper
 from harness.study.expand import ExpandOptions, expand, load_study
 from tests.reporting.edits import comparable, edit_cells, whole_text
 from tests.reporting.sample import SETTINGS
@@ -41,6 +41,28 @@ def printed(report, key: str) -> TextTable:
 def column(table: TextTable, title: str) -> list[str]:
     index = next(i for i, column in enumerate(table.columns) if column.title.startswith(title))
     return [row.cells[index].joined for row in table.rows]
+
+
+def test_a_study_without_a_paper_has_no_columns_and_no_words_for_one(report):
+    """Printed values that such a study names are still shown."""
+    ours = edit_cells(
+        report, lambda cell: replace(cell, paper={}, effect=cell.effect and replace(cell.effect, paper=None))
+    )
+    plan = replace(ours.plan, header={**ours.plan.header, "paper": None})
+    claims = tuple(replace(claim, paper=None) for claim in ours.findings.claims)
+    ours = replace(ours, plan=plan, findings=replace(ours.findings, claims=claims))
+    for table in ours.findings.tables:
+        for made in (main_table, values_table):
+            whole = made(table, ours.findings.settings)
+            assert any("Paper" in each.title for each in whole.columns)
+            assert not any("aper" in each.title for each in without_paper(whole).columns)
+    details = whole_text(ours)
+    assert "Paper effect" not in details
+    assert "differs from the paper" not in details
+    for table in report.findings.tables:
+        whole = main_table(table, report.findings.settings)
+        if any(cell.effect and cell.effect.paper is not None for cell in table.cells):
+            assert without_paper(whole) == whole
 
 
 def test_a_mini_report_says_on_its_first_line_that_it_reproduces_nothing(rendered):

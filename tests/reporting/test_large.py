@@ -67,7 +67,7 @@ def test_the_claims_stand_right_after_the_tables_with_glyph_word_interval_and_n(
     sections = re.findall(r"^## (.+)$", text, re.M)
     assert sections[0] == "Answer"
     assert sections[len(large.findings.tables) + 1] == "The paper's claims"
-    table = claims_table(large.findings)
+    table = claims_table(large)
     for claim, answer, difference, n in zip(
         large.findings.claims, column(table, "Answer"), column(table, "Difference"), column(table, "n"),
         strict=True,
@@ -84,7 +84,7 @@ def test_the_claims_stand_right_after_the_tables_with_glyph_word_interval_and_n(
 
 
 def test_steps_are_told_as_times_fewer_beside_the_papers(large):
-    cell = claims_table(large.findings).rows[1].cells
+    cell = claims_table(large).rows[1].cells
     found = large.findings.claims[1]
     assert cell[2].text == f"{1 / found.estimate:.2f} times fewer"
     assert cell[2].detail == f"[{1 / found.high:.2f}, {1 / found.low:.2f}]"
@@ -92,7 +92,7 @@ def test_steps_are_told_as_times_fewer_beside_the_papers(large):
 
 
 def test_a_quoted_row_is_named_where_a_claim_needs_it(large):
-    assert column(claims_table(large.findings), "Answer")[-1] == (
+    assert column(claims_table(large), "Answer")[-1] == (
         "? not settled VGG (quoted) is a quoted number, not trained here"
     )
 
@@ -171,7 +171,7 @@ def test_claims_and_speeds_are_tables_for_other_programs_too(large):
     speeds = list(csv.DictReader(speed_to_csv(large.findings.speed[0]).splitlines()))
     assert [row["steps_seed_0"] for row in speeds][-1] == ""
     assert speeds[2]["paper_steps_m"] == "2.1"
-    latex = to_latex(claims_table(large.findings))
+    latex = to_latex(claims_table(large))
     assert "✓" not in latex
     assert latex.count(r"$\surd$") == sum(claim.answer == YES for claim in large.findings.claims)
 

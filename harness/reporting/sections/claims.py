@@ -50,7 +50,7 @@ def claims_section(report: ReportInput) -> doc.Section | None:
     found = report.findings.claims
     if not found:
         return None
-    return doc.Section(_title(report), (claims_table(report.findings),))
+    return doc.Section(_title(report), (claims_table(report),))
 
 
 def claims_method(report: ReportInput) -> doc.Section | None:
@@ -84,8 +84,9 @@ def headline(words: Mapping[str, int]) -> str:
     return f"{testable} testable of {total}{still}" + (f"; {found}" if found else "")
 
 
-def claims_table(findings: Findings) -> doc.TextTable:
+def claims_table(report: ReportInput) -> doc.TextTable:
     """One row per claim, in the study's order."""
+    findings = report.findings
     columns = (
         doc.TextColumn(title="Claim", detail_title="source"),
         doc.TextColumn(title="Compared", kind=doc.TEXT, detail_title="expected"),
@@ -103,7 +104,7 @@ def claims_table(findings: Findings) -> doc.TextTable:
     caption = (
         "n: seeds in which both runs have a value. Difference: mean of the paired differences over seeds."
     )
-    if findings.competence is not None:
+    if findings.competence is not None and (shown or report.plan.header.get("paper")):
         caption += " Size: ours over the paper's, of accuracies as log-odds."
     return doc.TextTable(
         key="paper_claims", title="Claims", caption=caption, columns=kept, rows=rows, notes=notes

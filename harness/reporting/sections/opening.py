@@ -227,13 +227,15 @@ def shortfalls(report: ReportInput) -> doc.Section:
     else:
         lost = len(bad.rows)
         blocks += [doc.Paragraph(f"{doc.count(lost, 'run')} of {total} did not finish with a value."), bad]
+    has_paper = bool(report.plan.header.get("paper"))
+    size = "What differs from the paper at this size:" if has_paper else "What this size changes:"
     for title, items in (
-        (
-            "Of the command:" if report.plan.scripts else "What differs from the paper at this size:",
-            report.plan.notes,
-        ),
+        ("Of the command:" if report.plan.scripts else size, report.plan.notes),
         ("Deviations:", doc.as_sentences(report.plan.header.get("deviations"))),
-        ("What the paper leaves out:", doc.as_sentences(report.plan.header.get("unknown"))),
+        (
+            "What the paper leaves out:" if has_paper else "What is left open:",
+            doc.as_sentences(report.plan.header.get("unknown")),
+        ),
     ):
         if items:
             blocks += [doc.Paragraph(title), doc.Bullets(tuple(items))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from types import MappingProxyType
 
@@ -80,6 +80,9 @@ def _extra(name: str, value: PaperValue) -> str:
 # The values of a table beside those that the paper printed, and how a level and its n are written.
 
 
+_OURS_AND_THEIRS = "Values, ours and the paper's"
+
+
 def values_table(
     table: TableFinding, settings: Settings, places: Mapping[str, str] = MappingProxyType({})
 ) -> doc.TextTable:
@@ -100,7 +103,7 @@ def values_table(
     return doc.TextTable(
         key=f"{table.key}_values",
         title=table.title if leads else doc.short_name(table.key),
-        caption=caption if leads else f"Values, ours and the paper's. {caption}",
+        caption=caption if leads else f"{_OURS_AND_THEIRS}. {caption}",
         columns=tuple(columns),
         rows=tuple(doc.TextRow(tuple(row), cell.column or "") for row, cell in zip(rows, cells, strict=True)),
         notes=_value_notes(table, leads),
@@ -112,15 +115,31 @@ def _of_file(
     settings: Settings,
     shown: tuple[list[doc.TextColumn], list[list[doc.TextCell]]],
 ) -> tuple[list[doc.TextColumn], list[list[doc.TextCell]]]:
-    """The columns of results from a file: its own further metrics, and printed values where it has some."""
+    """The columns of results from a file: its own further metrics in place of the other accuracy."""
     columns, rows = shown
     names = list(dict.fromkeys(name for cell in cells if cell.level for name in cell.level.secondary))
     more = [doc.TextColumn(title=metric_name(name), kind=doc.NUMBER) for name in names]
-    last = [-1] if any(cell.paper for cell in cells) else []
-    return [*columns[:3], *more, *(columns[place] for place in last)], [
-        [*row[:3], *(_secondary_cell(cell.level, settings, name) for name in names), *(row[p] for p in last)]
+    return [*columns[:3], *more, columns[-1]], [
+        [*row[:3], *(_secondary_cell(cell.level, settings, name) for name in names), row[-1]]
         for cell, row in zip(cells, rows, strict=True)
     ]
+
+
+def without_paper(table: doc.TextTable) -> doc.TextTable:
+    """Without the columns of the paper's in which no row has a number: of a study without a paper."""
+    kept = [
+        place
+        for place, column in enumerate(table.columns)
+        if "paper" not in column.title.lower() or any(row.cells[place].text != doc.DASH for row in table.rows)
+    ]
+    if len(kept) == len(table.columns):
+        return table
+    return replace(
+        table,
+        caption=table.caption.replace(_OURS_AND_THEIRS, "Values"),
+        columns=tuple(table.columns[place] for place in kept),
+        rows=tuple(doc.TextRow(tuple(row.cells[place] for place in kept), row.group) for row in table.rows),
+    )
 
 
 def level_digits(level: Level, settings: Settings) -> doc.Digits:
@@ -249,9 +268,6 @@ def main_table(
         *_effect_columns(settings),
     ]
     rows = tuple(_row(cell, settings, places, versus) for cell in cells)
-    if table.design == OF_A_FILE and not any(cell.effect.paper is not None for cell in cells if cell.effect):
-        columns = columns[:-1]
-        rows = tuple(doc.TextRow(row.cells[:-1], row.group) for row in rows)
     return doc.TextTable(
         key=f"{table.key}_effects",
         title=table.title,
