@@ -233,7 +233,7 @@ def _report(commands: argparse._SubParsersAction) -> None:
 def _verify(commands: argparse._SubParsersAction) -> None:
     what = "compute every number of a report again from its raw records and compare every byte"
     verify = commands.add_parser("verify", help=what, description=f"{what[0].upper()}{what[1:]}.")
-    verify.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help="e.g. reports/bag_of_tricks")
+    verify.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help="its folder, or the study")
     verify.add_argument(
         "--study", type=_study, metavar="FILE", help="its study (default: studies/<name>.yaml)"
     )

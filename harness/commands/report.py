@@ -319,7 +319,7 @@ def compare(args: argparse.Namespace) -> int:
     """args.study: two or more studies or folders of reports."""
     from harness.reporting.compare import CompareInput, render_comparison
 
-    folders = [folder_of(path, args) for path in args.study]
+    folders = [folder_of(path, args.size, args.smoke) for path in args.study]
     reports = tuple(read_report(folder) for folder in folders)
     names = names_of(folders)
     refuse_different_metrics(names, reports)
@@ -334,11 +334,11 @@ def compare(args: argparse.Namespace) -> int:
     return SOME_FAILED if rendered.failures else DONE
 
 
-def folder_of(path: Path, args: argparse.Namespace) -> Path:
+def folder_of(path: Path, size: str = "", smoke: bool = False) -> Path:
     """A folder is a report's own; a study, by file or name, means its report folder at this size."""
     if path.is_dir():
         return path
-    suffix = "-smoke" if args.smoke else "" if args.size in ("", "mini", ALL) else f"-{args.size}"
+    suffix = "-smoke" if smoke else "" if size in ("", "mini", ALL) else f"-{size}"
     folder = (
         project_folder(path)
         / "reports"

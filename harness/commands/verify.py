@@ -15,7 +15,14 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.commands.report import drawn_with, inputs_digest, report_input, wrong_with_part, wrong_with_says
+from harness.commands.report import (
+    drawn_with,
+    folder_of,
+    inputs_digest,
+    report_input,
+    wrong_with_part,
+    wrong_with_says,
+)
 from harness.commands.workspace import Workspace, first_plan, workspace
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError
 from harness.reporting.document import count
@@ -279,7 +286,7 @@ class Verification:
 def main(args: argparse.Namespace) -> int:
     place = workspace(args)
     exit_code = DONE
-    for folder in args.reports:
+    for folder in map(folder_of, args.reports):
         result = verify(folder, args, place)
         for text in result.wrong[:SHOWN]:
             print(f"  {text}")

@@ -62,6 +62,16 @@ def test_without_the_run_folders_it_is_computed_from_the_records_beside_the_repo
     assert "computed from the records of 6 runs (no run folder is here)" in done.stdout
 
 
+def test_a_study_may_be_named_in_place_of_its_report_folder(copy: Workplace):
+    done = copy.call("verify", "tiny.yaml", "--study", "tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "reports/tiny: verified: " in done.stdout
+    shutil.rmtree(copy.report_dir)
+    done = copy.call("verify", "tiny.yaml", "--study", "tiny.yaml")
+    assert done.returncode == 2
+    assert "tiny.yaml: has no report in " in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "marked"),
     [
