@@ -587,8 +587,10 @@ def _read_csv(path: Path, content: bytes, kinds: Mapping[str, str]) -> DataFrame
     import pandas as pd
 
     try:
-        types = {name: "str" if kind == "text" else "float64" for name, kind in kinds.items()}
-        frame = pd.read_csv(io.StringIO(content.decode()), dtype=types, float_precision="round_trip")
+        # As text, and then each number by itself: only so does every version of pandas give back its bits.
+        frame = pd.read_csv(io.StringIO(content.decode()), dtype="str")
+        numbers = {name: "float64" for name, kind in kinds.items() if kind != "text"}
+        frame = frame.astype(numbers)
         return _typed(frame[list(kinds)], kinds)
     except (ValueError, KeyError) as error:
         raise StudyError([Problem(str(path), 0, f"cannot be read: {error}")]) from None
