@@ -6,6 +6,7 @@ in tests/plugins/test_contract.py.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import io
@@ -13,6 +14,7 @@ import re
 import subprocess
 import sys
 import typing
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from harness.tricks.build import Card, card, describe, make
 from tests.tricks import tiny
 
 OF_EVALUATION = {"eval_crops", "eval_weights"}  # fields of a recipe that no training reads
-NOT_TRICKS = {"__init__", "base", "build", "cards"}
+NOT_TRICKS = {"__init__", "base", "build"}
 ROOT = Path(__file__).parents[1]
 SCALING = {"linear_lr_scaling", "higher_lr", "weaker_l2", "faster_decay", "weaker_distortion"}
 POINTLESS_TOGETHER = (
@@ -67,19 +69,29 @@ def test_hooks_are_a_closed_set() -> None:
     }
 
 
-def test_every_file_is_in_the_table_under_its_own_name() -> None:
-    files = {path.stem for path in Path(harness.tricks.__path__[0]).glob("*.py")} - NOT_TRICKS
-    assert files == set(TRICKS)
-    assert {name: cls.__module__ for name, cls in TRICKS.items()} == {n: f"harness.tricks.{n}" for n in files}
+def test_every_trick_of_every_chapter_is_in_the_table_under_its_own_name() -> None:
+    chapters = {path.stem for path in Path(harness.tricks.__path__[0]).glob("*.py")} - NOT_TRICKS
+    defined = [
+        each
+        for chapter in chapters
+        for each in vars(import_module(f"harness.tricks.{chapter}")).values()
+        if isinstance(each, type) and issubclass(each, Trick) and each is not Trick
+    ]
+    assert {each.name: each for each in defined} == dict(TRICKS)
+    assert len(defined) == len(TRICKS)
+    assert {cls.__module__ for cls in TRICKS.values()} == {f"harness.tricks.{each}" for each in chapters}
 
 
 def test_every_trick_has_a_test_of_its_equation() -> None:
-    """A file of its own, or one with tricks of the same kind: some file of tests/tricks imports it."""
-    texts = [path.read_text() for path in (ROOT / "tests" / "tricks").glob("test_*.py")]
+    """Beside its kin: some file of tests/tricks imports its class."""
     tested = {
-        name for text in texts for name in re.findall(r"^from harness\.tricks\.(\w+) import", text, re.M)
+        alias.name
+        for path in (ROOT / "tests" / "tricks").glob("test_*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("harness.tricks.")
+        for alias in node.names
     }
-    assert set(TRICKS) - tested == set()
+    assert {cls.__name__ for cls in TRICKS.values()} - tested == set()
 
 
 def test_importing_the_table_the_builder_and_the_cards_loads_no_torch() -> None:

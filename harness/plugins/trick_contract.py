@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
-import sys
 import typing
 from collections.abc import Iterator
 from itertools import permutations
@@ -27,7 +26,7 @@ from harness.plugins.bench import (
 )
 from harness.tricks import TRICKS
 from harness.tricks.base import Batch, Trick, hooks_of
-from harness.tricks.build import LABELS, describe, instantiate, parse
+from harness.tricks.build import LABELS, card_text, describe, instantiate, parse
 
 
 def settings(trick: type[Trick]) -> Iterator[Trick]:
@@ -232,14 +231,6 @@ def card_names_hooks_and_defaults(trick: Trick) -> None:
         says = re.search(rf"\b{option} = {re.escape(str(default))}(?![\w.])", found["Defaults"])
         mend = f"write '{option} = {default}' and where it comes from after 'Defaults:'"
         require(says is not None, f"'Defaults' does not name {option} = {default}", mend)
-
-
-def card_text(trick: type[Trick]) -> str:
-    """The docstring that holds the card: of the class where it has a line of one, else of its file."""
-    own = trick.__doc__ or ""
-    if any(f"{label}:" in own for label in LABELS):
-        return own
-    return sys.modules[trick.__module__].__doc__ or ""
 
 
 IN_EVERY_SETTING: tuple[Check, ...] = (

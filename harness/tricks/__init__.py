@@ -1,4 +1,4 @@
-"""Every trick, by name. To add one: its file, its line here, its test, its bibliography entry."""
+"""Every trick, by name. To add one: its class, its line here, its test, its bibliography entry."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 class TrickTable(MutableMapping[str, "type[Trick]"]):
-    """Name -> trick. The module of a trick, which has its name, is imported when the trick is asked for: a
-    study uses few of them."""
+    """Name -> trick. Its module is imported when the trick is asked for: a study uses few of them."""
 
     def __init__(self, classes: Mapping[str, str]) -> None:
-        """classes: name -> the class in `harness.tricks.<name>`."""
+        """classes: name -> "module.Class", in `harness.tricks`."""
         self._tricks: dict[str, str | type[Trick]] = dict(classes)
 
     def __getitem__(self, name: str) -> type[Trick]:
         found = self._tricks[name]
         if isinstance(found, str):
-            found = self._tricks[name] = getattr(import_module(f"harness.tricks.{name}"), found)
+            module, _, cls = found.partition(".")
+            found = self._tricks[name] = getattr(import_module(f"harness.tricks.{module}"), cls)
         return found
 
     def __setitem__(self, name: str, trick: type[Trick]) -> None:
@@ -42,50 +42,50 @@ class TrickTable(MutableMapping[str, "type[Trick]"]):
 
 TRICKS = TrickTable(
     {
-        "linear_lr_scaling": "LinearLrScaling",
-        "warmup": "Warmup",
-        "constant_warmup": "ConstantWarmup",
-        "zero_gamma": "ZeroGamma",
-        "no_bias_decay": "NoBiasDecay",
-        "fp16": "Fp16",
-        "bf16": "Bf16",
-        "large_batch": "LargeBatch",
-        "resnet_b": "ResNetB",
-        "resnet_c": "ResNetC",
-        "resnet_d": "ResNetD",
-        "cosine": "Cosine",
-        "label_smoothing": "LabelSmoothing",
-        "mixup": "Mixup",
-        "distillation": "Distillation",
-        "fine_tuning": "FineTuning",
-        "initialisation": "Initialisation",
-        "rmsprop": "RmsProp",
-        "gradient_clipping": "GradientClipping",
-        "exponential_decay": "ExponentialDecay",
-        "step_decay": "StepDecay",
-        "ema": "Ema",
-        "auxiliary_loss": "AuxiliaryLoss",
-        "auxiliary_head": "AuxiliaryHead",
-        "bn_auxiliary": "BnAuxiliary",
-        "factorized_7x7": "Factorized7x7",
-        "two_3x3": "Two3x3",
-        "asymmetric_convolutions": "AsymmetricConvolutions",
-        "grid_reduction": "GridReduction",
-        "receptive_field": "ReceptiveField",
-        "batch_norm": "BatchNorm",
-        "sigmoid": "Sigmoid",
-        "higher_lr": "HigherLr",
-        "no_dropout": "NoDropout",
-        "weaker_l2": "WeakerL2",
-        "faster_decay": "FasterDecay",
-        "no_lrn": "NoLrn",
-        "shard_shuffling": "ShardShuffling",
-        "weaker_distortion": "WeakerDistortion",
-        "residual_scaling": "ResidualScaling",
-        "no_residual": "NoResidual",
-        "multi_crop": "MultiCrop",
-        "raw_weights": "RawWeights",
-        "ensemble": "Ensemble",
-        "mixed_ensemble": "MixedEnsemble",
+        "linear_lr_scaling": "learning_rate.LinearLrScaling",
+        "large_batch": "learning_rate.LargeBatch",
+        "warmup": "learning_rate.Warmup",
+        "constant_warmup": "learning_rate.ConstantWarmup",
+        "cosine": "learning_rate.Cosine",
+        "step_decay": "learning_rate.StepDecay",
+        "exponential_decay": "learning_rate.ExponentialDecay",
+        "batch_norm": "batch_norm.BatchNorm",
+        "sigmoid": "batch_norm.Sigmoid",
+        "higher_lr": "batch_norm.HigherLr",
+        "no_dropout": "batch_norm.NoDropout",
+        "weaker_l2": "batch_norm.WeakerL2",
+        "faster_decay": "batch_norm.FasterDecay",
+        "no_lrn": "batch_norm.NoLrn",
+        "shard_shuffling": "batch_norm.ShardShuffling",
+        "weaker_distortion": "batch_norm.WeakerDistortion",
+        "resnet_b": "residual.ResNetB",
+        "resnet_c": "residual.ResNetC",
+        "resnet_d": "residual.ResNetD",
+        "zero_gamma": "residual.ZeroGamma",
+        "residual_scaling": "residual.ResidualScaling",
+        "no_residual": "residual.NoResidual",
+        "two_3x3": "inception.Two3x3",
+        "asymmetric_convolutions": "inception.AsymmetricConvolutions",
+        "factorized_7x7": "inception.Factorized7x7",
+        "grid_reduction": "inception.GridReduction",
+        "receptive_field": "inception.ReceptiveField",
+        "auxiliary_head": "inception.AuxiliaryHead",
+        "auxiliary_loss": "inception.AuxiliaryLoss",
+        "bn_auxiliary": "inception.BnAuxiliary",
+        "label_smoothing": "targets.LabelSmoothing",
+        "mixup": "targets.Mixup",
+        "distillation": "targets.Distillation",
+        "initialisation": "initial_weights.Initialisation",
+        "fine_tuning": "initial_weights.FineTuning",
+        "rmsprop": "optimizer.RmsProp",
+        "gradient_clipping": "optimizer.GradientClipping",
+        "no_bias_decay": "optimizer.NoBiasDecay",
+        "fp16": "precision.Fp16",
+        "bf16": "precision.Bf16",
+        "ema": "evaluation.Ema",
+        "raw_weights": "evaluation.RawWeights",
+        "multi_crop": "evaluation.MultiCrop",
+        "ensemble": "evaluation.Ensemble",
+        "mixed_ensemble": "evaluation.MixedEnsemble",
     }
 )

@@ -94,7 +94,7 @@ def _typed(trick_cls: type[Trick], key: str, expected: Any, value: Any) -> Any:
     return value
 
 
-# The card of a trick, read from the docstring of its module: the docs page and the reports use it.
+# The card of a trick, read from its docstring: the docs page and the reports use it.
 #
 # A card is a summary line, then lines that start with the five labels below; a longer text goes on in
 # indented lines. "(memory)" after a section, an equation or a value means that it was not read in the paper
@@ -124,7 +124,7 @@ class Card:
 
 
 def parse(docstring: str) -> dict[str, str]:
-    """Split a module docstring into "Summary" and the five labels, each value on one line.
+    """Split a docstring into "Summary" and the five labels, each value on one line.
 
     Raises:
         ValueError: a label is missing, empty or there twice.
@@ -142,15 +142,23 @@ def parse(docstring: str) -> dict[str, str]:
     return {"Summary": " ".join(summary.split()), **found}
 
 
+def card_text(trick: type[Trick]) -> str:
+    """The docstring that holds the card: of the class where it has a line of one, else of its file."""
+    own = trick.__doc__ or ""
+    if any(f"{label}:" in own for label in LABELS):
+        return own
+    return sys.modules[trick.__module__].__doc__ or ""
+
+
 def card(trick: Trick | type[Trick]) -> Card:
     """The card of a trick.
 
     Raises:
-        ValueError: the docstring of its module is not a complete card.
+        ValueError: its docstring is not a complete card.
     """
     cls = trick if isinstance(trick, type) else type(trick)
     try:
-        fields = parse(sys.modules[cls.__module__].__doc__ or "")
+        fields = parse(card_text(cls))
     except ValueError as error:
         raise ValueError(f"{cls.name}: {error}") from None
     return Card(

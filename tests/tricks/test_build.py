@@ -1,13 +1,15 @@
-"""Tricks are built from raw option values; what is wrong with them is said in words."""
+"""Tricks are built from raw option values; what is wrong with them, or with a card, is said in words."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 import pytest
 
 from harness.tricks import TRICKS
-from harness.tricks.build import describe, make, validate
+from harness.tricks.build import card, describe, make, parse, validate
 
 
 @pytest.mark.parametrize(
@@ -87,3 +89,20 @@ def test_description_of_a_trick_that_needs_a_teacher() -> None:
         "acts_in_training": True,
         "hooks": ("edit_loss",),
     }
+
+
+@pytest.mark.parametrize("label", ["Paper", "Equation", "Acts on", "Defaults", "Differs"])
+def test_a_card_without_a_line_is_refused(label: str) -> None:
+    whole = inspect.cleandoc(TRICKS["mixup"].__doc__ or "")
+    assert parse(whole)[label]
+    with pytest.raises(ValueError, match=f"lacks a text for: {label}"):
+        parse(re.sub(rf"^{label}:", "Other:", whole, flags=re.MULTILINE))
+    with pytest.raises(ValueError, match="a label twice"):
+        parse(f"{whole}\n{label}: again\n")
+
+
+def test_a_text_over_several_lines_becomes_one() -> None:
+    found = card(TRICKS["label_smoothing"])
+    assert found.summary == "Label smoothing: a share eps of each target is spread over the classes."
+    assert found.defaults.endswith("the authors' code of he2019bag and torch.nn.CrossEntropyLoss)")
+    assert found.citations == ("szegedy2016rethinking", "he2019bag")

@@ -13,19 +13,17 @@ from torch import nn
 from harness.models import MODELS, build_model
 from harness.models.blocks import Outputs
 from harness.spec import ModelSpec, Recipe
-from harness.tricks.asymmetric_convolutions import AsymmetricConvolutions
-from harness.tricks.auxiliary_head import AuxiliaryHead
 from harness.tricks.base import Trick
-from harness.tricks.batch_norm import BatchNorm
-from harness.tricks.bn_auxiliary import BnAuxiliary
-from harness.tricks.factorized_7x7 import Factorized7x7
-from harness.tricks.grid_reduction import GridReduction
-from harness.tricks.no_dropout import NoDropout
-from harness.tricks.no_lrn import NoLrn
-from harness.tricks.no_residual import NoResidual
-from harness.tricks.residual_scaling import ResidualScaling
-from harness.tricks.sigmoid import Sigmoid
-from harness.tricks.two_3x3 import Two3x3
+from harness.tricks.batch_norm import BatchNorm, NoDropout, NoLrn, Sigmoid
+from harness.tricks.inception import (
+    AsymmetricConvolutions,
+    AuxiliaryHead,
+    BnAuxiliary,
+    Factorized7x7,
+    GridReduction,
+    Two3x3,
+)
+from harness.tricks.residual import NoResidual, ResidualScaling
 from tests.tricks import tiny
 
 CLASSES, SIDE = 5, 32

@@ -8,10 +8,9 @@ import pytest
 
 from harness.models import MODELS
 from harness.spec import ModelSpec, Recipe
-from harness.tricks.auxiliary_loss import AuxiliaryLoss
-from harness.tricks.gradient_clipping import GradientClipping
-from harness.tricks.initialisation import Initialisation
-from harness.tricks.receptive_field import ReceptiveField
+from harness.tricks.inception import AuxiliaryLoss, ReceptiveField
+from harness.tricks.initial_weights import Initialisation
+from harness.tricks.optimizer import GradientClipping
 from tests.tricks import tiny
 
 
