@@ -12,8 +12,15 @@ import pytest
 from harness.analysis.findings import CANNOT_TEST, HELPS, HURTS, NO_DIFFERENCE
 
 ROOT = Path(__file__).resolve().parents[1]
-# Studies whose mini size was set up so that it can tell (docs/decisions/0035, 0036).
-CAN_TELL = ("bag_of_tricks", "batch_norm_mnist", "colour_check", "mixup", "resnet_mobilenet")
+# Studies whose mini size was set up so that it can tell (docs/decisions/0035, 0036, 0041).
+CAN_TELL = (
+    "bag_of_tricks",
+    "batch_norm_mnist",
+    "colour_check",
+    "mixup",
+    "resnet_cifar",
+    "resnet_mobilenet",
+)
 ABOVE_PP = 2.0  # points of a table's reference over the floor of its data
 # What falls short of that: (study, table, column) -> points that it must reach all the same. The first row of
 # Table 4 at the large batch has the scaled rate without warm-up: it is the row that is to do badly.
