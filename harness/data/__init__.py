@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data import arrays, imagefolder, packed, sets
+from harness.data import arrays, huggingface, imagefolder, packed, sets, tables
 from harness.data.entry import Entry, Look
 from harness.errors import unknown
 
@@ -20,6 +20,8 @@ DATASETS: dict[str, Entry] = {
         imagefolder.IMAGEFOLDER,
         sets.CIFAR10,
         sets.CIFAR100,
+        tables.CSV,
+        huggingface.HUGGINGFACE,
         imagefolder.IMAGENET,
         sets.MNIST,
         arrays.NPZ,

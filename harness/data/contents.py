@@ -244,7 +244,8 @@ def _feed(totals: Sequence[hashlib._Hash], part: Part, told: Told) -> np.ndarray
         blocks = [b"files\n", contents.digests(files.paths, told).tobytes()]
         sizes = contents.sizes(files.paths)
     elif isinstance(part, Packed):
-        blocks = [b"packed raw\n" if part.raw else b"packed jpeg\n", part.digests.tobytes()]
+        kind = b"files\n" if part.reading else b"packed raw\n" if part.raw else b"packed jpeg\n"
+        blocks = [kind, np.ascontiguousarray(part.digests).data]
         blocks += [np.ascontiguousarray(part.rows[:, 3:], "<i8").tobytes()] if part.raw else []
     else:
         assert isinstance(part, Pixels)
@@ -450,7 +451,7 @@ def examine(root: Path, reading: Reading = PLAIN, *, decode_all: bool = False) -
     }
 
 
-def depth_findings(paths: Sequence[Path], reading: Reading = PLAIN) -> Look:
+def depth_findings(paths: Sequence[Path | bytes], reading: Reading = PLAIN) -> Look:
     """Of some of the files: numbers that need a range and have none, and 16-bit numbers that do not fill
     theirs (12-bit scans in 16-bit files). Files that cannot be read are passed over."""
     deep = []
@@ -478,8 +479,9 @@ def depth_findings(paths: Sequence[Path], reading: Reading = PLAIN) -> Look:
     bits = max(9, int(high).bit_length())
     return Look(
         notes=(
-            f"16-bit files such as {deep[0]}: the numbers in {len(ranges)} of them lie in {low:g}..{high:g}, "
-            f"so that the images have at most {round((high - low) / 257) + 1} of 256 grey levels; "
+            f"16-bit files such as {deep[0]!s}: the numbers in {len(ranges)} of them lie in "
+            f"{low:g}..{high:g}, so that the images have at most {round((high - low) / 257) + 1} of 256 grey "
+            "levels; "
             f"`range: [0, {2**bits - 1}]` of the data set uses them all",
         )
     )
@@ -566,7 +568,7 @@ def _digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _spread(things: Sequence[Path], most: int) -> list[Path]:
+def _spread(things: Sequence[Any], most: int) -> list[Any]:
     """At most `most` of them, at even distances."""
     if len(things) <= most:
         return list(things)

@@ -76,15 +76,36 @@ class Files:
     reading: Reading = PLAIN
 
 
+class Stored(bytes):
+    """The bytes of an image file that lies in a larger one; as text, where."""
+
+    where: str
+
+    @classmethod
+    def of(cls, content: bytes, where: str) -> Stored:
+        made = cls(content)
+        made.where = where
+        return made
+
+    def __str__(self) -> str:
+        return self.where
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """Images in a few large files (`harness.data.packed`), in the order of `rows`."""
+    """Images in a few large files (`harness.data.packed`), in the order of `rows`.
+
+    `reading`: they are image files of any kind, in a table called `title`; None: as the packer stores them.
+    """
 
     raw: bool  # rows of R, G, B; else JPEG
     shards: tuple[Path, ...]
-    rows: np.ndarray  # (N, 5) int64: number of the shard, first byte, bytes, height, width
+    # (N, 5) int64: number of the shard, first byte, bytes, height, width; of a table (N, 6), with its row
+    rows: np.ndarray
     labels: np.ndarray  # (N,) int64
     digests: np.ndarray  # (N, 32) uint8: sha256 of each image's bytes
+    reading: Reading | None = None
+    title: str = ""
 
 
 Part = Pixels | Files | Packed

@@ -192,8 +192,8 @@ def _validate(args: Mapping[str, Any]) -> None:
     arrays.validate_split("imagefolder", args)
 
 
-def reading_of(args: Mapping[str, Any]) -> Reading:
-    """How files are read, from the arguments `range` and `background`.
+def reading_of(args: Mapping[str, Any], kind: str = "imagefolder") -> Reading:
+    """How files are read, from the arguments `range` and `background` of a data set of this kind.
 
     Raises:
         ValueError: they are not two numbers, the lower one first, and three whole numbers of 0..255.
@@ -202,13 +202,11 @@ def reading_of(args: Mapping[str, Any]) -> Reading:
     if limits is not None:
         numbers = isinstance(limits, list | tuple) and len(limits) == 2 and all(map(_is_number, limits))
         if not numbers or not limits[0] < limits[1]:
-            raise ValueError(f"imagefolder: range must be [BLACK, WHITE], e.g. [0, 4095], not {limits!r}")
+            raise ValueError(f"{kind}: range must be [BLACK, WHITE], e.g. [0, 4095], not {limits!r}")
         limits = (float(limits[0]), float(limits[1]))
     three = isinstance(colour, list | tuple) and len(colour) == 3
     if not three or not all(type(each) is int and 0 <= each <= 255 for each in colour):
-        raise ValueError(
-            f"imagefolder: background must be a colour [RED, GREEN, BLUE] of 0..255, not {colour!r}"
-        )
+        raise ValueError(f"{kind}: background must be a colour [RED, GREEN, BLUE] of 0..255, not {colour!r}")
     return Reading(range=limits, background=(colour[0], colour[1], colour[2]))
 
 

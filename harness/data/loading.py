@@ -100,7 +100,7 @@ class PackedImages(CutImages):
     def __init__(self, packed: Packed) -> None:
         super().__init__()
         self._packed = packed
-        self._sizes = torch.from_numpy(packed.rows[:, 3:].copy())
+        self._sizes = torch.from_numpy(packed.rows[:, 3:5].copy())
         self._files: dict[int, BinaryIO] = {}
         self._buffers = threading.local()  # one per thread: new memory costs more than the read
 
@@ -111,6 +111,8 @@ class PackedImages(CutImages):
             return self._rows(index, 0, height).copy()
         stored = self._stored(index, 0, int(self._packed.rows[index, 2]))
         try:
+            if self._packed.reading is not None:
+                return pixels.decode_array(bytes(stored), self._packed.reading)
             return pixels.decode_jpeg(stored)
         except ValueError as error:
             raise ValueError(f"{self._where(index)} cannot be decoded: {error}") from None
@@ -140,6 +142,8 @@ class PackedImages(CutImages):
         return found
 
     def _where(self, index: int) -> str:
+        if self._packed.title:
+            return f"{self._packed.title}: the image in row {self._packed.rows[index, 5]:,}"
         shard, first = self._packed.rows[index, :2].tolist()
         return f"{self._packed.shards[shard]}: the image at byte {first:,}"
 

@@ -235,7 +235,7 @@ def _named(source: Path | bytes, doing: str) -> Iterator[None]:
     except Named:
         raise
     except Exception as error:
-        what = "an image in memory" if isinstance(source, bytes) else f"the image file {source}"
+        what = "an image in memory" if type(source) is bytes else f"the image file {source!s}"
         says = str(error).strip().splitlines()[:1] or [type(error).__name__]
         if isinstance(error, UnidentifiedImageError):
             says = ["it is not an image in a format that can be read" + _pointer(source)]

@@ -281,8 +281,8 @@ def data_name(spec: DataSpec) -> str:
     >>> data_name(DataSpec(name="imagefolder", resolution=16, args={"folder": "pets", "side": None}))
     'imagefolder pets'
     """
-    folder = spec.args.get("folder")
-    return f"{spec.name} {folder}" if isinstance(folder, str) and folder else spec.name
+    place = spec.args.get("folder") or spec.args.get("file")
+    return f"{spec.name} {place}" if isinstance(place, str) and place else spec.name
 
 
 def set_aside(folder: RunFolder, fingerprint: str) -> None:
