@@ -177,22 +177,25 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     _table(commands)
     _audit(commands)
     _calibrate(commands)
-    _study_command(commands, "sync", "mirror the run folders into MLflow; rebuilds a deleted store")
+    sync = _study_command(commands, "sync", "mirror the run folders into MLflow; rebuilds a deleted store")
+    sync.set_defaults(command="mirror:sync")
     what = "open the MLflow UI on 127.0.0.1"
     ui = commands.add_parser("ui", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    ui.set_defaults(command="mirror:ui")
     ui.add_argument("--port", type=_positive, default=5000, metavar="N", help="of 127.0.0.1 (default: 5000)")
     _places(ui)
 
     _pack(commands)
     what = "test your own models, data sets, tricks and metrics"
     check = commands.add_parser("check-plugin", help=what, description=f"{what[0].upper()}{what[1:]}.")
-    check.set_defaults(command="check_plugin")
+    check.set_defaults(command="doctor:check_plugin_file")
     check.add_argument("file", type=Path, metavar="FILE", help="a plugin, e.g. my_lab.py")
     _places(check)
 
     _init(commands)
     what = "print the script by which a shell completes commands, options and studies"
     completion = commands.add_parser("completion", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    completion.set_defaults(command="listing:completion")
     text = "e.g. harness completion bash > ~/.local/share/bash-completion/completions/harness"
     completion.add_argument("shell", choices=("bash", "zsh"), metavar="SHELL", help=f"bash or zsh; {text}")
 
@@ -323,6 +326,7 @@ def _unit(table: argparse.ArgumentParser) -> None:
 def _audit(commands: argparse._SubParsersAction) -> None:
     what = "read published tables and say what they could, and could not, have detected"
     audit = commands.add_parser("audit", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    audit.set_defaults(command="table:audit_tables")
     audit.add_argument(
         "tables", type=Path, nargs="+", metavar="TABLE", help="YAML or CSV; see docs/audits.md"
     )
@@ -343,6 +347,7 @@ def _looking(commands: argparse._SubParsersAction) -> None:
     _json_flag(status)
 
     cancel = _study_command(commands, "cancel", "stop unfinished runs; `harness run` goes on with them")
+    cancel.set_defaults(command="runs:cancel_runs")
     cancel.add_argument("--row", action="append", metavar="LABEL", help="only this row's (may be repeated)")
     cancel.add_argument("--seed", action="append", type=int, metavar="N", help="only this seed's")
     cancel.add_argument("--queued", action="store_true", help="only those that no process has at the moment")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from harness.cli import main
-from harness.commands.audit import read_printed_table
+from harness.commands.table import read_printed_table
 from harness.errors import StudyError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -200,8 +200,8 @@ def _gpus_of(limit: Limit, cluster_file: Path | None, jobs: Sequence[Job]) -> di
 
 def _cancel_the_rest(args: argparse.Namespace, place: Workspace) -> str:
     """Ask every run that has not ended to write a checkpoint and stop. Returns: what was done, in words."""
-    from harness.commands.cancel import cancel, in_words
     from harness.commands.overview import look_at_study
+    from harness.commands.runs import cancel, in_words
 
     overview = look_at_study(args, only_part=True)
     done = cancel(overview, overview.plan.runs, place, only_queued=False)

@@ -1,7 +1,7 @@
-"""`harness doctor`: whether this machine, its folders and its services are fit, and the mend where not.
+"""`harness doctor`, `harness check-plugin`: whether a machine, its folders and services are fit, or a plugin.
 
-Every check has a limit on its time and a thread of its own, so that a file system or a server that hangs
-costs one line, not the answer. Nothing is changed, but for a scratch folder that is removed again.
+Every check of a machine has a limit on its time and a thread of its own, so that a file system or a server
+that hangs costs one line, not the answer. Nothing is changed, but for a scratch folder that is removed again.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import queue
 import re
 import shutil
 import sqlite3
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -31,6 +33,7 @@ from harness.commands.machine import FAIL, OK, WARN, Finding, ProgramError, answ
 from harness.commands.workspace import Workspace, workspace
 from harness.data import DATASETS
 from harness.errors import DONE, SOME_FAILED, masked
+from harness.plugins import PluginError, load, only
 
 # The MLflow store: whether it can be reached, and whether this MLflow can write to it. Changes nothing.
 
@@ -344,3 +347,40 @@ def _begin(check: Check, place: Workspace) -> queue.SimpleQueue[list[Finding]]:
 
     threading.Thread(target=work, daemon=True).start()
     return answer
+
+
+# `harness check-plugin`: does a plugin keep the contracts that the harness's own tables are tested with?
+
+
+WORDS = {"kept": "kept       ", "broken": "BROKEN     ", "skipped": "not checked"}
+
+
+def check_plugin_file(args: argparse.Namespace) -> int:
+    try:
+        plugin = load(args.file)
+        from harness.plugins.contract import check_plugin
+
+        print(f"{plugin.name}, sha256 {plugin.sha256}", flush=True)
+        with only([plugin]):
+            outcomes = list(_show(check_plugin(plugin, workspace(args).data_dir)))
+    except PluginError as error:
+        print(error, file=sys.stderr)
+        return SOME_FAILED
+    counts = {word: outcomes.count(word) for word in WORDS}
+    print(
+        f"\n{len(outcomes)} checks: {counts['kept']} kept, {counts['broken']} broken, "
+        f"{counts['skipped']} not checked"
+    )
+    return SOME_FAILED if counts["broken"] else DONE
+
+
+def _show(findings: Iterable) -> Iterable[str]:
+    """Print each finding as it comes; yields the outcomes."""
+    for subject, group in groupby(findings, key=lambda finding: finding.subject):
+        print(f"\n{subject}")
+        for finding in group:
+            why = f": {finding.why}" if finding.why else ""
+            print(f"  {WORDS[finding.outcome]}  {finding.claim}{why}", flush=True)
+            if finding.mend:
+                print(f"               mend: {finding.mend}", flush=True)
+            yield finding.outcome

@@ -1,9 +1,10 @@
-"""`harness tricks|models|data|studies`: what can be named in a study. Reads only."""
+"""`harness tricks|models|data|studies|completion`: what can be named in a study, and on the command line."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,48 @@ def _studies(args: argparse.Namespace) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+# `harness completion SHELL`: the script by which a shell completes commands, options and studies.
+
+
+STUDY_FUNCTION = {"bash": "_harness_study", "zsh": "_harness_study"}
+# What `shtab` calls for a study: files and folders here, and the names of those that ship.
+FUNCTIONS = {
+    "bash": """_harness_study() {{
+  compgen -W "{names}" -- "$1"
+  compgen -f -X '!*.y*ml' -- "$1"
+  compgen -d -S / -- "$1"
+}}
+""",
+    "zsh": """_harness_study() {{
+  _alternative 'files:study file:_files -g "*.y(a|)ml"' 'names:shipped study:({names})'
+}}
+""",
+}
+
+
+def completion(args: argparse.Namespace) -> int:
+    import shtab
+
+    from harness.cli import build_parser
+    from harness.study.yaml import shipped_studies
+
+    parser = build_parser()
+    for command in _parsers(parser):
+        for action in command._actions:
+            if action.dest == "study":
+                action.complete = STUDY_FUNCTION  # type: ignore[attr-defined]
+            elif action.metavar == "DIR":
+                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+            elif action.metavar in ("FILE", "TABLE", "REPORT", "RESULTS"):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    names = " ".join(sorted(file.stem for file in shipped_studies().glob("*.yaml")))
+    print(shtab.complete(parser, args.shell, preamble=FUNCTIONS[args.shell].format(names=names)))
+    return DONE
+
+
+def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()

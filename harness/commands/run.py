@@ -13,10 +13,9 @@ from harness.commands.budget import LEAST_S, Budget, short_of_seeds, within_budg
 from harness.commands.data import THOROUGH, DataNow, Watch, again, counts_of, look_at_records, renew
 from harness.commands.display import plan_line
 from harness.commands.floors import AfterTheFirstBlock, FloorsBeside, hopeless_by_now, measure_floors
-from harness.commands.growing import GrowingReport, open_report
 from harness.commands.plan import declare
 from harness.commands.progress import ProgressDisplay
-from harness.commands.report import is_up_to_date, settings_of, write_report
+from harness.commands.report import GrowingReport, is_up_to_date, open_report, settings_of, write_report
 from harness.commands.step_times import estimate
 from harness.commands.workspace import (
     Workspace,

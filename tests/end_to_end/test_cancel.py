@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.commands import cancel as command
+from harness.commands import runs as command
 from harness.runs.claims import Claims
 from harness.runs.folder import run_state
 from harness.scheduling.base import INTERRUPTED, Job

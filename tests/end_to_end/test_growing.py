@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from harness.commands import growing, run
+from harness.commands import report, run
 from harness.commands.floors import AfterTheFirstBlock
-from harness.commands.growing import SHARE, SOONEST_S, GrowingReport, options_of, start_writing
+from harness.commands.report import SHARE, SOONEST_S, GrowingReport, options_of, start_writing
 from harness.errors import DONE, INTERRUPTED, USAGE_ERROR
 from harness.scheduling.base import Progress
 from harness.spec import FINISHED
@@ -55,7 +55,7 @@ class Study:
         self.now_s = self.cost_s = 0.0
         self.writings: list[Writing] = []
         self.ended: dict[str, str] = {}
-        monkeypatch.setattr(growing, "_children_s", lambda: self.cost_s)
+        monkeypatch.setattr(report, "_children_s", lambda: self.cost_s)
         args = argparse.Namespace(study=Path("tiny.yaml"), size="mini", smoke=False, open=False, **NO_OPTIONS)
         self.growing = GrowingReport(args, self.plan, clock=lambda: self.now_s, start=self._start)
 
@@ -140,18 +140,18 @@ def test_a_report_that_will_not_be_written_cannot_be_opened(tmp_path: Path) -> N
 def test_without_a_screen_the_place_of_the_report_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in growing.TERMINALS:
+    for name in report.TERMINALS:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(growing.sys, "platform", "linux")
-    growing.open_report(tmp_path)
+    monkeypatch.setattr(report.sys, "platform", "linux")
+    report.open_report(tmp_path)
     assert f"the report is {tmp_path}/report.html" in capsys.readouterr().err
 
 
 def test_with_a_screen_the_page_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr(growing.webbrowser, "open", lambda url: bool(opened.append(url)) or True)
-    growing.open_report(tmp_path)
+    monkeypatch.setattr(report.webbrowser, "open", lambda url: bool(opened.append(url)) or True)
+    report.open_report(tmp_path)
     assert opened == [(tmp_path / "report.html").as_uri()]
 
 
