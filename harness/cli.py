@@ -255,6 +255,7 @@ def _run(commands: argparse._SubParsersAction) -> None:
         "--processes", type=_positive, default=1, metavar="W", help="processes that train one run together"
     )
     run.add_argument("--fast", action="store_true", help="GPU: fastest kernels instead of bit-identical ones")
+    run.add_argument("--compile", action="store_true", help="GPU: compile each network first (torch.compile)")
     run.add_argument(
         "--budget",
         type=_budget,

@@ -335,7 +335,7 @@ class Machine:
     threads: int = 1
     shared: bool = False  # other runs use the device at the same time
     exact: bool = True  # bit-identical repeats and resumes; False lets cuDNN pick the fastest kernels
-    compile: bool = False
+    compile: bool = False  # torch.compile, on a GPU
     checkpoint_every_s: float = 30.0  # at step boundaries; less often where saving takes long (recorder.py)
 
     @property

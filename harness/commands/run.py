@@ -497,12 +497,14 @@ def _scheduler(
 
     devices = detect_devices()
     gpus = 0 if devices[0] == "cpu" else len(devices)
+    _require_gpu_to_compile(args, gpus, "of this machine")
     machine = Machine(
         runs_dir=place.runs_dir,
         data_dir=place.data_dir,
         device=devices[0],
         processes=args.processes,
         exact=not args.fast,
+        compile=args.compile,
     )
     if args.on == "inline":
         from harness.scheduling.local import Inline
@@ -510,6 +512,16 @@ def _scheduler(
         return Inline(machine, budget.is_spent), gpus
     preload = SCRIPT_PRELOAD if plan.scripts else PRELOAD
     return _local(args, (machine, devices), budget, preload), gpus
+
+
+def _require_gpu_to_compile(args: argparse.Namespace, gpus: int, where: str) -> None:
+    """
+    Raises:
+        StudyError: --compile, and the runs are to train on a CPU.
+    """
+    if args.compile and not gpus:
+        text = f"is for GPUs, and there is none {where}; on a CPU each layer is checked and used as it is"
+        raise StudyError([Problem("--compile", 0, text)])
 
 
 def _local(
@@ -534,18 +546,22 @@ def _local(
 def _slurm(args: argparse.Namespace, plan: Plan, place: Workspace) -> Slurm:
     """
     Raises:
-        StudyError: a mistake in the cluster file.
+        StudyError: a mistake in the cluster file, or --compile where it asks for no GPU.
     """
     from harness.slurm.cluster import find_cluster
     from harness.slurm.controller import Slurm, SlurmSettings
 
+    cluster = find_cluster(args.cluster)
+    resources = (cluster.resources, *(shape.resources for shape in cluster.shapes))
+    _require_gpu_to_compile(args, max(each.gpus for each in resources), "in the cluster file (`gpus:`)")
     settings = SlurmSettings(
         runs_dir=place.runs_dir,
         data_dir=place.data_dir,
-        cluster=find_cluster(args.cluster),
+        cluster=cluster,
         study=plan.study,
         size=plan.size,
         exact=not args.fast,
+        compile=args.compile,
         at_most=args.at_most,
         detach=args.detach,
     )

@@ -284,6 +284,7 @@ def agent_settings(submission: Submission, group: Group, preload: Sequence[str])
         devices=ranks,
         processes=resources.processes,
         exact=submission.exact,
+        compile=submission.compile and devices[0] != "cpu",
     )
     workers = resources.runs_side_by_side
     return LocalSettings(

@@ -59,6 +59,7 @@ class SlurmSettings:
     study: str
     size: str
     exact: bool = True
+    compile: bool = False
     at_most: int | None = None  # agents at once; None: as the cluster file says
     detach: bool = False  # do not watch
     queue_every_s: float = EVERY_S
@@ -131,6 +132,7 @@ class Slurm:
             size=settings.size,
             data_dir=str(settings.data_dir),
             exact=settings.exact,
+            compile=settings.compile,
             python=sys.executable,
             snapshot=str(path),
             cluster_file=settings.cluster.path,

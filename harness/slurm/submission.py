@@ -94,6 +94,7 @@ class Submission:
             self.size: str = said["size"]
             self.data_dir = Path(said["machine"]["data_dir"])
             self.exact: bool = said["machine"]["exact"]
+            self.compile: bool = said["machine"].get("compile", False)
             self.python: str = said["python"]
             self.snapshot = Path(said["snapshot"])
             self.cluster_file: str = said["cluster_file"]
@@ -103,8 +104,10 @@ class Submission:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{folder}: submission.json is damaged ({reason(error)})") from None
         texts = (self.study, self.size, self.python, self.cluster_file, self.user)
-        if not all(isinstance(text, str) for text in texts) or not isinstance(self.exact, bool):
+        if not all(isinstance(text, str) for text in texts):
             raise ValueError(f"{folder}: submission.json is damaged (a value is no text)")
+        if not all(isinstance(each, bool) for each in (self.exact, self.compile)):
+            raise ValueError(f"{folder}: submission.json is damaged (a value is neither true nor false)")
 
     @staticmethod
     def read(folder: Path) -> Submission:
@@ -300,6 +303,7 @@ class Order:
     size: str
     data_dir: str
     exact: bool
+    compile: bool = False
     python: str  # the interpreter of the agents
     snapshot: str  # the folder that holds the frozen `harness`
     cluster_file: str = ""
@@ -316,7 +320,7 @@ def draft(folder: Path, order: Order, groups: Sequence[Group]) -> dict[str, Any]
         "user": os.environ.get("USER") or str(os.getuid()),
         "study": order.study,
         "size": order.size,
-        "machine": {"data_dir": order.data_dir, "exact": order.exact},
+        "machine": {"data_dir": order.data_dir, "exact": order.exact, "compile": order.compile},
         "python": order.python,
         "snapshot": order.snapshot,
         "cluster_file": order.cluster_file,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 
 from harness.data import load
 from harness.data.augment import CROPS
-from harness.data.entry import DataSet
+from harness.data.entry import DataSet, cache_folder
 from harness.errors import unknown
 from harness.models import build_model
 from harness.models.blocks import SCHEMES, Outputs
@@ -476,7 +477,7 @@ def _build(spec: RunSpec, machine: Machine, world: World) -> Setup:
         tricks=tricks,
         states=states,
         model=model,
-        forward=torch.compile(model) if machine.compile else model,
+        forward=compiled(model) if machine.compile else model,
         average=lambda loss: loss,
         optimizer=optimizer,
         precision=precision,
@@ -486,6 +487,14 @@ def _build(spec: RunSpec, machine: Machine, world: World) -> Setup:
         feed=feed,
         metrics=make_metrics(recipe, data),
     )
+
+
+def compiled(model: nn.Module) -> Forward:
+    """By torch.compile. What is compiled is kept in the user's cache, for all runs and workers."""
+    if (folder := cache_folder()) is not None:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
+    forward: Forward = torch.compile(model)
+    return forward
 
 
 def make_model(spec: RunSpec, tricks: tuple[Trick, ...], machine: Machine, data: DataSet) -> nn.Module:

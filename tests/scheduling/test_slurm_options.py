@@ -71,6 +71,28 @@ def test_a_dry_run_prints_every_script_and_writes_and_submits_nothing(
     assert slurm.calls("sbatch") == []
 
 
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ([], "of this machine"),
+        (["--on", "slurm", "--cluster", "cluster.yaml", "--dry-run"], "in the cluster file (`gpus:`)"),
+    ],
+)
+def test_nothing_is_compiled_for_a_cpu(
+    options: list[str], where: str, here: Path, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]
+):
+    assert cli.main(["run", "tiny.yaml", "--compile", *options]) == cli.USAGE_ERROR
+    assert f"--compile: is for GPUs, and there is none {where}" in capsys.readouterr().err
+
+
+def test_agents_of_a_job_with_a_gpu_are_told_to_compile(here: Path, slurm: FakeSlurm):
+    (here / "cluster.yaml").write_text("partition: main\ngpus: 1\n")
+    command = ["run", "tiny.yaml", "--on", "slurm", "--cluster", "cluster.yaml", "--detach"]
+    assert cli.main([*command, "--compile"]) == cli.DONE
+    (submission,) = submissions(here / "runs")
+    assert submission.compile
+
+
 def test_detached_it_submits_and_leaves(here: Path, slurm: FakeSlurm, capsys: pytest.CaptureFixture[str]):
     command = ["run", "tiny.yaml", "--on", "slurm", "--cluster", "cluster.yaml", "--at-most", "3", "--detach"]
     assert cli.main(command) == cli.DONE

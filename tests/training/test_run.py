@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from pathlib import Path
 
@@ -48,6 +49,23 @@ def test_two_runs_of_one_spec_give_the_same_bits_and_another_seed_does_not(tmp_p
     first = results(folder_of(spec, tmp_path / "a"))
     assert_same_bits(first, results(folder_of(spec, tmp_path / "b")))
     assert results(folder_of(other, tmp_path / "a"))["train_loss"] != first["train_loss"]
+
+
+def test_a_compiled_run_trains_what_torch_compiled_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, calls = tiny_spec(), []
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr(torch, "compile", lambda model: lambda images: calls.append(1) or model(images))
+    train(spec, tmp_path / "compiled", compile=True)
+    assert len(calls) == 2 * STEPS_PER_EPOCH
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache" / "compiled")
+    compiled = folder_of(spec, tmp_path / "compiled")
+    assert (read_json(compiled.env) or {})["compile"] is True
+    train(spec, tmp_path / "plain")
+    assert_same_bits(results(compiled), results(folder_of(spec, tmp_path / "plain")))
 
 
 def test_a_finished_run_leaves_a_complete_record(tmp_path: Path) -> None:
