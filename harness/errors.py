@@ -94,11 +94,14 @@ def shortened(name: str) -> str:
 
 
 def nearest(name: str, valid: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """The valid name that is most like this one; None where none is like it."""
+    """The valid name that is most like this one, first of all one that differs in capital letters only; None
+    where none is like it."""
     # Imported when something is wrong: each command pays for what it imports at its start.
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(name, list(valid), n=1, cutoff=cutoff)), None)
+    names = list(valid)
+    alike = [each for each in names if each.casefold() == name.casefold()]
+    return next(iter(alike or get_close_matches(name, names, n=1, cutoff=cutoff)), None)
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:

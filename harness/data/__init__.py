@@ -28,6 +28,7 @@ DATASETS: dict[str, Entry] = {
         packed.PACKED,
         imagefolder.PLACES365,
         sets.GENERATED,
+        *arrays.TORCHVISION,
     )
 }
 

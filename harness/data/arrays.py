@@ -1,9 +1,9 @@
-"""The user's own images in one file of arrays: `.npz`, as MedMNIST and many others are handed out.
+"""Sets that others hand out: one file of arrays (`.npz`, as MedMNIST), and torchvision's as they lie on disk.
 
-Format: `train_images`, `train_labels`, `test_images`, `test_labels`, and `val_images`, `val_labels` if there
-are any; images (N, H, W) or (N, H, W, C) uint8 with 1 or 3 channels, labels (N,) or (N, 1) of whole numbers
-from 0 (Yang et al. 2023, "MedMNIST v2", Scientific Data 10:41). A file that has only `images` and `labels` is
-split: `test_share` of each class, drawn by `split_seed`, is the test part.
+A .npz has `train_images`, `train_labels`, `test_images`, `test_labels`, and `val_images`, `val_labels` if
+there are any; images (N, H, W) or (N, H, W, C) uint8 with 1 or 3 channels, labels (N,) or (N, 1) of whole
+numbers from 0 (Yang et al. 2023, "MedMNIST v2", Scientific Data 10:41). A file that has only `images` and
+`labels` is split: `test_share` of each class, drawn by `split_seed`, is the test part.
 """
 
 from __future__ import annotations
@@ -11,10 +11,24 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.entry import IMAGENET_MEAN, IMAGENET_STD, RGB, Entry, Look, Pixels, Source
+from harness.data.entry import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    RGB,
+    Entry,
+    Facts,
+    Files,
+    Look,
+    PathList,
+    Pixels,
+    Source,
+)
+from harness.data.folders import TO_SPLIT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,3 +216,152 @@ NPZ = Entry(
     count_classes=lambda args, data_dir: 1 + max(int(each.max()) for each in _labels_alone(args, data_dir)),
     look=_look,
 )
+
+
+# torchvision's sets for classification, as its classes leave them in the data folder. Nothing is downloaded.
+
+
+BY_FLAG: tuple[Mapping[str, Any], ...] = ({"train": True}, {"train": False})
+BY_SPLIT: tuple[Mapping[str, Any], ...] = ({"split": "train"}, {"split": "test"})
+ALL: tuple[Mapping[str, Any], ...] = ({},)  # no test part: `test_share` says one
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where a set lies below the data folder, how its two parts are called, and how many images they have."""
+
+    place: str
+    parts: tuple[Mapping[str, Any], ...]
+    facts: Facts
+    in_files: bool = False
+
+
+def _by(train: str, test: str) -> tuple[Mapping[str, Any], ...]:
+    return {"split": train}, {"split": test}
+
+
+SHELVES = {
+    "CIFAR10": Shelf("cifar-10-batches-py", BY_FLAG, (10, 50_000, 10_000)),
+    "CIFAR100": Shelf("cifar-100-python", BY_FLAG, (100, 50_000, 10_000)),
+    "Country211": Shelf("country211", BY_SPLIT, (211, 31_650, 21_100), True),
+    "DTD": Shelf("dtd", BY_SPLIT, (47, 1_880, 1_880), True),
+    "EMNIST": Shelf(
+        "EMNIST/raw", tuple({**part, "split": "balanced"} for part in BY_FLAG), (47, 112_800, 18_800)
+    ),
+    "EuroSAT": Shelf("eurosat", ALL, (10, None, None), True),
+    "FGVCAircraft": Shelf("fgvc-aircraft-2013b", _by("trainval", "test"), (100, 6_667, 3_333), True),
+    "FashionMNIST": Shelf("FashionMNIST/raw", BY_FLAG, (10, 60_000, 10_000)),
+    "Flowers102": Shelf("flowers-102", BY_SPLIT, (102, 1_020, 6_149), True),
+    "Food101": Shelf("food-101", BY_SPLIT, (101, 75_750, 25_250), True),
+    "GTSRB": Shelf("gtsrb", BY_SPLIT, (43, 26_640, 12_630), True),
+    "Imagenette": Shelf("imagenette2", _by("train", "val"), (10, 9_469, 3_925), True),
+    "KMNIST": Shelf("KMNIST/raw", BY_FLAG, (10, 60_000, 10_000)),
+    "MNIST": Shelf("MNIST/raw", BY_FLAG, (10, 60_000, 10_000)),
+    "OxfordIIITPet": Shelf("oxford-iiit-pet", _by("trainval", "test"), (37, 3_680, 3_669), True),
+    "RenderedSST2": Shelf("rendered-sst2", BY_SPLIT, (2, 6_920, 1_821), True),
+    "STL10": Shelf("stl10_binary", BY_SPLIT, (10, 5_000, 8_000)),
+    "SUN397": Shelf("SUN397", ALL, (397, None, None), True),
+    "SVHN": Shelf("test_32x32.mat", BY_SPLIT, (10, 73_257, 26_032)),
+    "StanfordCars": Shelf("stanford_cars", BY_SPLIT, (196, 8_144, 8_041), True),
+    "USPS": Shelf("usps.t.bz2", BY_FLAG, (10, 7_291, 2_007)),
+}
+
+
+def _missing_on_shelf(name: str, args: Mapping[str, Any], data_dir: Path) -> str | None:
+    shelf = SHELVES[name]
+    place = data_dir / shelf.place
+    if not place.exists():
+        return (
+            f"torchvision/{name} needs {place}, as torchvision.datasets.{name}({str(data_dir)!r}, ..., "
+            "download=True) leaves it; nothing is downloaded here"
+        )
+    if shelf.parts == ALL and args["test_share"] is None:
+        return f"torchvision/{name} has no test part; {TO_SPLIT}"
+    return None
+
+
+def load_from_shelf(name: str, args: Mapping[str, Any], data_dir: Path) -> Source:
+    """Both parts, as torchvision numbers their classes. Arrays are normalised by their training pixels.
+
+    Raises:
+        ValueError: torchvision does not find what it looks for, or it is damaged.
+    """
+    shelf = SHELVES[name]
+    parts = [_from_torchvision(name, words, data_dir) for words in shelf.parts]
+    said: tuple[str, ...] = ()
+    if len(parts) == 1:
+        assert isinstance(parts[0], Files)
+        said = split_lines(f"torchvision/{name}", parts[0].labels, args)
+        parts = [*split_files(parts[0], args)]
+    classes = shelf.facts[0]
+    assert classes is not None
+    first = parts[0]
+    normalised = normalisation(first.images) if isinstance(first, Pixels) else None
+    return Source(train=first, test=parts[1], classes=classes, left_out=said, normalised=normalised)
+
+
+def _from_torchvision(name: str, words: Mapping[str, Any], data_dir: Path) -> Pixels | Files:
+    import numpy as np
+
+    from harness.data.torchvision_import import torchvision
+
+    place = data_dir / SHELVES[name].place
+    try:
+        made = getattr(torchvision.datasets, name)(root=str(data_dir), download=False, **words)
+    except Exception as error:  # of its many readers
+        says = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"torchvision/{name}: {place} is incomplete or damaged: {says}") from None
+    found = vars(made)
+    pairs = found.get("_samples") or found.get("samples")
+    if pairs is None and "_labels" in found:
+        pairs = list(zip(found.get("_image_files") or found["_images"], found["_labels"], strict=True))
+    if pairs is not None:
+        pairs = [(str(path), label) for path, label in pairs]
+        pairs = sorted(pairs) if SHELVES[name].parts == ALL else pairs  # in the order of the disk
+        labels = np.array([label for _, label in pairs], np.int64)
+        return Files(root=place, paths=PathList([path for path, _ in pairs]), labels=labels)
+    images = np.asarray(made.data)
+    if images.ndim == 4 and images.shape[1] == 3:  # channels first
+        images = images.transpose(0, 2, 3, 1)
+    labels = np.asarray(found["targets"] if "targets" in found else found["labels"])
+    return Pixels(images=_with_channels(np.ascontiguousarray(images)), labels=labels.astype(np.int64))
+
+
+def split_files(files: Files, split: Mapping[str, Any]) -> list[Files]:
+    """The training and the test part of files that come in one part."""
+    held = stratified(files.labels, split["test_share"], split["split_seed"])
+    parts = []
+    for chosen in (~held, held):
+        paths = PathList([str(files.paths[index]) for index in chosen.nonzero()[0].tolist()])
+        parts.append(replace(files, paths=paths, labels=files.labels[chosen]))
+    return parts
+
+
+def _shelf_entry(name: str, shelf: Shelf) -> Entry:
+    load = partial(load_from_shelf, name)
+    is_split = shelf.parts == ALL
+
+    def validate(args: Mapping[str, Any]) -> None:
+        if is_split:
+            validate_split(f"torchvision/{name}", args)
+
+    return Entry(
+        name=f"torchvision/{name}",
+        args={"test_share": None, "split_seed": 0} if is_split else {},
+        said_if_set=frozenset({"test_share", "split_seed"}) if is_split else frozenset(),
+        channels=1 if "MNIST" in name or name == "USPS" else 3,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        missing=partial(_missing_on_shelf, name),
+        load=load,
+        listed=load if shelf.in_files else None,
+        look=(lambda args, data_dir: Look(notes=load(args, data_dir).left_out)) if is_split else None,
+        validate=validate,
+        count_classes=lambda args, data_dir: shelf.facts[0] or 0,
+        classes=shelf.facts[0],
+        train_images=shelf.facts[1],
+        test_images=shelf.facts[2],
+    )
+
+
+TORCHVISION = tuple(_shelf_entry(name, shelf) for name, shelf in SHELVES.items())

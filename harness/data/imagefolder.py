@@ -73,22 +73,12 @@ def load_folder(
     said = [line for part in parts for line in folders.left_out_lines(part)]
     if len(found) == 1:
         said += arrays.split_lines(f"imagefolder {root.name}", found[0].labels, split)
-        found = split_files(found[0], split)
+        found = arrays.split_files(found[0], split)
     train, test = found
     source = Source(train=train, test=test, classes=len(parts[0].classes), left_out=tuple(said))
     if side is None:
         return source
     return replace(source, train=_at_side(train, side), test=_at_side(test, side))
-
-
-def split_files(files: Files, split: Mapping[str, Any]) -> list[Files]:
-    """The training and the test part of files that come in one part."""
-    held = arrays.stratified(files.labels, split["test_share"], split["split_seed"])
-    parts = []
-    for chosen in (~held, held):
-        paths = PathList([str(files.paths[index]) for index in chosen.nonzero()[0].tolist()])
-        parts.append(replace(files, paths=paths, labels=files.labels[chosen]))
-    return parts
 
 
 def load_all_classes(root: Path, title: str, classes: int) -> Source:
