@@ -464,7 +464,7 @@ def _look_at_a_folder(listing: argparse.ArgumentParser) -> None:
         "folder",
         nargs="?",
         type=Path,
-        help="a folder of images, to be looked at: classes, sizes, unreadable files",
+        help="a folder of images, a CSV or a data set, to be looked at: classes, sizes, unreadable files",
     )
     listing.add_argument("--decode", action="store_true", help="with a folder: decode every image")
     listing.add_argument(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.data.entry import Entry
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError
 
 
@@ -94,19 +95,31 @@ def _folder(args: argparse.Namespace) -> int:
         StudyError: there is no such folder, neither here nor in the data folder.
     """
     from harness.commands.workspace import workspace
+    from harness.data import DATASETS
     from harness.data.contents import examine
     from harness.data.entry import Reading
+    from harness.data.tables import examine_entry
 
     place = workspace(args)
-    here = [path for path in (args.folder, place.data_dir / args.folder) if path.is_dir()]
-    if not here:
-        raise StudyError([Problem(str(args.folder), 0, f"no such folder, here or in {place.data_dir}")])
+    here = [path for path in (args.folder, place.data_dir / args.folder) if path.exists()]
+    name = str(args.folder)
+    if name in DATASETS and not any((path / "train").is_dir() for path in here):
+        here = []  # what lies there are its files
+    if not here and name not in DATASETS:
+        says = f"no such folder, file or data set, here or in {place.data_dir}"
+        raise StudyError([Problem(name, 0, says)])
     if args.range is not None and not args.range[0] < args.range[1]:
         raise StudyError(
             [Problem("--range", 0, "the number that is black comes first, and is the lower one")]
         )
     reading = Reading(range=tuple(args.range) if args.range else None)
-    found = examine(here[0], reading, decode_all=args.decode)
+    entry = _entry_of(here[0]) if here else (DATASETS[name], {}, place.data_dir)
+    if entry is None:
+        found = examine(here[0], reading, decode_all=args.decode)
+    else:
+        data_set, more, data_dir = entry
+        limits = {"range": list(reading.range)} if reading.range and "range" in data_set.args else {}
+        found = examine_entry(data_set, {**more, **limits}, data_dir, decode_all=args.decode)
     if args.json:
         print(json.dumps(found, indent=1))
     else:
@@ -114,6 +127,19 @@ def _folder(args: argparse.Namespace) -> int:
 
         show_folder(found)
     return SOME_FAILED if found["problems"] else DONE
+
+
+def _entry_of(path: Path) -> tuple[Entry, dict[str, Any], Path] | None:
+    """The data set that reads this file or folder, with its arguments and its data folder; None: an image
+    folder."""
+    from harness.data import DATASETS
+    from harness.data.huggingface import is_huggingface
+
+    place = path.resolve()
+    if path.is_dir():
+        entry = DATASETS["huggingface"]
+        return (entry, {"folder": place.name}, place.parent) if is_huggingface(place) else None
+    return DATASETS["npz" if path.suffix == ".npz" else "csv"], {"file": place.name}, place.parent
 
 
 def _studies(args: argparse.Namespace) -> list[dict[str, Any]]:

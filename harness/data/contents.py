@@ -8,7 +8,7 @@ import os
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,8 @@ import numpy as np
 from harness.data.entry import PLAIN, Files, Look, Packed, Part, PathList, Pixels, Reading, cache_folder
 from harness.data.folders import (
     FolderPart,
-    broken_line,
+    Found,
+    broken_in,
     class_problem,
     composed,
     evaluation_folder,
@@ -500,24 +501,35 @@ def _parts(root: Path) -> list[FolderPart]:
 
 def _describe(part: FolderPart, reading: Reading, decode_all: bool) -> tuple[dict[str, Any], list[str]]:
     """The part's entry of the output, and what would make a run fail."""
+    counts = {name: len(found.images) for name, found in part.classes.items()}
     total = part.everything()
     paths = [Path(path) for path in total.images]
-    decoded = set(paths if decode_all else _spread(paths, DECODED))
+    return described(str(part.folder), paths, (counts, total), reading, decode_all=decode_all)
+
+
+def described(
+    title: str,
+    images: Sequence[Path | bytes],
+    found: tuple[Mapping[str, int], Found],
+    reading: Reading,
+    *,
+    decode_all: bool,
+) -> tuple[dict[str, Any], list[str]]:
+    """The same of images from anywhere. `found`: how many images each class has, and what is not read."""
+    counts, total = found
+    decoded = set(range(len(images)) if decode_all else _spread(range(len(images)), DECODED))
     with ThreadPoolExecutor(count_threads()) as pool:
-        seen = list(pool.map(lambda path: _look(path, reading, path in decoded), paths))
+        seen = list(pool.map(lambda i: _look(images[i], reading, i in decoded), range(len(images))))
     good = [each for each in seen if not each.wrong]
-    unreadable = [each.wrong for each in seen if each.wrong] + [
-        f"{path}: {why}" for path, why in total.broken
-    ]
-    counts = {name: len(found.images) for name, found in part.classes.items()}
-    problems = [f"class '{name}' has no image files in {part.folder}" for name, n in counts.items() if not n]
-    problems += [line for line in (broken_line(part),) if line]
     wrong = [each.wrong for each in seen if each.wrong]
-    problems += [f"{wrong[0]} ({len(wrong)} of {len(paths)} files in {part.folder})"] if wrong else []
+    unreadable = wrong + [f"{path}: {why}" for path, why in total.broken]
+    problems = [f"class '{name}' has no image files in {title}" for name, n in counts.items() if not n]
+    problems += [broken_in(title, total)] if total.broken else []
+    problems += [f"{wrong[0]} ({len(wrong)} of {len(images)} files in {title})"] if wrong else []
     return {
-        "images": len(paths),
+        "images": len(images),
         "decoded": len(decoded),
-        "classes": counts,
+        "classes": dict(counts),
         "images_per_class": _spread_of(counts.values()),
         "width": _spread_of(each.size[0] for each in good),
         "height": _spread_of(each.size[1] for each in good),
@@ -527,13 +539,13 @@ def _describe(part: FolderPart, reading: Reading, decode_all: bool) -> tuple[dic
         "several_frames": sum(each.frames > 1 for each in good),
         "unreadable": {"files": len(unreadable), "examples": unreadable[:EXAMPLES]},
         "left_out": {
-            reason: {"files": len(found), "example": found[0]}
-            for reason, found in sorted(total.left_out.items())
+            reason: {"files": len(paths), "example": paths[0]}
+            for reason, paths in sorted(total.left_out.items())
         },
     }, problems
 
 
-def _look(path: Path, reading: Reading, whole: bool) -> Seen:
+def _look(path: Path | bytes, reading: Reading, whole: bool) -> Seen:
     try:
         found = header(path)
         frames = count_frames(path)

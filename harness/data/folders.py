@@ -368,8 +368,11 @@ def left_out_lines(part: FolderPart) -> list[str]:
 
 def broken_line(part: FolderPart) -> str | None:
     """The first file that should be an image and cannot be opened, and how many are like it."""
-    broken = part.everything().broken
-    if not broken:
-        return None
-    path, why = broken[0]
-    return f"{path}: {why} ({len(broken)} in {part.folder}); put the file there, or remove its name"
+    total = part.everything()
+    return broken_in(str(part.folder), total) if total.broken else None
+
+
+def broken_in(title: str, total: Found) -> str:
+    """The same of whatever has such files."""
+    path, why = total.broken[0]
+    return f"{path}: {why} ({len(total.broken)} in {title}); put the file there, or remove its name"

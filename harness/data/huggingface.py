@@ -307,7 +307,7 @@ def _images(shards: Sequence[_Shard], column: str) -> Iterator[Stored]:
 def is_huggingface(root: Path) -> bool:
     """Whether a folder is of `datasets`."""
     saved = any((root / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    return saved or any(root.rglob("*.parquet"))
+    return saved or any(any(root.glob(where)) for where in ("*.parquet", "*/*.parquet", "*/*/*.parquet"))
 
 
 def _missing(args: Mapping[str, Any], data_dir: Path) -> str | None:

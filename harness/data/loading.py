@@ -19,7 +19,19 @@ from torch import Tensor
 from harness.data import pixels
 from harness.data.augment import crop_resize, send
 from harness.data.contents import fingerprints
-from harness.data.entry import DataSet, Entry, Files, Images, Packed, Part, PathList, Pixels, Source, Split
+from harness.data.entry import (
+    DataSet,
+    Entry,
+    Files,
+    Images,
+    Packed,
+    Part,
+    PathList,
+    Pixels,
+    Source,
+    Split,
+    Stored,
+)
 from harness.data.pixels import CutImages, FileImages
 
 # Images of one size held as a single uint8 array: one gather per batch, no decoding.
@@ -110,12 +122,21 @@ class PackedImages(CutImages):
             height = int(self._sizes[index, 0])
             return self._rows(index, 0, height).copy()
         stored = self._stored(index, 0, int(self._packed.rows[index, 2]))
+        if self._packed.reading is not None:
+            return pixels.decode_array(Stored.of(bytes(stored), self._where(index)), self._packed.reading)
         try:
-            if self._packed.reading is not None:
-                return pixels.decode_array(bytes(stored), self._packed.reading)
             return pixels.decode_jpeg(stored)
         except ValueError as error:
             raise ValueError(f"{self._where(index)} cannot be decoded: {error}") from None
+
+    def stored(self, index: int) -> Stored:
+        """One image file as it is stored."""
+        content = self._stored(index, 0, int(self._packed.rows[index, 2]))
+        return Stored.of(bytes(content), self._where(index))
+
+    def files(self) -> Sequence[bytes]:
+        """The image files as they are stored, read when they are asked for."""
+        return _StoredFiles(self)
 
     def _read_crop(self, index: int, box: Sequence[int], size: int) -> Tensor:
         if not self._packed.raw:
@@ -146,6 +167,17 @@ class PackedImages(CutImages):
             return f"{self._packed.title}: the image in row {self._packed.rows[index, 5]:,}"
         shard, first = self._packed.rows[index, :2].tolist()
         return f"{self._packed.shards[shard]}: the image at byte {first:,}"
+
+
+class _StoredFiles(Sequence[bytes]):
+    def __init__(self, images: PackedImages) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._images.stored(index)
 
 
 def decoded_once(path: Path, decode: Callable[[], np.ndarray]) -> np.ndarray:

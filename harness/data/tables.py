@@ -17,8 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.arrays import TEST_PARTS, split_lines, stratified, validate_split
-from harness.data.entry import IMAGENET_MEAN, IMAGENET_STD, Entry, Files, Look, Packed, PathList, Source
-from harness.data.folders import SUFFIXES, TO_SPLIT, composed, spelt
+from harness.data.entry import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PLAIN,
+    Entry,
+    Files,
+    Look,
+    Packed,
+    Part,
+    PathList,
+    Pixels,
+    Source,
+)
+from harness.data.folders import SUFFIXES, TO_SPLIT, Found, composed, spelt
 from harness.data.imagefolder import reading_of
 from harness.errors import Problem, StudyError, unknown
 
@@ -317,6 +329,77 @@ def _with_a_suffix(gone: set[str]) -> str:
     return f"; with `suffix: {fits}` the first one is there" if fits else ""
 
 
+# A look at data before a study uses them.
+
+
+def examine_entry(
+    entry: Entry, args: Mapping[str, Any], data_dir: Path, *, decode_all: bool = False
+) -> dict[str, Any]:
+    """What `harness data` prints of data that are no image folder (docs/json.md): every split of a table, the
+    two parts of another data set."""
+    from harness.data import contents
+
+    filled = {**entry.args, **args}
+    title = " ".join([entry.name, *(str(args[key]) for key in ("file", "folder") if key in args)])
+    problems, shown, names = [], {}, None
+    try:
+        entry.validate(filled)
+        missing = entry.missing(filled, data_dir)
+        parts, names, notes = ({}, None, ()) if missing else _parts_of(entry, filled, data_dir)
+        problems += [missing] if missing else []
+    except (OSError, ValueError) as error:
+        problems, parts, notes = [str(error)], {}, ()
+    for name, part in parts.items():
+        shown[name], wrong = _examined(f"{title}, {name}", part, names, filled, decode_all)
+        problems += wrong
+    return {
+        "schema": contents.SCHEMA,
+        "folder": title,
+        "problems": problems,
+        "notes": list(notes),
+        "parts": shown,
+        "in_both_parts": [],
+    }
+
+
+def _parts_of(
+    entry: Entry, args: Mapping[str, Any], data_dir: Path
+) -> tuple[dict[str, Part], Sequence[str] | None, tuple[str, ...]]:
+    """Splits or parts, the names of the classes, and what is to be known."""
+    if not isinstance(entry.load, partial) or entry.load.func is not _load:
+        source = (entry.listed or entry.load)(args, data_dir)
+        return {"train": source.train, "test": source.test}, None, source.left_out
+    table = entry.load.args[0](args, data_dir)
+    parts: dict[str, Part] = {split: table.take(rows, split) for split, rows in table.splits.items()}
+    split = (TO_SPLIT,) if WHOLE in parts else ()
+    return parts, table.classes, (*table.notes, *split)
+
+
+def _examined(
+    title: str, part: Part, names: Sequence[str] | None, args: Mapping[str, Any], decode_all: bool
+) -> tuple[dict[str, Any], list[str]]:
+    import numpy as np
+
+    from harness.data import contents
+    from harness.data.loading import PackedImages
+
+    labels = np.asarray(part.labels)
+    labelled = np.bincount(labels[labels >= 0], minlength=len(names or ())).tolist()
+    counts = {names[index] if names else str(index): count for index, count in enumerate(labelled)}
+    found = ({name: count for name, count in counts.items() if count}, Found())
+    images: Sequence[Any] = [] if isinstance(part, Pixels) else part.paths if isinstance(part, Files) else (
+        PackedImages(part).files()
+    )  # fmt: skip
+    reading = reading_of(args) if "range" in args else PLAIN
+    shown, wrong = contents.described(title, images, found, reading, decode_all=decode_all)
+    if isinstance(part, Pixels):
+        count, height, width, channels = part.images.shape
+        sides = ({key: side for key in ("least", "median", "most")} for side in (width, height))
+        shown |= {"images": count, "decoded": count, **dict(zip(("width", "height"), sides, strict=True))}
+        shown["modes"] = {"L" if channels == 1 else "RGB": count}
+    return shown, wrong
+
+
 # What is made of a table.
 
 
@@ -331,9 +414,7 @@ def entry_of(
     options: dict[str, Any] = {"test": "test", "test_share": None, "split_seed": 0}
     options |= {"range": None, "background": (255, 255, 255)}
 
-    def load(args: Mapping[str, Any], data_dir: Path) -> Source:
-        return source_of(table_of(args, data_dir), args)
-
+    load = partial(_load, table_of)
     return Entry(
         name=kind,
         args={key: "", **columns, **options},
@@ -348,6 +429,10 @@ def entry_of(
         count_classes=lambda args, data_dir: len(table_of(args, data_dir).classes),
         look=partial(_look, kind, table_of),
     )
+
+
+def _load(table_of: Callable[..., ImageTable], args: Mapping[str, Any], data_dir: Path) -> Source:
+    return source_of(table_of(args, data_dir), args)
 
 
 def _look(kind: str, table_of: Callable[..., ImageTable], args: Mapping[str, Any], data_dir: Path) -> Look:

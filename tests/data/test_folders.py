@@ -390,7 +390,7 @@ def test_nothing_is_split_unasked_and_validation_is_a_test_part(tmp_path: Path) 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "pets", "--data", str(tmp_path)]) == 2
-    assert "pets: no such folder, here or in " in capsys.readouterr().err
+    assert "pets: no such folder, file or data set, here or in " in capsys.readouterr().err
 
 
 def arm_of(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str) -> tuple[str, dict[str, object]]:

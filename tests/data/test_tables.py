@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
+from harness.cli import main
 from harness.data import count_classes, load, look_at_data, missing_data, validate_data
 from harness.data.contents import fingerprint
 from harness.data.entry import DataSet, Files
@@ -311,6 +313,36 @@ def test_files_of_which_nobody_knows_the_split_are_refused(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"test\.parquet cannot be read: "):
         loaded("huggingface", tmp_path, folder="own")
     assert "needs the folder" in (missing_data("huggingface", {"folder": "none"}, tmp_path) or "")
+
+
+def shown(folder: Path, name: str, capsys: pytest.CaptureFixture[str], code: int = 0) -> dict[str, Any]:
+    assert main(["data", name, "--data", str(folder), "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_harness_data_describes_tables_and_named_sets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pets(tmp_path, PLAIN)
+    found = shown(tmp_path, "pets.csv", capsys)
+    assert {name: part["classes"] for name, part in found["parts"].items()} == {
+        "train": {"cat": 2, "dog": 3},
+        "test": {"cat": 2, "dog": 1},
+    }
+    assert found["parts"]["train"]["width"] == {"least": 12, "median": 12, "most": 12}
+    (tmp_path / "img" / "1.png").write_bytes(picture(1)[:80])
+    assert "img/1.png: the file is cut off" in shown(tmp_path, "pets.csv", capsys, 1)["problems"][0]
+    found = shown(huggingface(tmp_path, "one_part"), "one_part", capsys)
+    assert found["parts"]["all"]["modes"] == {"RGB": 4, "I;16": 1, "RGBA": 1}
+    assert found["parts"]["all"]["turned_by_exif"] == 1
+    assert "`test_share: 0.2`" in found["notes"][0]
+    found = shown(tmp_path, "fashion_mnist", capsys)
+    assert (found["parts"]["test"]["images"], found["parts"]["test"]["modes"]) == (10_000, {"L": 10_000})
+    assert "mnist needs the 4 original files" in shown(tmp_path, "mnist", capsys, 1)["problems"][0]
+    (tmp_path / "notes.pdf").touch()
+    assert "csv: file must end in one of .csv" in shown(tmp_path, "notes.pdf", capsys, 1)["problems"][0]
+    assert main(["data", "one_part", "--data", str(tmp_path)]) == 0
+    assert "all: 6 images in 3 classes (2 in a class)" in capsys.readouterr().out
 
 
 def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
