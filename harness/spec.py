@@ -22,8 +22,9 @@ from typing import Any
 
 SCHEMA_VERSION = 2
 # Fields of this file's classes that came later: a spec holds them where they are not the default, which is
-# frozen, so that runs from before keep their ids (docs/decisions/0022 and 0030).
-CAME_LATER = {"crop_pad": 0}
+# frozen, so that runs from before keep their ids (docs/decisions/0022, 0030 and 0042).
+CAME_LATER: Mapping[str, Any] = {"crop_pad": 0, "weights": "", "freeze": (), "lr_scale": {}}
+BACKBONE, CLASSIFIER = "backbone", "classifier"  # parts that every network has
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"  # what became of a run
 ENDED = frozenset({FINISHED, DIVERGED})  # outcomes; `failed` is retried by the next `harness run`
 ACCURACIES = ("top1", "top5")  # results in percent; more is better
@@ -39,10 +40,12 @@ class ModelSpec:
 
     name: str
     args: Mapping[str, Any] = field(default_factory=dict)
+    # sha256 of the file of weights that a training starts from, with :entry where it has several networks.
+    weights: str = ""
 
     def with_args(self, **changes: Any) -> ModelSpec:
         """The same architecture with some constructor arguments changed."""
-        return ModelSpec(name=self.name, args={**self.args, **changes})
+        return dataclasses.replace(self, args={**self.args, **changes})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,9 @@ class Recipe:
     precision: str = "fp32"  # fp32 | fp16 | bf16
     initialisation: str = "he_fan_out"  # harness/models/blocks.py; own: what the constructor does
     auxiliary_weight: float = 0.3  # of the loss of each auxiliary head, where the network has some
+    # Parts of the network (`training.weights.Parts`) that do not learn; part -> factor on the learning rate.
+    freeze: tuple[str, ...] = ()
+    lr_scale: Mapping[str, float] = field(default_factory=dict)
     # Batch norm's statistics are over groups of so many images (a worker's share); 0: all. While tricks edit
     # the recipe, it may be a Fraction of the batch.
     norm_images: int = 0
@@ -422,6 +428,8 @@ class CanonicalText:
         _check_finite(recipe, _FIELDS)
         parts = []
         for name in _FIELDS:
+            if name in CAME_LATER and getattr(recipe, name) == CAME_LATER[name]:
+                continue
             text = "%r" if name in _NUMBERS else self._part(getattr(recipe, name)).replace("%", "%%")
             parts.append(f"{json.dumps(name)}:{text}")
         return "{" + ",".join(parts) + "}"

@@ -42,7 +42,7 @@ from harness.reporting.html import TEMPLATES
 from harness.slurm.cluster import Cluster
 from harness.slurm.controller import Slurm, SlurmSettings
 from harness.study.expand import load_study
-from harness.training.setup import read_torch_file
+from harness.training.weights import read_torch_file
 from tests.fuzz import workplace
 from tests.fuzz.corpus import TINY, plain
 from tests.scheduling.fakes import job

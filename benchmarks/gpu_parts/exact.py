@@ -24,7 +24,8 @@ from harness.training.checkpoint import TrainingProgress
 from harness.training.environment import configured
 from harness.training.loop import train as train_loop
 from harness.training.run import run_one
-from harness.training.setup import build, read_torch_file
+from harness.training.setup import build
+from harness.training.weights import read_torch_file
 
 ROOT = Path(__file__).resolve().parents[2]
 HUGE_SCALE = 2.0**60

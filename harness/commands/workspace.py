@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,16 @@ from harness.commands.step_times import estimate
 from harness.data import DATASETS
 from harness.data import look_at_data as look_at_one
 from harness.data import missing_data as missing_of_one
+from harness.data.contents import Contents
 from harness.data.entry import Entry, Facts, Look
 from harness.errors import Problem, StudyError, nearest, unknown
 from harness.models import MODELS, VARIANTS, find
 from harness.models.costs import lookup
 from harness.models.entry import Model
-from harness.models.zoo import is_zoo_name
+from harness.models.zoo import find_file, is_zoo_name, pretrained_file
 from harness.plugins import METRICS, TRAINERS, Plugin, PluginError, installed, load_all, save, use
 from harness.runs.folder import RunFolder
-from harness.runs.provenance import keep_places, script_code
+from harness.runs.provenance import keep_places, keep_weights, script_code
 from harness.runs.state import FOLDER as DECLARED
 from harness.runs.state import as_it_stands
 from harness.scripts.plan import is_script_study, plan_scripts
@@ -49,7 +50,33 @@ if TYPE_CHECKING:
 CLASSES_IF_UNKNOWN = 1000  # an image folder that is not on this machine: cost is quoted for ImageNet's head
 
 
-def build_catalogue(data_dir: Path, plugins: Sequence[Plugin] = ()) -> Catalogue:
+class WeightFiles:
+    """The files of weights that a study names, found and hashed once; `found`: sha256 -> the file."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder`: from which names of files start."""
+        self.found: dict[str, Path] = {}
+        self._folder = folder
+        self._said: dict[tuple[str, str | None], str] = {}
+
+    def __call__(self, model: str, named: str | None) -> str:
+        """The identity of a named file, or of the one that the model's library has here.
+
+        Raises:
+            ValueError: there is none, in words.
+        """
+        asked = (model if named is None else "", named)
+        if asked not in self._said:
+            path, entry = (pretrained_file(model), "") if named is None else find_file(named, self._folder)
+            sha256 = Contents(path.parent).digests([path])[0].tobytes().hex()
+            self.found[sha256] = path
+            self._said[asked] = f"{sha256}:{entry}" if entry else sha256
+        return self._said[asked]
+
+
+def build_catalogue(
+    data_dir: Path, plugins: Sequence[Plugin] = (), weights: Callable[[str, str | None], str] | None = None
+) -> Catalogue:
     """The catalogue of this installation; `data_dir` holds the user's own data sets.
 
     `plugins` are those of one study: until the next catalogue is built, this process knows their names and
@@ -78,6 +105,7 @@ def build_catalogue(data_dir: Path, plugins: Sequence[Plugin] = ()) -> Catalogue
         trainers={"harness": None, **{name: files["TRAINERS", name] for name in TRAINERS}},
         metrics={**dict.fromkeys(PER_CLASS), **{name: files["METRICS", name] for name in METRICS}},
         plugin_hashes={plugin.name: plugin.sha256 for plugin in plugins},
+        weights=weights or WeightFiles(Path()),
     )
 
 
@@ -218,6 +246,11 @@ def _data_entry(entry: Entry, data_dir: Path) -> DataEntry:
     )
 
 
+def classes_of(data: DataSpec, data_dir: Path) -> int:
+    """As `CLASSES_IF_UNKNOWN` says where nobody knows."""
+    return _data_entry(DATASETS[data.name], data_dir).facts(data.args)[0] or CLASSES_IF_UNKNOWN
+
+
 def _classes_here(entry: Entry, args: Mapping[str, Any], data_dir: Path) -> int | None:
     """The number of classes of the user's own files; None where they are not here or not in order yet."""
     try:
@@ -244,8 +277,9 @@ def load_plugins(study: Path) -> tuple[Plugin, ...]:
 
 def store_plugins(runs_dir: Path, plan: Plan) -> None:
     """Keep the source of the plugins that the last plan was made with beside the runs, so that queued runs
-    use the code they were submitted with; of a script, where its commands are executed."""
+    use the code they were submitted with; of a script, where its commands are executed; where weights are."""
     keep_places(runs_dir, plan.places)
+    keep_weights(runs_dir, plan.weights)
     for plugin in installed():
         save(plugin, runs_dir)
 
@@ -349,8 +383,13 @@ def plan_of(file: Path, data_dir: Path, options: ExpandOptions) -> Plan:
             raise problem(Path("--set"), "a study with a script says its flags itself, in rows and sizes")
         use(())
         return plan_scripts(file, script_code, options)
-    catalogue = build_catalogue(data_dir, load_plugins(file))
-    return expand(load_study(file, catalogue, options), catalogue, options)
+    files = WeightFiles(file.resolve().parent)
+    catalogue = build_catalogue(data_dir, load_plugins(file), files)
+    plan = expand(load_study(file, catalogue, options), catalogue, options)
+    used = {arm.recipe.model.weights.partition(":")[0] for arm in plan.arms.values()} - {""}
+    here = {sha256: str(path) for sha256, path in files.found.items() if sha256 in used}
+    said = (f"training starts from {files.found[each].name} (sha256 {each[:8]})" for each in here)
+    return replace(plan, weights=here, notes=(*said, *plan.notes))
 
 
 def look_at_data(plan: Plan, place: Workspace) -> Look:

@@ -1,7 +1,7 @@
-"""Networks of other libraries as models of a study: `timm/<name>` and `torchvision/<name>`.
+"""What comes from elsewhere: networks of libraries (`timm/<name>`, `torchvision/<name>`), files of weights.
 
-Architectures only: nothing is downloaded, no pretrained weights are ever loaded, and a network keeps the
-initial weights of its own constructor. The library is imported when a study names such a model, not before.
+Nothing is downloaded. A network of a library keeps the initial weights of its own constructor, unless a study
+names others. The library is imported when a study names such a model, not before.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import nearest
@@ -129,6 +130,90 @@ def _as_outputs(_net: nn.Module, _images: Any, answer: Any) -> Any:
         return answer
     logits, *auxiliary = answer
     return Outputs(logits, tuple(reversed(auxiliary)))
+
+
+# Files of trained weights: one that a study names, or the one that a library keeps on this machine.
+
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")  # all but the first: of torch.save
+
+
+def find_file(named: str, folder: Path) -> tuple[Path, str]:
+    """The file that a study names, from its own folder on, and the entry of it that stands after a colon.
+
+    Raises:
+        ValueError: there is none; with the nearest name.
+    """
+    path, entry = folder / Path(named).expanduser(), ""
+    if not path.exists() and ":" in path.name:
+        name, _, entry = path.name.rpartition(":")
+        path = path.with_name(name)
+    if not path.is_file():
+        there = path.parent.is_dir()
+        files = [each.name for each in path.parent.iterdir() if each.suffix in SUFFIXES] if there else []
+        where = f"{path.parent} has {', '.join(sorted(files)[:SHOWN]) or 'none'}"
+        near = nearest(path.name, files)
+        hint = f"did you mean '{near}'? " if near else ""
+        raise ValueError(
+            f"no file of weights {path.name}; {hint}{where if there else f'no folder {path.parent}'}"
+        )
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"the name of a file of weights ends in {', '.join(SUFFIXES)}, got {path.name}")
+    return path, entry
+
+
+def pretrained_file(name: str) -> Path:
+    """The file that the library of a network has in its cache here, which is what it would load itself.
+
+    Raises:
+        ValueError: the network is not of a library, or the file is not here; with where it belongs.
+    """
+    library, _, network = name.partition("/")
+    if library not in _LIBRARIES:
+        raise ValueError(
+            f"{name} is the harness's own and has no pretrained weights; name a file (weights: FILE), or a"
+            f" network of a library (torchvision/{name})"
+        )
+    return (_timm_file if library == "timm" else _torchvision_file)(network)
+
+
+def _timm_file(network: str) -> Path:
+    about = _timm().models.get_pretrained_cfg(network)
+    if about is None or not (about.hf_hub_id or about.url):
+        raise ValueError(f"timm has no pretrained weights of {network}; name a file (weights: FILE)")
+    if not about.hf_hub_id:
+        return _hub_file(f"timm/{network}", about.url)
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    names = [about.hf_hub_filename] if about.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    for each in names:
+        found = try_to_load_from_cache(about.hf_hub_id, each)
+        if isinstance(found, str):
+            return Path(found)
+    raise ValueError(
+        f"timm/{network}: {names[0]} of {about.hf_hub_id} is not in {constants.HF_HUB_CACHE}, and nothing"
+        f" is downloaded here; fetch it with `hf download {about.hf_hub_id} {names[0]}`, or name a file"
+        " (weights: FILE)"
+    )
+
+
+def _torchvision_file(network: str) -> Path:
+    weights = _torchvision().models.get_model_weights(network)
+    if not len(weights):
+        raise ValueError(f"torchvision has no pretrained weights of {network}; name a file (weights: FILE)")
+    return _hub_file(f"torchvision/{network}", weights.DEFAULT.url)
+
+
+def _hub_file(name: str, url: str) -> Path:
+    import torch
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(url).name
+    if not path.is_file():
+        raise ValueError(
+            f"{name}: {path.name} is not in {path.parent}, and nothing is downloaded here; put it there from"
+            f" {url}, or name a file (weights: FILE)"
+        )
+    return path
 
 
 _LIBRARIES: dict[str, tuple[Callable[[], list[str]], Callable[[str, int, int], nn.Module]]] = {

@@ -167,6 +167,29 @@ def read_place(runs_dir: Path, arm_id: str) -> ScriptPlace:
         raise ValueError(f"{text}; `harness run` of its study writes it again") from None
 
 
+# Files of weights that runs start from: runs/.weights/<sha256> says where one is on this machine.
+
+
+WEIGHTS_FOLDER = ".weights"
+
+
+def keep_weights(runs_dir: Path, files: Mapping[str, str]) -> None:
+    """Write down where the files of this content are, for the processes that train."""
+    for sha256, file in files.items():
+        path = runs_dir / WEIGHTS_FOLDER / sha256
+        if not path.exists() or path.read_bytes() != os.fsencode(file):
+            write_bytes(path, os.fsencode(file))
+
+
+def weights_file(runs_dir: Path, sha256: str) -> Path:
+    """Where the file of this content was when the run was planned.
+
+    Raises:
+        OSError: nobody has said so.
+    """
+    return Path(os.fsdecode((runs_dir / WEIGHTS_FOLDER / sha256).read_bytes()))
+
+
 # The code of a submission, frozen: jobs that wait for days run what they were submitted with.
 #
 # runs/.code/<sha256>/harness/...   the package as it was; named by its content, so the same code is kept

@@ -34,6 +34,7 @@ from harness.study.catalogue import (
     plain,
     trick_options,
 )
+from harness.study.names import check_start, start_of
 from harness.study.rows import Draft, Study
 from harness.study.schema import AUGMENT_FIELDS, DATA_FIELDS, Size, StudyFile, check_optimizer
 from harness.study.sizes import Inputs, Scale, scaled_recipe
@@ -112,7 +113,7 @@ class Architectures:
         found = self._fast.get((id(model), id(data)))
         if found is not None:
             return found
-        key = (model.name, id(data), *model.args.items())
+        key = (model.name, model.weights, id(data), *model.args.items())
         found = self._built.get(key)
         if found is None:
             entry = self.entry(model)
@@ -127,7 +128,7 @@ class Architectures:
                     f" {data.resolution}; give the size a larger resolution, or arguments under 'models'"
                     " that halve the image less often"
                 )
-            same = ModelSpec(name=model.name, args=args)
+            same = dataclasses.replace(model, args=args)
             cost = _NOT_ASKED
             if self._mode.priced:
                 cost = guarded(f"building model '{model.name}'", self._catalogue.cost, same, data)
@@ -144,10 +145,10 @@ class Architectures:
         args = {**of_size.get(entry.family, {}), **entry.preset}
         if use.name != entry.family:
             args.update(of_size.get(use.name, {}))
-        given = Use(use.name, (*args.items(), *use.options))
+        given, weights = start_of(Use(use.name, (*args.items(), *use.options)), self._catalogue)
         full = fill_options("model", given, entry.args)
         guarded(f"checking the arguments of model '{use.name}'", entry.validate, full)
-        return ModelSpec(name=entry.family, args=full)
+        return ModelSpec(name=entry.family, args=full, weights=weights)
 
 
 # What a draft asks for as fields of a recipe, in the paper's units and before tricks edit it.
@@ -471,6 +472,7 @@ class Resolver:
         source = None if tricks.source is None else self._needed("source", tricks.source)
         fields = self._edited(self._fields.of(draft), training.edits)
         recipe, cost = self._finished(fields)
+        check_start(recipe, has_source=source is not None)
         if teacher is not None:
             self._check_classes("teacher", teacher, recipe)
         plugins = _NO_PLUGINS

@@ -110,6 +110,8 @@ class Catalogue:
         default_factory=dict
     )  # beside top1, top5 and loss; name -> file
     plugin_hashes: Mapping[str, str] = field(default_factory=dict)  # file name -> sha256 of its bytes
+    # (model, file of weights; None: the library's own) -> `ModelSpec.weights`; ValueError: it is not there
+    weights: Callable[[str, str | None], str] = lambda model, file: ""
 
 
 # A thing that a study names, with the options it gives: `mixup`, or `{mixup: {alpha: 0.4}}`.
@@ -258,17 +260,6 @@ def trick_options(use: Use, catalogue: Catalogue) -> tuple[TrickEntry, dict[str,
 def needs_arm(trick: str, option: str) -> str:
     """The mistake of a trick that is not told which arm it needs, in words."""
     return f"trick '{trick}' needs a {option}: {{{trick}: {{{option}: NAME OF AN ARM}}}}"
-
-
-def check_model(use: Use, catalogue: Catalogue) -> None:
-    """Raises:
-    ValueError: the model or an argument does not exist, or a value is out of its range.
-    """
-    entry = catalogue.models.get(use.name)
-    if entry is None:
-        raise ValueError(unknown("model", use.name, catalogue.models))
-    args = fill_options("model", use, entry.args)
-    guarded(f"checking the arguments of model '{use.name}'", entry.validate, args)
 
 
 def check_data(use: Use, catalogue: Catalogue) -> None:

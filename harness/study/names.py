@@ -9,14 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.errors import Location, Problem, ProblemList, StudyError, shortened, unknown
-from harness.spec import ACCURACIES
+from harness.spec import ACCURACIES, Recipe
 from harness.study.catalogue import (
     RECIPES,
     Catalogue,
     Use,
     attempt,
     check_data,
-    check_model,
     fill_options,
     guarded,
     needs_arm,
@@ -89,6 +88,67 @@ def _check_level(
     check_changes(changes, at, file, catalogue, problems)
     if changes.model is not None:
         attempt(at, problems, check_model, changes.model, catalogue)
+
+
+# A model, and the weights that it starts from.
+
+
+WEIGHTS, PRETRAINED = "weights", "pretrained"  # options of every model
+
+
+def check_model(use: Use, catalogue: Catalogue) -> None:
+    """Raises:
+    ValueError: the model or an argument does not exist, or a value is out of its range.
+    """
+    entry = catalogue.models.get(use.name)
+    if entry is None:
+        raise ValueError(unknown("model", use.name, catalogue.models))
+    use = start_of(use, catalogue)[0]
+    args = fill_options("model", use, entry.args)
+    guarded(f"checking the arguments of model '{use.name}'", entry.validate, args)
+
+
+def start_of(use: Use, catalogue: Catalogue) -> tuple[Use, str]:
+    """The model without what is said of the weights that it starts from, and `ModelSpec.weights`.
+
+    Raises:
+        ValueError: they are not there, or an option does not exist.
+    """
+    entry, said = catalogue.models[use.name], dict(use.options)
+    own = {name: said[name] for name in said if name in entry.args or name not in (WEIGHTS, PRETRAINED)}
+    for name in own:
+        if name not in entry.args:
+            options = {*entry.args, WEIGHTS, PRETRAINED}
+            raise ValueError(f"model '{use.name}': {unknown('option', name, options)}")
+    if len(own) == len(said):
+        return use, ""
+    file, pretrained = (None if name in own else said.get(name) for name in (WEIGHTS, PRETRAINED))
+    bare = Use(use.name, tuple(own.items()))
+    if pretrained not in (None, True, False):
+        raise ValueError(f"model '{use.name}': pretrained must be true or false, got {pretrained!r}")
+    if file is None and not pretrained:
+        return bare, ""
+    if pretrained and file is not None:
+        raise ValueError(f"model '{use.name}': weights name a file, or pretrained is true, not both")
+    if file is not None and (not isinstance(file, str) or not file.strip()):
+        raise ValueError(f"model '{use.name}': weights must be the name of a file, got {file!r}")
+    return bare, catalogue.weights(use.name, file)
+
+
+def check_start(recipe: Recipe, *, has_source: bool) -> None:
+    """Refuse what would have no effect, or another than it says.
+
+    Raises:
+        ValueError: the weights are said twice, or something about them is not used.
+    """
+    weights, tuned = recipe.model.weights, recipe.freeze or recipe.lr_scale
+    if weights and has_source:
+        raise ValueError("its model starts from a file of weights and the trick from a source; take one away")
+    if weights and recipe.model.args.get("zero_gamma"):
+        raise ValueError("zero_gamma says how a training starts, and the weights of its model say it too")
+    if (weights or tuned) and recipe.trainer != "harness":
+        what = "weights" if weights else "freeze" if recipe.freeze else "lr_scale"
+        raise ValueError(f"the trainer '{recipe.trainer}' builds its own network: {what} would not reach it")
 
 
 # Where a study file names something: every place with what stands there.

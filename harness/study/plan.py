@@ -198,6 +198,7 @@ class Plan:
     # Of a study with a script, which has no recipes: arm_id -> its command, and where that is executed here
     scripts: Mapping[str, ScriptArm] = field(default_factory=dict)
     places: Mapping[str, ScriptPlace] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)  # sha256 -> the file of it on this machine
 
     @property
     def all_arms(self) -> Mapping[str, AnyArm]:

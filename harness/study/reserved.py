@@ -45,7 +45,7 @@ CURVE_COLUMNS = ("run_id", "arm_id", "seed", "epoch", "step", *CURVES)
 # A summary has more than travels to the records; a point of MLflow has a time; a trainer answers with these.
 SUMMARY = (
     *("schema", "read_out", "classes", "energy_source", "metrics", "predictions_sha256"),
-    *("train_fingerprint", "test_fingerprint", "built_on"),
+    *("train_fingerprint", "test_fingerprint", "built_on", "weights", "initialised"),
 )
 EVENT = ("kind", "time_s")
 ANSWER = ("correct", "logits")

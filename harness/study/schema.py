@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from harness.errors import Location, ProblemList, unknown
+from harness.spec import BACKBONE, CLASSIFIER
 from harness.study.catalogue import Use, parse_use, parse_uses
 from harness.study.kinds import (
     LARGEST,
@@ -67,6 +68,27 @@ def _images_or_share(value: Any) -> int | Fraction:
     raise must("be a whole number of images, or a share of the batch such as 1/8", value)
 
 
+def _parts(value: Any) -> tuple[str, ...]:
+    """`backbone`, or a list of parts; their order means nothing."""
+    named = set(list_of(one_line)([value] if isinstance(value, str) else value))
+    if {BACKBONE, CLASSIFIER} <= named:
+        raise ValueError(f"must leave something to learn: {BACKBONE} and {CLASSIFIER} are the whole network")
+    return tuple(sorted(named))
+
+
+def _scales(value: Any) -> dict[str, float]:
+    """`{backbone: 0.1}`. Where every factor is 1, nothing is said."""
+
+    def factor(given: Any) -> float:
+        if given == 0:
+            raise ValueError("must be greater than 0; a part that does not learn is named in 'freeze'")
+        scale: float = positive(at_most=1_000)(given)
+        return scale
+
+    scales: dict[str, float] = map_of(one_line, factor)(value)
+    return scales if any(scale != 1 for scale in scales.values()) else {}
+
+
 class Changes(Closed):
     """Values that replace those of the recipe, in the paper's units. What is left out stays as it is."""
 
@@ -96,6 +118,8 @@ class Changes(Closed):
         word("he_fan_out", "he_fan_in", "he_average", "xavier", "truncated_normal", "gaussian", "own"), None
     )
     auxiliary_weight: float | None = key(NOT_NEGATIVE, None)
+    freeze: tuple[str, ...] | None = key(_parts, None)  # of the network: do not learn
+    lr_scale: dict[str, float] | None = key(_scales, None)  # part -> factor on the learning rate
     norm_images: int | Fraction | None = key(_images_or_share, None)
     shuffle: str | None = key(word("images", "within_shards", "shards"), None)
     eval_crop: float | None = key(SHARE, None)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from harness.training.environment import EnergyMeter
 from harness.training.evaluate import Evaluation
-from harness.training.setup import Setup, TensorFileError, read_torch_file, write_torch_file
+from harness.training.setup import Setup
+from harness.training.weights import TensorFileError, read_torch_file, write_torch_file
 
 # How far a training is: the only state of the loop beside the network, the optimizer and the tricks.
 

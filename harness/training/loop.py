@@ -25,7 +25,7 @@ def train(setup: Setup, progress: TrainingProgress, stop: Stop, boundary: Bounda
         finished, diverged (the training loss became NaN or infinite) or interrupted.
     """
     total_steps, steps_per_epoch = setup.schedule.total_steps, setup.context.steps_per_epoch
-    setup.model.train()
+    setup.train_mode()
     with progress.train:
         while progress.step < total_steps:
             if setup.world.agree(stop):
@@ -45,5 +45,5 @@ def train(setup: Setup, progress: TrainingProgress, stop: Stop, boundary: Bounda
             if epoch_ended or is_due():
                 with progress.train.paused():
                     boundary(epoch_ended)
-                    setup.model.train()
+                    setup.train_mode()
     return FINISHED

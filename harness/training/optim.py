@@ -180,9 +180,9 @@ def _start_momentum(optimizer: Optimizer) -> None:
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Give every parameter group this learning rate."""
+    """Give every parameter group this learning rate, times its own factor where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
 # Gradient clipping: what happens to the gradients between the backward pass and the update.

@@ -21,7 +21,8 @@ from harness.training.checkpoint import TrainingProgress, save_checkpoint
 from harness.training.environment import describe, device_name
 from harness.training.evaluate import Evaluation, curve_subset, evaluate, median
 from harness.training.optim import lr_at
-from harness.training.setup import READ_OUTS, Setup, evaluates_another, write_torch_file
+from harness.training.setup import READ_OUTS, Setup, evaluates_another
+from harness.training.weights import write_torch_file
 
 # The event lines of one attempt at a run, appended to events.jsonl.
 
@@ -171,6 +172,7 @@ class Attempt:
     journal: Journal
     # `kernels.record` of the run's networks.
     kernels: Mapping[str, Any] = field(default_factory=dict)
+    start: Mapping[str, Any] = field(default_factory=dict)  # `Setup.start`
 
 
 def evaluate_result(setup: Setup) -> Evaluation:
@@ -268,6 +270,7 @@ def _facts(attempt: Attempt) -> dict[str, Any]:
         "test_fingerprint": data.part_fingerprints[1],
         **_built_on(attempt),
         "classes": data.classes,
+        **attempt.start,
         "test_images": len(data.test.labels),
         "device": device_name(attempt.machine.device),
         "threads": attempt.machine.threads,

@@ -505,7 +505,7 @@ def _train(
     progress.wall.time_s += time.perf_counter() - start
     attempt = Attempt(
         spec=spec, data=setup.data, progress=progress, folder=folder, machine=machine, journal=journal,
-        kernels=record_of_kernels([setup.model]),
+        kernels=record_of_kernels([setup.model]), start=setup.start,
     )  # fmt: skip
     with progress.wall:
         if world.is_main:

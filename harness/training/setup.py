@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,10 @@ from harness.errors import unknown
 from harness.models import build_model
 from harness.models.blocks import SCHEMES, Outputs
 from harness.plugins import METRICS
-from harness.runs.folder import RunFolder, read_json, write_bytes
+from harness.runs.folder import RunFolder, read_json
 from harness.runs.provenance import data_key, data_name
 from harness.spec import FINISHED, Machine, Recipe, RunSpec
-from harness.training import optim, parallel
+from harness.training import optim, parallel, weights
 from harness.training.evaluate import (
     MEASURED,
     Answerer,
@@ -38,6 +38,7 @@ from harness.training.feed import ORDERS, Feed, count_steps_per_epoch, seed_defa
 from harness.training.kernels import LARGEST_BATCH, trust_kernels
 from harness.training.optim import Clip, Precision, Schedule
 from harness.training.parallel import Average, Forward, World
+from harness.training.weights import Parts, TensorFileError, WeightsError, read_torch_file
 from harness.tricks.base import Batch, Context, Loss, Predict, State, Trick, hooks_of
 from harness.tricks.build import make as make_trick
 
@@ -65,36 +66,6 @@ def build_network(spec: RunSpec, tricks: tuple[Trick, ...], *, classes: int) -> 
 def make_tricks(spec: RunSpec) -> tuple[Trick, ...]:
     """The tricks of a run, in the order in which they act."""
     return tuple(make_trick(trick.name, trick.options) for trick in spec.arm.tricks)
-
-
-# Files of tensors: written atomically, read without executing anything.
-
-
-def write_torch_file(path: Path, state: Any) -> None:
-    """Write plain data and tensors for `read_torch_file`; a reader sees the old file or the new one."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_bytes(path, buffer.getvalue())
-
-
-class TensorFileError(ValueError):
-    """A file of tensors is damaged, or would execute code when read."""
-
-
-def read_torch_file(file: Path | IO[bytes]) -> Any:
-    """Plain data and tensors, on the CPU.
-
-    Raises:
-        OSError: there is no file that can be read.
-        TensorFileError: it is damaged, or would execute code. torch's own words are left out: they advise to
-            read it all the same.
-    """
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):
-        raise
-    except Exception:  # what a damaged zip or pickle raises depends on where the damage is
-        raise TensorFileError("it is damaged, or holds something other than tensors and plain data") from None
 
 
 # The network of another run: a teacher's, a source's or an ensemble member's.
@@ -258,55 +229,27 @@ def load_teacher(student: RunSpec, machine: Machine, precision: Precision, data:
 # Fine-tuning: training starts from the weights of another run.
 
 
-NAMES_SHOWN = 3
-
-
-def load_source(model: nn.Module, spec: RunSpec, machine: Machine, data: DataSet) -> None:
+def load_source(
+    model: nn.Module, spec: RunSpec, machine: Machine, data: DataSet, heads: frozenset[str]
+) -> tuple[str, ...]:
     """Give the built network the weights of the network that its source run evaluated.
 
-    Parameters with one row for each class (the last layer, and the auxiliary heads') keep their initial
-    values where the data set has another number of classes, and are taken over where it has the same.
+    Parameters with one row for each class (`heads`: the last layer, and the auxiliary heads') keep their
+    initial values where the data set has another number of classes, and are taken over where it has the same.
+
+    Returns:
+        the names of those that kept their initial values.
 
     Raises:
         SourceError: the source has not finished, its files are missing, or it is another network.
     """
     source = find_trained(spec.source_run_id, machine, SourceError)
     source.require_same_data(spec, data.fingerprint)
-    theirs, ours = source.weights(), model.state_dict()
-    missing, extra = set(ours) - set(theirs), set(theirs) - set(ours)
-    if missing or extra:
-        raise SourceError(
-            f"source run {source.folder.run_id} ({source.spec.arm.recipe.model.name}) is another network "
-            f"than this run's ({spec.arm.recipe.model.name}): it lacks {_few(missing)} and has {_few(extra)} "
-            "that this one has not"
-        )
-    differ = {name for name, value in theirs.items() if value.shape != ours[name].shape}
-    wrong = [name for name in differ if not _is_of_classes(theirs[name], ours[name], source.classes)]
-    if wrong:
-        raise SourceError(
-            f"source run {source.folder.run_id} has other layer sizes than this run's network: {_few(wrong)}"
-        )
-    model.load_state_dict({name: ours[name] if name in differ else theirs[name] for name in ours})
-
-
-def _is_of_classes(theirs: Tensor, ours: Tensor, classes: int) -> bool:
-    """Whether two parameters differ in the number of classes alone, which comes first.
-
-    >>> import torch
-    >>> [_is_of_classes(torch.zeros(rows, 3), torch.zeros(4, 3), classes=8) for rows in (8, 9)]
-    [True, False]
-    """
-    return theirs.shape[0] == classes and theirs.shape[1:] == ours.shape[1:]
-
-
-def _few(names: Iterable[str]) -> str:
-    """
-    >>> _few({"b", "a"}), _few("abcdef"), _few([])
-    ('a, b', 'a, b, c and 3 more', 'nothing')
-    """
-    found = sorted(names)
-    more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
-    return ", ".join(found[:NAMES_SHOWN]) + more if found else "nothing"
+    try:
+        return weights.take_over(model, source.weights(), heads)
+    except WeightsError as error:
+        who = f"source run {source.folder.run_id} ({source.spec.arm.recipe.model.name})"
+        raise SourceError(f"{who} {error} ({spec.arm.recipe.model.name})") from None
 
 
 # The loss that tricks start from, and what auxiliary heads add to it.
@@ -393,10 +336,24 @@ class Setup:
     schedule: Schedule
     feed: Feed
     metrics: Mapping[str, Metric]  # of the read-out, beside top-1, top-5 and loss
+    frozen_norms: tuple[nn.Module, ...] = ()
+    initialised: tuple[str, ...] | None = None  # which parameters; None: all, no weights were taken over
 
     @property
     def recipe(self) -> Recipe:
         return self.spec.arm.recipe
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """For the record: the weights that training started from, and which parameters were initialised."""
+        weights = self.recipe.model.weights
+        return {"weights": weights, "initialised": ", ".join(self.initialised or ())} if weights else {}
+
+    def train_mode(self) -> None:
+        """The network in training mode, but for the batch norms of frozen parts."""
+        self.model.train()
+        for norm in self.frozen_norms:
+            norm.eval()
 
     def eval_model(self) -> nn.Module:
         """The network that is evaluated, as the tricks edit it, in evaluation mode."""
@@ -457,12 +414,12 @@ def _build(spec: RunSpec, machine: Machine, world: World) -> Setup:
     precision = Precision(recipe.precision, device)
     teacher = load_teacher(spec, machine, precision, data) if spec.teacher_run_id else None
     context = make_context(recipe, data, teacher)
-    model = make_model(spec, tricks, machine, data)
+    model, initialised, parts = make_model(spec, tricks, machine, data)
     parallel.share_norms(model, recipe, images=len(data.train.labels), world=world)
     states = {trick.name: state for trick in tricks if (state := trick.new_state(model)) is not None}
-    optimizer = optim.make_optimizer(
-        recipe, optim.parameter_groups(model, tricks, weight_decay=recipe.weight_decay)
-    )
+    frozen_norms = parts.freeze(recipe.freeze)
+    groups = optim.parameter_groups(model, tricks, weight_decay=recipe.weight_decay)
+    optimizer = optim.make_optimizer(recipe, parts.scaled(groups, recipe.lr_scale))
     for trick in tricks:
         optimizer = trick.edit_optimizer(optimizer, states.get(trick.name))
     feed = Feed(
@@ -486,6 +443,8 @@ def _build(spec: RunSpec, machine: Machine, world: World) -> Setup:
         schedule=optim.make_schedule(recipe, steps_per_epoch=context.steps_per_epoch),
         feed=feed,
         metrics=make_metrics(recipe, data),
+        frozen_norms=frozen_norms,
+        initialised=initialised,
     )
 
 
@@ -497,18 +456,61 @@ def compiled(model: nn.Module) -> Forward:
     return forward
 
 
-def make_model(spec: RunSpec, tricks: tuple[Trick, ...], machine: Machine, data: DataSet) -> nn.Module:
-    """The network at the start of training, on its device.
+def make_model(
+    spec: RunSpec, tricks: tuple[Trick, ...], machine: Machine, data: DataSet
+) -> tuple[nn.Module, tuple[str, ...] | None, Parts]:
+    """The network at the start of training, on its device; which of its parameters were initialised, where
+    others were taken over; and its parts, where the recipe names some.
 
     Raises:
         ValueError: a layer of it is computed wrongly on this CPU, whatever is tried.
         SourceError: the run starts from another one that cannot be used.
+        WeightsError: the run starts from a file that cannot be used.
     """
+    recipe, heads = spec.arm.recipe, frozenset[str]()
+    if spec.source_run_id or recipe.model.weights or recipe.freeze or recipe.lr_scale:
+        heads = weights.class_layers(partial(build_network, spec, tricks), data.classes)
     model = build_network(spec, tricks, classes=data.classes)
+    initialised = None
     if spec.source_run_id:
-        load_source(model, spec, machine, data)
-    trust_kernels(model, spec, machine, batch=spec.arm.recipe.batch_size // machine.processes)
-    return model.to(machine.device)
+        initialised = load_source(model, spec, machine, data, heads)
+    elif recipe.model.weights:
+        initialised = load_weights(model, spec, machine, heads)
+    trust_kernels(model, spec, machine, batch=recipe.batch_size // machine.processes)
+    return model.to(machine.device), initialised, Parts(model, heads)
+
+
+def load_weights(model: nn.Module, spec: RunSpec, machine: Machine, heads: frozenset[str]) -> tuple[str, ...]:
+    """Give the built network the weights of the file that its model names; as `load_source`.
+
+    Raises:
+        WeightsError: the file cannot be used, in words.
+    """
+    path, state = weights.weights_of(spec, machine.runs_dir)
+    try:
+        return weights.take_over(model, state, heads)
+    except WeightsError as error:
+        raise WeightsError(f"{path} {error} ({spec.arm.recipe.model.name})") from None
+
+
+def try_start(spec: RunSpec, file: Path | None, classes: int) -> None:
+    """Raise what a run would that starts from this file and trains these parts, before it is submitted.
+
+    Raises:
+        ValueError: the weights are another network's, or a part is none; in words.
+    """
+    recipe, build_for = spec.arm.recipe, partial(build_network, spec, make_tricks(spec))
+    heads = weights.class_layers(build_for, classes)
+    model = weights.without_storage(build_for, classes)
+    if file is not None:
+        state = weights.read_weights(file, recipe.model.weights.partition(":")[2])
+        try:
+            weights.compare(model.state_dict(), state, heads)
+        except WeightsError as error:
+            raise WeightsError(f"{file} {error} ({recipe.model.name})") from None
+    parts = Parts(model, heads)
+    parts.freeze(recipe.freeze)
+    parts.scaled(optim.parameter_groups(model, (), weight_decay=0.0), recipe.lr_scale)
 
 
 def make_loss(recipe: Recipe, tricks: tuple[Trick, ...], context: Context) -> Loss:

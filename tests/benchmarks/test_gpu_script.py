@@ -18,7 +18,7 @@ import torch
 
 from harness.runs.folder import RunFolder
 from harness.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
-from harness.training.setup import write_torch_file
+from harness.training.weights import write_torch_file
 from tests.ended import end
 from tests.timing import PATIENCE_S
 

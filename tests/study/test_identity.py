@@ -38,7 +38,7 @@ OPTIONS = st.dictionaries(
 )
 RECIPE = st.builds(
     Recipe,
-    model=st.builds(ModelSpec, name=st.text(max_size=9), args=OPTIONS),
+    model=st.builds(ModelSpec, name=st.text(max_size=9), args=OPTIONS, weights=st.sampled_from(["", "%1"])),
     data=st.builds(DataSpec, name=st.just("100% cotton"), resolution=st.integers(1, 999), args=OPTIONS),
     augment=st.builds(
         AugmentSpec, crop_area=st.tuples(NUMBER, NUMBER), flip=NUMBER, crop_pad=st.integers(0, 2)
@@ -56,6 +56,8 @@ RECIPE = st.builds(
     norm_images=st.integers(0, 10**6),
     eval_crops=st.sampled_from([1, 1.0, 144]),
     metrics=st.lists(st.text(max_size=5), max_size=2).map(tuple),
+    freeze=st.lists(st.text(max_size=3), max_size=2).map(tuple),
+    lr_scale=st.dictionaries(st.text(max_size=3), NUMBER, max_size=2),
     trainer=st.text(max_size=5),
 )
 TRICKS = st.lists(st.builds(TrickSpec, name=st.text(max_size=5), options=OPTIONS), max_size=3).map(tuple)
@@ -155,7 +157,7 @@ def test_ids_have_128_bits_and_do_not_change_between_versions() -> None:
 
 def test_padding_is_part_of_an_identity_only_where_there_is_some() -> None:
     """The field came after runs without it, whose ids stay (docs/decisions/0030): its default is frozen."""
-    assert CAME_LATER == {"crop_pad": 0}
+    assert CAME_LATER == {"crop_pad": 0, "weights": "", "freeze": (), "lr_scale": {}}
     assert AugmentSpec().crop_pad == 0
     arm = _arm()
     padded = dataclasses.replace(
@@ -166,6 +168,26 @@ def test_padding_is_part_of_an_identity_only_where_there_is_some() -> None:
     assert as_plain(padded)["recipe"]["augment"]["crop_pad"] == 4
     assert padded.arm_id != arm.arm_id
     for each in (arm, padded):
+        assert RunSpec.from_json(json.loads(json.dumps(RunSpec(arm=each, seed=0).to_json()))).arm == each
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("freeze", ("backbone",)),
+        ("lr_scale", {"backbone": 0.1}),
+        ("model", ModelSpec(name="a", weights="12")),
+    ],
+)
+def test_fine_tuning_is_part_of_an_identity_only_where_there_is_some(field: str, value: Any) -> None:
+    plain = dataclasses.replace(_arm().recipe, model=ModelSpec(name="a"))
+    arms = [dataclasses.replace(_arm(), recipe=plain)]
+    arms.append(dataclasses.replace(arms[0], recipe=dataclasses.replace(plain, **{field: value})))
+    assert not {"freeze", "lr_scale"} & set(as_plain(arms[0])["recipe"])
+    assert "weights" not in as_plain(arms[0])["recipe"]["model"]
+    assert arms[0].arm_id != arms[1].arm_id
+    for each in arms:
+        assert CanonicalText().arm(each) == canonical_json(as_plain(each))
         assert RunSpec.from_json(json.loads(json.dumps(RunSpec(arm=each, seed=0).to_json()))).arm == each
 
 

@@ -404,6 +404,8 @@ def baseline_arm(report: ReportInput) -> str:
 
 def _flat_arm(arm: Arm) -> dict[str, str]:
     flat = doc.flatten(as_plain(arm.recipe))
+    if "model.weights" in flat:
+        flat["model.weights"] = f"file of sha256 {flat['model.weights'][:12]}"
     names = [trick.name + (f"({_options(trick.options)})" if trick.options else "") for trick in arm.tricks]
     return flat | {"tricks in training": ", ".join(names) or "none"}
 
@@ -448,7 +450,8 @@ def _differences_table(report: ReportInput, baseline: str) -> doc.TextTable:
 
 def _model_change(old: ModelSpec, new: ModelSpec) -> str:
     """Another architecture has other arguments: all of them, not the differences."""
-    return f"model: {old.name} → {new.name}" + (f" with {_options(new.args)}" if new.args else "")
+    start = f", from the file of weights of sha256 {new.weights[:12]}" if new.weights else ""
+    return f"model: {old.name} → {new.name}" + (f" with {_options(new.args)}" if new.args else "") + start
 
 
 def _facts(report: ReportInput) -> doc.Definitions:
