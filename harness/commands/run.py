@@ -341,6 +341,7 @@ def _checked(args: argparse.Namespace, place: Workspace) -> tuple[Plan, DataNow]
 def _wrong_starts(plan: Plan, place: Workspace) -> Iterator[str]:
     """What a run would say whose weights are not its network's, or which freezes what is not there."""
     arms: dict[str, tuple[str, Arm]] = {}
+    said: dict[str, str] = {}  # each once, with the first row of which it is said
     for arm_id, arm in plan.arms.items():
         recipe = arm.recipe
         if recipe.model.weights or recipe.freeze or recipe.lr_scale:
@@ -362,7 +363,8 @@ def _wrong_starts(plan: Plan, place: Workspace) -> Iterator[str]:
             try:
                 try_start(RunSpec(arm=arm, seed=0), Path(file) if file else None, classes)
             except ValueError as error:
-                yield f"{plan.arm_labels[arm_id]}: {error}"
+                said.setdefault(str(error), plan.arm_labels[arm_id])
+    yield from (f"{label}: {text}" for text, label in said.items())
 
 
 def _dry_run(args: argparse.Namespace, plan: Plan, place: Workspace) -> int:

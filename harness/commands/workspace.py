@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from harness.commands.step_times import estimate
 from harness.data import DATASETS
 from harness.data import look_at_data as look_at_one
 from harness.data import missing_data as missing_of_one
-from harness.data.contents import Contents
 from harness.data.entry import Entry, Facts, Look
 from harness.errors import Problem, StudyError, nearest, unknown
 from harness.models import MODELS, VARIANTS, find
@@ -65,6 +64,8 @@ class WeightFiles:
         Raises:
             ValueError: there is none, in words.
         """
+        from harness.data.contents import Contents
+
         asked = (model if named is None else "", named)
         if asked not in self._said:
             path, entry = (pretrained_file(model), "") if named is None else find_file(named, self._folder)
@@ -74,9 +75,7 @@ class WeightFiles:
         return self._said[asked]
 
 
-def build_catalogue(
-    data_dir: Path, plugins: Sequence[Plugin] = (), weights: Callable[[str, str | None], str] | None = None
-) -> Catalogue:
+def build_catalogue(data_dir: Path, plugins: Sequence[Plugin] = ()) -> Catalogue:
     """The catalogue of this installation; `data_dir` holds the user's own data sets.
 
     `plugins` are those of one study: until the next catalogue is built, this process knows their names and
@@ -105,7 +104,6 @@ def build_catalogue(
         trainers={"harness": None, **{name: files["TRAINERS", name] for name in TRAINERS}},
         metrics={**dict.fromkeys(PER_CLASS), **{name: files["METRICS", name] for name in METRICS}},
         plugin_hashes={plugin.name: plugin.sha256 for plugin in plugins},
-        weights=weights or WeightFiles(Path()),
     )
 
 
@@ -384,7 +382,7 @@ def plan_of(file: Path, data_dir: Path, options: ExpandOptions) -> Plan:
         use(())
         return plan_scripts(file, script_code, options)
     files = WeightFiles(file.resolve().parent)
-    catalogue = build_catalogue(data_dir, load_plugins(file), files)
+    catalogue = replace(build_catalogue(data_dir, load_plugins(file)), weights=files)
     plan = expand(load_study(file, catalogue, options), catalogue, options)
     used = {arm.recipe.model.weights.partition(":")[0] for arm in plan.arms.values()} - {""}
     here = {sha256: str(path) for sha256, path in files.found.items() if sha256 in used}

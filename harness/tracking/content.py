@@ -228,6 +228,8 @@ def parameters(spec: Mapping[str, Any]) -> dict[str, str]:
     flat["observes"] = ", ".join(f"{each['runs']} x {each['arm']}" for each in arm["observes"]) or "none"
     flat |= _flatten("plugins", arm["plugins"])
     for key, value in arm["recipe"].items():
+        if key == "lr_scale":  # names of parts may have * and ?, which MLflow does not take
+            value = ", ".join(f"{part} x {scale:g}" for part, scale in sorted(value.items()))
         flat |= _named(key, value) if key in ("model", "data") else _flatten(key, value)
     flat["tricks"] = ", ".join(trick["name"] for trick in arm["tricks"]) or "none"
     for trick in arm["tricks"]:

@@ -336,8 +336,7 @@ class Setup:
     schedule: Schedule
     feed: Feed
     metrics: Mapping[str, Metric]  # of the read-out, beside top-1, top-5 and loss
-    frozen_norms: tuple[nn.Module, ...] = ()
-    initialised: tuple[str, ...] | None = None  # which parameters; None: all, no weights were taken over
+    parts: Parts
 
     @property
     def recipe(self) -> Recipe:
@@ -347,12 +346,12 @@ class Setup:
     def start(self) -> dict[str, Any]:
         """For the record: the weights that training started from, and which parameters were initialised."""
         weights = self.recipe.model.weights
-        return {"weights": weights, "initialised": ", ".join(self.initialised or ())} if weights else {}
+        return {"weights": weights, "initialised": ", ".join(self.parts.initialised)} if weights else {}
 
     def train_mode(self) -> None:
         """The network in training mode, but for the batch norms of frozen parts."""
         self.model.train()
-        for norm in self.frozen_norms:
+        for norm in self.parts.frozen_norms:
             norm.eval()
 
     def eval_model(self) -> nn.Module:
@@ -414,10 +413,9 @@ def _build(spec: RunSpec, machine: Machine, world: World) -> Setup:
     precision = Precision(recipe.precision, device)
     teacher = load_teacher(spec, machine, precision, data) if spec.teacher_run_id else None
     context = make_context(recipe, data, teacher)
-    model, initialised, parts = make_model(spec, tricks, machine, data)
+    model, parts = make_model(spec, tricks, machine, data)
     parallel.share_norms(model, recipe, images=len(data.train.labels), world=world)
     states = {trick.name: state for trick in tricks if (state := trick.new_state(model)) is not None}
-    frozen_norms = parts.freeze(recipe.freeze)
     groups = optim.parameter_groups(model, tricks, weight_decay=recipe.weight_decay)
     optimizer = optim.make_optimizer(recipe, parts.scaled(groups, recipe.lr_scale))
     for trick in tricks:
@@ -443,8 +441,7 @@ def _build(spec: RunSpec, machine: Machine, world: World) -> Setup:
         schedule=optim.make_schedule(recipe, steps_per_epoch=context.steps_per_epoch),
         feed=feed,
         metrics=make_metrics(recipe, data),
-        frozen_norms=frozen_norms,
-        initialised=initialised,
+        parts=parts,
     )
 
 
@@ -458,9 +455,9 @@ def compiled(model: nn.Module) -> Forward:
 
 def make_model(
     spec: RunSpec, tricks: tuple[Trick, ...], machine: Machine, data: DataSet
-) -> tuple[nn.Module, tuple[str, ...] | None, Parts]:
-    """The network at the start of training, on its device; which of its parameters were initialised, where
-    others were taken over; and its parts, where the recipe names some.
+) -> tuple[nn.Module, Parts]:
+    """The network at the start of training, on its device, and its parts; those do not learn which the recipe
+    freezes.
 
     Raises:
         ValueError: a layer of it is computed wrongly on this CPU, whatever is tried.
@@ -471,13 +468,14 @@ def make_model(
     if spec.source_run_id or recipe.model.weights or recipe.freeze or recipe.lr_scale:
         heads = weights.class_layers(partial(build_network, spec, tricks), data.classes)
     model = build_network(spec, tricks, classes=data.classes)
-    initialised = None
+    initialised: tuple[str, ...] = ()
     if spec.source_run_id:
         initialised = load_source(model, spec, machine, data, heads)
     elif recipe.model.weights:
         initialised = load_weights(model, spec, machine, heads)
     trust_kernels(model, spec, machine, batch=recipe.batch_size // machine.processes)
-    return model.to(machine.device), initialised, Parts(model, heads)
+    parts = Parts(model, heads, initialised)
+    return model.to(machine.device), replace(parts, frozen_norms=parts.freeze(recipe.freeze))
 
 
 def load_weights(model: nn.Module, spec: RunSpec, machine: Machine, heads: frozenset[str]) -> tuple[str, ...]:

@@ -231,7 +231,9 @@ class Parts:
     """
 
     model: nn.Module
-    heads: frozenset[str]  # `class_layers`
+    heads: frozenset[str]  # `class_layers`; empty where nothing is asked of parts
+    initialised: tuple[str, ...] = ()  # parameters that were not taken over, where others were
+    frozen_norms: tuple[nn.Module, ...] = ()  # which stay in evaluation mode
 
     def depth(self, part: str, name: str) -> int:
         """How deep in the tree of modules stands what `part` names and `name` belongs to; 0: backbone or
