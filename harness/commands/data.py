@@ -21,7 +21,14 @@ from harness.runs.claims import Claims, Taken
 from harness.runs.folder import RunFolder, write_bytes
 from harness.runs.provenance import Known
 from harness.runs.state import reconcile
-from harness.spec import TOO_FEW_NORM_IMAGES, DataSpec, fewest_normalised, norm_images_in_words
+from harness.spec import (
+    TOO_FEW_NORM_IMAGES,
+    Arm,
+    DataSpec,
+    RunSpec,
+    fewest_normalised,
+    norm_images_in_words,
+)
 from harness.study.plan import Plan
 
 if TYPE_CHECKING:
@@ -405,6 +412,27 @@ def counts_of(plan: Plan, data_dir: Path) -> Counts:
             notes += subset_notes(spec, data_dir)
     few = list(_of_one_image(plan, images))
     return Counts(tuple(dict.fromkeys(notes)), tuple(few))
+
+
+def wrong_starts(plan: Plan) -> Iterator[str]:
+    """What a run would say whose weights are not its network's, or which freezes what is not there."""
+    arms: dict[str, tuple[str, Arm]] = {}
+    said: dict[str, str] = {}  # each once, with the first row of which it is said
+    for arm_id, arm in plan.arms.items():
+        recipe = arm.recipe
+        if recipe.model.weights or recipe.freeze or recipe.lr_scale:
+            told = (recipe.model, recipe.freeze, recipe.lr_scale, arm.tricks)
+            arms.setdefault(repr(told), (arm_id, arm))
+    if arms:
+        from harness.training.setup import try_start
+
+        for arm_id, arm in arms.values():
+            file = plan.weights.get(arm.recipe.model.weights.partition(":")[0])
+            try:
+                try_start(RunSpec(arm=arm, seed=0), Path(file) if file else None)
+            except ValueError as error:
+                said.setdefault(str(error), plan.arm_labels[arm_id])
+    yield from (f"{label}: {text}" for text, label in said.items())
 
 
 def known_images(spec: DataSpec, data_dir: Path, *, look: bool) -> int | None:

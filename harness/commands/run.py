@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.budget import LEAST_S, Budget, short_of_seeds, within_budget
-from harness.commands.data import THOROUGH, DataNow, Watch, again, counts_of, look_at_records, renew
+from harness.commands.data import (
+    THOROUGH,
+    DataNow,
+    Watch,
+    again,
+    counts_of,
+    look_at_records,
+    renew,
+    wrong_starts,
+)
 from harness.commands.display import plan_line
 from harness.commands.floors import AfterTheFirstBlock, FloorsBeside, hopeless_by_now, measure_floors
 from harness.commands.plan import declare
@@ -20,7 +29,6 @@ from harness.commands.step_times import estimate
 from harness.commands.workspace import (
     Workspace,
     asked_part,
-    classes_of,
     load_plan,
     load_with_data,
     mirror,
@@ -37,7 +45,7 @@ from harness.scheduling.base import INTERRUPTED as RUN_INTERRUPTED
 from harness.scheduling.base import Job, Progress, Scheduler
 from harness.scheduling.base import Watch as Watcher
 from harness.scheduling.queue import in_this_order
-from harness.spec import ENDED, FAILED, Arm, Machine, RunSpec
+from harness.spec import ENDED, FAILED, Machine
 from harness.study.expand import grow
 from harness.study.part import breadth_first
 from harness.study.plan import Plan, PlannedRun, runs_at_most
@@ -331,40 +339,11 @@ def _checked(args: argparse.Namespace, place: Workspace) -> tuple[Plan, DataNow]
         print(part.line, file=sys.stderr)
     notes = require_data(args, mine, place)
     counts = counts_of(mine, place.data_dir)
-    require_none(args, plan, [*counts.problems, *_wrong_starts(mine, place)])
+    require_none(args, plan, [*counts.problems, *wrong_starts(mine)])
     changed = [again(text) for text in found.says] if args.dry_run else []
     for text in (*notes, *counts.notes, *changed):
         print(f"data: {text}", file=sys.stderr)
     return plan, found
-
-
-def _wrong_starts(plan: Plan, place: Workspace) -> Iterator[str]:
-    """What a run would say whose weights are not its network's, or which freezes what is not there."""
-    arms: dict[str, tuple[str, Arm]] = {}
-    said: dict[str, str] = {}  # each once, with the first row of which it is said
-    for arm_id, arm in plan.arms.items():
-        recipe = arm.recipe
-        if recipe.model.weights or recipe.freeze or recipe.lr_scale:
-            told = (
-                recipe.model,
-                recipe.data.name,
-                recipe.data.args,
-                recipe.freeze,
-                recipe.lr_scale,
-                arm.tricks,
-            )
-            arms.setdefault(repr(told), (arm_id, arm))
-    if arms:
-        from harness.training.setup import try_start
-
-        for arm_id, arm in arms.values():
-            file = plan.weights.get(arm.recipe.model.weights.partition(":")[0])
-            classes = classes_of(arm.recipe.data, place.data_dir)
-            try:
-                try_start(RunSpec(arm=arm, seed=0), Path(file) if file else None, classes)
-            except ValueError as error:
-                said.setdefault(str(error), plan.arm_labels[arm_id])
-    yield from (f"{label}: {text}" for text, label in said.items())
 
 
 def _dry_run(args: argparse.Namespace, plan: Plan, place: Workspace) -> int:

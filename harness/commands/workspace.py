@@ -244,11 +244,6 @@ def _data_entry(entry: Entry, data_dir: Path) -> DataEntry:
     )
 
 
-def classes_of(data: DataSpec, data_dir: Path) -> int:
-    """As `CLASSES_IF_UNKNOWN` says where nobody knows."""
-    return _data_entry(DATASETS[data.name], data_dir).facts(data.args)[0] or CLASSES_IF_UNKNOWN
-
-
 def _classes_here(entry: Entry, args: Mapping[str, Any], data_dir: Path) -> int | None:
     """The number of classes of the user's own files; None where they are not here or not in order yet."""
     try:

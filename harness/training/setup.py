@@ -491,15 +491,16 @@ def load_weights(model: nn.Module, spec: RunSpec, machine: Machine, heads: froze
         raise WeightsError(f"{path} {error} ({spec.arm.recipe.model.name})") from None
 
 
-def try_start(spec: RunSpec, file: Path | None, classes: int) -> None:
-    """Raise what a run would that starts from this file and trains these parts, before it is submitted.
+def try_start(spec: RunSpec, file: Path | None) -> None:
+    """Raise what a run would that starts from this file and trains these parts, before it is submitted: by
+    the shapes of its network, for any number of classes.
 
     Raises:
         ValueError: the weights are another network's, or a part is none; in words.
     """
     recipe, build_for = spec.arm.recipe, partial(build_network, spec, make_tricks(spec))
-    heads = weights.class_layers(build_for, classes)
-    model = weights.without_storage(build_for, classes)
+    heads = weights.class_layers(build_for, classes=2)
+    model = weights.without_storage(build_for, classes=2)
     if file is not None:
         state = weights.read_weights(file, recipe.model.weights.partition(":")[2])
         try:
