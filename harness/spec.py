@@ -22,7 +22,7 @@ from typing import Any
 
 SCHEMA_VERSION = 2
 # Fields of this file's classes that came later: a spec holds them where they are not the default, which is
-# frozen, so that runs from before keep their ids (docs/decisions/0022, 0030 and 0042).
+# frozen, so that runs from before keep their ids (docs/decisions/0022, 0030 and 0041).
 CAME_LATER: Mapping[str, Any] = {"crop_pad": 0, "weights": "", "freeze": (), "lr_scale": {}}
 BACKBONE, CLASSIFIER = "backbone", "classifier"  # parts that every network has
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"  # what became of a run
