@@ -21,8 +21,8 @@ def main() -> int:
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else whoever started it ignores it
     if ours:
         signal.signal(signal.SIGINT, _leave)
-    named = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    is_brief = named in BRIEF or named.startswith("-")
+    named = next((each for each in sys.argv[1:] if each[:1] != "-"), "--help")
+    is_brief = named in BRIEF or named == "--help"
     if is_brief:
         # Looking for dropped objects, while importing and at the end, takes a fifth of the time of `plan`.
         gc.disable()

@@ -23,6 +23,7 @@ from typing import Any, TextIO, cast
 from harness import __version__
 from harness.errors import DONE, INTERRUPTED, USAGE_ERROR, Problem, StudyError, counted, printable, visible
 
+TALKING = ("-q", "--quiet", "-v", "--verbose")
 SIZES = "one of the study's sizes (default: mini where it has that, else its first)"
 # What `harness calibrate` may be told.
 CALIBRATE = "train one recipe many times, count how often the verdicts see an effect where there is none"
@@ -69,10 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     try:
         argv = sys.argv[1:] if argv is None else argv
-        args = _parsed(_with_negative(argv))
+        args = _parsed(_with_negative(_behind_the_command(argv)))
         _forget_damage()
-        module, _, call = args.command.partition(":")
-        return getattr(import_module(f"harness.commands.{module}"), call or "main")(args)
+        if not (args.verbose or args.quiet):
+            return _run_command(args)
+        from harness.commands.display import quietly, verbosely
+
+        return (quietly if args.quiet else verbosely)(_run_command, args)
     except StudyError as error:
         print(error, file=sys.stderr)
         print(f"{counted(len(error.problems), 'problem')}; {error.consequence}.", file=sys.stderr)
@@ -87,6 +91,32 @@ def _main(argv: Sequence[str] | None) -> int:
         where = f"{printable(str(error.filename))}: " if error.filename else ""
         print(f"{where}{error.strerror or error}; mend that, and the same command goes on", file=sys.stderr)
         return USAGE_ERROR
+
+
+def _run_command(args: argparse.Namespace) -> int:
+    module, _, call = args.command.partition(":")
+    return int(getattr(import_module(f"harness.commands.{module}"), call or "main")(args))
+
+
+def _behind_the_command(argv: Sequence[str]) -> list[str]:
+    """`harness --quiet run x` is `harness run --quiet x`."""
+    count = next((place for place, each in enumerate(argv) if each not in TALKING), 0)
+    return [*argv[count : count + 1], *argv[:count], *argv[count + 1 :]]
+
+
+class _Command(argparse.ArgumentParser):
+    """The parser of one command: each may be quiet or verbose."""
+
+    def __init__(self, *args: Any, **about: Any) -> None:
+        super().__init__(*args, **about)
+        _talking(self)
+
+
+def _talking(parser: argparse.ArgumentParser) -> None:
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument("-q", "--quiet", action="store_true", help="print errors and the last line only")
+    text = "say which files, caches and workers are chosen, too"
+    talk.add_argument("-v", "--verbose", action="store_true", help=text)
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
@@ -158,7 +188,9 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction]:
         description="Ablation studies for image classification: one study file in, a paper's table out.",
     )
     parser.add_argument("-V", "--version", action="version", version=f"harness {__version__}")
-    return parser, parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _talking(parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Command)
+    return parser, commands
 
 
 def _add_commands(commands: argparse._SubParsersAction) -> None:

@@ -93,6 +93,15 @@ def shortened(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
+told: list[Callable[[str], None]] = []  # where `decided` goes: nowhere, unless the command line has --verbose
+
+
+def decided(text: str) -> None:
+    """Say which file, cache or worker was chosen, where somebody asked for that (`--verbose`)."""
+    for tell in told:
+        tell(text)
+
+
 def nearest(name: str, valid: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """The valid name that is most like this one, first of all one that differs in capital letters only; None
     where none is like it."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
-from harness.errors import counted, visible
+from harness.errors import DONE, USAGE_ERROR, counted, told, visible
 from harness.spec import ACCURACIES
 
 if TYPE_CHECKING:
@@ -514,3 +517,51 @@ def _between(spread: Mapping[str, float]) -> str:
     if spread["least"] == spread["most"]:
         return f"{spread['least']:,}"
     return f"{spread['least']:,}..{spread['most']:,}, median {spread['median']:,g}"
+
+
+# How much a command says: `--quiet` and `--verbose`.
+
+
+MOST_HELD = 100_000  # characters of what a quiet command says
+SAID_WHOLE = ("listing:completion", "mirror:ui", "runs:clean")
+ASKED_FOR = ("json", "dry_run", "short")  # options that ask for a whole text
+
+
+class Held(io.TextIOBase):
+    """Takes what a quiet command says, and keeps the end of it."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text = (self.text + text)[-MOST_HELD:]
+        return len(text)
+
+
+def quietly(call: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Only the last line of what it prints; what it says on stderr only where it does not end well. A text
+    that was asked for, or that asks or waits, is printed whole."""
+    out, err = Held(), Held()
+    whole = any(getattr(args, name, False) for name in ASKED_FOR) or args.command in SAID_WHOLE
+    code = USAGE_ERROR
+    try:
+        with redirect_stdout(sys.stdout if whole else cast(TextIO, out)), redirect_stderr(cast(TextIO, err)):
+            code = call(args)
+    finally:
+        if code != DONE:
+            sys.stderr.write(err.text)
+        for line in out.text.splitlines()[-1:]:
+            print(line, flush=True)
+    return code
+
+
+def verbosely(call: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """With what is decided on the way (`errors.decided`), on stderr."""
+    stream = sys.stderr
+    told.append(lambda text: print(f"decided: {text}", file=stream, flush=True))
+    try:
+        return call(args)
+    finally:
+        told.pop()

@@ -6,10 +6,12 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.data.entry import Entry
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError
+
+if TYPE_CHECKING:
+    from harness.data.entry import Entry
 
 
 def main(args: argparse.Namespace) -> int:

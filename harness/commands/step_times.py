@@ -25,6 +25,7 @@ from typing import Any
 
 from harness.data import DATASETS
 from harness.data.entry import cache_folder
+from harness.errors import decided
 from harness.runs.folder import read_json, write_json
 from harness.runs.provenance import cpu_name
 from harness.scheduling.base import detect_devices
@@ -85,6 +86,7 @@ def estimate(plan: Plan, data_dir: Path, *, measure: bool) -> None:
     if not todo or plan.scripts or detect_devices() != ("cpu",):
         return
     path = cache_file()
+    decided(f"this machine's speed: {path}")
     known = _read(path)
     if not (measure or known):
         return

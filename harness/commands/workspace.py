@@ -15,7 +15,7 @@ from harness.data import DATASETS
 from harness.data import look_at_data as look_at_one
 from harness.data import missing_data as missing_of_one
 from harness.data.entry import Entry, Facts, Look
-from harness.errors import Problem, StudyError, nearest, unknown
+from harness.errors import Problem, StudyError, decided, masked, nearest, unknown
 from harness.models import MODELS, VARIANTS, find
 from harness.models.costs import lookup
 from harness.models.entry import Model
@@ -308,11 +308,13 @@ def workspace(args: argparse.Namespace) -> Workspace:
     project = project_folder(getattr(args, "study", None))
     runs = args.runs or Path(os.environ.get("HARNESS_RUNS", project / "runs"))
     data = args.data or Path(os.environ.get("HARNESS_DATA", project / "data"))
-    return Workspace(
-        runs_dir=runs.resolve(),
-        data_dir=data.resolve(),
-        tracking_uri=args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"),
-    )
+    uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    said = getattr(args, "study", None) or ()
+    studies = ", ".join(map(str, said if isinstance(said, list | tuple) else [said]))
+    study = f"study {studies}; " if studies else ""
+    store = "beside the runs" if uri is None else masked(uri)
+    decided(f"{study}runs in {runs.resolve()}; data in {data.resolve()}; tracking store {store}")
+    return Workspace(runs_dir=runs.resolve(), data_dir=data.resolve(), tracking_uri=uri)
 
 
 def project_folder(study: Path | Sequence[Path] | None) -> Path:

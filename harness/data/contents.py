@@ -30,6 +30,7 @@ from harness.data.folders import (
     training_folder,
 )
 from harness.data.pixels import RULES, Header, count_frames, count_threads, decode, header, range_of
+from harness.errors import decided
 
 # What identifies data: the bytes of its images, in their order, with their labels (docs/data.md).
 #
@@ -79,6 +80,7 @@ class Contents:
         self._sizes = np.zeros((0, 2), np.int32)  # height and width as its header says them
         self._decoded = np.zeros(0, np.uint32)  # `_mark` of the reading with which it was decoded; 0: not yet
         self._load()
+        decided(f"hashes of {self.root}: {len(self._rows):,} known, kept in {self._file}")
 
     def unknown(self, paths: Sequence[Path]) -> list[Path]:
         """Those of `paths` whose content must be read to be known. Looks at every file, opens none.
@@ -146,8 +148,7 @@ class Contents:
             self._decoded[row] = _mark(reading)
 
     def save(self) -> None:
-        """Keep what is known, whole or not at all. What another process added meanwhile is found again later;
-        a cache that cannot be written costs time and nothing else."""
+        """Keep what is known, whole or not at all. Where it cannot be kept, that costs time only."""
         if self._file is None:
             return
         names = np.frombuffer(b"\0".join(self._rows), np.uint8)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness.data.entry import Packed, Reading, Stored, cache_folder
 from harness.data.imagefolder import reading_of
 from harness.data.tables import IMAGES, LABELS, SHOWN, SPELT, WHOLE, ImageTable, entry_of, short
-from harness.errors import unknown
+from harness.errors import decided, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -244,6 +244,7 @@ def _unpacked(root: Path, split: str, shards: Sequence[_Shard], column: str) -> 
     kept = cache_folder()
     folder = root / ".decoded" if os.access(root, os.W_OK) or kept is None else kept / "unpacked"
     content = folder / f"{split}-{key}.bin"
+    decided(f"image files of {root.name}, {split}: unpacked in {content}")
     if not content.with_suffix(".npz").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         _unpack(content, shards, column)

@@ -33,6 +33,7 @@ from harness.data.entry import (
     Stored,
 )
 from harness.data.pixels import CutImages, FileImages
+from harness.errors import decided
 
 # Images of one size held as a single uint8 array: one gather per batch, no decoding.
 
@@ -287,6 +288,8 @@ def _load(
     train = subset(source.train, counts[0], source.classes)
     test = subset(source.test, counts[1], source.classes)
     found = fingerprints(train, test)
+    counts_in_words = f"{len(train.labels):,} + {len(test.labels):,} images"
+    decided(f"data {entry.name} from {data_dir}: {counts_in_words}, fingerprint {found.both[:12]}")
     mean, std = source.normalised or (entry.mean, entry.std)
     return DataSet(
         name=entry.name,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from harness.errors import DeviceLostError
+from harness.errors import DeviceLostError, decided
 from harness.runs.claims import Claims
 from harness.runs.folder import finished_in
 from harness.scheduling import base, workers
@@ -343,6 +343,7 @@ class _Session:
             self.runs.record_refusals()
             self.tell()
             if run_id is not None:
+                decided(f"this process takes run {run_id}")
                 self.execute(run_id, run_one)
             elif not self.runs.queue.done:  # what is left is others'
                 select.select([self.interrupts.wake_fd], [], [], min(self.runs.pause_s, WATCH_EVERY_S))

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness.errors import DeviceLostError
+from harness.errors import DeviceLostError, decided
 from harness.runs.folder import FolderGone, RunFolder, record
 from harness.scheduling import base
 from harness.scheduling.base import INTERRUPTED, SIGNALS, THREAD_VARIABLES, RunOne
@@ -422,6 +422,7 @@ class WorkerPool:
             except (OSError, EOFError) as error:
                 return Died(run_id, None, f"no worker could be started ({type(error).__name__}: {error})")
         slot.give(spec, run_id)
+        decided(f"worker {1 + self._slots.index(slot)} of {len(self._slots)} takes run {run_id}")
         return None
 
     @property

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import errors
+from harness.cli import main
 from harness.runs.folder import RunFolder, run_state
 from harness.runs.provenance import keep_places
 from harness.scheduling.base import Job
@@ -194,3 +196,27 @@ def test_ctrl_c_ends_the_scripts_and_the_same_command_goes_on(tmp_path):
     (tmp_path / "mended").touch()
     assert place.call("run", "flags.yaml", "--on", "inline", "--no-report").returncode == 0
     assert all(run_state(folder) == "finished" for folder in place.folders())
+
+
+def test_quiet_and_verbose_stand_before_or_behind_the_command(tmp_path, monkeypatch, capsys):
+    place = begin(tmp_path / "place")
+    monkeypatch.chdir(place.path)
+    run = ("run", "flags.yaml", "--seeds", "1", "--no-report", "--on", "inline")
+    assert main(["--verbose", *run]) == 0
+    loud = capsys.readouterr()
+    assert f"decided: study flags.yaml; runs in {place.path / 'runs'}; data in" in loud.err
+    assert len(re.findall(r"^decided: this process takes run \w+$", loud.err, re.MULTILINE)) > 1
+    for quiet in (["--quiet", *run], [*run, "-q"]):
+        assert main(quiet) == 0
+        said = capsys.readouterr()
+        assert (len(said.out.splitlines()), said.err) == (1, "")
+    assert main(["-q", "plan", "flags.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schema"]
+    assert main(["plan", "flag.yaml", "--quiet"]) == 2
+    assert "did you mean 'flags.yaml'?" in capsys.readouterr().err
+    (place.path / "train.py").write_text("raise SystemExit('no such flag')")
+    assert main([*run, "--quiet"]) == 1
+    assert "no such flag" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["plan", "flags.yaml", "-q", "-v"])
+    assert errors.told == []
