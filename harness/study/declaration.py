@@ -82,7 +82,8 @@ def exploratory(plan: Plan, declared: Sequence[Mapping[str, Any]]) -> frozenset[
     declared: the recorded declarations, oldest first, each {declaration, ended, seen}. The one that counts is
     the newest that was recorded while nothing had ended, or else the first. A contrast is exploratory when
     that one lacks it, compares it with another row, or has another recipe for either side; all are when it
-    names another metric. Nothing is where nothing was recorded: then a report says that.
+    names another metric. A row that was only renamed is not, nor is anything where nothing was recorded: then
+    a report says that.
     """
     if not declared:
         return frozenset()
@@ -90,7 +91,10 @@ def exploratory(plan: Plan, declared: Sequence[Mapping[str, Any]]) -> frozenset[
     base = declared_before_results(declared)["declaration"]
     before, after = contrasts(base), contrasts(now)
     same_metric = base["metric"] == now["metric"]
-    return frozenset(key for key, what in after.items() if not same_metric or before.get(key) != what)
+    recipes = {(*key[:2], *what[1:]) for key, what in before.items()}
+    return frozenset(
+        key for key, what in after.items() if not same_metric or (*key[:2], *what[1:]) not in recipes
+    )
 
 
 def declared_before_results(declared: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -215,8 +216,14 @@ def _greedy(base: int, wanted: int, resolution: int) -> list[int] | None:
 MOST_ROWS = 200_000  # of a study; more is a mistake in the file rather than a plan
 
 
-def make_rows(key: str, table: Table, problems: ProblemList) -> tuple[Row, ...]:
-    """The rows of a table, in order, with `versus` filled in; mistakes are added to `problems`."""
+def make_rows(
+    key: str, table: Table, problems: ProblemList, replaced: frozenset[tuple[str, str]] = frozenset()
+) -> tuple[Row, ...]:
+    """The rows of a table, in order, with `versus` filled in; mistakes are added to `problems`.
+
+    replaced: (trick, option) that have another value at some size: they stay out of the labels that designs
+    make, because a row has one label, true at every size.
+    """
     at: Location = ("tables", key)
     design = DESIGNS.get(table.design)
     if design is None:
@@ -232,9 +239,27 @@ def make_rows(key: str, table: Table, problems: ProblemList) -> tuple[Row, ...]:
         problems.add(at, f"table '{key}' is empty: the design '{table.design}' needs '{design.rows_from}'")
         return ()
     rows = tuple(design.make(table, at, problems))
+    if replaced:
+        rows = _without_options(rows, table.tricks, replaced)
     if "paper" in design.keys:
         rows = _with_paper(rows, table, at, problems)
     return rows
+
+
+def _without_options(
+    rows: tuple[Row, ...], tricks: tuple[Use, ...], replaced: frozenset[tuple[str, str]]
+) -> tuple[Row, ...]:
+    kept = {use: tuple(pair for pair in use.options if (use.name, pair[0]) not in replaced) for use in tricks}
+    new = {str(use): str(Use(use.name, options)) for use, options in kept.items() if options != use.options}
+    if not new:
+        return rows
+    names = re.compile("|".join(rf"(?<!\w){re.escape(name)}" for name in new))
+
+    def called(label: str | None) -> Any:
+        return label and names.sub(lambda found: new[found[0]], label)
+
+    named = tuple(row._replace(label=called(row.label), versus=called(row.versus)) for row in rows)
+    return named if len({row.label for row in named}) == len(rows) else rows
 
 
 def _rows(table: Table, at: Location, problems: ProblemList) -> Iterable[Row]:

@@ -534,7 +534,7 @@ def load_study(path: Path, catalogue: Catalogue, options: ExpandOptions | None =
     rows: dict[str, tuple[Row, ...]] = {}
     with without_garbage_collection():
         for key, table in file.tables.items():
-            rows[key] = make_rows(key, table, problems)
+            rows[key] = make_rows(key, table, problems, file.replaced_options)
             check_rows(key, table, rows[key], problems)
             if _cells(file, rows) > MOST_ROWS:
                 message = f"with this table, the study has more than {MOST_ROWS} rows x columns"

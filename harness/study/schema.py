@@ -430,6 +430,12 @@ class StudyFile(Closed):
     tables: dict[str, Table] = key(map_of(file_name, Table.read))
     priority: tuple[str, ...] = key(list_of(one_line), ())  # tables that a budget is spent on first
 
+    @property
+    def replaced_options(self) -> frozenset[tuple[str, str]]:
+        """(trick, option) that have another value at some size."""
+        replaced = (found for size in self.sizes.values() for found in size.replace.items())
+        return frozenset((trick, option) for trick, stand_in in replaced for option in stand_in.options)
+
 
 # What does not fit, as problems with lines.
 

@@ -157,6 +157,12 @@ def test_another_recipe_reference_or_metric_after_results_is_exploratory(tmp_pat
         assert keys(exploratory(plan, [first, entry(declaration_of(plan), ended=1)])) == rows
 
 
+def test_a_row_that_was_only_renamed_is_as_declared(tmp_path: Path):
+    first = entry(declared(tmp_path))
+    renamed = plan_of(tmp_path, STUDY.replace("plain", "nothing on").replace("label: mixed", "label: mixup"))
+    assert keys(exploratory(renamed, [first])) == set()
+
+
 # The records
 
 

@@ -206,6 +206,36 @@ def _distillation(plan: Plan) -> Mapping[str, Any]:
     return trick.options
 
 
+def test_labels_that_a_design_makes_leave_out_what_another_size_has_otherwise(tmp_path: Path) -> None:
+    """A row has one label at every size, and each says what was run."""
+    tricks = "[cosine, {label_smoothing: {eps: 0.1}}, {mixup: {alpha: 0.2}}]"
+    end = (
+        '    paper: {"+ label_smoothing": {top1: 80.0, status: verified}}\n'
+        "claims:\n  - {says: it helps, source: Sec. 1, table: t, row: + label_smoothing,"
+        " versus: baseline, measure: top1, expect: higher}\n"
+    )
+    study = f"tables:\n  t:\n    title: T\n    design: both_ends\n    tricks: {tricks}\n{end}"
+    options = "batch_scale: 1/8, replace: {label_smoothing: {options: {eps: 0.3}, because: few classes}}}"
+    head = HEAD.replace("batch_scale: 1/8}", options)
+    for size in ("mini", "gpu"):
+        plan = plan_of(tmp_path, head + study, size=size)
+        found = [(cell.row, cell.versus) for cell in plan.tables[0].cells]
+        assert found[2:4] == [("+ label_smoothing", "baseline"), ("+ mixup (alpha=0.2)", "baseline")]
+        assert found[-2:] == [("without label_smoothing", "all"), ("without mixup (alpha=0.2)", "all")]
+        assert plan.claims[0].row == plan.tables[0].cells[2].row
+
+
+def test_two_tricks_that_only_such_an_option_tells_apart_keep_it(tmp_path: Path) -> None:
+    tricks = "[{label_smoothing: {eps: 0.1}}, {label_smoothing: {eps: 0.2}}]"
+    study = f"tables:\n  t:\n    title: T\n    design: add_one_in\n    tricks: {tricks}\n"
+    options = "batch_scale: 1/8, replace: {label_smoothing: {options: {eps: 0.3}, because: few classes}}}"
+    rows = [
+        cell.row
+        for cell in plan_of(tmp_path, HEAD.replace("batch_scale: 1/8}", options) + study).tables[0].cells
+    ]
+    assert rows == ["baseline", "+ label_smoothing (eps=0.1)", "+ label_smoothing (eps=0.2)"]
+
+
 @pytest.mark.parametrize(
     ("replacement", "words"),
     [
