@@ -21,6 +21,7 @@ from harness.analysis.findings import (
 )
 from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
+from harness.reporting.figures.curves import right_labels
 from harness.reporting.figures.style import (
     FAINT,
     GREY,
@@ -28,7 +29,6 @@ from harness.reporting.figures.style import (
     Picture,
     finish,
     new_figure,
-    right_labels,
     verdict_colour,
 )
 from harness.reporting.sections.opening import with_minus

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.findings import GLYPHS, HELPS, HURTS, CellFinding, Findings, TableFinding
 from harness.reporting.document import number, ordered, short_name, signed
-from harness.reporting.figures.style import FAINT, GREY, LINES, STYLES, Sketch, new_figure, right_labels, twin
+from harness.reporting.figures.style import FAINT, GREY, LINES, STYLES, Sketch, new_figure, twin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -162,13 +162,61 @@ def _limits(curves: list[DrawnCurve], hidden: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
+def _look(index: int) -> tuple[str, Any]:
+    """The colour and the style of a line."""
+    return LINES[index % len(LINES)], STYLES[(index + index // len(LINES)) % len(STYLES)]
+
+
 def _draw(ax: Axes, curve: DrawnCurve, index: int) -> None:
-    colour, style = LINES[index % len(LINES)], STYLES[(index + index // len(LINES)) % len(STYLES)]
+    colour, style = _look(index)
     ax.fill_between(curve.at, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
     ax.plot(
         curve.at, curve.mean, color=colour, linestyle=style, linewidth=1.5, label=curve.label,
         marker="o" if len(curve.at) == 1 else None, markersize=3,
     )  # fmt: skip
+
+
+PIECE_PT = 20  # of a line, beside its name
+
+
+def right_labels(
+    ax: Axes,
+    positions: list[float],
+    labels: list[str],
+    limits: tuple[float, float] | None = None,
+    lines: Sequence[tuple[str, Any]] = (),
+) -> Axes:
+    """Texts at the right edge, one per height (by default in data units); the layout keeps room for them.
+
+    lines: (colour, style) of the line that each names, for a piece of it before the text, which has its
+    colour too: colours alone say nothing in grey print.
+    """
+    right = ax.twinx()
+    right.set_ylim(limits or ax.get_ylim())
+    right.set_yticks(positions, labels)
+    right.tick_params(axis="y", length=0)
+    if lines:
+        right.tick_params(axis="y", pad=PIECE_PT + 6)
+    right.spines[:].set_visible(False)
+    for position, tick, (colour, style) in zip(positions, right.get_yticklabels(), lines, strict=False):
+        tick.set_color(colour if colour != LINES[-1] else GREY)  # the lightest is too light for letters
+        right.annotate(
+            "",
+            (1, position),
+            (PIECE_PT + 3, 0),
+            xycoords=right.get_yaxis_transform(),
+            textcoords="offset points",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "shrinkA": 0,
+                "shrinkB": 3,
+                "color": colour,
+                "linestyle": style,
+                "linewidth": 1.5,
+            },
+        )
+    return right
 
 
 def _direct_labels(ax: Axes, curves: list[DrawnCurve], labels: list[str]) -> None:
@@ -177,9 +225,7 @@ def _direct_labels(ax: Axes, curves: list[DrawnCurve], labels: list[str]) -> Non
     texts = _shown([curve.label for curve in ranked])
     gap = min(LABEL_GAP, 1 / max(sum(text.count("\n") + 1 for text in texts), 1))
     places = spread_out([float(c.mean[-1]) for c in ranked], gap * (high - low), high)
-    twin = right_labels(ax, places, texts)
-    for tick, curve in zip(twin.get_yticklabels(), ranked, strict=True):
-        tick.set_color(LINES[labels.index(curve.label) % len(LINES)])
+    right_labels(ax, places, texts, lines=[_look(labels.index(curve.label)) for curve in ranked])
 
 
 def _shown(labels: list[str]) -> list[str]:
@@ -328,13 +374,11 @@ def _draw_gains(ax: Axes, title: str, gains: list[Gain]) -> None:
     margin = 0.06 * (high - low) or 0.5
     ax.set_ylim(low - margin, high + margin)
     ax.axhline(0, color=GREY, linewidth=0.8)
-    title = f"{title}: {_label(gains[0], TITLE_CHARS)}" if len(gains) == 1 else title
     ax.set_title(textwrap.shorten(title, TITLE_CHARS, placeholder=" ..."), loc="left")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.grid(color=FAINT, linewidth=0.5)
-    if len(gains) > 1:
-        _name_lines(ax, gains)
+    _name_lines(ax, gains)
 
 
 def _name_lines(ax: Axes, gains: list[Gain]) -> None:
@@ -342,14 +386,14 @@ def _name_lines(ax: Axes, gains: list[Gain]) -> None:
     low, high = ax.get_ylim()
     ranked = sorted(range(len(gains)), key=lambda k: gains[k].mean[-1])
     places = spread_out([float(gains[k].mean[-1]) for k in ranked], GAIN_GAP * (high - low), high)
-    axis = right_labels(ax, places, [_label(gains[k]) for k in ranked])
-    for tick, k in zip(axis.get_yticklabels(), ranked, strict=True):
-        tick.set_color(LINES[k % len(LINES)])
+    lines = [(LINES[k % len(LINES)], STYLES[k % len(STYLES)]) for k in ranked]
+    right_labels(ax, places, [_label(gains[k]) for k in ranked], lines=lines)
 
 
-def _label(gain: Gain, chars: int = GAIN_CHARS) -> str:
+def _label(gain: Gain) -> str:
     assert gain.cell.effect is not None
-    return f"{GLYPHS[gain.cell.effect.verdict]} {textwrap.shorten(gain.cell.row, chars, placeholder=' ...')}"
+    name = textwrap.shorten(gain.cell.row, GAIN_CHARS, placeholder=" ...")
+    return f"{GLYPHS[gain.cell.effect.verdict]} {name}"
 
 
 def _caption(page: Panels) -> str:

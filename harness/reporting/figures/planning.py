@@ -15,7 +15,7 @@ from harness.analysis.findings import BudgetPoint, Findings, Resolvable, RowFlip
 from harness.analysis.precision import front
 from harness.analysis.verdicts import metric_name, plain_text, size_text
 from harness.reporting import document as doc
-from harness.reporting.figures.curves import spread_out
+from harness.reporting.figures.curves import right_labels, spread_out
 from harness.reporting.figures.style import (
     BLUE,
     FAINT,
@@ -26,7 +26,6 @@ from harness.reporting.figures.style import (
     VERMILLION,
     Sketch,
     new_figure,
-    right_labels,
     twin,
 )
 from harness.reporting.figures.tables import Panel, RowLine, draw_rows, row_pages, with_headings
@@ -304,9 +303,9 @@ def _labels(ax: Axes, curves: list[Curve], farthest: int) -> None:
     height = _height_in(len(curves)) - 0.6
     places = spread_out([ends[index] for index in ranked], LABEL_IN / height * (high - low), high)
     texts = [f"{doc.short_name(curves[index][0].key)}: {_needs(curves[index][1])}" for index in ranked]
-    twin_axes = right_labels(ax, [(place - low) / (high - low) for place in places], texts, (0.0, 1.0))
-    for tick, index in zip(twin_axes.get_yticklabels(), ranked, strict=True):
-        tick.set_color(LINES[index % len(LINES)] if LINES[index % len(LINES)] != "#777777" else GREY)
+    heights = [(place - low) / (high - low) for place in places]
+    lines = [(LINES[index % len(LINES)], STYLES[index % len(STYLES)]) for index in ranked]
+    right_labels(ax, heights, texts, (0.0, 1.0), lines)
 
 
 def _effect_at(found: Resolvable, seeds: int) -> float:

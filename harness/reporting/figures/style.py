@@ -22,7 +22,6 @@ from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib import font_manager, rc_context, rcParams
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -169,7 +168,8 @@ def text_of(plan: Plan) -> str:
 # Of what is drawn, in any format; up with every change, so that `harness verify` compares the words alone of
 # a report of before. 1: letters were outlines. 2: words are text. 3: the scoreboard comes first, then tables
 # in the paper's shape: of reports before `FIRST_IN_THIS_SHAPE` `harness verify` compares the numbers alone.
-STYLE = FIRST_IN_THIS_SHAPE = 3
+# 4: told apart in grey print: a name beside a line has a piece of that line, greyed rows are dashed.
+STYLE, FIRST_IN_THIS_SHAPE = 4, 3
 WIDTH_IN = 6.9  # the text width of an A4 page
 PNG_DPI = 160
 _PNG_PAGE = b'#set page(width: auto, height: auto, margin: 0pt)\n#image(bytes(sys.inputs.svg), format: "svg")'
@@ -178,7 +178,10 @@ INK, FAINT = "#1A1A1A", "#D9D9D9"
 
 # Okabe and Ito's palette without its yellow (too light on white), and a line style for each colour
 LINES = ("#000000", BLUE, VERMILLION, "#007A5A", "#B0568A", "#B87700", "#3B8FC2", "#777777")
-STYLES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (3, 1)), (0, (1, 1)), (0, (8, 2)))
+STYLES: tuple[Any, ...] = (
+    *("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
+    *((0, (10, 2.5)), (0, (1, 3)), (0, (10, 2, 4, 2))),
+)
 
 _RC: dict[Any, Any] = {
     "font.family": OWN,
@@ -235,18 +238,6 @@ def new_figure(height_in: float) -> Figure:
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def right_labels(
-    ax: Axes, positions: list[float], labels: list[str], limits: tuple[float, float] | None = None
-) -> Axes:
-    """Texts at the right edge, one per height (by default in data units); the layout keeps room for them."""
-    twin = ax.twinx()
-    twin.set_ylim(limits or ax.get_ylim())
-    twin.set_yticks(positions, labels)
-    twin.tick_params(axis="y", length=0)
-    twin.spines[:].set_visible(False)
-    return twin
 
 
 def verdict_colour(verdict: str, other: str = GREY) -> str:

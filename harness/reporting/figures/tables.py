@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from harness.analysis.findings import CANNOT_TEST, NOT_EVALUABLE, CellFinding, Findings
 from harness.analysis.verdicts import metric_name
 from harness.reporting.document import Board, ScoreLine, ScorePanel, cell_name, number, signed
+from harness.reporting.figures.curves import right_labels
 from harness.reporting.figures.style import (
     FAINT,
     GREY,
@@ -24,7 +25,6 @@ from harness.reporting.figures.style import (
     LINES,
     WIDTH_IN,
     new_figure,
-    right_labels,
     verdict_colour,
 )
 from harness.reporting.sections.scoreboard import CONTINUED, only
@@ -272,11 +272,13 @@ def _draw_line(ax: Axes, board: Board, place: _Place, what: tuple[float, ScoreLi
     size: dict[str, Any] = {"fontsize": BOARD_PT, "va": "center_baseline"}
     label = cut_to(line.label, place.plot - 0.08 - place.left)
     ax.text(place.left, y, label, color=ink, **size)
+    style = (0, (2, 1.2)) if is_grey else "-"
     if line.adjusted is not None:
-        ax.plot([_at(board, place, end) for end in line.adjusted], [y, y], color=colour, linewidth=0.7)
+        ends = [_at(board, place, end) for end in line.adjusted]
+        ax.plot(ends, [y, y], color=colour, linewidth=0.7, linestyle=style)
     if line.low is not None and line.high is not None:
         ends = [_at(board, place, line.low), _at(board, place, line.high)]
-        ax.plot(ends, [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=3)
+        ax.plot(ends, [y, y], color=colour, linewidth=1.6, linestyle=style, solid_capstyle="butt", zorder=3)
         for end in filter(board.is_beyond, (line.low, line.high)):
             _mark(ax, board, place, (y, end), "o", color=colour)
     if line.paper is not None:
