@@ -302,15 +302,19 @@ def _run(commands: argparse._SubParsersAction) -> None:
 
 def _on_slurm(run: argparse.ArgumentParser) -> None:
     """What `--on slurm` may be told beside the cluster file."""
-    run.add_argument(
+    _cluster_file(run)
+    run.add_argument("--at-most", type=_positive, metavar="N", help="slurm: jobs at work at once")
+    run.add_argument("--dry-run", action="store_true", help="slurm: print the sbatch scripts, submit nothing")
+    run.add_argument("--detach", action="store_true", help="slurm: submit and do not wait")
+
+
+def _cluster_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--cluster",
         type=Path,
         metavar="FILE",
         help="slurm: what jobs ask for (default: ~/.config/harness/cluster.yaml, where it is there)",
     )
-    run.add_argument("--at-most", type=_positive, metavar="N", help="slurm: jobs at work at once")
-    run.add_argument("--dry-run", action="store_true", help="slurm: print the sbatch scripts, submit nothing")
-    run.add_argument("--detach", action="store_true", help="slurm: submit and do not wait")
 
 
 def _table(commands: argparse._SubParsersAction) -> None:
@@ -402,6 +406,11 @@ def _looking(commands: argparse._SubParsersAction) -> None:
 
     what = "check this machine, its folders and services, and say how to mend what is not in order"
     doctor = commands.add_parser("doctor", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    doctor.add_argument(
+        "--on", choices=["slurm"], help="slurm: what a job finds there; submits one of about a minute"
+    )
+    _cluster_file(doctor)
+    doctor.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # what such a job is told
     _json_flag(doctor)
     _places(doctor)
 

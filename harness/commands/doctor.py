@@ -10,6 +10,7 @@ import argparse
 import base64
 import http.client
 import json
+import math
 import os
 import queue
 import re
@@ -22,18 +23,23 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
-from dataclasses import asdict
+from contextlib import closing, suppress
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from harness.commands import machine
-from harness.commands.machine import FAIL, OK, WARN, Finding, ProgramError, answer_of, probe
+from harness.commands.machine import FAIL, OK, WARN, Finding, ProgramError, answer_of, last_line, probe
 from harness.commands.workspace import Workspace, workspace
 from harness.data import DATASETS
-from harness.errors import DONE, SOME_FAILED, masked
+from harness.errors import DONE, SOME_FAILED, Problem, StudyError, masked
 from harness.plugins import PluginError, load, only
+
+if TYPE_CHECKING:
+    from harness.slurm.sbatch import Accepted
+    from harness.slurm.submission import Group, Submission
 
 # The MLflow store: whether it can be reached, and whether this MLflow can write to it. Changes nothing.
 
@@ -283,6 +289,155 @@ def data(place: Workspace) -> Iterator[Finding]:
             yield Finding(f"data {name}", OK, says, missing)
 
 
+# One short job on the cluster, and what it finds where runs would be trained.
+
+
+JOB_S = 300  # its time limit
+IN_QUEUE_S = 900.0  # for the job to begin and end; then it is cancelled
+LOOK_EVERY_S = 0.5
+UNSEEN_S = 10.0  # for what a job wrote to be seen here after it has left the queue
+CLOCKS_S = 2.0
+
+
+def in_a_job(place: Workspace, cluster_file: Path | None) -> Iterator[Finding]:
+    """Submits a job with the resources of the cluster file, waits for it, and says what it found.
+
+    Raises:
+        StudyError: a mistake in the cluster file, or the folder of runs cannot be written.
+    """
+    from harness.runs import provenance
+    from harness.slurm.cluster import find_cluster
+    from harness.slurm.submission import FOLDER, Group, Order, Submission, draft, new_token
+
+    cluster = find_cluster(cluster_file)
+    one = {"nodes": 1, "processes": 1, "runs_side_by_side": 1, "time_s": JOB_S}
+    group = Group(name="g1", resources=replace(cluster.resources, **one), level=0, width=1)
+    folder = place.runs_dir / FOLDER / f"doctor-{new_token()}"
+    try:
+        snapshot = provenance.take_snapshot(place.runs_dir, provenance.package())
+        (folder / "logs").mkdir(parents=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise StudyError([Problem(str(place.runs_dir), 0, f"cannot be written: {error}")]) from None
+    order = Order(
+        study="", size="", data_dir=str(place.data_dir), exact=True, python=sys.executable,
+        snapshot=str(snapshot), cluster_file=cluster.path,
+    )  # fmt: skip
+    try:
+        yield from _of_the_job(Submission(folder, draft(folder, order, [group])), group)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _of_the_job(submission: Submission, group: Group) -> Iterator[Finding]:
+    from harness.slurm.queue import on_cluster
+    from harness.slurm.sbatch import Chunk, NoAnswer, Refused, script, submit
+
+    file, into = submission.folder / "g1.0.sh", submission.folder / "found.json"
+    places = ("--runs", str(submission.runs_dir), "--data", str(submission.data_dir))
+    words = ("doctor", "--into", str(into), *places)
+    try:
+        chunk = Chunk(group=group, number=0, tasks=1)
+        file.write_text(script(submission, chunk, words=words))
+        job = submit(file)
+    except (Refused, ValueError) as refusal:
+        yield Finding("slurm job", FAIL, f"not accepted: {refusal}", f"correct {submission.cluster_file}")
+        return
+    except NoAnswer as silence:
+        yield Finding("slurm job", FAIL, f"Slurm does not answer: {silence}", "try again later")
+        return
+    yield Finding(
+        "slurm job", OK, f"job {job.job_id} is submitted, with what {submission.cluster_file} asks for"
+    )
+    start_s, trouble = time.monotonic(), "it was interrupted"
+    try:
+        trouble = _wait(submission, group, job, into)
+    finally:
+        if trouble:
+            with suppress(ProgramError):
+                answer_of(["scancel", *on_cluster(job.cluster), job.job_id], LIMIT_S)
+    if trouble:
+        yield Finding("slurm job", FAIL, f"job {job.job_id}: {trouble}")
+        return
+    yield from _found(json.loads(into.read_text()), group, submission.folder, time.monotonic() - start_s)
+
+
+def _wait(submission: Submission, group: Group, job: Accepted, into: Path) -> str:
+    """Until the job has written what it found; "", or what became of it."""
+    from harness.slurm.queue import EVERY_S, ask_queue, log_of
+    from harness.slurm.setup import failures
+
+    start_s = time.monotonic()
+    ask_s, gone_s, waits = start_s + EVERY_S / 3, math.inf, ""
+    while into.name not in os.listdir(submission.folder):  # exists() may be answered from a cache of NFS
+        now_s = time.monotonic()
+        if failed := failures(group.resources.setup, submission.folder, [job.job_id]):
+            return failed[0]
+        if now_s > gone_s + UNSEEN_S:
+            log = log_of(submission, [job.job_id])
+            no_log = f"it ended and left nothing in {submission.folder}: no node sees it, or none began it"
+            return f"it ended without an answer; its log ends with: {last_line(log)}" if log else no_log
+        if now_s > start_s + IN_QUEUE_S:
+            return f"it did not end within {IN_QUEUE_S / 60:g} min{waits}, and was cancelled"
+        if now_s > ask_s:
+            ask_s = now_s + EVERY_S
+            queue = ask_queue(submission.runs_dir, EVERY_S / 2, {job.cluster})
+            tasks = None if queue is None else queue.of_name(submission.job_name(group.name))
+            gone_s = min(gone_s, now_s) if tasks == [] else math.inf
+            waits = f" ({tasks[0].state}, {tasks[0].reason})" if tasks else ""
+        time.sleep(LOOK_EVERY_S)
+    return ""
+
+
+def _found(said: dict[str, Any], group: Group, folder: Path, took_s: float) -> Iterator[Finding]:
+    """What the job says, and how it compares with this machine."""
+    from harness.slurm.agent import too_few_gpus
+
+    at, wanted = f"on {said['node']}", group.resources.gpus
+    yield Finding(
+        f"{at}: job", OK, f"answered {took_s:.0f} s after it was submitted; Python is {said['python']}"
+    )
+    yield Finding(f"{at}: folder", OK, "what is written there is seen here")
+    if wanted:
+        seen = said["gpus"]
+        mend = "" if seen >= wanted else too_few_gpus(group.resources, seen, said["environment"])
+        yield Finding(f"{at}: gpus", FAIL if mend else OK, mend or f"{seen} of {wanted} asked for")
+    ahead_s = machine.skew_of(folder) - said["skew_s"]
+    way = "ahead of" if ahead_s > 0 else "behind"
+    is_close = abs(ahead_s) <= CLOCKS_S
+    says = (
+        f"within {CLOCKS_S:g} s of this machine's"
+        if is_close
+        else f"{abs(ahead_s):.0f} s {way} this machine's"
+    )
+    mend = "" if is_close else "synchronise the clocks (NTP): times in logs will not agree"
+    yield Finding(f"{at}: clock", OK if is_close else WARN, says, mend)
+    for check in said["checks"]:
+        yield Finding(f"{at}: {check['name']}", check["level"], check["says"], check["mend"])
+
+
+def answer_into(file: Path, place: Workspace) -> int:
+    """In the job: what is found there, into a file."""
+    from harness.runs.folder import write_json
+    from harness.scheduling.base import detect_devices
+    from harness.slurm.agent import SlurmJob
+
+    checks = [
+        asdict(finding) for finding in examine(place, tuple(each for each in CHECKS if each[0] in IN_A_JOB))
+    ]
+    names = ("CUDA_VISIBLE_DEVICES", "SLURMD_NODENAME")
+    said = {
+        "node": SlurmJob.of().node,
+        "python": sys.executable,
+        "skew_s": machine.skew_of(file.parent),
+        "gpus": sum(each != "cpu" for each in detect_devices()),
+        "environment": {name: os.environ[name] for name in names if name in os.environ},
+        "checks": checks,
+    }
+    write_json(file, said)
+    return DONE
+
+
 Check = Callable[[Workspace], Iterator[Finding]]
 
 STYLES = {OK: "green", WARN: "bold yellow", FAIL: "bold red"}
@@ -302,10 +457,13 @@ CHECKS: tuple[tuple[str, Check, float], ...] = (  # its name, the check, its lim
     ("pdf", machine.typesetting, IMPORTS_S),
     ("environment", machine.environment, FILES_S),
 )
+IN_A_JOB = frozenset({"python", "torch", "machine", "speed", "disk", "file system", "data", "environment"})
 
 
 def main(args: argparse.Namespace) -> int:
-    findings = examine(workspace(args))
+    if args.into is not None:
+        return answer_into(args.into, workspace(args))
+    findings = examine(workspace(args)) if args.on is None else on_slurm(workspace(args), args.cluster)
     if args.json:
         found = list(findings)
         checks = [asdict(finding) for finding in found]
@@ -315,6 +473,12 @@ def main(args: argparse.Namespace) -> int:
 
         found = show_findings(findings, STYLES)
     return SOME_FAILED if any(finding.level == FAIL for finding in found) else DONE
+
+
+def on_slurm(place: Workspace, cluster_file: Path | None) -> Iterator[Finding]:
+    """What this machine says of the cluster, then what a job finds there."""
+    yield from examine(place, tuple(each for each in CHECKS if each[0] == "slurm"))
+    yield from in_a_job(place, cluster_file)
 
 
 def examine(place: Workspace, checks: tuple[tuple[str, Check, float], ...] = CHECKS) -> Iterator[Finding]:

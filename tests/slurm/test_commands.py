@@ -13,7 +13,8 @@ import pytest
 
 from tests.end_to_end.workplace import Workplace
 from tests.slurm.cluster import Cluster
-from tests.slurm.place import PATIENCE_S, SlurmPlace, read_json, wait_until
+from tests.slurm.conftest import LONG, SHORT
+from tests.slurm.place import PATIENCE_S, SlurmPlace, copy_of_the_code, read_json, wait_until
 
 At = Callable[..., SlurmPlace]
 
@@ -173,3 +174,58 @@ def test_a_dry_run_prints_the_scripts_and_submits_nothing(cluster: Cluster, at: 
     assert done.returncode == 0, done.stderr
     assert "#SBATCH --partition=main" in done.stdout
     assert place.submissions() == []
+
+
+def test_a_failed_line_of_setup_is_named_and_the_same_command_goes_on_once_it_is_mended(
+    cluster: Cluster, at: At, undisturbed_baseline: Workplace
+):
+    place = at(cluster, **SHORT)
+    place.resources(setup=["echo loading", "echo no such module >&2; exit 4"])
+    done = place.submit()
+    assert done.returncode == 3, done.stderr + place.story()
+    line = "the setup line 'echo no such module >&2; exit 4' failed with exit code 4: no such module"
+    assert line in done.stdout + done.stderr
+    assert not place.folders(), "no run was started"
+    place.resources(setup=["export LOADED=yes", 'test "$LOADED" = yes'])
+    done = place.submit()
+    assert done.returncode == 0, done.stderr + place.story()
+    assert place.results() == undisturbed_baseline.results(), "setup is no part of a run's identity"
+
+
+def test_doctor_says_what_a_job_finds_and_leaves_nothing_behind(cluster: Cluster, at: At):
+    place = at(cluster)
+    place.resources(setup=["echo a banner"])
+    done = place.call("doctor", "--on", "slurm", "--cluster", "cluster.yaml", "--json")
+    said = json.loads(done.stdout)
+    found = {check["name"].partition(": ")[2]: check for check in said["checks"]}
+    assert {"job", "folder", "clock", "python", "torch", "disk", "file system"} <= found.keys(), done.stderr
+    assert found["clock"]["level"] == "ok"
+    assert not list((place.runs_dir / ".submissions").glob("doctor-*"))
+
+    place.resources(gpus=1)
+    done = place.call("doctor", "--on", "slurm", "--cluster", "cluster.yaml")
+    assert done.returncode == 1
+    assert "1 GPU asked for, CUDA_VISIBLE_DEVICES='0', but n" in done.stdout
+
+
+def test_a_budget_of_gpu_hours_cuts_and_the_same_command_goes_on(
+    cluster: Cluster, at: At, tmp_path: Path, undisturbed_long: Workplace
+):
+    """This cluster's GPUs are none: the agents of a changed checkout train on the CPU in their place."""
+    agent = copy_of_the_code(tmp_path / "code") / "harness" / "slurm" / "agent.py"
+    text = agent.read_text().replace("detect_devices() if resources.gpus else", "").replace(
+        "if seen < resources.gpus:", "if False:"
+    )  # fmt: skip
+    agent.write_text(text)
+    place = at(cluster, code=tmp_path / "code", **LONG)
+    place.resources(gpus=1)
+    done = place.submit("--budget", "0.002gpu-hours")
+    assert done.returncode == 3, done.stderr + place.story()
+    assert "the budget is spent" in done.stdout + done.stderr
+    assert len(place.results()) < len(undisturbed_long.results()), "it was cut"
+    wait_until(lambda: not place.tasks(), place.story)
+    assert any(place.events("checkpoint").values()), "what had begun was kept"
+    done = place.submit()
+    assert done.returncode == 0, done.stderr + place.story()
+    assert place.results() == undisturbed_long.results()
+    assert max(place.resumed_from()) > 0
