@@ -205,7 +205,15 @@ def untestable(plan: Plan, place: Workspace) -> list[str]:
     """What cannot be tested whatever the runs come to, as far as the plan's numbers say it, a line each."""
     if plan.header["smoke"]:
         return []
-    return foreseen(plan, lambda spec: spec.train_images or known_images(spec, place.data_dir, look=False))
+    from harness.commands.floors import read_floors
+    from harness.data import DATASETS
+
+    return foreseen(
+        plan,
+        lambda spec: spec.train_images or known_images(spec, place.data_dir, look=False),
+        lambda spec: DATASETS[spec.name].facts(spec.args)[0] if spec.name in DATASETS else None,
+        read_floors(plan, place)["floors"],
+    )
 
 
 def _said(found: Look) -> dict[str, list[str]]:

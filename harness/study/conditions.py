@@ -7,14 +7,13 @@ percent and differences in percentage points. Why these conditions: docs/statist
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from harness.errors import Location, counted
-from harness.spec import Arm, DataSpec, Recipe, as_plain, canonical_json
+from harness.spec import ACCURACIES, Arm, DataSpec, Recipe, as_plain, canonical_json
 from harness.study.plan import Cell, Plan, PlanTable
 
 # The floor of a data setting, as it is kept beside runs and in reports: what simple classifiers reach.
@@ -418,11 +417,65 @@ def _useless(
                 yield f"a table with a control must be able to tell, but {why}"
 
 
-def foreseen(plan: Plan, images_of: ImagesOf) -> list[str]:
-    """What cannot be tested whatever the runs come to, a line each; at most a few lines."""
-    known = doses(plan.arms, images_of)
-    shortest = min((dose.updates for dose in known.values()), default=0)
-    why: Counter[str] = Counter()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foresight:
+    """What is known of a plan before its first run."""
+
+    doses: Mapping[str, Dose]  # by arm_id
+    classes_of: ImagesOf  # None: not known yet
+    floors: Mapping[str, Any]  # by data setting: entries as in `ReportInput.floors`
+    smallest_effect: float
+
+    def of_pair(self, pair: tuple[Cell, Cell], arms: tuple[Arm, Arm], measure: str) -> str:
+        """Why the two cannot be compared, whatever they come to; "": nothing is known against it."""
+        cell, other = pair
+        known = [self.doses.get(each.arm_id or "") for each in pair]
+        few = [dose.updates for dose in known if dose is not None and dose.updates < FEWEST_UPDATES]
+        if few:
+            shortest = min(dose.updates for dose in self.doses.values())
+            return f"runs of fewer than {FEWEST_UPDATES} updates (the shortest has {shortest:,})"
+        if any(too_few_updates("", dose) for dose in known):
+            return f"a phase of a schedule has fewer than {FEWEST_PHASE_UPDATES} updates"
+        if text := too_short_warmup((cell.row, other.row), (known[0], known[1])):
+            return text
+        if measure == "train_loss" and (text := other_loss(cell.tricks, other.tricks)):
+            return text
+        if measure not in ACCURACIES or any(arm.recipe.trainer != "harness" for arm in arms):
+            return ""
+        spared = cell.may_fail or other.may_fail
+        return self._headroom([arm.recipe.data for arm in arms], measure, may_fail=spared)
+
+    def _headroom(self, data: Iterable[DataSpec], measure: str, *, may_fail: bool) -> str:
+        """The lower of two accuracies is too close to 100 % even where it is the lowest that counts."""
+        least = min(self._least(spec, measure, may_fail=may_fail) for spec in data)
+        needed = HEADROOM * self.smallest_effect
+        if 100.0 - least >= needed:
+            return ""
+        return (
+            f"no headroom: {measure.replace('top', 'top-')} is {least:.1f} % at the least on these data, and "
+            f"{HEADROOM:g} times the smallest effect of interest, {needed:g} pp, must be left"
+        )
+
+    def _least(self, spec: DataSpec, measure: str, *, may_fail: bool) -> float:
+        """What a network that may stand in a comparison reaches: the floor, where it is known, or chance."""
+        classes = self.classes_of(spec)
+        floor = None if may_fail else floor_of(self.floors.get(setting_of(spec)))
+        guessed = min(100.0, 100.0 * (5 if measure == "top5" else 1) / classes) if classes else 0.0
+        return max(guessed, floor.value if floor else 0.0)
+
+
+def foreseen(
+    plan: Plan, images_of: ImagesOf, classes_of: ImagesOf = lambda _: None, floors: Iterable[Any] = ()
+) -> list[str]:
+    """What cannot be tested whatever the runs come to, a line each; at most a few lines.
+
+    images_of, classes_of: of some data; None: not known yet. floors: entries as in `ReportInput.floors`.
+    """
+    by_setting = {entry["setting"]: entry for entry in floors}
+    known = Foresight(
+        doses=doses(plan.arms, images_of), classes_of=classes_of, floors=by_setting,
+        smallest_effect=plan.header["smallest_effect"],
+    )  # fmt: skip
     rows: dict[str, list[str]] = {}
     total = 0
     for table in plan.tables:
@@ -432,44 +485,40 @@ def foreseen(plan: Plan, images_of: ImagesOf) -> list[str]:
             if other is None:
                 continue
             total += 1
-            if kind := _foreseen(cell, other, known, shortest):
-                why[kind] += 1
+            if kind := _of_cells(plan, known, (cell, other), plan.header["metric"]):
                 rows.setdefault(kind, []).append(f"{table.key} / {cell.row}")
     lines = [
-        f"cannot be tested at this size: {count} of {total} comparisons: {kind} ({_listed(rows[kind])})"
-        for kind, count in why.most_common()
+        f"cannot be tested at this size: {len(named)} of {total} comparisons: {kind} ({_listed(named)})"
+        for kind, named in sorted(rows.items(), key=lambda item: -len(item[1]))
     ]
     return lines + [
-        f"the claim “{claim}” cannot be tested at this size: {text}" for claim, text in _claims(plan)
+        f"the claim “{claim}” cannot be tested at this size: {text}" for claim, text in _claims(plan, known)
     ]
 
 
-def _foreseen(cell: Cell, other: Cell, known: Mapping[str, Dose], shortest: int) -> str:
-    if cell.arm_id == other.arm_id:
+def _of_cells(plan: Plan, known: Foresight, pair: tuple[Cell, Cell], measure: str) -> str:
+    if pair[0].arm_id is not None and pair[0].arm_id == pair[1].arm_id:
         return "both rows are the same run at this size"
-    pair = [known.get(each.arm_id or "") for each in (cell, other)]
-    few = [dose.updates for dose in pair if dose is not None and dose.updates < FEWEST_UPDATES]
-    if few:
-        return f"runs of fewer than {FEWEST_UPDATES} updates (the shortest has {shortest:,})"
-    if any(too_few_updates("", dose) for dose in pair):
-        return f"a phase of a schedule has fewer than {FEWEST_PHASE_UPDATES} updates"
-    if text := too_short_warmup((cell.row, other.row), (pair[0], pair[1])):
-        return text
-    return ""
+    arms = [plan.arms.get(cell.arm_id or "") for cell in pair]
+    if arms[0] is None or arms[1] is None:
+        return ""
+    return known.of_pair(pair, (arms[0], arms[1]), measure)
 
 
-def _claims(plan: Plan) -> Iterator[tuple[str, str]]:
+def _claims(plan: Plan, known: Foresight) -> Iterator[tuple[str, str]]:
     tables = {table.key: table for table in plan.tables}
     for claim in plan.claims:
-        table = tables.get(claim.table)
-        beside = claim.versus_column or claim.column
-        found = [
-            next((cell for cell in table.cells if (cell.row, cell.column) == key), None) if table else None
-            for key in ((claim.row, claim.column), (claim.versus, beside))
-        ]
-        if claim.measure == "train_loss" and found[0] and found[1]:
-            text = other_loss(found[0].tricks, found[1].tricks)
-            yield from [(claim.says, text)] * bool(text)
+        cells = tables[claim.table].cells if claim.table in tables else ()
+        row = _cell_of(cells, claim.row, claim.column)
+        beside = claim.versus_column or (row.column if row else claim.column)
+        versus = _cell_of(cells, claim.versus, beside)
+        if row and versus and (text := _of_cells(plan, known, (row, versus), claim.measure)):
+            yield claim.says, text
+
+
+def _cell_of(cells: Iterable[Cell], row: str, column: str | None) -> Cell | None:
+    """As `analysis.claims.cells_of_claim`: without a column the first that has the row."""
+    return next((cell for cell in cells if cell.row == row and column in (None, cell.column)), None)
 
 
 def _listed(names: list[str]) -> str:

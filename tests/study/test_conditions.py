@@ -1,5 +1,6 @@
 """What a study declares about its own power to tell, and what its plan can know before the first run."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from harness.spec import DataSpec, ModelSpec, Recipe
 from harness.study.conditions import below_so_far, dose_of, foreseen, setting_of, updates_per_epoch
 from harness.study.declaration import amendments, declaration_of
 from harness.study.expand import ExpandOptions, expand, load_study
+from harness.study.plan import Claim
 from harness.training.feed import count_steps_per_epoch
 from harness.training.optim import make_schedule
 
@@ -140,6 +142,53 @@ def test_a_plan_says_what_cannot_be_tested_whatever_its_runs_come_to(tmp_path):
         "cannot be tested at this size: 3 of 3 comparisons: runs of fewer than 500 updates (the shortest has "
         "125) (t / half, t / smooth, t / fails)"
     )
+
+
+def test_a_plan_says_where_no_headroom_can_be_left(tmp_path):
+    """From the floor, where it was measured before, and the number of classes; `fails` may be below it."""
+
+    def images(spec):
+        return spec.train_images or DATASETS[spec.name].facts(spec.args)[1]
+
+    printed = ", may_fail: true, paper: {top1: 30, status: verified}"
+    found = plan(tmp_path, may_fail=printed)
+    found = replace(found, header={**found.header, "smallest_effect": 1.0})
+    data = next(iter(found.arms.values())).recipe.data
+    floor = {
+        "setting": setting_of(data),
+        "problem": None,
+        "chance": 10.0,
+        "guessing": 10.0,
+        "neighbours": 80.0,
+    }
+    for linear, lines in ((89.0, []), (93.0, ["t / half, t / smooth"])):
+        said = foreseen(found, images, lambda _: 10, [{**floor, "linear": linear}])
+        assert said == [
+            f"cannot be tested at this size: 2 of 3 comparisons: no headroom: top-1 is {linear} % at the"
+            f" least on these data, and 10 times the smallest effect of interest, 10 pp, must be left ({rows})"
+            for rows in lines
+        ]
+    top5 = replace(found, header={**found.header, "metric": "top5"})
+    assert foreseen(top5, images, lambda _: 10) == []
+    (line,) = foreseen(top5, images, lambda _: 5)
+    assert "3 of 3 comparisons: no headroom: top-5 is 100.0 % at the least" in line
+
+
+def test_a_plan_says_which_claims_cannot_be_tested(tmp_path):
+    """A claim's two rows need not be those of a comparison."""
+
+    def images(spec):
+        return spec.train_images or DATASETS[spec.name].facts(spec.args)[1]
+
+    claim = Claim(says="it helps", source="Sec. 1", table="t", row="smooth", versus="half")
+    short = replace(plan(tmp_path, epochs=3), claims=(claim,))
+    says = "runs of fewer than 500 updates (the shortest has 375)"
+    assert f"the claim “it helps” cannot be tested at this size: {says}" in foreseen(short, images)
+    lost = replace(plan(tmp_path), claims=(replace(claim, measure="train_loss", versus="base"),))
+    assert foreseen(lost, images) == [
+        "the claim “it helps” cannot be tested at this size: by construction: label_smoothing changes what"
+        " the training loss is measured against"
+    ]
 
 
 @pytest.mark.parametrize(
