@@ -18,7 +18,8 @@ same direction                    it lies above 0 and there is no size: |d_p| <=
 opposite                          it lies below -delta (of losses and steps: below 0)
 no effect of the paper's size     it lies below max(d_p / 3, d_33), and is not opposite; d_33 = 1.51 s_p is
                                   what the paper's own experiment would have found with 33 % power
-not settled                       everything else
+not settled                       everything else; where there is no size, and D's interval lies within delta
+                                  either way, without a promise of seeds: there may be no direction to find
 
 Sources: Fieller, J. R. Stat. Soc. B 16, 1954; Simonsohn, Psychological Science 26, 2015 (small telescopes);
 Patil, Peng and Leek, Perspectives on Psychological Science 11, 2016 (prediction interval).
@@ -57,7 +58,7 @@ from harness.analysis.findings import (
     roots_of,
 )
 from harness.analysis.intervals import Estimate, Floats, Stage
-from harness.analysis.verdicts import FEWEST_SEEDS, level_of
+from harness.analysis.verdicts import FEWEST_SEEDS, level_of, size_text
 from harness.errors import counted
 from harness.spec import ACCURACIES
 from harness.study.declaration import ALPHA
@@ -281,9 +282,14 @@ def answered(seen: Weighed, level: float, p_holm: float, settings: Settings) -> 
         return dataclasses.replace(_with(seen, word, finding.why, None), p_holm=p_holm if seen.p else None)
     nominal = seen.stage.nominal(level)
     word = word_for(seen.plain, seen.sized, seen.printed, nominal, _least(seen, settings))
-    more = _more_seeds(seen, nominal, settings) if word == NOT_SETTLED else None
-    found = _with(seen, word, _why(seen, word, more), _size(seen, nominal, settings, more))
     low, high = _shown(seen, nominal)
+    is_small = word == NOT_SETTLED and _has_no_size(seen) and max(-low, high) < _least(seen, settings)
+    more = _more_seeds(seen, nominal, settings) if word == NOT_SETTLED and not is_small else None
+    why = _why(seen, word, more)
+    if is_small:  # a direction of next to nothing: no number of seeds is known to settle it
+        size = size_text(settings.smallest_effect_pp, settings)
+        why = "; ".join(filter(None, [why, f"smaller than {size} either way"]))
+    found = _with(seen, word, why, _size(seen, nominal, settings, more))
     return dataclasses.replace(found, low=low, high=high, p=seen.p, p_holm=p_holm)
 
 
@@ -320,6 +326,10 @@ def fieller(sized: Estimate, printed: Printed, level: float) -> tuple[float | No
         return None, None
     root = math.sqrt(max(b * b - a * c, 0.0))
     return (b - root) / a, (b + root) / a
+
+
+def _has_no_size(seen: Weighed) -> bool:
+    return seen.printed is None or not seen.printed.has_size
 
 
 def _least(seen: Weighed, settings: Settings) -> float:

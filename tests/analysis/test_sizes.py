@@ -224,6 +224,25 @@ def test_what_is_not_settled_says_how_many_seeds_would_settle_it():
     assert found.why == f"about {found.size.more_seeds} more seeds would settle it"
 
 
+@pytest.mark.parametrize(
+    ("printed", "ours", "word", "why"),
+    [
+        (76.18, 85.02, NOT_SETTLED, "smaller than 1 pp either way"),  # as FP16 in Bag of Tricks: +0.18
+        (75.86, 85.02, NOT_SETTLED, "smaller than 1 pp either way"),  # against the paper's own sign: -0.14
+        (None, 85.02, NOT_SETTLED, "smaller than 1 pp either way"),
+        (76.18, 85.5, SAME_DIRECTION, "the paper's own difference is within its noise"),
+        (76.18, 83.5, OPPOSITE, ""),
+        (77.5, 85.02, NOT_OF_THAT_SIZE, ""),  # the paper's is 1.5: it is there to be missed
+        (76.6, 85.02, NOT_OF_THAT_SIZE, ""),
+    ],
+)
+def test_an_effect_within_the_papers_noise_has_a_direction_or_none(printed, ours, word, why):
+    """With ours measured to a tenth of a point. Seeds are not promised where there may be nothing to find."""
+    (found,) = answers({**VALUES, "new": at(ours)}, paper={"new": printed})
+    assert (found.answer, found.why) == (word, why)
+    assert found.size.more_seeds is None
+
+
 def test_the_headline_counts_what_can_be_tested():
     words = {
         COMPARABLE: 7,
