@@ -294,7 +294,7 @@ def data(place: Workspace) -> Iterator[Finding]:
 
 JOB_S = 300  # its time limit
 IN_QUEUE_S = 900.0  # for the job to begin and end; then it is cancelled
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.2
 UNSEEN_S = 10.0  # for what a job wrote to be seen here after it has left the queue
 CLOCKS_S = 2.0
 

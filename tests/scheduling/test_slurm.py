@@ -9,19 +9,28 @@ import fcntl
 import json
 import os
 import signal
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from harness.commands import doctor
+from harness.commands.machine import FAIL, OK, WARN, Finding
 from harness.errors import StudyError
 from harness.runs.claims import Claims, request_cancel
+from harness.runs.folder import write_json
 from harness.scheduling.base import INTERRUPTED
+from harness.slurm import queue
 from harness.slurm.cluster import Cluster, Resources, Shape
 from harness.slurm.submission import submissions
 from harness.spec import FAILED, FINISHED
 from tests.scheduling.fake_slurm import FakeSlurm, Place, with_resources
 from tests.scheduling.fakes import job
+from tests.timing import wait_until
 
 
 @pytest.fixture
@@ -711,3 +720,71 @@ def test_a_job_that_was_given_up_too_early_is_taken_over_and_no_other_record_is_
     wanted = {"g1.0": "77", "g1.1": "101"}
     place.execute([run], lambda: place.submission().job_ids() == wanted, lambda: place.finish(run))
     assert "had no record; taken over" in place.said
+
+
+def job_that(place: Place, does: Callable[[Path], Any]) -> threading.Thread:
+    """Plays the job that `harness doctor` submits: it does that in the folder of the submission."""
+
+    def work() -> None:
+        wait_until(lambda: place.slurm.arrays())
+        (folder,) = (place.runs_dir / ".submissions").glob("doctor-*")
+        does(folder)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def doctor_says(place: Place, does: Callable[[Path], Any], cluster: str = "cpus: 1\n") -> dict[str, Finding]:
+    file = place.runs_dir.parent / "cluster.yaml"
+    file.write_text(cluster)
+    at = SimpleNamespace(runs_dir=place.runs_dir, data_dir=place.runs_dir / "data")
+    job = job_that(place, does)
+    found = {each.name: each for each in doctor.in_a_job(at, file)}
+    job.join()
+    assert not list((place.runs_dir / ".submissions").glob("doctor-*")), "nothing is left behind"
+    return found
+
+
+def test_doctor_says_what_a_job_found_and_how_its_clock_differs(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(doctor, "CHECKS", (("python", lambda _: iter([Finding("python", OK, "3.11")]), 9.0),))
+    monkeypatch.setenv("SLURMD_NODENAME", "a7")
+    at = SimpleNamespace(runs_dir=place.runs_dir, data_dir=None)
+
+    def runs_slow_clock(folder: Path) -> None:
+        doctor.answer_into(folder / "answer.json", at)
+        said = json.loads((folder / "answer.json").read_text())
+        write_json(folder / "found.json", {**said, "skew_s": said["skew_s"] + 40.0})
+
+    found = doctor_says(place, runs_slow_clock, "gpus: 2\n")
+    assert found["on a7: python"].says == "3.11"
+    clock = found["on a7: clock"]
+    assert (clock.level, clock.says) == (WARN, "40 s behind this machine's")
+    assert found["on a7: gpus"].level == FAIL
+    assert "2 GPUs asked for" in found["on a7: gpus"].says
+    assert not place.slurm.calls("scancel")
+
+
+def test_doctor_names_the_line_of_setup_that_failed(place: Place):
+    def fails(folder: Path) -> None:
+        (folder / "setup").mkdir()
+        (folder / "setup" / "101_0.1.1").write_text("no such module\n")
+
+    found = doctor_says(place, fails, "setup: [module load cuda/13]\n")
+    assert found["slurm job"].level == FAIL
+    line = "the setup line 'module load cuda/13' failed with exit code 1: no such module"
+    assert found["slurm job"].says == f"job 101: {line}"
+
+
+def test_doctor_says_where_a_job_left_without_a_word(place: Place, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "UNSEEN_S", 0.0)
+    monkeypatch.setattr(queue, "EVERY_S", 0.1)
+    says = doctor_says(place, lambda _: place.slurm.end("101"))["slurm job"].says
+    assert "it ended and left nothing in" in says
+    place.slurm.says("sbatch.says", "sbatch: error: Invalid account")
+    file = place.runs_dir.parent / "cluster.yaml"
+    at = SimpleNamespace(runs_dir=place.runs_dir, data_dir=None)
+    (refused,) = doctor.in_a_job(at, file)
+    assert (refused.says, refused.mend) == ("not accepted: sbatch: error: Invalid account", f"correct {file}")
