@@ -310,8 +310,8 @@ def in_a_job(place: Workspace, cluster_file: Path | None) -> Iterator[Finding]:
     from harness.slurm.submission import FOLDER, Group, Order, Submission, draft, new_token
 
     cluster = find_cluster(cluster_file)
-    one = {"nodes": 1, "processes": 1, "runs_side_by_side": 1, "time_s": JOB_S}
-    group = Group(name="g1", resources=replace(cluster.resources, **one), level=0, width=1)
+    resources = replace(cluster.resources, nodes=1, processes=1, runs_side_by_side=1, time_s=JOB_S)
+    group = Group(name="g1", resources=resources, level=0, width=1)
     folder = place.runs_dir / FOLDER / f"doctor-{new_token()}"
     try:
         snapshot = provenance.take_snapshot(place.runs_dir, provenance.package())
