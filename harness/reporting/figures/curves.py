@@ -374,11 +374,13 @@ def _draw_gains(ax: Axes, title: str, gains: list[Gain]) -> None:
     margin = 0.06 * (high - low) or 0.5
     ax.set_ylim(low - margin, high + margin)
     ax.axhline(0, color=GREY, linewidth=0.8)
-    ax.set_title(textwrap.shorten(title, TITLE_CHARS, placeholder=" ..."), loc="left")
+    alone = f"\n{_label(gains[0])}" * (len(gains) == 1)
+    ax.set_title(textwrap.shorten(title, TITLE_CHARS, placeholder=" ...") + alone, loc="left")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.grid(color=FAINT, linewidth=0.5)
-    _name_lines(ax, gains)
+    if len(gains) > 1:
+        _name_lines(ax, gains)
 
 
 def _name_lines(ax: Axes, gains: list[Gain]) -> None:
