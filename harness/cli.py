@@ -216,7 +216,6 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     ui.set_defaults(command="mirror:ui")
     ui.add_argument("--port", type=_positive, default=5000, metavar="N", help="of 127.0.0.1 (default: 5000)")
     _places(ui)
-
     _pack(commands)
     what = "test your own models, data sets, tricks and metrics"
     check = commands.add_parser("check-plugin", help=what, description=f"{what[0].upper()}{what[1:]}.")

@@ -527,7 +527,7 @@ SAID_WHOLE = ("listing:completion", "mirror:ui", "runs:clean")
 ASKED_FOR = ("json", "dry_run", "short")  # options that ask for a whole text
 
 
-class Held(io.TextIOBase):
+class Withheld(io.TextIOBase):
     """Takes what a quiet command says, and keeps the end of it."""
 
     encoding = "utf-8"
@@ -543,7 +543,7 @@ class Held(io.TextIOBase):
 def quietly(call: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Only the last line of what it prints; what it says on stderr only where it does not end well. A text
     that was asked for, or that asks or waits, is printed whole."""
-    out, err = Held(), Held()
+    out, err = Withheld(), Withheld()
     whole = any(getattr(args, name, False) for name in ASKED_FOR) or args.command in SAID_WHOLE
     code = USAGE_ERROR
     try:
