@@ -249,9 +249,15 @@ def report_input(
         records=records,
         curves=curves,
         provenance={**software, **ran_with(records), "records": digest},
-        title=plan.header.get("title") or plan.study.replace("_", " ").capitalize(),
+        title=plan.header.get("title") or _heading(plan.study),
         **extra,
     )
+
+
+def _heading(study: str) -> str:
+    from harness.reporting.document import heading
+
+    return heading(study)
 
 
 def settings_of(plan: Plan) -> Settings:

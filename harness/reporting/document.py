@@ -419,6 +419,20 @@ def verdict_text(effect: Effect) -> str:
     return f"{GLYPHS.get(effect.verdict, '')} {effect.verdict}".strip()
 
 
+_NAMES = ("ResNet", "ResNeXt", "GoogLeNet", "MobileNet", "ImageNet", "CIFAR", "MNIST", "LR", "EMA")
+_SPELT = {name.lower(): name for name in _NAMES}
+
+
+def heading(study: str) -> str:
+    """The name of a study as the heading of its report, networks and data sets as their authors spell them.
+
+    >>> [heading(name) for name in ("bag_of_tricks", "resnet_cifar", "inception_v3", "my_lr_sweep")]
+    ['Bag of tricks', 'ResNet CIFAR', 'Inception v3', 'My LR sweep']
+    """
+    text = " ".join(_SPELT.get(word, word) for word in study.replace("_", " ").split(" "))
+    return text[:1].upper() + text[1:]
+
+
 _NUMBERED = re.compile(r"(table|figure)_?(\d+[a-z]?)(?:_\w+)?")
 
 
