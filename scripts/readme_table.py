@@ -37,30 +37,16 @@ def _claims_of_papers(reports: list[Path]) -> list[tuple[str, Record]]:
     return [
         (name, claim)
         for name, report in found.items()
-        if "floors" in report and report["header"]["paper"]
+        if report["header"]["paper"]
         for claim in report["claims"]
     ]
 
 
 def claims_section(reports: list[Path]) -> str:
-    """Every claim that the committed reports settle: the paper's number, ours, the answer.
-
-    Reports of before floors were measured are named, and their answers left out: they may be of networks that
-    had not learnt their task.
-    """
-    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(reports)}
-    before = [name for name, report in found.items() if "floors" not in report]
+    """Every claim that the committed reports settle: the paper's number, ours, the answer."""
     claims = _claims_of_papers(reports)
     settled = [(study, claim) for study, claim in claims if claim["answer"] not in OPEN]
     lines = [*_claims_table(settled, "../reports"), _counted([claim for _, claim in claims]), ""]
-    if before:
-        links = ", ".join(f"[{name}](../reports/{name}/report.md)" for name in before)
-        lines += [
-            f"Not counted: {links}. These reports are of before networks were held against a linear "
-            "classifier ([why](decisions/0028-no-verdict-where-nothing-could-be-seen.md)), and are to "
-            "be trained anew.",
-            "",
-        ]
     return "\n".join(lines)
 
 
@@ -124,7 +110,7 @@ def _study_line(path: Path) -> str:
     report = json.loads(path.read_text())
     name, tables = path.parent.name, report["findings"]["tables"]
     answers = Counter(claim["answer"] for claim in report["claims"])
-    said = headline(answers) if "floors" in report else "not counted: to be trained anew"
+    said = headline(answers)
     rows = sum(len(table["cells"]) for table in tables)
     trained = sum(not report["arms"][run["arm_id"]]["observes"] for run in report["runs"])
     return (

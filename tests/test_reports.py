@@ -17,11 +17,7 @@ from harness.study.plan import Plan, plan_to_json
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(path.stem for path in (ROOT / "studies").glob("*.yaml"))
 NOT_TRAINED_YET = {"mixup_cifar"}  # its first report is to come
-# Brought in line with their papers after their runs (docs/decisions/0025, 0026), and to be trained anew.
-# Until then their reports are of the studies of before.
-OF_BEFORE = {"inception_v4"}
 REPORTED = [study for study in STUDIES if study not in NOT_TRAINED_YET]
-OF_TODAY = [study for study in REPORTED if study not in OF_BEFORE]
 NUMBERS = (
     "zero",
     "One",
@@ -56,13 +52,7 @@ def test_every_study_has_a_report_and_every_report_a_study() -> None:
     assert sorted(path.parent.name for path in (ROOT / "reports").glob("*/report.json")) == REPORTED
 
 
-@pytest.mark.parametrize("study", sorted(OF_BEFORE))
-def test_a_report_of_before_has_other_runs_than_its_study_plans(study: str) -> None:
-    reported = {run["run_id"] for run in _report(study)["runs"]}
-    assert reported != {run.run_id for run in _plan(study).runs}, "trained anew: take it off the list"
-
-
-@pytest.mark.parametrize("study", OF_TODAY)
+@pytest.mark.parametrize("study", REPORTED)
 def test_a_report_has_the_runs_that_its_study_plans_today(study: str) -> None:
     """By identity: a change of any number of the study needs the report made again."""
     report = _report(study)
@@ -71,7 +61,7 @@ def test_a_report_has_the_runs_that_its_study_plans_today(study: str) -> None:
     assert report["size"] == "mini"
 
 
-@pytest.mark.parametrize("study", OF_TODAY)
+@pytest.mark.parametrize("study", REPORTED)
 def test_a_report_shows_the_rows_printed_values_and_claims_of_its_study(study: str) -> None:
     report, plan = _report(study), plan_to_json(_plan(study))
     shown = [
