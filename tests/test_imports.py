@@ -48,6 +48,8 @@ PLACES = {  # third-party package -> the only packages or modules of the harness
     "torch": {"tricks", "models", "data", "plugins", "training"},
     "torchvision": {"harness.data.torchvision_import"},
     "timm": {"harness.models.zoo"},  # an optional dependency
+    "huggingface_hub": {"harness.models.zoo"},  # where timm keeps its weights
+    "safetensors": {"training"},
     "PIL": {"data"},
     "simplejpeg": {"data"},
     "pyarrow": {"harness.data.huggingface"},
@@ -62,7 +64,8 @@ PLACES = {  # third-party package -> the only packages or modules of the harness
     "pikepdf": {"reporting"},
     "rich": set(),  # the root only
     "shtab": set(),
-    "argparse": set(),
+    # Beside the root: files of weights hold what the scripts that wrote them were called with.
+    "argparse": {"harness.training.weights"},
 }
 HEAVY = {
     "torch",
