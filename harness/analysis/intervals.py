@@ -157,6 +157,7 @@ def fewest_for(alpha: float) -> int:
 
 
 POWER = 0.80
+SHIFT = 1e-4  # of a noncentrality, for its slope
 MOST_SEEDS = 10_000
 
 
@@ -171,7 +172,22 @@ def detectable_effect(estimate: Estimate, level: float) -> float | None:
     if se == 0.0:
         return None
     critical = float(quantile(1.0 - level / 2.0, df))
-    return float(special.nctdtrinc(df, 1.0 - POWER, critical)) * se
+    return noncentrality(1.0 - POWER, df, critical) * se
+
+
+def noncentrality(p: float, df: float, t: float) -> float:
+    """The noncentrality at which P(T <= t) = p, for Student's noncentral t with `df` degrees of freedom.
+
+    scipy's inverse stops after some eight digits, and two CPUs stop at different places. A Newton step, with
+    the slope from both sides, doubles the digits; the second one takes what rounding left.
+    """
+    found = float(special.nctdtrinc(df, p, t))
+    for _ in range(2):
+        below, here, above = (float(special.nctdtr(df, found + shift, t)) for shift in (-SHIFT, 0.0, SHIFT))
+        if not above < below:
+            break
+        found -= (here - p) * 2.0 * SHIFT / (above - below)
+    return found
 
 
 def seeds_to_resolve(estimate: Estimate, seeds: int, effect: float, level: float) -> int | None:

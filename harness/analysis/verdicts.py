@@ -28,7 +28,7 @@ from harness.analysis.findings import (
     is_lost,
     lacks_value,
 )
-from harness.analysis.intervals import Estimate
+from harness.analysis.intervals import Estimate, noncentrality
 from harness.errors import counted
 from harness.spec import DIVERGED, FINISHED
 from harness.study.plan import Cell, PaperValue
@@ -386,7 +386,6 @@ def gap_to_paper(
 
 
 DEPENDABLE = 0.75  # Bouthillier et al. 2021, sec. 4: the least P(A > B) that is worth a recommendation
-ROUNDING = 1e-9  # a t below this is a difference of 0
 
 
 def probability_better(values: ArrayLike, versus: ArrayLike) -> float:
@@ -419,7 +418,7 @@ def better_interval(
     if estimate is None or one_run_sd is None or not estimate.se > 0.0:
         return None
     t, df, scale = float(estimate.value / estimate.se), float(estimate.df), float(estimate.se) / one_run_sd
-    low, high = (_noncentrality(t, df, p) for p in (1.0 - alpha / 2.0, alpha / 2.0))
+    low, high = (noncentrality(p, df, t) for p in (1.0 - alpha / 2.0, alpha / 2.0))
     return float(special.ndtr(low * scale)), float(special.ndtr(high * scale))
 
 
@@ -428,12 +427,3 @@ def dependably_better(effect: Effect) -> bool:
     if effect.prob_better is None or effect.prob_better_low is None:
         return False
     return effect.prob_better >= DEPENDABLE and effect.prob_better_low > 0.5
-
-
-def _noncentrality(t: float, df: float, p: float) -> float:
-    """The noncentrality at which P(T <= t) = p, which falls as the noncentrality grows."""
-    # T with -nc is -T with nc. The two ways agree to nine digits only, so a difference of 0, whose sign is
-    # rounding and another one on another CPU, always goes the same way.
-    if t < -ROUNDING:
-        return -_noncentrality(-t, df, 1.0 - p)
-    return float(special.nctdtrinc(df, p, t))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, special, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
@@ -14,6 +14,7 @@ from harness.analysis.intervals import (
     holm,
     is_equivalent,
     mean,
+    noncentrality,
     p_value,
     seeds_to_resolve,
     welch,
@@ -104,6 +105,16 @@ def test_seeds_to_resolve_is_the_fewest_that_satisfy_the_formula(df_now, arms):
     assert needed(n) <= n
     assert needed(n - 1) > n - 1
     assert seeds_to_resolve(estimate(0.0, se=100.0, df=4.0), 3, 0.01, 0.05) is None
+
+
+@pytest.mark.parametrize("df", [2.0, 8.3, 46.0, 900.0])
+@pytest.mark.parametrize("p", [0.025, 0.2, 0.975])
+@pytest.mark.parametrize("t", [-6.0, -0.5, 0.0, 2.3, 12.0])
+def test_a_noncentrality_has_more_digits_than_two_cpus_differ_by(p: float, df: float, t: float):
+    """Within 1e-11, as the root that bisection finds; scipy's inverse alone is up to 1e-7 off."""
+    near = special.nctdtrinc(df, p, t)
+    exact = optimize.brentq(lambda nc: special.nctdtr(df, nc, t) - p, near - 0.01, near + 0.01, xtol=1e-13)
+    assert noncentrality(p, df, t) == pytest.approx(exact, rel=1e-11, abs=1e-11)
 
 
 def test_probability_better_is_the_mann_whitney_statistic():
