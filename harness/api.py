@@ -237,8 +237,7 @@ def compare(
         StudyError: what is wrong, with the number of the row (from 1) and the column.
     """
     from harness.commands.table import report_of
-    from harness.results.columns import Asked
-    from harness.results.lines import of_frame
+    from harness.results.lines import Asked, of_frame
     from harness.results.table import results_of
 
     if wrong := [

@@ -485,6 +485,7 @@ def _listings(commands: argparse._SubParsersAction) -> None:
 def _pack(commands: argparse._SubParsersAction) -> None:
     what = "store a set of image files in a few large files, which are read faster"
     pack = commands.add_parser("pack", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    pack.set_defaults(command="init:pack")
     pack.add_argument("what", metavar="DATA", help="a data set (imagenet), or a folder of images")
     pack.add_argument(
         "--side", type=_positive, metavar="N", help="pixels of the shorter side, at most (default: as it is)"

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.analysis.findings import GLYPHS
 from harness.reporting.sections.claims import ANSWER_GLYPHS, headline
-from harness.reporting.sections.scoreboard import KEY as SCOREBOARD
+from harness.reporting.sections.paper import KEY as SCOREBOARD
 
 MOST_CLAIMS = 5  # in the README; docs/results.md has all
 OPEN = ("not settled", "cannot be tested here")

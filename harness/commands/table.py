@@ -16,8 +16,7 @@ from harness import __version__
 from harness.analysis.precision import AssumedSd, Audit, AuditedRow, PrintedRow, PrintedTable, audit
 from harness.commands.report import drawn_with
 from harness.errors import DONE, SOME_FAILED, Location, Problem, ProblemList, StudyError, masked, unknown
-from harness.results.columns import Asked
-from harness.results.lines import ResultsFile, of_rows, open_results
+from harness.results.lines import Asked, ResultsFile, of_rows, open_results
 from harness.results.table import FileResults, results_of
 from harness.runs.records import read_map
 from harness.study.declaration import ALPHA

@@ -125,7 +125,7 @@ SIDE = 28  # pixels, as in the paper
 
 
 def _build_bn_mlp(**args: Any) -> nn.Module:
-    from harness.models.bn_mlp import BNMLP, BNMLPConfig
+    from harness.models.googlenet import BNMLP, BNMLPConfig
 
     return BNMLP(BNMLPConfig(**args))
 

@@ -19,9 +19,20 @@ from harness.data.entry import DataSet, Entry
 from harness.data.loading import SourceError, checked, load_cached
 from harness.models.blocks import Outputs
 from harness.models.entry import Model
-from harness.plugins.bench import BROKEN, Broken, Check, ContractFinding, Skipped, bits, require, run_checks
 from harness.plugins.load import Metric, Plugin, from_exception
-from harness.plugins.trick_contract import IN_EVERY_SETTING, ONCE, settings
+from harness.plugins.trick_contract import (
+    BROKEN,
+    IN_EVERY_SETTING,
+    ONCE,
+    Broken,
+    Check,
+    ContractFinding,
+    Skipped,
+    bits,
+    require,
+    run_checks,
+    settings,
+)
 from harness.tricks.base import Trick
 
 # What every data set and every metric must keep.

@@ -50,9 +50,8 @@ from harness.reporting.sections.opening import (
     settling,
     shortfalls,
 )
-from harness.reporting.sections.paper_table import paper_tables
+from harness.reporting.sections.paper import boards, is_scoreboard, paper_tables
 from harness.reporting.sections.recipes import runs_section
-from harness.reporting.sections.scoreboard import boards, is_scoreboard
 from harness.reporting.sections.tables import details_table, main_table, values_table, without_paper
 
 # The order of a report.

@@ -14,8 +14,7 @@ from pathlib import PurePath
 from typing import Any
 
 from harness.errors import Problem, StudyError, counted, shortened, unknown
-from harness.results.columns import REFERENCES, Asked, Chosen, choose, listed, short
-from harness.results.lines import Lines, ResultsFile
+from harness.results.lines import REFERENCES, Asked, Chosen, Lines, ResultsFile, choose, listed, short
 from harness.spec import DIVERGED, FAILED, FINISHED, canonical_json, digest, run_id
 from harness.study.plan import OF_A_FILE, Cell, PaperValue, Plan, PlannedRun, PlanTable
 from harness.study.reserved import METRICS as RESERVED

@@ -19,8 +19,7 @@ from harness.cli import main
 from harness.commands.table import report_of, source_of
 from harness.errors import StudyError
 from harness.reporting.sections.tables import main_table, values_table, without_paper
-from harness.results.columns import Asked
-from harness.results.lines import open_results
+from harness.results.lines import Asked, open_results
 from harness.results.table import results_of
 
 ROWS = {"baseline": 93.0, "cosine": 94.0, "mixup": 93.05, "no_flip": 91.5}

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.models import BN_MLPS
-from harness.models.bn_mlp import BNMLP, BNMLPConfig, grey_28
 from harness.models.costs import count_macs
+from harness.models.googlenet import BNMLP, BNMLPConfig, grey_28
 
 MODEL = BN_MLPS[0]
 

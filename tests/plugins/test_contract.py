@@ -9,9 +9,17 @@ import pytest
 from harness.cli import main
 from harness.models import MODELS
 from harness.plugins import Plugin, only, trick_contract
-from harness.plugins.bench import BROKEN, KEPT, SKIPPED, ContractFinding, run_checks
 from harness.plugins.contract import CHECKS, check_plugin
-from harness.plugins.trick_contract import IN_EVERY_SETTING, ONCE, settings
+from harness.plugins.trick_contract import (
+    BROKEN,
+    IN_EVERY_SETTING,
+    KEPT,
+    ONCE,
+    SKIPPED,
+    ContractFinding,
+    run_checks,
+    settings,
+)
 from harness.tricks import TRICKS
 from tests.conftest import mostly_campaign
 from tests.plugins.sources import DATA, METRIC, MODEL, TRAINER, TRICK, loaded, written

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.plugins import load, only, trick_contract
-from harness.plugins.bench import KEPT
 from harness.plugins.contract import check_plugin
 from harness.plugins.load import NAMES
+from harness.plugins.trick_contract import KEPT
 from harness.training.run import Run
 from harness.tricks import TRICKS
 

@@ -15,8 +15,8 @@ import pytest
 
 from harness.cli import main
 from harness.plugins import load, only, trick_contract
-from harness.plugins.bench import KEPT
 from harness.plugins.contract import check_plugin
+from harness.plugins.trick_contract import KEPT
 from harness.tricks import TRICKS
 from tests.timing import PATIENCE_S
 

@@ -31,7 +31,7 @@ from harness.reporting.figures.style import (
 )
 from harness.reporting.figures.tables import draw_board, draw_values
 from harness.reporting.html import inline_svg
-from harness.reporting.sections.scoreboard import boards
+from harness.reporting.sections.paper import boards
 from tests.reporting.edits import comparable, only_table
 
 

@@ -27,7 +27,7 @@ from harness.reporting.figures.tables import (
     row_pages,
 )
 from harness.reporting.render import outline
-from harness.reporting.sections.scoreboard import CONTINUED, boards
+from harness.reporting.sections.paper import CONTINUED, boards
 from harness.spec import Arm, Member
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
 from tests.reporting.edits import edit_cells

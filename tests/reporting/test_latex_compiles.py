@@ -13,7 +13,7 @@ import pytest
 from harness.reporting.document import TextCell, TextRow
 from harness.reporting.latex import paper_to_latex, to_latex
 from harness.reporting.render import outline
-from harness.reporting.sections.paper_table import paper_tables
+from harness.reporting.sections.paper import paper_tables
 from tests.reporting.edits import comparable, edit_cells
 from tests.reporting.large import large_report
 from tests.reporting.lint import tables_of

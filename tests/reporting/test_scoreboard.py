@@ -18,10 +18,9 @@ from harness.reporting.figures.tables import draw_board
 from harness.reporting.latex import paper_to_latex
 from harness.reporting.pdf import to_pdf
 from harness.reporting.render import outline
-from harness.reporting.sections import scoreboard
-from harness.reporting.sections.paper_table import paper_tables
+from harness.reporting.sections import paper as section
+from harness.reporting.sections.paper import LINES_OF_A_PAGE, MOST_PAGES, boards, caption, paper_tables
 from harness.reporting.sections.recipes import runs_section
-from harness.reporting.sections.scoreboard import LINES_OF_A_PAGE, MOST_PAGES, boards, caption
 from harness.study import conditions
 from tests.reporting.edits import edit_cells, edit_tables, only_table
 from tests.reporting.large import large_report
@@ -283,6 +282,6 @@ def test_the_appendix_begins_on_a_page_of_its_own_after_the_tables(report, tmp_p
 
 def test_an_axis_has_room_for_a_study_with_one_effect_of_nothing():
     line = ScoreLine("only", "0.00", "? undecided", "undecided", 0.0, 0.0, 0.0)
-    low, high = scoreboard.axis([line], replace(SETTINGS, smallest_effect_pp=0.0))
+    low, high = section.axis([line], replace(SETTINGS, smallest_effect_pp=0.0))
     assert low < 0 < high
     assert ScorePanel("t", (line,)).lines == (line,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.plugins.bench import (
+from harness.plugins.trick_contract import (
     CLASSES,
     SWITCHES,
     Training,
@@ -16,7 +16,7 @@ from harness.plugins.bench import (
     net,
     no_global_randomness,
 )
-from harness.plugins.bench import recipe as full_recipe
+from harness.plugins.trick_contract import recipe as full_recipe
 from harness.spec import DataSpec, ModelSpec, Recipe
 
 __all__ = [

@@ -62,10 +62,10 @@ from harness.reporting.figures.tables import (
 )
 from harness.reporting.report_input import ReportInput, from_file
 from harness.reporting.sections.opening import NOT_RUN, statuses
-from harness.reporting.sections.scoreboard import KEY as SCOREBOARD
-from harness.reporting.sections.scoreboard import alt as scoreboard_alt
-from harness.reporting.sections.scoreboard import boards
-from harness.reporting.sections.scoreboard import caption as scoreboard_caption
+from harness.reporting.sections.paper import KEY as SCOREBOARD
+from harness.reporting.sections.paper import alt as scoreboard_alt
+from harness.reporting.sections.paper import boards
+from harness.reporting.sections.paper import caption as scoreboard_caption
 from harness.spec import DIVERGED, FAILED, FINISHED, MEMBER_STRIDE
 from harness.study.plan import Plan, PlannedRun
 

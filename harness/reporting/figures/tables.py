@@ -27,7 +27,7 @@ from harness.reporting.figures.style import (
     new_figure,
     verdict_colour,
 )
-from harness.reporting.sections.scoreboard import CONTINUED, only
+from harness.reporting.sections.paper import CONTINUED, only
 
 # Figures with a line for every row of every table: one panel per table, as many panels as fit on a page.
 
