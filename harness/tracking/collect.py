@@ -210,7 +210,7 @@ def from_tables(ask: Ask, study: str, size: str, curves: Sequence[str]) -> Conte
 
 def from_client(store: Store, study: str, size: str, curves: Sequence[str]) -> Content:
     """The same through MLflow's public client, for any tracking URI."""
-    from harness.tracking.writer import find_runs
+    from harness.tracking.mirror import find_runs
 
     client = store.client()
     experiment = client.get_experiment_by_name(study)

@@ -46,7 +46,8 @@ def _code(act: Callable[[int], int], number: int) -> int:
 
 def stores(base: Path, count: int) -> dict[str, object]:
     """Each opens an MLflow store that does not exist, and writes into it."""
-    from harness.tracking import writer  # noqa: F401  imports mlflow
+    import mlflow  # noqa: F401  before the processes fork
+
     from harness.tracking.store import Store
 
     def act(number: int) -> int:
@@ -94,9 +95,10 @@ def _listen(reader: int, count: int, base: Path) -> int:
 
 def controllers(base: Path, count: int) -> dict[str, object]:
     """Each is `harness run` of the same study, training in its own process."""
+    import mlflow  # noqa: F401  before the processes fork
+
     import harness.commands.run
     import harness.scheduling.local
-    import harness.tracking.writer
     import harness.training.run
     from harness.cli import main as harness
     from tests.chaos.injector import install

@@ -15,9 +15,8 @@ import pytest
 from harness.runs.folder import RunFolder
 from harness.spec import DIVERGED, RunSpec
 from harness.tracking.collect import collect
-from harness.tracking.mirror import Mirror
+from harness.tracking.mirror import Mirror, Writer, find_runs
 from harness.tracking.store import Store, StoreError
-from harness.tracking.writer import Writer, find_runs
 from tests.tracking.folders import STARTED_S, epoch, event, finish, finished, observer_spec, run_spec, start
 
 STUDY, SIZE = "bag_of_tricks", "mini"

@@ -24,9 +24,8 @@ from harness.runs.folder import RunFolder
 from harness.spec import DIVERGED
 from harness.tracking import store
 from harness.tracking.collect import collect
-from harness.tracking.mirror import Mirror
+from harness.tracking.mirror import Mirror, Writer
 from harness.tracking.store import Store, StoreError, ui_command, ui_environment
-from harness.tracking.writer import Writer
 from tests.fuzz.workplace import finished_study
 from tests.tracking.folders import epoch, finish, finished, observer_spec, run_spec, start
 from tests.tracking.servers import HOST, Postgres, Server, free_port, listening, mlflow_server, postgres

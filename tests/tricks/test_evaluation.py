@@ -10,7 +10,7 @@ from torch import nn
 
 from harness.tricks.build import make, validate
 from harness.tricks.evaluation import Ema, Ensemble, MixedEnsemble, MultiCrop, RawWeights, decay_at
-from harness.tricks.initial_weights import FineTuning
+from harness.tricks.optimizer import FineTuning
 from tests.tricks import tiny
 
 

@@ -9,8 +9,7 @@ import pytest
 from harness.models import MODELS
 from harness.spec import ModelSpec, Recipe
 from harness.tricks.inception import AuxiliaryLoss, ReceptiveField
-from harness.tricks.initial_weights import Initialisation
-from harness.tricks.optimizer import GradientClipping
+from harness.tricks.optimizer import GradientClipping, Initialisation
 from tests.tricks import tiny
 
 
