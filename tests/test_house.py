@@ -268,13 +268,14 @@ def test_looking_again_and_least_times_are_allowed(text):
     assert list(seconds_counted(text, "tests/test_planted.py")) == []
 
 
-# The ratchet: these numbers only go down. The totals of scripts/measure_house.py grow with features.
+# The ratchet: these numbers only go down. The lines that scripts/measure_house.py counts grow with features.
 
 RATCHET = {
+    "files in harness": 180,
     "import circles": 0,
     "public class names defined twice": 2,
     "files in a package, at most": 15,
-    "imports, % of lines": 5.9,
+    "imports, % of lines": 5.7,
 }
 
 
