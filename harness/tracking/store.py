@@ -6,7 +6,6 @@ import atexit
 import errno
 import fcntl
 import glob
-import importlib.util
 import logging
 import os
 import queue
@@ -24,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -94,7 +94,7 @@ def usable(uri: str) -> str:
     scheme = "postgresql" + parts.scheme.removeprefix("postgresql").removeprefix("postgres")
     if scheme.partition("+")[0] != "postgresql":
         return uri
-    installed = [name for name in ("psycopg2", "psycopg") if importlib.util.find_spec(name)]
+    installed = [name for name in ("psycopg2", "psycopg") if find_spec(name)]
     if "+" not in scheme and installed:
         scheme = f"postgresql+{installed[0]}"
     query = urlencode({"connect_timeout": round(WAIT_S), **dict(parse_qsl(parts.query))})
@@ -259,6 +259,7 @@ QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+OF_DATABASES = ("sqlalchemy", "alembic")  # which mlflow-skinny does not bring
 READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 PATIENCE = {  # with a tracking server: at most 4 x 30 s and 14 s between, for each request
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -324,6 +325,12 @@ class Store:
             StoreError: it cannot be opened, or another version of MLflow made it.
         """
         be_quiet()
+        absent = [] if is_server(self.uri) else [each for each in OF_DATABASES if not find_spec(each)]
+        if absent:
+            raise StoreError(
+                f"a store in a file or database needs {' and '.join(absent)} beside mlflow-skinny: pip "
+                f"install {' '.join(absent)}; a tracking server (--tracking-uri http://...) does not"
+            )
         from mlflow import MlflowClient
 
         with self._locked_if_possible():
@@ -512,7 +519,7 @@ def ui_environment(store: Store) -> dict[str, str]:
     """
     if is_server(store.uri):
         raise StoreError(f"{store.shown} is a tracking server with pages of its own: open it in a browser")
-    if importlib.util.find_spec("flask") is None:
+    if find_spec("flask") is None:
         raise StoreError(
             "its pages need the whole of MLflow, and this is mlflow-skinny, with which all other commands "
             "work: pip install mlflow"

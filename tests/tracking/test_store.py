@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import socket
@@ -231,10 +230,39 @@ def test_no_address_of_a_store_is_on_a_command_line(tmp_path: Path) -> None:
 def test_without_the_whole_of_mlflow_its_pages_say_what_to_install(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "flask" else real(name))
+    monkeypatch.setattr("harness.tracking.store.find_spec", lambda name: None if name == "flask" else name)
     with pytest.raises(StoreError, match=r"mlflow-skinny.*: pip install mlflow$"):
         ui_environment(store)
+
+
+def test_a_database_without_what_reads_it_says_what_to_install(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.tracking.store.find_spec", lambda name: None if name == "alembic" else name)
+    with pytest.raises(StoreError, match=r"needs alembic beside mlflow-skinny: pip install alembic; "):
+        store.client()
+
+
+SKINNY = """
+import sys
+WHOLE = {"flask", "flask_cors", "graphene", "gunicorn", "huey", "docker", "pyarrow", "skops", "waitress",
+         "aiohttp", "sklearn"}  # what mlflow needs and mlflow-skinny does not
+class Whole:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in WHOLE:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Whole())
+from pathlib import Path
+from harness.tracking.store import Store
+client = Store.beside(Path("runs")).client()
+client.create_experiment("mine")
+print([each.name for each in client.search_experiments()])
+"""
+
+
+def test_a_store_needs_no_more_than_mlflow_skinny_sqlalchemy_and_alembic(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SKINNY], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "['mine', 'Default']", done.stderr
 
 
 def test_the_live_mirror_follows_and_closes_with_everything(store: Store, runs_dir: Path) -> None:
