@@ -34,6 +34,7 @@ SPECS = {
     "ema": tiny_spec(EMA, **GENTLE),
     "clipped": tiny_spec(clip_value=0.1, clip_norm=0.5, lr=0.05),
     "adamw": tiny_spec(optimizer="adamw", lr=0.001, epochs=1),
+    "frozen": tiny_spec(freeze=("conv1", "bn1", "layer1"), lr_scale={"layer4": 0.5}, norm_images=4, **GENTLE),
 }
 LEAST = 2e-5  # float32: sums in another order, over 10 steps; weights are about 0.1 and change by 0.01
 
