@@ -210,10 +210,10 @@ def _add_commands(commands: argparse._SubParsersAction) -> None:
     _audit(commands)
     _calibrate(commands)
     sync = _study_command(commands, "sync", "mirror the run folders into MLflow; rebuilds a deleted store")
-    sync.set_defaults(command="mirror:sync")
+    sync.set_defaults(command="runs:sync")
     what = "open the MLflow UI on 127.0.0.1"
     ui = commands.add_parser("ui", help=what, description=f"{what[0].upper()}{what[1:]}.")
-    ui.set_defaults(command="mirror:ui")
+    ui.set_defaults(command="runs:ui")
     ui.add_argument("--port", type=_positive, default=5000, metavar="N", help="of 127.0.0.1 (default: 5000)")
     _places(ui)
     _pack(commands)

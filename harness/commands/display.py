@@ -523,7 +523,7 @@ def _between(spread: Mapping[str, float]) -> str:
 
 
 MOST_HELD = 100_000  # characters of what a quiet command says
-SAID_WHOLE = ("listing:completion", "mirror:ui", "runs:clean")
+SAID_WHOLE = ("listing:completion", "runs:ui", "runs:clean")
 ASKED_FOR = ("json", "dry_run", "short")  # options that ask for a whole text
 
 

@@ -1,4 +1,4 @@
-"""`harness list`, `harness clean`, `harness cancel`: run folders that are here, and runs that are to stop."""
+"""`harness list`, `clean`, `cancel`, `sync` and `ui`: run folders, runs that are to stop, their mirror."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ from harness.commands.display import Heading, listing_page
 from harness.commands.machine import ProgramError, answer_of
 from harness.commands.overview import Overview, look_at_study
 from harness.commands.status import print_json
-from harness.commands.workspace import Workspace, first_plan, problem, runs_of, workspace
+from harness.commands.workspace import (
+    Workspace,
+    first_plan,
+    load_plan,
+    mirror,
+    problem,
+    runs_of,
+    workspace,
+)
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError, counted, printable, unknown
 from harness.runs.claims import request_cancel
 from harness.runs.folder import CANCELLED, MISSING, RUNNING, STOPPED, RunFolder, read_json, run_state
@@ -503,3 +511,29 @@ def _shown(troubles: list[str]) -> Iterator[str]:
         yield f"not done: {trouble}"
     if len(troubles) > MOST_TROUBLES:
         yield f"not done: {len(troubles) - MOST_TROUBLES} more"
+
+
+# Run folders into MLflow, and MLflow's own UI over them.
+
+
+def sync(args: argparse.Namespace) -> int:
+    place = workspace(args)
+    plan = load_plan(args, place)
+    count = mirror(plan, place.store()).sync([place.folder(run.run_id) for run in plan.runs])
+    print(
+        f"{plan.study} ({plan.size}): {count.created} runs added, {count.updated} updated, "
+        f"{count.unchanged} unchanged, {count.skipped} not begun"
+    )
+    return 0
+
+
+def ui(args: argparse.Namespace) -> int:
+    from harness.tracking.store import HOST, require_free, serve, ui_command, ui_environment
+
+    environment = ui_environment(workspace(args).store())
+    require_free(args.port)
+
+    def say() -> None:
+        print(f"MLflow UI: http://{HOST}:{args.port}   (Ctrl-C ends it)", flush=True)
+
+    return serve(ui_command(args.port), environment, args.port, say)

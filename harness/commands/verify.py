@@ -25,7 +25,7 @@ from harness.commands.report import (
 )
 from harness.commands.workspace import Workspace, first_plan, workspace
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError
-from harness.reporting.document import count
+from harness.reporting.numbers import count
 from harness.runs.folder import RunFolder
 from harness.runs.provenance import data_key, data_name
 from harness.runs.records import parsed, reason

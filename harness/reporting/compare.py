@@ -25,6 +25,7 @@ from harness.analysis.comparison import (
 from harness.analysis.findings import GLYPHS, Settings
 from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
+from harness.reporting import numbers as num
 from harness.reporting.frames import csv_text, plain
 from harness.reporting.html import to_html
 from harness.reporting.latex import to_latex
@@ -35,7 +36,7 @@ from harness.reporting.render import Rendered, ReportDraft, refuse_foreign_folde
 # The parts of a comparison of reports.
 
 
-ANSWER_GLYPHS = {DIFFER: "≠", AGREE: "≈", OPEN: "?", UNTESTED: doc.DASH}
+ANSWER_GLYPHS = {DIFFER: "≠", AGREE: "≈", OPEN: "?", UNTESTED: num.DASH}
 MOST_LINES = 60  # of settings that differ
 
 
@@ -115,7 +116,7 @@ def apart_sections(
     if fields:
         shown = sorted(fields, key=lambda each: (-(each.rows or 0), each.name))[:MOST_LINES]
         lines = [[each.name, *each.values, f"{each.rows} of {shared}"] for each in shown]
-        caption = f"Of the recipes of the {doc.count(shared, 'row')} that all sides have."
+        caption = f"Of the recipes of the {num.count(shared, 'row')} that all sides have."
         if len(shown) < len(fields):
             caption += f" The {MOST_LINES} most frequent of {len(fields)} differences; report.json has all."
         blocks.append(doc.plain_table("recipes_apart", caption, {**kinds, "Rows": doc.TEXT}, lines))
@@ -123,7 +124,7 @@ def apart_sections(
         blocks.append(doc.Paragraph("No row is on every side, so no recipes are compared."))
     else:
         blocks.append(
-            doc.Paragraph(f"The recipes of the {doc.count(shared, 'row')} that all sides have are equal.")
+            doc.Paragraph(f"The recipes of the {num.count(shared, 'row')} that all sides have are equal.")
         )
     return [doc.Section(title, tuple(blocks))]
 
@@ -160,7 +161,7 @@ def method_section(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> 
 
 
 def _seeds(report: Mapping[str, Any]) -> str:
-    return doc.count(len(report["findings"]["seeds"]), "seed")
+    return num.count(len(report["findings"]["seeds"]), "seed")
 
 
 def _tallies(rows: Sequence[ComparedRow], letters: Sequence[str]) -> list[str]:
@@ -175,7 +176,7 @@ def _tallies(rows: Sequence[ComparedRow], letters: Sequence[str]) -> list[str]:
         untested = "; ".join(f"{n} {reason}" for reason, n in why.items())
         tested = words or "nothing could be tested"
         texts.append(
-            f"{letter} against A: {doc.count(shared, 'shared row')}. Effects: {tested}."
+            f"{letter} against A: {num.count(shared, 'shared row')}. Effects: {tested}."
             + (f" Not tested: {untested}." if untested else "")
         )
     return texts
@@ -209,15 +210,15 @@ def _effects_row(row: ComparedRow, settings: Settings) -> doc.TextRow:
 
 def _side_cells(side: SideRow | None, settings: Settings) -> list[doc.TextCell]:
     if side is None:
-        return [doc.TextCell(doc.DASH, "(no such row)")] * 2
+        return [doc.TextCell(num.DASH, "(no such row)")] * 2
     n = f"n={side.n}"
     if side.estimate is None:
         why = "(reference)" if side.versus is None else "(no effect)"
-        return [doc.TextCell(doc.DASH, why), doc.TextCell(doc.DASH, f"{why} {n}")]
+        return [doc.TextCell(num.DASH, why), doc.TextCell(num.DASH, f"{why} {n}")]
     digits = _digits(side.low, side.high, settings)
     word = side.verdict or ""
     return [
-        doc.TextCell(doc.signed(side.estimate, digits), doc.interval(side.low, side.high, digits)),
+        doc.TextCell(num.signed(side.estimate, digits), num.interval(side.low, side.high, digits)),
         doc.TextCell(f"{GLYPHS.get(word, '')} {word}".strip(), n, word),
     ]
 
@@ -225,17 +226,17 @@ def _side_cells(side: SideRow | None, settings: Settings) -> list[doc.TextCell]:
 def _difference_cells(found: Difference, settings: Settings) -> list[doc.TextCell]:
     word = f"{ANSWER_GLYPHS[found.answer]} {found.answer}"
     if found.estimate is None:
-        return [doc.TextCell(doc.DASH, f"({found.why})"), doc.TextCell(word)]
+        return [doc.TextCell(num.DASH, f"({found.why})"), doc.TextCell(word)]
     digits = _digits(found.low, found.high, settings)
-    said = doc.interval(found.low, found.high, digits) or f"({found.why})"
-    return [doc.TextCell(doc.signed(found.estimate, digits), said), doc.TextCell(word)]
+    said = num.interval(found.low, found.high, digits) or f"({found.why})"
+    return [doc.TextCell(num.signed(found.estimate, digits), said), doc.TextCell(word)]
 
 
 def _levels_row(row: ComparedRow, settings: Settings) -> doc.TextRow:
     cells = [doc.TextCell(row.key[1])]
     for side in row.sides:
         if side is None:
-            cells += [doc.TextCell(doc.DASH, "(no such row)")] * 2
+            cells += [doc.TextCell(num.DASH, "(no such row)")] * 2
         else:
             cells += [_level_cell(side, settings), doc.TextCell(str(side.n))]
     return doc.TextRow(tuple(cells), row.key[2] or "")
@@ -243,19 +244,20 @@ def _levels_row(row: ComparedRow, settings: Settings) -> doc.TextRow:
 
 def _level_cell(side: SideRow, settings: Settings) -> doc.TextCell:
     if side.mean is None:
-        return doc.TextCell(doc.DASH, "(no value)")
+        return doc.TextCell(num.DASH, "(no value)")
     if side.sd is None:
         return doc.TextCell(
-            doc.number(side.mean, doc.digits_for(None) if settings.in_percent else None), "(1 seed: no sd)"
+            num.number(side.mean, num.digits_for(None) if settings.in_percent else None),
+            "(1 seed: no sd)",
         )
-    digits = doc.digits_for(side.sd / side.n**0.5) if settings.in_percent else None
-    return doc.TextCell(f"{doc.number(side.mean, digits)} ± {doc.number(side.sd, digits)}")
+    digits = num.digits_for(side.sd / side.n**0.5) if settings.in_percent else None
+    return doc.TextCell(f"{num.number(side.mean, digits)} ± {num.number(side.sd, digits)}")
 
 
-def _digits(low: float | None, high: float | None, settings: Settings) -> doc.Digits:
+def _digits(low: float | None, high: float | None, settings: Settings) -> num.Digits:
     if not settings.in_percent:
         return None
-    return doc.digits_for(None if low is None or high is None else (high - low) / 4)
+    return num.digits_for(None if low is None or high is None else (high - low) / 4)
 
 
 # Reports side by side, as a document and as files. How numbers are compared: analysis/comparison.py.

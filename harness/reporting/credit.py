@@ -21,6 +21,7 @@ from harness.analysis.findings import (
 )
 from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
+from harness.reporting import numbers as num
 from harness.reporting.figures.curves import right_labels
 from harness.reporting.figures.style import (
     FAINT,
@@ -136,13 +137,13 @@ def credit_table(key: str, credit: CreditFinding, settings: Settings) -> doc.Tex
     )
 
 
-def amount_digits(amount: Amount, settings: Settings) -> doc.Digits:
+def amount_digits(amount: Amount, settings: Settings) -> num.Digits:
     """Decimals: a quarter of the 95 % interval's width stands for the standard error."""
     if not settings.in_percent:
         return None
     if amount.low is None or amount.high is None:
-        return doc.digits_for(None)
-    return doc.digits_for((amount.high - amount.low) / 4)
+        return num.digits_for(None)
+    return num.digits_for((amount.high - amount.low) / 4)
 
 
 def amount_text(amount: Amount, settings: Settings) -> str:
@@ -179,7 +180,7 @@ def _cells(credit: TrickCredit, settings: Settings) -> tuple[doc.TextCell, ...]:
 
 def _total_cells(total: CreditTotal, settings: Settings) -> tuple[doc.TextCell, ...]:
     amount = _amount_cell(total.total, settings)
-    nothing = doc.TextCell(doc.DASH)
+    nothing = doc.TextCell(num.DASH)
     return (
         doc.TextCell("All tricks"),
         doc.TextCell(str(total.n)),
@@ -193,9 +194,9 @@ def _total_cells(total: CreditTotal, settings: Settings) -> tuple[doc.TextCell, 
 
 def _amount_cell(amount: Amount, settings: Settings) -> doc.TextCell:
     if amount.estimate is None:
-        return doc.TextCell(doc.DASH, "(no value)")
+        return doc.TextCell(num.DASH, "(no value)")
     digits = amount_digits(amount, settings)
-    return doc.TextCell(doc.signed(amount.estimate, digits), doc.interval(amount.low, amount.high, digits))
+    return doc.TextCell(num.signed(amount.estimate, digits), num.interval(amount.low, amount.high, digits))
 
 
 def _caption(credit: CreditFinding, settings: Settings) -> str:

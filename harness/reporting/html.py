@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from harness.analysis.findings import CANNOT_TEST, NOT_EVALUABLE
 from harness.reporting import document as doc
+from harness.reporting import numbers as num
 from harness.reporting.latex import paper_to_latex
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -33,7 +34,7 @@ _KINDS: dict[type, str] = {
     doc.RunsBlock: "runs",
 }
 _ID = re.compile(r'\bid="([^"]+)"')
-_LEADING = re.compile(rf"[+{doc.MINUS}-]?\d[\d,]*(?:\.\d+)?")  # the number that a text starts with
+_LEADING = re.compile(rf"[+{num.MINUS}-]?\d[\d,]*(?:\.\d+)?")  # the number that a text starts with
 _REFERENCE = re.compile(r'href="#|url\(#')
 # A ">" within a value or a word is written as "&gt;".
 _TAG = re.compile(r"<[^>]*>")
@@ -69,7 +70,7 @@ def sort_value(cell: doc.TextCell, column: doc.TextColumn) -> Markup:
     value = cell.value
     found = _LEADING.match(cell.text) if value is None and column.kind != doc.TEXT else None
     if found:
-        value = float(found.group().replace(doc.MINUS, "-").replace(",", ""))
+        value = float(found.group().replace(num.MINUS, "-").replace(",", ""))
     return Markup("") if value is None else Markup(' data-value="{:.10g}"').format(value)
 
 
@@ -125,7 +126,7 @@ def tick_text(value: float) -> str:
     >>> tick_text(-5.0), tick_text(0.0)
     ('−5', '0')
     """
-    return doc.signed(value, None)
+    return num.signed(value, None)
 
 
 def is_greyed(verdict: str) -> bool:
@@ -135,7 +136,7 @@ def is_greyed(verdict: str) -> bool:
 
 def curve_text(curve: Sequence[float]) -> str:
     """Where a curve begins and ends."""
-    return f"{doc.number(curve[0], 1)} → {doc.number(curve[-1], 1)} % in {doc.count(len(curve), 'point')}"
+    return f"{num.number(curve[0], 1)} → {num.number(curve[-1], 1)} % in {num.count(len(curve), 'point')}"
 
 
 def inline_svg(svg: str, key: str) -> Markup:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from harness.analysis.findings import TableFinding
 from harness.reporting import document as doc
+from harness.reporting import numbers as num
 from harness.reporting.report_input import ReportInput, place_labels
 from harness.reporting.sections.opening import answer, banner, question, scope, sentences
 from harness.reporting.sections.tables import main_table
@@ -161,7 +162,7 @@ def _document(
     said: list[doc.Block] = []
     if left_out:
         rows = sum(len(table.cells) for table in left_out)
-        names = f"{doc.count(len(left_out), 'further table')} with {doc.count(rows, 'row')}"
+        names = f"{num.count(len(left_out), 'further table')} with {num.count(rows, 'row')}"
         said.append(doc.Paragraph(f"Left out here to keep this short: {names}."))
     return doc.Document(
         banner=banner(report),
@@ -196,7 +197,7 @@ def _forms(report: ReportInput, table: TableFinding) -> list[doc.Section]:
 
 
 def _first_rows(shown: doc.TextTable, rows: int) -> doc.TextTable:
-    left = doc.count(len(shown.rows) - rows, "further row")
+    left = num.count(len(shown.rows) - rows, "further row")
     notes = (f"{left} left out here to keep this short.", *shown.notes[:3])
     return replace(shown, rows=shown.rows[:rows], notes=notes)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.findings import Findings
-from harness.reporting.document import is_number, setting_text
+from harness.reporting.document import setting_text
+from harness.reporting.numbers import is_number
 from harness.runs.records import parsed
 from harness.spec import ENDED, DataSpec
 from harness.study.plan import Plan

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.reporting.document import DASH, NUMBER, SPREAD, Document, TextCell, TextTable
+from harness.reporting.document import NUMBER, SPREAD, Document, TextCell, TextTable
+from harness.reporting.numbers import DASH
 
 ESTIMATE = re.compile(r"[+−]?(\d+)(?:\.(\d+))?(?: pp)?$")
 INTERVAL = re.compile(r"^\[[−]?\d+(?:\.(\d+))?, [−]?\d+(?:\.(\d+))?\]")

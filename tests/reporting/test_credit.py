@@ -27,10 +27,10 @@ from harness.reporting.credit import (
     section_names,
     waterfall_alt,
 )
-from harness.reporting.document import signed
 from harness.reporting.figures.style import house_style
 from harness.reporting.frames import credit_to_csv
 from harness.reporting.latex import to_latex
+from harness.reporting.numbers import signed
 from tests.reporting.credit_sample import SETTINGS, credit_report
 from tests.reporting.test_latex_compiles import compile_in, needs_latex
 

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.findings import GLYPHS, HELPS, HURTS, CellFinding, Findings, TableFinding
-from harness.reporting.document import number, ordered, short_name, signed
+from harness.reporting.document import ordered, short_name
 from harness.reporting.figures.style import FAINT, GREY, LINES, STYLES, Sketch, new_figure, twin
+from harness.reporting.numbers import number, signed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,6 +15,7 @@ from harness.analysis.findings import BudgetPoint, Findings, Resolvable, RowFlip
 from harness.analysis.precision import front
 from harness.analysis.verdicts import metric_name, plain_text, size_text
 from harness.reporting import document as doc
+from harness.reporting import numbers as num
 from harness.reporting.figures.curves import right_labels, spread_out
 from harness.reporting.figures.style import (
     BLUE,
@@ -167,7 +168,7 @@ def _cost(value: float, kind: str, *, short: bool = False) -> str:
         return f"{value:.3g}" if short else f"{value:.3g} kJ"
     if short and value < SECONDS_TO_S:
         return f"{value:g} s"
-    return doc.duration(value).replace(".0 ", " ") if short else doc.duration(value)
+    return num.duration(value).replace(".0 ", " ") if short else num.duration(value)
 
 
 def _entry(report: ReportInput, number: int, mark: Mark, kind: str) -> str:
@@ -178,7 +179,7 @@ def _entry(report: ReportInput, number: int, mark: Mark, kind: str) -> str:
 def _numbers(mark: Mark, settings: Settings, kind: str) -> str:
     point = mark.point
     text = f"{_cost(mark.cost, kind)}: {plain_text(point.value, settings)}{' %' * settings.in_percent}"
-    return f"{text} {doc.interval(point.low, point.high, 2 if settings.in_percent else None)}".strip()
+    return f"{text} {num.interval(point.low, point.high, 2 if settings.in_percent else None)}".strip()
 
 
 def _budget_caption(marks: list[Mark], kind: str, key: str) -> str:
@@ -186,7 +187,7 @@ def _budget_caption(marks: list[Mark], kind: str, key: str) -> str:
     what = "training time" if kind == "time" else "energy"
     bars = "95 % intervals of the means (the frame may cut them)"
     below = sum(mark.point.value < _floor(marks) for mark in marks)
-    hidden = f" {doc.count(below, 'recipe')} far below the frame." if below else ""
+    hidden = f" {num.count(below, 'recipe')} far below the frame." if below else ""
     return (
         f"Accuracy against the {what} of one run, a teacher's or source's run included; {group}. Filled, "
         "joined and named: no other recipe is at least as accurate by its mean and cheaper; hollow: one is. "
@@ -200,7 +201,7 @@ def _budget_alt(report: ReportInput, marks: list[Mark], named: list[Mark], kind:
     parts = [f"{doc.arm_name(report.plan, m.point.arm_id)} {_numbers(m, settings, kind)}" for m in named]
     rest = len(marks) - sum(mark.best for mark in marks)
     return (
-        f"Scatter of {doc.count(len(marks), 'recipe')}, mean accuracy against the {kind} of one run. "
+        f"Scatter of {num.count(len(marks), 'recipe')}, mean accuracy against the {kind} of one run. "
         f"Not dominated, from the cheapest: {'; '.join(parts)}. The other {rest} are dominated."
     )
 
@@ -319,7 +320,7 @@ def _farthest(curves: list[Curve]) -> int:
 
 
 def _needs(found: Resolvable) -> str:
-    return "above 10,000 seeds" if found.seeds_needed is None else doc.count(found.seeds_needed, "seed")
+    return "above 10,000 seeds" if found.seeds_needed is None else num.count(found.seeds_needed, "seed")
 
 
 def _resolvable_caption(findings: Findings) -> str:
@@ -338,7 +339,7 @@ def _resolvable_alt(findings: Findings, curves: list[Curve]) -> str:
     unit = " pp" if findings.settings.in_percent else ""
     parts = [
         f"{doc.short_name(table.key)} {plain_text(found.effect_now, findings.settings)}{unit} with "
-        f"{doc.count(found.seeds_now, 'seed')}, {_needs(found)} needed"
+        f"{num.count(found.seeds_now, 'seed')}, {_needs(found)} needed"
         for table, found in curves
     ]
     delta = size_text(findings.settings.smallest_effect_pp, findings.settings)
@@ -384,8 +385,8 @@ def _panel(table: TableFinding, findings: Findings) -> Panel | None:
 
 
 def _flip_numbers(flips: RowFlips) -> str:
-    gained, lost = doc.number(flips.gained, 0), doc.number(flips.lost, 0)
-    return f"gained {gained}, lost {lost}, net {doc.signed(flips.gained - flips.lost, 0)}"
+    gained, lost = num.number(flips.gained, 0), num.number(flips.lost, 0)
+    return f"gained {gained}, lost {lost}, net {num.signed(flips.gained - flips.lost, 0)}"
 
 
 def _draw_flips(ax: Axes, places: Sequence[int], rows: Sequence[RowFlips]) -> None:
@@ -415,4 +416,4 @@ def _flips_caption(page: int) -> str:
 def _flips_alt(page: list[Panel]) -> str:
     flips = [(panel.title.split(",")[0], line) for panel in page for line in panel.lines if line.item]
     parts = [f"{table}, {line.label}: {line.text}" for table, line in flips]
-    return f"Images gained and lost, {doc.count(len(parts), 'row')}. {'; '.join(parts)}."
+    return f"Images gained and lost, {num.count(len(parts), 'row')}. {'; '.join(parts)}."

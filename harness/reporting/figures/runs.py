@@ -19,7 +19,7 @@ from matplotlib.transforms import Affine2D, IdentityTransform
 from harness.analysis.findings import GLYPHS, Effect, Findings, Level, LookResult, Settings, TableFinding
 from harness.analysis.verdicts import metric_name, plain_text, size_text
 from harness.reporting.credit import credit_pictures
-from harness.reporting.document import DASH, arm_name, count, number, ordered, run_name, short_name
+from harness.reporting.document import arm_name, ordered, run_name, short_name
 from harness.reporting.figures.curves import (
     STEP,
     curves_alt,
@@ -60,6 +60,7 @@ from harness.reporting.figures.tables import (
     values_alt,
     with_headings,
 )
+from harness.reporting.numbers import DASH, count, number
 from harness.reporting.report_input import ReportInput, from_file
 from harness.reporting.sections.opening import NOT_RUN, statuses
 from harness.reporting.sections.paper import KEY as SCOREBOARD

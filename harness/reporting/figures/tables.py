@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.analysis.findings import CANNOT_TEST, NOT_EVALUABLE, CellFinding, Findings
 from harness.analysis.verdicts import metric_name
-from harness.reporting.document import Board, ScoreLine, ScorePanel, cell_name, number, signed
+from harness.reporting.document import Board, ScoreLine, ScorePanel, cell_name
 from harness.reporting.figures.curves import right_labels
 from harness.reporting.figures.style import (
     FAINT,
@@ -27,6 +27,7 @@ from harness.reporting.figures.style import (
     new_figure,
     verdict_colour,
 )
+from harness.reporting.numbers import number, signed
 from harness.reporting.sections.paper import CONTINUED, only
 
 # Figures with a line for every row of every table: one panel per table, as many panels as fit on a page.

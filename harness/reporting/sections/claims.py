@@ -26,6 +26,7 @@ from harness.analysis.findings import (
 )
 from harness.analysis.verdicts import FEWEST_SEEDS, metric_name, size_text
 from harness.reporting import document as doc
+from harness.reporting import numbers as num
 from harness.reporting.report_input import ReportInput
 
 # The paper's claims, one line each: what was measured and whether it is settled.
@@ -158,7 +159,7 @@ def _intro(findings: Findings) -> str:
     if n < 2:
         return text
     holm = (
-        f"{doc.count(changed, 'answer')} would not be settled any more, which is said beside it"
+        f"{num.count(changed, 'answer')} would not be settled any more, which is said beside it"
         if changed
         else "no answer would change"
     )
@@ -193,39 +194,39 @@ def _compared(claim: ClaimFinding) -> str:
 def difference_cell(claim: ClaimFinding) -> doc.TextCell:
     """The estimate with its interval in the measure's own unit; steps as "2.1 times fewer"."""
     if claim.estimate is None:
-        return doc.TextCell(doc.DASH, "(no value)")
+        return doc.TextCell(num.DASH, "(no value)")
     if claim.claim.measure == STEPS:
         return _factor_cell(claim.estimate, claim.low, claim.high)
     digits = _digits(claim)
     unit = " pp" if claim.claim.measure.startswith("top") else ""
     return doc.TextCell(
-        doc.signed(claim.estimate, digits) + unit, doc.interval(claim.low, claim.high, digits)
+        num.signed(claim.estimate, digits) + unit, num.interval(claim.low, claim.high, digits)
     )
 
 
-def _digits(claim: ClaimFinding) -> doc.Digits:
+def _digits(claim: ClaimFinding) -> num.Digits:
     if not claim.claim.measure.startswith("top"):
         return None
     if claim.low is None or claim.high is None:
-        return doc.digits_for(None)
-    return doc.digits_for((claim.high - claim.low) / 4)
+        return num.digits_for(None)
+    return num.digits_for((claim.high - claim.low) / 4)
 
 
 def _factor_cell(ratio: float, low: float | None, high: float | None) -> doc.TextCell:
     if ratio > 1:
         return doc.TextCell(
-            f"{doc.number(ratio, _factor_digits(ratio))} times more", _factor_interval(low, high)
+            f"{num.number(ratio, _factor_digits(ratio))} times more", _factor_interval(low, high)
         )
     flipped = (1 / high, 1 / low) if low and high else (None, None)
     return doc.TextCell(
-        f"{doc.number(1 / ratio, _factor_digits(1 / ratio))} times fewer", _factor_interval(*flipped)
+        f"{num.number(1 / ratio, _factor_digits(1 / ratio))} times fewer", _factor_interval(*flipped)
     )
 
 
 def _factor_interval(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return ""
-    return f"[{doc.number(low, _factor_digits(low))}, {doc.number(high, _factor_digits(high))}]"
+    return f"[{num.number(low, _factor_digits(low))}, {num.number(high, _factor_digits(high))}]"
 
 
 def _factor_digits(factor: float) -> int:
@@ -233,7 +234,7 @@ def _factor_digits(factor: float) -> int:
 
 
 def _answer(claim: ClaimFinding) -> doc.TextCell:
-    details = [claim.why.replace(" -", f" {doc.MINUS}")] if claim.why else []
+    details = [claim.why.replace(" -", f" {num.MINUS}")] if claim.why else []
     if claim.answer != claim.answer_holm:
         details.append(f"{claim.answer_holm} after Holm's correction")
     return doc.TextCell(
@@ -247,18 +248,18 @@ def _ratio(claim: ClaimFinding) -> str:
     if size is None or size.ratio is None:
         return ""
     digits = _factor_digits(abs(size.ratio))
-    within = "" if size.ratio_low is None else f" {doc.interval(size.ratio_low, size.ratio_high, digits)}"
+    within = "" if size.ratio_low is None else f" {num.interval(size.ratio_low, size.ratio_high, digits)}"
     outside = "; outside its prediction interval" if size.predicted is False else ""
-    return f"× {doc.number(size.ratio, digits)}{within}{outside}"
+    return f"× {num.number(size.ratio, digits)}{within}{outside}"
 
 
 def _paper(claim: ClaimFinding) -> str:
     if claim.paper is None:
-        return doc.missing("no values")
+        return num.missing("no values")
     if claim.claim.measure == STEPS:
         return _factor_cell(claim.paper, None, None).text + doc.mark(claim.paper_status)
     return (
-        doc.signed(claim.paper) + " pp" * claim.claim.measure.startswith("top") + doc.mark(claim.paper_status)
+        num.signed(claim.paper) + " pp" * claim.claim.measure.startswith("top") + doc.mark(claim.paper_status)
     )
 
 
@@ -325,7 +326,7 @@ def _target(speed: SpeedFinding) -> str:
 
 
 def _level(panel: SpeedPanel) -> str:
-    level = "not known yet" if panel.target_top1 is None else f"{doc.number(panel.target_top1)} % top-1"
+    level = "not known yet" if panel.target_top1 is None else f"{num.number(panel.target_top1)} % top-1"
     return level if panel.column is None else f"{panel.column} {level}"
 
 
@@ -340,22 +341,22 @@ def _speed_cells(row: SpeedRow, batches: dict[str, int]) -> tuple[doc.TextCell, 
     batch = batches.get(row.arm_id or "")
     name = doc.TextCell(row.row, f"{batch} images per step" if batch else "")
     paper = doc.TextCell(
-        f"{row.paper.value:g}{doc.mark(row.paper.status)}" if row.paper else doc.missing("none")
+        f"{row.paper.value:g}{doc.mark(row.paper.status)}" if row.paper else num.missing("none")
     )
     paper_factor = doc.TextCell(
-        doc.missing("none") if row.paper_factor is None else _factor(row.paper_factor)
+        num.missing("none") if row.paper_factor is None else _factor(row.paper_factor)
     )
     if not row.trained:
         what = "(quoted)" if row.arm_id is None else "(trains nothing)"
-        return name, *(doc.TextCell(doc.DASH, what) for _ in range(3)), paper, paper_factor
+        return name, *(doc.TextCell(num.DASH, what) for _ in range(3)), paper, paper_factor
     reached = sum(step is not None for step in row.steps.values())
     left_out = [f"{row.diverged} diverged"] * bool(row.diverged)
     left_out += [f"{row.missing} missing"] * bool(row.missing)
     return (
         name,
         doc.TextCell(f"{reached} of {len(row.steps)}", ", ".join(left_out)),
-        doc.TextCell(doc.missing("no median") if row.median is None else f"{row.median:,.0f}", _range(row)),
-        doc.TextCell(doc.missing("no median") if row.factor is None else _factor(row.factor)),
+        doc.TextCell(num.missing("no median") if row.median is None else f"{row.median:,.0f}", _range(row)),
+        doc.TextCell(num.missing("no median") if row.factor is None else _factor(row.factor)),
         paper,
         paper_factor,
     )
@@ -368,4 +369,4 @@ def _range(row: SpeedRow) -> str:
 
 
 def _factor(value: float) -> str:
-    return doc.number(value, 1 if value >= 10 else 2)
+    return num.number(value, 1 if value >= 10 else 2)

@@ -24,6 +24,7 @@ from harness.analysis.findings import (
 )
 from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
+from harness.reporting import numbers as num
 from harness.reporting.frames import ARCHIVE, patch_path
 from harness.reporting.report_input import ReportInput, RunCost, arm_costs, from_file, study_cost
 from harness.reporting.sections.opening import declared_text, statuses
@@ -74,12 +75,12 @@ def cost_text(cost: RunCost) -> str:
     hours = "device-hours not known"
     if cost.device_hours is not None:
         digits = 1 if cost.device_hours >= 1 else 3
-        hours = f"{doc.number(cost.device_hours, digits)} {cost.unit}"
+        hours = f"{num.number(cost.device_hours, digits)} {cost.unit}"
     return f"{hours}; energy: {energy_text(cost)}"
 
 
 def energy_text(cost: RunCost) -> str:
-    return NOT_MEASURED if cost.energy_kj is None else f"{doc.number(cost.energy_kj, 1)} kJ"
+    return NOT_MEASURED if cost.energy_kj is None else f"{num.number(cost.energy_kj, 1)} kJ"
 
 
 def _error_bars(report: ReportInput) -> str:
@@ -104,7 +105,7 @@ def _seeds_answer(report: ReportInput) -> str:
     first, last = min(plan.seeds), max(plan.seeds)
     which = f"{first} to {last}" if last > first else str(first)
     if len(counts) == 1:
-        return f"{doc.count(counts.pop(), 'seed')} for every row ({which}), the same for all rows."
+        return f"{num.count(counts.pop(), 'seed')} for every row ({which}), the same for all rows."
     return f"{min(counts)} to {max(counts)} per row, each row the first of {which}."
 
 
@@ -113,7 +114,7 @@ def _selection(report: ReportInput) -> str:
     ended = sum(each in ENDED for each in status)
     diverged = status.count(DIVERGED)
     return (
-        f"No run was picked: {ended} of {doc.count(len(report.plan.runs), 'planned run')} ended"
+        f"No run was picked: {ended} of {num.count(len(report.plan.runs), 'planned run')} ended"
         + (f", {diverged} of them diverged," if diverged else "")
         + " and all of them are counted. No hyper-parameter was tuned on these results by the harness."
     )
@@ -127,9 +128,9 @@ def _compute(report: ReportInput) -> str:
     observing = {arm_id for arm_id, arm in report.plan.arms.items() if arm.observes}
     trained = [arm_id not in observing for arm_id in report.records["arm_id"]]
     time_s = study_cost(report.records[trained]).time_s
-    mean = "not recorded" if time_s is None else f"{doc.duration(time_s)}"
+    mean = "not recorded" if time_s is None else f"{num.duration(time_s)}"
     return (
-        f"{on}Training time of one run, mean: {mean}. All {doc.count(cost.runs, 'run')}: {cost_text(cost)}."
+        f"{on}Training time of one run, mean: {mean}. All {num.count(cost.runs, 'run')}: {cost_text(cost)}."
     )
 
 
@@ -218,7 +219,7 @@ def _seeds(report: ReportInput) -> str:
     """How many per recipe, and when it was decided."""
     plan = report.plan
     if not plan.is_adaptive:
-        return f"Every recipe is trained with the same {doc.count(len(report.findings.seeds), 'seed')}."
+        return f"Every recipe is trained with the same {num.count(len(report.findings.seeds), 'seed')}."
     looks = ", ".join(str(seeds) for seeds in plan.looks)
     return (
         f"Seeds are adaptive: results were looked at after {looks} seeds per recipe at most, and a recipe "
@@ -232,8 +233,8 @@ def _noise(report: ReportInput) -> str:
     if not sds:
         return "The noise between seeds could not be estimated."
     settings = report.findings.settings
-    unit, digits = (" pp", doc.MOST_DIGITS) if settings.in_percent else ("", None)
-    low, high = doc.number(min(sds), digits), doc.number(max(sds), digits)
+    unit, digits = (" pp", num.MOST_DIGITS) if settings.in_percent else ("", None)
+    low, high = num.number(min(sds), digits), num.number(max(sds), digits)
     spread = f"{low}{unit}" if low == high else f"{low} to {high}{unit}, depending on the table"
     return f"The noise between seeds (pooled sd) is {spread}."
 
@@ -306,11 +307,16 @@ def _floors_table(found: Competence) -> doc.TextTable:
             name += f", {floor.train_images:,} training images"
         if floor.problem is not None:
             rows.append(
-                [name, *[doc.missing(floor.problem)] * 4, str(len(floor.arms)), doc.missing("not known")]
+                [
+                    name,
+                    *[num.missing(floor.problem)] * 4,
+                    str(len(floor.arms)),
+                    num.missing("not known"),
+                ]
             )
             continue
         values = (floor.linear, floor.neighbours, floor.guessing, floor.value)
-        shown = [doc.missing("none") if value is None else doc.number(value) for value in values]
+        shown = [num.missing("none") if value is None else num.number(value) for value in values]
         rows.append([name, *shown, str(len(floor.arms)), str(below)])
     titles = {
         "Data": doc.TEXT,
@@ -477,7 +483,7 @@ def _runs(report: ReportInput) -> list[tuple[str, str]]:
     runs, status_of = report.plan.runs, statuses(report)
     counts = Counter(status_of[run.run_id] for run in runs)
     said = ", ".join(f"{number} {status}" for status, number in counts.most_common())
-    text = f"{doc.count(len(runs), 'run')} ({said})"
+    text = f"{num.count(len(runs), 'run')} ({said})"
     if runs:
         text += f", ids {min(run.run_id for run in runs)[:RUN_ID_DIGITS]} ... "
         text += f"{max(run.run_id for run in runs)[:RUN_ID_DIGITS]}"
@@ -488,8 +494,8 @@ def _runs(report: ReportInput) -> list[tuple[str, str]]:
 def _period(report: ReportInput) -> str:
     if not {"started_s", "ended_s"} <= set(report.records):
         return NOT_RECORDED
-    starts = [value for value in report.records["started_s"] if doc.is_number(value)]
-    ends = [value for value in report.records["ended_s"] if doc.is_number(value)]
+    starts = [value for value in report.records["started_s"] if num.is_number(value)]
+    ends = [value for value in report.records["ended_s"] if num.is_number(value)]
     if not starts or not ends:
         return NOT_RECORDED
     first, last = (datetime.fromtimestamp(value, UTC) for value in (min(starts), max(ends)))
@@ -507,11 +513,11 @@ def _costs_table(report: ReportInput) -> doc.TextTable | None:
         if arm_id not in costs:
             continue
         cost = costs[arm_id]
-        hours = doc.missing(NOT_RECORDED)
+        hours = num.missing(NOT_RECORDED)
         if cost.device_hours is not None:
-            hours = doc.number(cost.device_hours, 4 if cost.device_hours < 1 else 1)
-        time = doc.missing(NOT_RECORDED) if cost.time_s is None else doc.duration(cost.time_s)
-        energy = doc.missing(NOT_MEASURED) if cost.energy_kj is None else doc.number(cost.energy_kj, 1)
+            hours = num.number(cost.device_hours, 4 if cost.device_hours < 1 else 1)
+        time = num.missing(NOT_RECORDED) if cost.time_s is None else num.duration(cost.time_s)
+        energy = num.missing(NOT_MEASURED) if cost.energy_kj is None else num.number(cost.energy_kj, 1)
         rows.append([doc.arm_name(report.plan, arm_id), str(cost.runs), time, hours, *([energy] * measured)])
     titles = {"Recipe": doc.TEXT, "Runs": doc.NUMBER, "Training of one, mean": doc.NUMBER}
     titles |= {unit or "Device-hours": doc.NUMBER} | ({"Energy, kJ": doc.NUMBER} if measured else {})
@@ -561,11 +567,11 @@ def _table(table: TableFinding, settings: Settings) -> doc.TextTable:
     cells = _with_effect(table)
     noise = [f"Comparisons in the Holm family: {table.contrasts}."]
     if table.pooled_sd is not None:
-        sd = f"{doc.number(table.pooled_sd)} pp" if settings.in_percent else doc.number(table.pooled_sd, None)
+        sd = f"{num.number(table.pooled_sd)} pp" if settings.in_percent else num.number(table.pooled_sd, None)
         noise.append(f"Pooled sd between seeds: {sd}.")
     if table.seed_correlation is not None:
         noise.append(f"Share of the variance that runs with the same seed have in common: "
-                     f"{doc.number(table.seed_correlation)}.")  # fmt: skip
+                     f"{num.number(table.seed_correlation)}.")  # fmt: skip
     guarded = [cell.row for cell, effect in cells if effect.flagged]
     if guarded:
         noise.append(f"Mostly own variance instead of the pooled one (variance guard): {', '.join(guarded)}.")
@@ -583,10 +589,10 @@ def _row(cell: CellFinding, effect: Effect, settings: Settings) -> tuple[doc.Tex
     texts = (
         cell.row,
         str(effect.n),
-        doc.interval(effect.adjusted_low, effect.adjusted_high, digits),
-        "" if effect.p_holm is None else doc.probability(effect.p_holm),
-        "" if effect.df is None else doc.number(effect.df, 1),
-        "" if effect.detectable is None else doc.number(effect.detectable, digits),
+        num.interval(effect.adjusted_low, effect.adjusted_high, digits),
+        "" if effect.p_holm is None else num.probability(effect.p_holm),
+        "" if effect.df is None else num.number(effect.df, 1),
+        "" if effect.detectable is None else num.number(effect.detectable, digits),
     )
     why = "(same run)" if effect.estimate == 0.0 and effect.p is None else "(no spread known)"
-    return tuple(doc.TextCell(text) if text else doc.TextCell(doc.DASH, why) for text in texts)
+    return tuple(doc.TextCell(text) if text else doc.TextCell(num.DASH, why) for text in texts)

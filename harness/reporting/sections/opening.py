@@ -23,6 +23,7 @@ from harness.analysis.findings import (
 )
 from harness.analysis.verdicts import no_value, size_text
 from harness.reporting import document as doc
+from harness.reporting import numbers as num
 from harness.reporting.report_input import ReportInput, from_file, places
 from harness.reporting.sections.claims import claims_tally
 from harness.reporting.sections.results import (
@@ -92,8 +93,8 @@ def scope(report: ReportInput) -> str:
     rows = sum(len(table.cells) for table in findings.tables)
     models = sorted({arm.recipe.model.name for arm in plan.arms.values()})
     parts = [
-        f"{doc.count(rows, 'row')} in {doc.count(len(findings.tables), 'table')}",
-        f"{doc.count(sum(not arm.observes for arm in plan.arms.values()), 'distinct recipe')}",
+        f"{num.count(rows, 'row')} in {num.count(len(findings.tables), 'table')}",
+        f"{num.count(sum(not arm.observes for arm in plan.arms.values()), 'distinct recipe')}",
         *_runs(report),
         f"data: {', '.join(places(plan))}",
         f"model: {', '.join(models)}",
@@ -107,8 +108,8 @@ def _scope_of_runs(report: ReportInput) -> list[str]:
     if device := doc.flatten(report.provenance).get("device"):
         parts.append(f"device: {device}")
     if "train_time_s" in report.records:
-        times = [float(t) for t in report.records["train_time_s"] if doc.is_number(t)]
-        parts.append(f"training time, summed over runs: {doc.duration(sum(times))}")
+        times = [float(t) for t in report.records["train_time_s"] if num.is_number(t)]
+        parts.append(f"training time, summed over runs: {num.duration(sum(times))}")
     return parts
 
 
@@ -119,11 +120,11 @@ def _runs(report: ReportInput) -> list[str]:
     trainings = [run for run in plan.runs if run.arm_id not in observing]
     own = sum(run.seed in plan.seeds for run in trainings)
     evaluations = len(plan.runs) - len(trainings)
-    parts = [f"{doc.count(own, 'run')} ({doc.seeds_planned(plan)} each)"]
+    parts = [f"{num.count(own, 'run')} ({doc.seeds_planned(plan)} each)"]
     if own < len(trainings):
-        parts.append(f"{doc.count(len(trainings) - own, 'further training')} for ensembles")
+        parts.append(f"{num.count(len(trainings) - own, 'further training')} for ensembles")
     if evaluations:
-        parts.append(f"{doc.count(evaluations, 'evaluation')} of trained networks")
+        parts.append(f"{num.count(evaluations, 'evaluation')} of trained networks")
     return parts
 
 
@@ -154,15 +155,15 @@ def _outlook(report: ReportInput) -> str:
         why = Counter(conditions.in_short(effect.qualifier) or CANNOT_TEST for effect in untested)
         reason, rows = why.most_common(1)[0]
         floor = "; the floor: what a simple classifier reaches on the same images" * ("floor" in reason)
-        of = f"{rows} of {doc.count(len(untested), 'row')}"
+        of = f"{rows} of {num.count(len(untested), 'row')}"
         return f"Why most rows cannot be tested: {reason} ({of}{floor})."
     more = sorted(effect.more_seeds for effect in undecided if effect.more_seeds)
     if not more:
         return ""
     if len(more) == 1:
-        return f"About {doc.count(more[0], 'more seed')} would settle the open row."
+        return f"About {num.count(more[0], 'more seed')} would settle the open row."
     return (
-        f"About {doc.count(more[0], 'more seed')} would settle the first of the open rows, "
+        f"About {num.count(more[0], 'more seed')} would settle the first of the open rows, "
         f"{more[(len(more) - 1) // 2]:,} half of them."
     )
 
@@ -181,7 +182,7 @@ def _tally(tables: tuple[TableFinding, ...]) -> str:
     effects = [cell.effect for table in tables for cell in table.cells if cell.effect]
     late = sum(effect.exploratory for effect in effects)
     tail = f" ({late} of them exploratory: not declared before results were there)" if late else ""
-    return f"Verdicts on {doc.count(sum(words.values()), 'comparison')}: {counts}{tail}."
+    return f"Verdicts on {num.count(sum(words.values()), 'comparison')}: {counts}{tail}."
 
 
 def _claim(cell: CellFinding) -> doc.ClaimLine:
@@ -198,7 +199,7 @@ def with_minus(text: str) -> str:
     >>> with_minus("x-y: -0.31 pp [-0.5, 0.1]")
     'x-y: −0.31 pp [−0.5, 0.1]'
     """
-    return _NEGATIVE.sub(doc.MINUS, text)
+    return _NEGATIVE.sub(num.MINUS, text)
 
 
 # What is missing or failed, what was replaced, and what the paper leaves out.
@@ -223,10 +224,13 @@ def shortfalls(report: ReportInput) -> doc.Section:
         blocks = [*missing_of_file(report), *([bad] if bad else [])]
         return doc.Section("Missing and failed", tuple(blocks))
     if bad is None:
-        blocks.append(doc.Paragraph(f"All {doc.count(total, 'planned run')} finished."))
+        blocks.append(doc.Paragraph(f"All {num.count(total, 'planned run')} finished."))
     else:
         lost = len(bad.rows)
-        blocks += [doc.Paragraph(f"{doc.count(lost, 'run')} of {total} did not finish with a value."), bad]
+        blocks += [
+            doc.Paragraph(f"{num.count(lost, 'run')} of {total} did not finish with a value."),
+            bad,
+        ]
     has_paper = bool(report.plan.header.get("paper"))
     size = "What differs from the paper at this size:" if has_paper else "What this size changes:"
     for title, items in (
@@ -249,7 +253,7 @@ def _unfinished(report: ReportInput) -> doc.TextTable | None:
             doc.run_name(report.plan, run),
             str(run.seed),
             status_of[run.run_id],
-            attempts.get(run.run_id, doc.missing("none")),
+            attempts.get(run.run_id, num.missing("none")),
             _first_line(errors.get(run.run_id, "")),
         ]
         for run in report.plan.runs
@@ -262,7 +266,7 @@ def _unfinished(report: ReportInput) -> doc.TextTable | None:
             doc.run_name(report.plan, run),
             str(run.seed),
             FINISHED,
-            attempts.get(run.run_id, doc.missing("none")),
+            attempts.get(run.run_id, num.missing("none")),
             no_value(metric),
         ]
         for run in report.plan.runs
@@ -301,7 +305,7 @@ def _column(report: ReportInput, name: str) -> dict[str, str]:
 def _first_line(error: str) -> str:
     lines = error.strip().splitlines()
     return (
-        textwrap.shorten(lines[0], ERROR_CHARS, placeholder=" ...") if lines else doc.missing("none recorded")
+        textwrap.shorten(lines[0], ERROR_CHARS, placeholder=" ...") if lines else num.missing("none recorded")
     )
 
 
@@ -356,7 +360,7 @@ def mean_train_time(report: ReportInput) -> dict[str, float]:
         return {}
     by_arm: dict[str, list[float]] = {}
     for arm, time_s in zip(report.records["arm_id"], report.records["train_time_s"], strict=True):
-        if doc.is_number(time_s):
+        if num.is_number(time_s):
             by_arm.setdefault(str(arm), []).append(float(time_s))
     return {arm: sum(times) / len(times) for arm, times in by_arm.items()}
 
@@ -393,14 +397,14 @@ def _add_needs(report: ReportInput, arm_id: str, each: int, runs: dict[str, int]
 def _cost(seeds: int | None, runs: dict[str, int], times: dict[str, float]) -> list[str]:
     """Seeds, runs and time of one row, or dashes where the number of seeds is not known."""
     if not seeds:
-        return [doc.missing("not known")] * 3
+        return [num.missing("not known")] * 3
     return [f"about {seeds}", str(sum(runs.values())), _time(runs, times)]
 
 
 def _time(seeds: dict[str, int], times: dict[str, float]) -> str:
     if any(arm not in times for arm in seeds):
-        return doc.missing("not measured")
-    return doc.duration(sum(n * times[arm] for arm, n in seeds.items()))
+        return num.missing("not measured")
+    return num.duration(sum(n * times[arm] for arm, n in seeds.items()))
 
 
 def _total(wanted: dict[str, int], times: dict[str, float]) -> str:
@@ -408,7 +412,7 @@ def _total(wanted: dict[str, int], times: dict[str, float]) -> str:
     if not runs:
         return "no number of seeds is known yet"
     time_s = _time(wanted, times)
-    return f"all open rows together need {doc.count(runs, 'run')}, {time_s} of training one after another"
+    return f"all open rows together need {num.count(runs, 'run')}, {time_s} of training one after another"
 
 
 # When the plan was declared, and what was changed after that.
@@ -431,11 +435,11 @@ def declared_text(report: ReportInput) -> str:
     first = records[0]
     said = f"The plan (hash {_short(first)}) was recorded on {when(first)}"
     if not first["ended"]:
-        text = f"{said}, before any of its {doc.count(first['runs'], 'run')} had ended."
+        text = f"{said}, before any of its {num.count(first['runs'], 'run')} had ended."
     elif first["ended"] == first["runs"]:
-        text = f"{said}, when all of its {doc.count(first['runs'], 'run')} had ended: {NOTHING_SHOWS}."
+        text = f"{said}, when all of its {num.count(first['runs'], 'run')} had ended: {NOTHING_SHOWS}."
     else:
-        text = f"{said}, when {first['ended']} of its {doc.count(first['runs'], 'run')} had ended: for the "
+        text = f"{said}, when {first['ended']} of its {num.count(first['runs'], 'run')} had ended: for the "
         text += "results that were there by then, nothing here shows that it was declared before them."
     return text + (f" It was changed since: see “{TITLE}”." if amendments_section(report) else "")
 
@@ -503,11 +507,11 @@ def _ended(record: Record) -> str:
     if not record["ended"] and not record["seen"]:
         return "before any run had ended"
     before = (
-        f", and {doc.count(record['seen'], 'further run')} of recipes declared before"
+        f", and {num.count(record['seen'], 'further run')} of recipes declared before"
         if record["seen"]
         else ""
     )
-    return f"when {record['ended']} of its {doc.count(record['runs'], 'run')} had ended{before}"
+    return f"when {record['ended']} of its {num.count(record['runs'], 'run')} had ended{before}"
 
 
 def _unrecorded(report: ReportInput, newest: Record) -> str:
@@ -529,7 +533,7 @@ def _consequences(report: ReportInput, records: Sequence[Record]) -> list[doc.Bl
     blocks: list[doc.Block] = []
     if rows:
         text = (
-            f"{doc.count(len(rows), 'verdict')} marked as exploratory, because the comparison, or the recipe "
+            f"{num.count(len(rows), 'verdict')} marked as exploratory, because the comparison, or the recipe "
             "of one of its sides, was not declared before results were there. They stay in the Holm family, "
             f"which is that of the plan as it is now: {', '.join(rows)}."
         )

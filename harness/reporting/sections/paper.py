@@ -23,6 +23,7 @@ from harness.analysis.findings import (
 )
 from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
+from harness.reporting import numbers as num
 from harness.reporting.sections.tables import effect_digits, level_digits, other_metric
 from harness.spec import ACCURACIES, FINISHED
 from harness.study import conditions
@@ -118,8 +119,8 @@ def caption(findings: Findings, parts: Sequence[doc.Board]) -> str:
     words += _marks([line.says for line in lines])
     beyond = sum(any(map(parts[0].is_beyond, _values(line))) for line in lines)
     if beyond:
-        ends = f"{doc.number(parts[0].low, 0)} and {doc.number(parts[0].high, 0)}"
-        words.append(f"The axis is cut at {ends}: {doc.count(beyond, 'row')} beyond it (arrows).")
+        ends = f"{num.number(parts[0].low, 0)} and {num.number(parts[0].high, 0)}"
+        words.append(f"The axis is cut at {ends}: {num.count(beyond, 'row')} beyond it (arrows).")
     total = sum(cell.effect is not None for table in findings.tables for cell in table.cells)
     if total > len(lines):
         words.append(f"The first {len(lines):,} of {total:,} rows; the tables have all of them.")
@@ -144,7 +145,7 @@ def alt(board: doc.Board) -> str:
     for panel in board.panels:
         parts.append(f"{panel.title}:")
         for line in panel.lines:
-            paper = "" if line.paper is None else f" (paper {doc.signed(line.paper)})"
+            paper = "" if line.paper is None else f" (paper {num.signed(line.paper)})"
             parts.append(f"{line.label} {line.effect} {line.says}{paper};")
     return f"Effects by row, {board.unit}. " + " ".join(parts).rstrip(";") + "."
 
@@ -156,10 +157,10 @@ def only(board: doc.Board, panels: Sequence[doc.ScorePanel]) -> doc.Board:
 
 def _line(cell: CellFinding, effect: Effect, settings: Settings) -> doc.ScoreLine:
     digits = effect_digits(effect, settings)
-    text = doc.DASH
+    text = num.DASH
     if effect.estimate is not None:
-        within = doc.interval(effect.low, effect.high, digits)
-        text = f"{doc.signed(effect.estimate, digits)} {within}".strip()
+        within = num.interval(effect.low, effect.high, digits)
+        text = f"{num.signed(effect.estimate, digits)} {within}".strip()
     return doc.ScoreLine(
         label=cell.row,
         effect=text,
@@ -273,15 +274,15 @@ def _shaped(table: TableFinding, settings: Settings, what: tuple[_Shape, Values]
 def _cell(cell: CellFinding | None, metric: str, settings: Settings, values: Values) -> doc.TextCell:
     """For example "78.17 ± 1.05 ?" above "(77.91†)"."""
     if cell is None:
-        return doc.TextCell(doc.DASH, "(no such row)")
+        return doc.TextCell(num.DASH, "(no such row)")
     printed = doc.paper_text(cell.paper.get(metric))
     paper = f"({printed})" if printed else ""
     if cell.level is None:
-        return doc.TextCell(doc.DASH, paper or "(none)")
+        return doc.TextCell(num.DASH, paper or "(none)")
     ours, tone = _ours(cell, metric, settings, values), ""
     if ours is None:
         reason = "(no value)" if cell.level.lost or cell.level.mean is not None else "(not run)"
-        ours, paper = doc.DASH, paper or reason
+        ours, paper = num.DASH, paper or reason
     if metric == settings.metric and cell.effect is not None:
         ours, tone = f"{ours} {GLYPHS[cell.effect.verdict]}", cell.effect.verdict
     return doc.TextCell(ours, paper, tone, cell.level.mean if metric == settings.metric else None,
@@ -292,7 +293,7 @@ def _ours(cell: CellFinding, metric: str, settings: Settings, values: Values) ->
     """Mean ± sd; None where there is no value."""
     level = cell.level
     assert level is not None
-    digits = level_digits(level, settings) if settings.in_percent else doc.MOST_DIGITS
+    digits = level_digits(level, settings) if settings.in_percent else num.MOST_DIGITS
     mean, sd = level.secondary.get(metric), None
     if metric == settings.metric:
         mean, sd, digits = level.mean, level.sd, level_digits(level, settings)
@@ -300,7 +301,7 @@ def _ours(cell: CellFinding, metric: str, settings: Settings, values: Values) ->
         sd = stdev(found)
     if mean is None:
         return None
-    return doc.number(mean, digits) + ("" if sd is None else f" ± {doc.number(sd, digits)}")
+    return num.number(mean, digits) + ("" if sd is None else f" ± {num.number(sd, digits)}")
 
 
 def _caption(table: TableFinding, settings: Settings) -> str:

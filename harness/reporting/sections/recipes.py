@@ -10,6 +10,7 @@ from typing import Any
 from harness.analysis.findings import CellFinding
 from harness.analysis.verdicts import metric_name
 from harness.reporting import document as doc
+from harness.reporting import numbers as num
 from harness.reporting.report_input import ReportInput, gains_at_the_end
 from harness.reporting.sections.opening import statuses, with_minus
 from harness.spec import FINISHED, MEMBER_STRIDE, as_plain
@@ -56,7 +57,7 @@ def runs_section(report: ReportInput) -> doc.Section | None:
     blocks: list[doc.Block] = [doc.Note(_INTRO), doc.RunsBlock(tuple(recipes))]
     left = len(report.plan.all_arms) - len(arms)
     if left:
-        blocks.insert(1, doc.Note(f"{doc.count(left, 'further recipe')}: in report.json."))
+        blocks.insert(1, doc.Note(f"{num.count(left, 'further recipe')}: in report.json."))
     return doc.Section(TITLE, tuple(blocks))
 
 
@@ -123,8 +124,8 @@ def _run(
     status, curve = what
     metric = report.findings.settings.metric
     value = row.get(metric)
-    digits = doc.MOST_DIGITS if report.findings.settings.in_percent else None
-    said = f"{metric_name(metric)} {doc.number(value, digits)}" if doc.is_number(value) else status
+    digits = num.MOST_DIGITS if report.findings.settings.in_percent else None
+    said = f"{metric_name(metric)} {num.number(value, digits)}" if num.is_number(value) else status
     member = run.seed // MEMBER_STRIDE
     log = [f"member {member + 1} of an ensemble"] if member else []
     return doc.RunLine(run.run_id, run.seed, said, "; ".join([*log, *_log(status, row)]), curve)
@@ -134,13 +135,13 @@ def _log(status: str, row: Mapping[Any, Any]) -> list[str]:
     """When and where a run ran, and what became of it."""
     said = [] if status == FINISHED else [status]
     started, ended = row.get("started_s"), row.get("ended_s")
-    if doc.is_number(started) and doc.is_number(ended):
+    if num.is_number(started) and num.is_number(ended):
         first, last = (datetime.fromtimestamp(each, UTC) for each in (started, ended))
         said.append(f"{first:%Y-%m-%d %H:%M:%S} to {last:%H:%M:%S} UTC")
-    if doc.is_number(row.get("train_time_s")):
-        said.append(f"{doc.duration(row['train_time_s'])} of training")
-    if doc.is_number(row.get("attempts")) and row["attempts"] > 1:
-        said.append(doc.count(int(row["attempts"]), "attempt"))
+    if num.is_number(row.get("train_time_s")):
+        said.append(f"{num.duration(row['train_time_s'])} of training")
+    if num.is_number(row.get("attempts")) and row["attempts"] > 1:
+        said.append(num.count(int(row["attempts"]), "attempt"))
     if isinstance(row.get("device"), str):
         said.append(row["device"])
     return said
@@ -152,12 +153,12 @@ def last_quarter(report: ReportInput) -> list[doc.Block]:
     if not gains:
         return []
     ends = (min(gains, key=lambda arm: gains[arm]), max(gains, key=lambda arm: gains[arm]))
-    least, most = (f"{doc.signed(gains[arm], 1)} ({doc.arm_name(report.plan, arm)})" for arm in ends)
-    middle = doc.signed(median(gains.values()), 1)
+    least, most = (f"{num.signed(gains[arm], 1)} ({doc.arm_name(report.plan, arm)})" for arm in ends)
+    middle = num.signed(median(gains.values()), 1)
     return [
         doc.Paragraph(
             f"The last quarter of training changed top-1 by {middle} pp in the median of "
-            f"{doc.count(len(gains), 'recipe')}, from {least} to {most}. Where this is much, a longer "
+            f"{num.count(len(gains), 'recipe')}, from {least} to {most}. Where this is much, a longer "
             "training would move levels, and may move effects."
         )
     ]

@@ -9,6 +9,7 @@ from typing import Any
 from harness.analysis.findings import Settings
 from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
+from harness.reporting import numbers as num
 from harness.reporting.report_input import ReportInput
 from harness.spec import DIVERGED, FINISHED
 
@@ -27,7 +28,7 @@ COLUMNS = {  # what a column of the file was read as -> how that is said
 
 def banner_of_file(found: Mapping[str, Any]) -> str:
     """The first line of the report."""
-    lines = doc.count(found["lines"], "line")
+    lines = num.count(found["lines"], "line")
     return f"Written from {found['file']} ({lines}): nothing here was trained by the harness."
 
 
@@ -35,10 +36,10 @@ def scope_of_file(report: ReportInput, found: Mapping[str, Any]) -> str:
     """One line: how much there is."""
     findings = report.findings
     rows = sum(len(table.cells) for table in findings.tables)
-    runs = f"{doc.count(len(report.plan.runs), 'run')} ({doc.seeds_planned(report.plan)} each)"
+    runs = f"{num.count(len(report.plan.runs), 'run')} ({doc.seeds_planned(report.plan)} each)"
     if "seed" not in found["columns"]:
         runs = runs.replace("seed", "run")
-    tables = f"{doc.count(rows, 'row')} in {doc.count(len(findings.tables), 'table')}"
+    tables = f"{num.count(rows, 'row')} in {num.count(len(findings.tables), 'table')}"
     return " · ".join([tables, runs, f"file: {found['file']}"])
 
 
@@ -123,7 +124,7 @@ def facts_of_file(report: ReportInput) -> doc.Definitions:
     columns = "; ".join(
         f"{said}: {found['columns'][name]}" for name, said in COLUMNS.items() if name in found["columns"]
     )
-    facts = [("File", f"{found['file']} ({found['kind']}, {doc.count(found['lines'], 'line')})")]
+    facts = [("File", f"{found['file']} ({found['kind']}, {num.count(found['lines'], 'line')})")]
     facts += [("File (sha256)", found["sha256"])] if found["sha256"] else []
     facts += [
         ("Columns", columns),
@@ -141,7 +142,7 @@ def missing_of_file(report: ReportInput) -> list[doc.Block]:
     lost, diverged = len(status) - status.count(FINISHED), status.count(DIVERGED)
     text = "Every line has a value."
     if lost:
-        text = f"{doc.count(lost, 'line')} of {len(plan.runs):,} gave no value ({diverged} of them diverged)."
+        text = f"{num.count(lost, 'line')} of {len(plan.runs):,} gave no value ({diverged} of them diverged)."
     blocks: list[doc.Block] = [doc.Paragraph(text)]
     return [*blocks, doc.Bullets(plan.notes)] if plan.notes else blocks
 

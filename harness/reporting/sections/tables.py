@@ -11,6 +11,7 @@ from types import MappingProxyType
 from harness.analysis.findings import CellFinding, Effect, Level, Settings, TableFinding
 from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
+from harness.reporting import numbers as num
 from harness.reporting.report_input import GPU_HOURS, RunCost
 from harness.spec import ACCURACIES, MEMBER_STRIDE, Arm, Member
 from harness.study.plan import OF_A_FILE, PaperValue, Plan
@@ -45,8 +46,8 @@ def paper_cell(cell: CellFinding, settings: Settings) -> doc.TextCell:
     details = [f"(sd {std.value:g}{doc.mark(std.status)})"] if std else []
     details += [f"({other})"] if other else []
     if not value and not details:
-        return doc.TextCell(doc.DASH, "(none)")
-    return doc.TextCell(value or doc.DASH, " ".join(details))
+        return doc.TextCell(num.DASH, "(none)")
+    return doc.TextCell(value or num.DASH, " ".join(details))
 
 
 def extras_column(cells: list[CellFinding]) -> doc.TextColumn | None:
@@ -57,7 +58,7 @@ def extras_column(cells: list[CellFinding]) -> doc.TextColumn | None:
 def extras_cell(cell: CellFinding) -> doc.TextCell:
     """For example "4.2 G multiply-adds, 25.6 M parameters"."""
     texts = [_extra(name, value) for name, value in _extras(cell).items()]
-    return doc.TextCell(", ".join(texts)) if texts else doc.TextCell(doc.DASH, "(nothing)")
+    return doc.TextCell(", ".join(texts)) if texts else doc.TextCell(num.DASH, "(nothing)")
 
 
 def paper_column_kind(cells: list[CellFinding], settings: Settings) -> str:
@@ -130,7 +131,7 @@ def without_paper(table: doc.TextTable) -> doc.TextTable:
     kept = [
         place
         for place, column in enumerate(table.columns)
-        if "paper" not in column.title.lower() or any(row.cells[place].text != doc.DASH for row in table.rows)
+        if "paper" not in column.title.lower() or any(row.cells[place].text != num.DASH for row in table.rows)
     ]
     if len(kept) == len(table.columns):
         return table
@@ -142,20 +143,20 @@ def without_paper(table: doc.TextTable) -> doc.TextTable:
     )
 
 
-def level_digits(level: Level, settings: Settings) -> doc.Digits:
+def level_digits(level: Level, settings: Settings) -> num.Digits:
     """Decimals of a mean, from its standard error sd / sqrt(n)."""
     if not settings.in_percent:
         return None
-    return doc.digits_for(None if level.sd is None or level.n == 0 else level.sd / math.sqrt(level.n))
+    return num.digits_for(None if level.sd is None or level.n == 0 else level.sd / math.sqrt(level.n))
 
 
-def effect_digits(effect: Effect, settings: Settings) -> doc.Digits:
+def effect_digits(effect: Effect, settings: Settings) -> num.Digits:
     """Decimals of an effect: a quarter of the 95 % interval's width stands for its standard error."""
     if not settings.in_percent:
         return None
     if effect.low is None or effect.high is None:
-        return doc.digits_for(None)
-    return doc.digits_for((effect.high - effect.low) / 4)
+        return num.digits_for(None)
+    return num.digits_for((effect.high - effect.low) / 4)
 
 
 def n_cell(level: Level | None, effect: Effect | None = None) -> doc.TextCell:
@@ -174,15 +175,15 @@ def n_cell(level: Level | None, effect: Effect | None = None) -> doc.TextCell:
 def spread_cell(level: Level | None, settings: Settings, *, with_interval: bool = False) -> doc.TextCell:
     """Mean and sd, and on demand the interval of the mean; or why there is none."""
     if level is None:
-        return doc.TextCell(doc.DASH, "(quoted)")
+        return doc.TextCell(num.DASH, "(quoted)")
     if level.mean is None:
-        return doc.TextCell(doc.DASH, f"({level.missing_reason or 'no run has ended with a value'})")
+        return doc.TextCell(num.DASH, f"({level.missing_reason or 'no run has ended with a value'})")
     digits = level_digits(level, settings)
-    mean = doc.number(level.mean, digits)
+    mean = num.number(level.mean, digits)
     if level.sd is None:
         return doc.TextCell(mean, "(1 seed: no sd)")
-    said = doc.interval(level.low, level.high, digits) if with_interval else ""
-    return doc.TextCell(f"{mean} ± {doc.number(level.sd, digits)}", said)
+    said = num.interval(level.low, level.high, digits) if with_interval else ""
+    return doc.TextCell(f"{mean} ± {num.number(level.sd, digits)}", said)
 
 
 def row_notes(table: TableFinding) -> list[str]:
@@ -223,11 +224,11 @@ def _value_cells(cell: CellFinding, settings: Settings, places: Mapping[str, str
 
 def _secondary_cell(level: Level | None, settings: Settings, metric: str) -> doc.TextCell:
     if level is None:
-        return doc.TextCell(doc.DASH, "(quoted)")
+        return doc.TextCell(num.DASH, "(quoted)")
     if metric not in level.secondary:
-        return doc.TextCell(doc.DASH, "(no value)" if level.mean is None else "(not measured)")
-    digits = level_digits(level, settings) if settings.in_percent else doc.MOST_DIGITS
-    return doc.TextCell(doc.number(level.secondary[metric], digits))
+        return doc.TextCell(num.DASH, "(no value)" if level.mean is None else "(not measured)")
+    digits = level_digits(level, settings) if settings.in_percent else num.MOST_DIGITS
+    return doc.TextCell(num.number(level.secondary[metric], digits))
 
 
 def _value_notes(table: TableFinding, leads: bool) -> tuple[str, ...]:
@@ -286,7 +287,7 @@ def _row(cell: CellFinding, settings: Settings, places: Mapping[str, str], versu
         doc.TextCell(cell.row, "; ".join(filter(None, said))),
         n_cell(cell.level, effect),
         spread_cell(cell.level, settings),
-        effect_cell(effect, settings) if cell.level is not None else doc.TextCell(doc.DASH, "(quoted)"),
+        effect_cell(effect, settings) if cell.level is not None else doc.TextCell(num.DASH, "(quoted)"),
         _verdict_cell(cell),
         _paper_effect_cell(cell),
     ]
@@ -298,11 +299,11 @@ def _row(cell: CellFinding, settings: Settings, places: Mapping[str, str], versu
 def effect_cell(effect: Effect | None, settings: Settings) -> doc.TextCell:
     """The estimate with its 95 % interval, or why there is none."""
     if effect is None:
-        return doc.TextCell(doc.DASH, "(reference)")
+        return doc.TextCell(num.DASH, "(reference)")
     if effect.estimate is None:
-        return doc.TextCell(doc.DASH, f"({effect.qualifier or effect.verdict})")
+        return doc.TextCell(num.DASH, f"({effect.qualifier or effect.verdict})")
     digits = effect_digits(effect, settings)
-    return doc.TextCell(doc.signed(effect.estimate, digits), doc.interval(effect.low, effect.high, digits))
+    return doc.TextCell(num.signed(effect.estimate, digits), num.interval(effect.low, effect.high, digits))
 
 
 def _versus_rule(cells: list[CellFinding]) -> str | None:
@@ -337,7 +338,7 @@ def _effect_columns(settings: Settings) -> list[doc.TextColumn]:
 def _verdict_cell(cell: CellFinding) -> doc.TextCell:
     effect = cell.effect
     if effect is None:
-        return doc.TextCell(doc.DASH, "(quoted)" if cell.level is None else "(reference)")
+        return doc.TextCell(num.DASH, "(quoted)" if cell.level is None else "(reference)")
     details = [effect.qualifier] * bool(effect.qualifier) + ["fragile"] * effect.fragile
     details += ["exploratory"] * effect.exploratory
     return doc.TextCell(doc.verdict_text(effect), "; ".join(details), effect.verdict)
@@ -346,18 +347,18 @@ def _verdict_cell(cell: CellFinding) -> doc.TextCell:
 def _paper_effect_cell(cell: CellFinding) -> doc.TextCell:
     effect = cell.effect
     if effect is None:
-        return doc.TextCell(doc.DASH, "(quoted)" if cell.level is None else "(reference)")
+        return doc.TextCell(num.DASH, "(quoted)" if cell.level is None else "(reference)")
     if effect.paper is None:
-        return doc.TextCell(doc.DASH, "(none)")
-    return doc.TextCell(doc.signed(effect.paper) + doc.mark(effect.paper_status))
+        return doc.TextCell(num.DASH, "(none)")
+    return doc.TextCell(num.signed(effect.paper) + doc.mark(effect.paper_status))
 
 
 def _gap_cell(effect: Effect | None, settings: Settings) -> doc.TextCell:
     if effect is None or effect.gap is None:
-        return doc.TextCell(doc.DASH, "(reference)" if effect is None else "(none)")
+        return doc.TextCell(num.DASH, "(reference)" if effect is None else "(none)")
     digits = effect_digits(effect, settings)
-    details = [doc.interval(effect.gap_low, effect.gap_high, digits), effect.agreement or ""]
-    return doc.TextCell(doc.signed(effect.gap, digits), " ".join(filter(None, details)))
+    details = [num.interval(effect.gap_low, effect.gap_high, digits), effect.agreement or ""]
+    return doc.TextCell(num.signed(effect.gap, digits), " ".join(filter(None, details)))
 
 
 def _caption(settings: Settings, versus: str | None) -> str:
@@ -473,51 +474,51 @@ def _detail_cells(cell: CellFinding, settings: Settings, costs: Mapping[str, Run
 
 def _new_images_cell(effect: Effect | None, settings: Settings) -> doc.TextCell:
     if effect is None:
-        return doc.TextCell(doc.DASH, "(reference)")
-    text = doc.interval(effect.new_images_low, effect.new_images_high, effect_digits(effect, settings))
+        return doc.TextCell(num.DASH, "(reference)")
+    text = num.interval(effect.new_images_low, effect.new_images_high, effect_digits(effect, settings))
     if text:
         return doc.TextCell(text, value=effect.estimate)
     if effect.estimate is None or effect.low is None:
-        return doc.TextCell(doc.DASH, "(no effect)")
-    return doc.TextCell(doc.DASH, "(same run)" if effect.df is None else NO_BITS)
+        return doc.TextCell(num.DASH, "(no effect)")
+    return doc.TextCell(num.DASH, "(same run)" if effect.df is None else NO_BITS)
 
 
 def _better_cell(effect: Effect | None) -> doc.TextCell:
     if effect is None:
-        return doc.TextCell(doc.DASH, "(reference)")
+        return doc.TextCell(num.DASH, "(reference)")
     if effect.prob_better is None:
-        return doc.TextCell(doc.DASH, "(no effect)" if effect.estimate is None else "(same run)")
+        return doc.TextCell(num.DASH, "(no effect)" if effect.estimate is None else "(same run)")
     return doc.TextCell(
-        doc.number(effect.prob_better), doc.interval(effect.prob_better_low, effect.prob_better_high)
+        num.number(effect.prob_better), num.interval(effect.prob_better_low, effect.prob_better_high)
     )
 
 
 def _time_cell(cost: RunCost | None) -> doc.TextCell:
     if cost is None or cost.time_s is None:
-        return doc.TextCell(doc.DASH, "(not measured)")
+        return doc.TextCell(num.DASH, "(not measured)")
     if cost.time_s == 0:
-        return doc.TextCell(doc.DASH, "(trains nothing)")
-    return doc.TextCell(doc.duration(cost.time_s), value=cost.time_s)
+        return doc.TextCell(num.DASH, "(trains nothing)")
+    return doc.TextCell(num.duration(cost.time_s), value=cost.time_s)
 
 
 def _energy_cell(cost: RunCost | None) -> doc.TextCell:
     if cost is None or cost.energy_kj is None:
-        return doc.TextCell(doc.DASH, "(not measured)")
+        return doc.TextCell(num.DASH, "(not measured)")
     return doc.TextCell(f"{cost.energy_kj / cost.runs:.3g}")
 
 
 def _yield_cell(cell: CellFinding, costs: Mapping[str, RunCost], unit: _DeviceTime) -> doc.TextCell:
     effect, time = cell.effect, unit.of_a_run(costs.get(cell.arm_id or ""))
     if effect is None:
-        return doc.TextCell(doc.DASH, "(reference)")
+        return doc.TextCell(num.DASH, "(reference)")
     if effect.estimate is None or effect.low is None or effect.high is None:
-        return doc.TextCell(doc.DASH, "(no effect)")
+        return doc.TextCell(num.DASH, "(no effect)")
     if effect.low <= 0.0 <= effect.high:
-        return doc.TextCell(doc.DASH, "(0 in CI)")
+        return doc.TextCell(num.DASH, "(0 in CI)")
     if not time:
-        return doc.TextCell(doc.DASH, "(not measured)")
+        return doc.TextCell(num.DASH, "(not measured)")
     value = effect.estimate / time
-    return doc.TextCell(doc.signed(value, None), value=value)
+    return doc.TextCell(num.signed(value, None), value=value)
 
 
 # Rows that train nothing: what they evaluate, in words.
@@ -558,7 +559,7 @@ def _member(plan: Plan, member: Member) -> str:
         return f"the run of {name} with the same seed"
     last = (member.runs - 1) * MEMBER_STRIDE
     between = "" if member.runs == 2 else f", s + {MEMBER_STRIDE}" + (", ..." if member.runs > 3 else "")
-    return f"{doc.count(member.runs, 'run')} of {name} (seeds s{between}, s + {last} for seed s)"
+    return f"{num.count(member.runs, 'run')} of {name} (seeds s{between}, s + {last} for seed s)"
 
 
 def _how(arm: Arm) -> str:
