@@ -12,7 +12,7 @@ import pytest
 from harness.analysis.findings import CANNOT_TEST, HELPS, HURTS, NO_DIFFERENCE
 
 ROOT = Path(__file__).resolve().parents[1]
-# Studies whose mini size was set up so that it can tell (docs/decisions/0035, 0036, 0041).
+# Studies whose mini size was set up so that it can tell (docs/decisions/0035, 0036, 0042).
 CAN_TELL = (
     "bag_of_tricks",
     "batch_norm_mnist",
