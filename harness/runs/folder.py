@@ -481,7 +481,8 @@ def append_line(path: Path, data: Mapping[str, Any]) -> None:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Every complete line that `append_line` wrote, oldest first; [] where there is no file.
 
-    Half a line, which the next writer closed, and one that no writer writes are left out.
+    Half a line, which the next writer closed, and one that no writer writes are left out, as are events whose
+    kind is no text.
     """
     try:
         lines = records.read_quickly(path).split(b"\n")[:-1]
@@ -491,7 +492,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         with contextlib.suppress(ValueError):
             data = records.parsed(line)
-            if isinstance(data, dict):
+            if isinstance(data, dict) and isinstance(data.get("kind", ""), str):
                 found.append(data)
     return found
 

@@ -113,6 +113,12 @@ def test_json_that_no_record_holds_is_refused(value: Any, tmp_path: Path) -> Non
     assert read_lines(tmp_path / "x.jsonl") == [{"kind": "good"}]
 
 
+@pytest.mark.parametrize("kind", [[], {"a": 1}, 3, None])
+def test_an_event_whose_kind_is_no_text_is_left_out(kind: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(f'{json.dumps({"kind": kind, "step": 1})}\n{{"kind": "good"}}\n')
+    assert read_lines(tmp_path / "x.jsonl") == [{"kind": "good"}]
+
+
 @pytest.mark.parametrize(
     "line",
     [
