@@ -393,14 +393,13 @@ def plain(value: Any) -> Any:
     return None if value != value else str(value)  # pandas' missing values are not equal to themselves
 
 
-# The records a report was written from, kept beside it, so that anybody can compute its numbers again.
+# The records a report was written from, kept beside it in one archive, data/records.zip, so that anybody can
+# compute its numbers again.
 #
-# They are the members of one archive, data/records.zip:
-#
-# runs.jsonl    first line: the columns and their kinds; then one line per run, predictions in base64
-# curves.csv    one line per point of a learning curve changes.<digest>.patch   what the code of runs had
-# changed since its commit, where that was kept <name>.json   what else the report was written from, where
-# there is any (`EXTRA`)
+# runs.jsonl              the columns and their kinds; then one line per run, predictions in base64
+# curves.csv              one line per point of a learning curve
+# changes.<digest>.patch  what the code of runs had changed since its commit, where that was kept
+# <name>.json             what else the report was written from, where there is any (`EXTRA`)
 #
 # Reports of before 0023 (docs/decisions) have the same files in data/ itself; they are read, too.
 
@@ -413,6 +412,7 @@ EXTRA = ("calibration", "declaration", "floors", "left_out", "part", "under_way"
 # What an archive may hold: a thousand times the largest report here, and no more than fits into memory.
 MOST_BYTES = 2**30
 BITS = "predictions"  # the only column of bytes: one bit per test image
+IDS = {"run_id", "arm_id", "status"}
 KINDS = {"i": "int64", "u": "int64", "f": "float64", "b": "bool"}  # of numpy; everything else is text
 
 
@@ -521,10 +521,8 @@ def read_extra(folder: Path) -> dict[str, Mapping[str, Any]]:
 
 def raw_digest(records: DataFrame, curves: DataFrame, more: Mapping[str, bytes]) -> str:
     """One hash over all of `raw_files`: the report shows it, so that an edited record is seen."""
-    sha = hashlib.sha256()
-    for _, content in sorted(raw_files(records, curves, more).items()):
-        sha.update(content)
-    return sha.hexdigest()
+    files = sorted(raw_files(records, curves, more).items())
+    return hashlib.sha256(b"".join(content for _, content in files)).hexdigest()
 
 
 def read_raw(folder: Path) -> tuple[DataFrame, DataFrame]:
@@ -568,16 +566,20 @@ def _line(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _read_lines(path: Path, content: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    number = 1
+    number, lines, texts = 1, list[Any](), list[str]()
     try:
-        lines: list[Any] = []
         for number, line in enumerate(content.decode().splitlines(), start=1):
             row = parsed(line)
-            if number > 1 and row.get(BITS) is not None:
+            if number == 1:
+                if row["schema"] != RAW_SCHEMA_VERSION:
+                    raise ValueError(f"is of schema {row['schema']}, this version reads {RAW_SCHEMA_VERSION}")
+                kinds = [*row["runs"].items(), *row["curves"].items()]
+                texts = [name for name, kind in kinds if kind == "text"]
+            elif any(not isinstance(row.get(name), str if name in IDS else str | None) for name in texts):
+                raise ValueError("a column of texts has another value")
+            elif row.get(BITS) is not None:
                 row[BITS] = base64.b64decode(row[BITS], validate=True)
             lines.append(row)
-        if lines[0]["schema"] != RAW_SCHEMA_VERSION:
-            raise ValueError(f"is of schema {lines[0]['schema']}, this version reads {RAW_SCHEMA_VERSION}")
         return lines[0], lines[1:]
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise StudyError([Problem(str(path), number, f"is damaged: {error}")]) from None
@@ -588,10 +590,8 @@ def _read_csv(path: Path, content: bytes, kinds: Mapping[str, str]) -> DataFrame
 
     try:
         # As text, and then each number by itself: only so does every version of pandas give back its bits.
-        frame = pd.read_csv(io.StringIO(content.decode()), dtype="str")
-        numbers = {name: "float64" for name, kind in kinds.items() if kind != "text"}
-        frame = frame.astype(numbers)
-        return _typed(frame[list(kinds)], kinds)
+        frame = pd.read_csv(io.StringIO(content.decode()), dtype="str")[list(kinds)]
+        return _typed(frame.astype({name: "float64" for name in kinds if kinds[name] != "text"}), kinds)
     except (ValueError, KeyError) as error:
         raise StudyError([Problem(str(path), 0, f"cannot be read: {error}")]) from None
 
