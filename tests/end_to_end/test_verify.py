@@ -340,6 +340,9 @@ def test_a_report_in_another_style_is_written_again_from_its_own_records_but_not
     assert files_of(copy.report_dir) == was
 
 
+HEADER = '{"schema": 1, "runs": {}, "curves": {}}'
+
+
 def edited_runs(old: str, new: str) -> Callable[[Path], None]:
     """A damage: the first of these texts in runs.jsonl becomes the other one."""
     return lambda folder: edit_raw(folder, "runs.jsonl", lambda text: text.replace(old, new, 1))
@@ -358,9 +361,9 @@ def declare_a_size(folder: Path, size: int) -> None:
         (lambda folder: (folder / "report.json").unlink(), "is not there; give the folder of a report"),
         (lambda folder: (folder / "report.json").write_text("{"), "is not a report"),
         (lambda folder: shutil.rmtree(folder / "data"), "`harness report` writes it again"),
-        (lambda folder: edit_raw(folder, "runs.jsonl", lambda _: '{"schema": 1}\n3'), "jsonl:2: is damaged"),
+        (lambda folder: edit_raw(folder, "runs.jsonl", lambda _: f"{HEADER}\n3"), "jsonl:2: is damaged"),
         (lambda folder: edit_raw(folder, "curves.csv", lambda _: "a,b\n"), "curves.csv: cannot be read"),
-        (edited_runs('"run_id": "', '"run_id": 1.5, "was": "'), "jsonl:2: is damaged: a column of texts"),
+        (edited_runs('\n{"run_id": "', '\n{"run_id": 1.5, "was": "'), "jsonl:2: is damaged: a column of texts"),
         (edited_runs('"runs": {', '"runs": 3, "was": {'), "jsonl:1: is damaged: "),
         (lambda folder: (folder / ARCHIVE).write_bytes(b"PK"), "records.zip: is damaged: File is not a zip"),
         (lambda folder: declare_a_size(folder, 2**31), "records.zip: is damaged: it holds more than 1 GiB"),
