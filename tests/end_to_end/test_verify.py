@@ -363,7 +363,7 @@ def declare_a_size(folder: Path, size: int) -> None:
         (lambda folder: shutil.rmtree(folder / "data"), "`harness report` writes it again"),
         (lambda folder: edit_raw(folder, "runs.jsonl", lambda _: f"{HEADER}\n3"), "jsonl:2: is damaged"),
         (lambda folder: edit_raw(folder, "curves.csv", lambda _: "a,b\n"), "curves.csv: cannot be read"),
-        (edited_runs('\n{"run_id": "', '\n{"run_id": 1.5, "was": "'), "jsonl:2: is damaged: a column of texts"),
+        (edited_runs('\n{"run_id": "', '\n{"run_id": 1.5, "was": "'), ":2: is damaged: a column of texts"),
         (edited_runs('"runs": {', '"runs": 3, "was": {'), "jsonl:1: is damaged: "),
         (lambda folder: (folder / ARCHIVE).write_bytes(b"PK"), "records.zip: is damaged: File is not a zip"),
         (lambda folder: declare_a_size(folder, 2**31), "records.zip: is damaged: it holds more than 1 GiB"),
