@@ -395,6 +395,7 @@ def test_a_heavy_import_is_seen_in_a_fresh_process():
     assert "ModuleNotFoundError" in heavy_modules_after_importing(["harness.no_such_module"])
 
 
+@pytest.mark.campaign
 def test_runs_are_trained_where_pyyaml_is_missing():
     """A machine that is lent for training has torch and numpy; the study was read elsewhere."""
     code = "import sys; sys.modules['yaml'] = None; import harness.training.run, harness.scheduling.workers"

@@ -342,6 +342,7 @@ def test_a_frame_of_mlflow_and_one_of_seml_are_read():
         assert list(harness.compare(frame, unit="percent").table("results")["verdict"]) == expected
 
 
+@pytest.mark.campaign
 def test_an_experiment_of_mlflow_is_read_by_its_uri(
     tmp_path: Path,
 ):

@@ -148,6 +148,7 @@ def test_a_spent_budget_ends_with_a_report_of_what_is_there_and_the_same_command
     assert done.returncode == DONE, done.stderr
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("text", mostly_campaign(("1s", "7s", "20s"), "7s"))
 def test_enough_calls_within_budgets_give_the_bits_of_one_undisturbed_run(
     fresh: Workplace, finished: Finished, text: str

@@ -129,6 +129,7 @@ def adaptive_status(study: UnderWay, place: Workplace) -> Any:
     return place.json("status", "tiny.yaml", "--seeds", "2..3")
 
 
+@pytest.mark.campaign
 def test_every_emitted_key_is_documented_with_its_kind_and_every_documented_key_is_emitted(outputs):
     page = PAGE.read_text()
     assert set(re.findall(r"^## harness (\w+) --json$", page, re.M)) == set(outputs) == commands_with_json()

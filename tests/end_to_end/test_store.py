@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.end_to_end.conftest import Finished
 from tests.end_to_end.workplace import Workplace
 
 
+@pytest.mark.campaign
 def test_after_the_store_was_deleted_sync_and_report_give_the_same_report_byte_for_byte(
     copy: Workplace, finished: Finished
 ):

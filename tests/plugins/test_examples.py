@@ -103,6 +103,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield tmp_path / "work"
 
 
+@pytest.mark.campaign
 def test_a_study_uses_all_five_and_a_changed_file_makes_new_runs(place: Path, capsys) -> None:
     for path in (*EXAMPLES.glob("my_*.py"), EXAMPLES / "my_study.yaml"):
         shutil.copy(path, place)

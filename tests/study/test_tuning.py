@@ -80,6 +80,7 @@ def test_a_study_has_the_rates_that_were_chosen_at_mini_and_no_other(name: str):
     assert places == best
 
 
+@pytest.mark.campaign
 def test_a_tuning_trains_every_network_at_every_rate_and_writes_what_came_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

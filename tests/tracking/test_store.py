@@ -260,6 +260,7 @@ print([each.name for each in client.search_experiments()])
 """
 
 
+@pytest.mark.campaign
 def test_a_store_needs_no_more_than_mlflow_skinny_sqlalchemy_and_alembic(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", SKINNY], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == "['mine', 'Default']", done.stderr

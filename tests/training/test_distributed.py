@@ -58,7 +58,7 @@ def assert_close(one: RunFolder, two: RunFolder, least: float) -> None:
         assert torch.allclose(weight, b["weights"][name], rtol=least, atol=least), name
 
 
-@pytest.mark.parametrize("name", mostly_campaign(SPECS, "mixup", "groups of 4"))
+@pytest.mark.parametrize("name", mostly_campaign(SPECS, "groups of 4"))
 def test_two_processes_give_the_losses_and_weights_of_one(name: str, several: Any, tmp_path: Path) -> None:
     spec = SPECS[name]
     train(spec, tmp_path / "one")
@@ -298,6 +298,7 @@ def die_in_the_last(spec: RunSpec, runs_dir: Path) -> str:
         loop.set_lr = before
 
 
+@pytest.mark.campaign
 def test_a_process_that_dies_ends_the_others_at_once(several: Any, tmp_path: Path) -> None:
     with not_waited_out():
         first, second, third = several(3, die_in_the_last, THREE, tmp_path)

@@ -170,6 +170,7 @@ import harness.training.run
 # Errors that stay, and memory that others need.
 
 
+@pytest.mark.campaign
 def test_an_error_that_stays_is_a_lost_device_and_another_error_is_itself(
     cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -234,6 +235,7 @@ def test_memory_is_short_in_the_words_of_torch_and_of_its_libraries() -> None:
     assert [is_out_of_memory(error) for error in errors] == [True, True, False]
 
 
+@pytest.mark.campaign
 def test_after_a_run_the_gpu_has_its_memory_back_and_no_copy_of_the_data(
     cuda: FakeCuda, tmp_path: Path
 ) -> None:
