@@ -14,11 +14,11 @@ BUDGET ?= 11min
 demo: .venv/runtime  ## run the Bag of Tricks study on embedded real data for 11 minutes, end in a report; again: go on
 	$(BIN)/harness run studies/bag_of_tricks.yaml --budget $(BUDGET) || [ $$? -eq 3 ]
 
-test: .venv/dev  ## every test but the campaigns, some 5 minutes on 2 quiet cores
+test: .venv/dev  ## every test but the campaigns, some 4 minutes on 2 quiet cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not campaign" $(AGAIN)
 
 .PHONY: test-campaigns
-test-campaigns: .venv/dev  ## kills, fuzzing, error rates, browser, LaTeX, examples: the long tests; 5 minutes on 2 cores
+test-campaigns: .venv/dev  ## kills, fuzzing, error rates, browser, LaTeX, examples: the long tests; 7 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "campaign and not slow" $(AGAIN)
 
 # What trains or computes networks runs a second time as on a CPU that has nothing newer than AVX2.

@@ -228,6 +228,7 @@ def test_a_damaged_or_foreign_store_fails_and_is_said_to_be_a_mirror(place, tmp_
     assert finding.mend == f"it is a mirror: delete {path} and run `harness sync`"
 
 
+@pytest.mark.campaign
 def test_the_installed_mlflow_says_which_schema_it_writes(place, tmp_path):
     database(tmp_path / "mlflow.db", "xyz", rows=1)
     finding = only(doctor.store(place), "mlflow")

@@ -108,6 +108,7 @@ def test_what_is_being_written_at_the_end_is_stopped(study: Study) -> None:
     assert study.writings[0].returncode == -9
 
 
+@pytest.mark.campaign
 def test_a_report_under_way_loads_itself_again_says_what_is_to_come_and_is_followed_by_a_whole_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

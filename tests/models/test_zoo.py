@@ -155,6 +155,7 @@ def test_grey_images_are_refused_where_the_library_has_no_argument_for_them():
         build_model("torchvision/resnet18", {}, classes=2, in_channels=1)
 
 
+@pytest.mark.campaign
 def test_torch_is_not_imported_before_such_a_name_is_used():
     code = (
         "import sys; from harness.models import MODELS, VARIANTS, find, zoo_model\n"

@@ -38,6 +38,7 @@ def summary(spec: RunSpec, runs: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.campaign
 def test_a_run_uses_the_stored_trick_model_and_metric_and_leaves_no_trace(tmp_path: Path) -> None:
     plugin = loaded(tmp_path, TRICK + MODEL + METRIC)
     save(plugin, tmp_path)

@@ -269,6 +269,7 @@ def test_a_third_life_that_brings_no_run_further_is_the_last(cluster):
     assert cluster.calls().count("requeue 100_3") == 2
 
 
+@pytest.mark.campaign
 def test_agents_of_one_group_train_each_run_once(cluster):
     jobs = [job(9, "sleep", time_s=1.5, cost=9)] + [job(seed, "sleep", time_s=0.1) for seed in range(12)]
     submission = cluster.submission(jobs)

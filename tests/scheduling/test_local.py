@@ -172,6 +172,7 @@ def test_no_process_is_left_when_execute_returns_or_its_watcher_raises(tmp_path)
         assert folder(tmp_path, each).checkpoint.exists()
 
 
+@pytest.mark.campaign
 def test_the_watcher_sees_every_end_and_hears_at_least_once_a_second(tmp_path):
     jobs = [job(seed, "sleep", time_s=0.1) for seed in range(3)] + [job(9, "count", steps=20, cost=9)]
     seen: list[tuple[float, Progress]] = []

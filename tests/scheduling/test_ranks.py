@@ -193,6 +193,7 @@ def test_a_rank_that_leaves_without_a_word_has_died(machine: Machine) -> None:
         run_ranks(run_rank, spec("leave"), machine, never)
 
 
+@pytest.mark.campaign
 def test_an_exception_is_the_runs_failure_and_the_cause_is_told_not_its_echo(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,6 +193,7 @@ def test_a_run_lost_to_another_stops_here_and_is_waited_for(tmp_path):
     assert any("lost; it stops here" in note for note in notes)
 
 
+@pytest.mark.campaign
 def test_a_session_that_does_not_linger_leaves_once_the_holders_were_seen_to_live(tmp_path):
     held, own = job(0, "count", steps=20, cost=9), job(1)
     with Claims(tmp_path, beat_s=0.1) as others:

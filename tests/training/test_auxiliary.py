@@ -60,6 +60,7 @@ def test_the_loss_is_the_main_one_and_the_weighted_sum_of_the_heads() -> None:
     assert torch.equal(with_auxiliary(soft_cross_entropy, 0.3)(main, batch), soft_cross_entropy(main, batch))
 
 
+@pytest.mark.campaign
 def test_a_student_with_auxiliary_heads_trains_and_its_tricks_see_logits_alone(
     headed: None, tmp_path: Path
 ) -> None:

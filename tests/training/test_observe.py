@@ -96,6 +96,7 @@ def test_the_answer_is_the_logarithm_of_a_probability(tmp_path: Path) -> None:
     assert torch.allclose(logits.exp(), mean.repeat(2, 1), atol=1e-6)
 
 
+@pytest.mark.campaign
 def test_members_of_two_arms_each_see_the_images_as_their_own_recipe_says(tmp_path: Path) -> None:
     small = DataSpec(name="generated", resolution=24, args=DATA_ARGS)
     first, other = tiny_spec(**TEACH), tiny_spec(**TEACH, data=small)
@@ -212,6 +213,7 @@ def test_missing_raw_weights_are_not_replaced_by_the_averaged_ones(tmp_path: Pat
         train(observer(of(one), eval_weights="raw"), tmp_path)
 
 
+@pytest.mark.campaign
 def test_a_member_of_other_classes_is_refused(tmp_path: Path) -> None:
     one = tiny_spec(
         epochs=0.2, data=DataSpec(name="generated", resolution=32, args={**DATA_ARGS, "classes": 3})

@@ -267,6 +267,7 @@ train(tiny_spec(epochs=1), Path(sys.argv[1]), stop)
 """
 
 
+@pytest.mark.campaign
 def test_a_second_process_waits_for_the_first_and_trains_nothing(tmp_path: Path) -> None:
     spec = tiny_spec(epochs=1)
     with subprocess.Popen(
