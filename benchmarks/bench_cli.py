@@ -1,72 +1,109 @@
-"""How quickly the command line answers: whole processes, wall seconds, median of several.
+"""How quickly the command line answers: whole processes, CPU seconds (user and system), median of several.
 
-Figures: --help, plan and status of the Bag of Tricks study, and status of a study with 1,000 finished runs.
+Figures: --help, tricks, and plan and status of the Bag of Tricks study, without runs, with its 153 finished
+and with 1,071 finished ones. CPU seconds, because wall seconds measure what else the machine does.
+
+`--beside DIR` times the checkout in DIR too, in turn: the ratio holds on any machine. `--then S S S S` says
+what that checkout took elsewhere, for help, tricks, plan and status; the estimate is that times the ratio.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STUDY = ROOT / "studies" / "bag_of_tricks.yaml"
-HARNESS = (sys.executable, "-P", "-m", "harness.cli")
-REPEATS = 7
+STUDY = "studies/bag_of_tricks.yaml"
+ASKED = (("--help",), ("tricks",), ("plan", STUDY), ("status", STUDY))
+GOAL_S = (0.1, 0.2, 0.3, 0.3)
 
 
-def environment() -> dict[str, str]:
-    """As a user has it: Python may keep what it has compiled."""
+def harness(tree: Path, arguments: tuple[str, ...], runs: Path) -> subprocess.CompletedProcess[str]:
+    """One command of a checkout, as a user has it: Python may keep what it has compiled."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "harness.cli", *arguments],
+        cwd=tree,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env={**kept, "PYTHONPATH": str(tree), "HARNESS_RUNS": str(runs), "HARNESS_MEASURE": "0"},
+        check=True,
+    )
 
 
-def wall_s(arguments: list[str], cwd: Path) -> float:
-    """Median wall seconds of `harness ARGUMENTS` as a fresh process."""
-    times = []
-    for _ in range(REPEATS):
-        start_s = time.perf_counter()
-        code = subprocess.call([*HARNESS, *arguments], cwd=cwd, stdout=subprocess.DEVNULL, env=environment())
-        times.append(time.perf_counter() - start_s)
-        if code:
-            raise SystemExit(f"harness {' '.join(arguments)} ended with {code}")
-    return statistics.median(times)
+def cpu_s(tree: Path, arguments: tuple[str, ...], runs: Path) -> float:
+    """User and system seconds of one command, its interpreter included."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    harness(tree, arguments, runs)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def finish_runs(cwd: Path, seeds: int) -> int:
-    """Write summaries for every run of the study, so that `status` has finished runs to read."""
-    command = [*HARNESS, "plan", str(STUDY), "--seeds", str(seeds), "--json"]
-    plan = json.loads(subprocess.check_output(command, cwd=cwd, env=environment()))
+def finished(tree: Path, runs: Path, seeds: int) -> Path:
+    """The folder, in which now every run of the tree's study has ended."""
+    plan = json.loads(harness(tree, ("plan", STUDY, "--seeds", str(seeds), "--json"), runs).stdout)
     for run in plan["runs"]:
-        folder = cwd / "runs" / run["run_id"]
+        folder = runs / run["run_id"]
         folder.mkdir(parents=True)
-        summary = {
-            "run_id": run["run_id"],
-            "arm_id": run["arm_id"],
-            "seed": run["seed"],
-            "status": "finished",
-        }
+        summary = {name: run[name] for name in ("run_id", "arm_id", "seed")}
+        summary |= {"status": "finished", "wall_time_s": 50.0}
         (folder / "summary.json").write_text(json.dumps(summary))
-    return len(plan["runs"])
+    return runs
+
+
+def cases(trees: list[Path], place: Path) -> Iterator[tuple[str, tuple[str, ...], list[Path]]]:
+    """What is asked: a label, the arguments, and a folder of runs for each checkout."""
+    empty = [place / "empty"] * len(trees)
+    yield from ((arguments[0], arguments, empty) for arguments in ASKED)
+    for seeds in (3, 21):
+        folders = [finished(tree, place / f"{number}-{seeds}", seeds) for number, tree in enumerate(trees)]
+        for verb in ("plan", "status"):
+            label = f"{verb}, {len(os.listdir(folders[0]))} finished runs"
+            yield label, (verb, STUDY, "--seeds", str(seeds)), folders
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--beside", type=Path, metavar="DIR", help="another checkout, timed in turn")
+    parser.add_argument("--then", type=float, nargs=4, metavar="S", help="what that one took elsewhere")
+    parser.add_argument("--repeats", type=int, default=9, help="processes each (default: 9)")
+    return parser.parse_args()
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        cwd = Path(folder)
-        print(f"Python {platform.python_version()} on {platform.machine()}, median of {REPEATS}")
-        for arguments in (["--help"], ["plan", str(STUDY)], ["status", str(STUDY)], ["tricks"]):
-            label = " ".join([*arguments[:1], *(Path(word).name for word in arguments[1:])])
-            print(f"harness {label:<40} {wall_s(arguments, cwd):.3f} s")
-        runs = finish_runs(cwd, seeds=48)
-        for verb in ("plan", "status"):
-            time_s = wall_s([verb, str(STUDY), "--seeds", "48"], cwd)
-            print(f"harness {verb} with {runs} finished runs {time_s:.3f} s")
+    told = arguments()
+    trees = [ROOT] if told.beside is None else [ROOT, told.beside.resolve()]
+    elsewhere = dict(zip(ASKED, told.then or (), strict=False))
+    print(
+        f"Python {platform.python_version()} on {platform.machine()}, CPU seconds, median of {told.repeats}"
+    )
+    with tempfile.TemporaryDirectory() as place:
+        for label, asked, runs in cases(trees, Path(place)):
+            # The first of each compiles.
+            rounds = [
+                [cpu_s(tree, asked, folder) for tree, folder in zip(trees, runs, strict=True)]
+                for _ in range(told.repeats + 1)
+            ][1:]
+            medians = [statistics.median(each) for each in zip(*rounds, strict=True)]
+            line = f"harness {label:<28} {medians[0]:.3f} s"
+            if len(trees) == 2:
+                line += f"   beside {medians[1]:.3f} s   ratio {medians[0] / medians[1]:.2f}"
+            then_s = elsewhere.get((asked[0], *asked[1:2]))
+            if then_s:
+                line += f"   there {then_s} s -> {then_s * medians[0] / medians[1]:.3f} s"
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
