@@ -279,7 +279,8 @@ class Contrasts:
     @property
     def pairs(self) -> list[Pair]:
         """The same by position in `arms`."""
-        return [(self.arms.index(arm), self.arms.index(versus)) for arm, versus in self.names]
+        place = {arm: k for k, arm in enumerate(self.arms)}
+        return [(place[arm], place[versus]) for arm, versus in self.names]
 
 
 def contrasts_of(table: PlanTable, roots: Roots) -> Contrasts:
@@ -293,7 +294,10 @@ def contrasts_of(table: PlanTable, roots: Roots) -> Contrasts:
     ]
     several = None
     if len(table.columns) > 1:
-        several = [frozenset(cell.column for cell in table.cells if cell.arm_id == arm) for arm in arms]
+        shown: dict[str | None, set[str | None]] = {}
+        for cell in table.cells:
+            shown.setdefault(cell.arm_id, set()).add(cell.column)
+        several = [frozenset(shown[arm]) for arm in arms]
     return Contrasts(
         arms=arms,
         names=tuple(pair for pair in dict.fromkeys(names) if pair[0] != pair[1]),

@@ -51,9 +51,10 @@ def read_outcomes(records: pd.DataFrame, more_metrics: Iterable[str] = ()) -> Ou
     """
     names = tuple(dict.fromkeys((*METRICS, *more_metrics)))
     out: dict[str, dict[int, Outcome]] = {}
-    for row in records.to_dict("records"):
+    read = ("arm_id", "seed", "status", "predictions", "test_images", "reason", *names)
+    for row in records[[name for name in read if name in records]].to_dict("records"):
         arm, seed = str(row["arm_id"]), int(row["seed"])
-        outcome = _outcome({str(key): value for key, value in row.items()}, names)
+        outcome = _outcome(row, names)
         known = out.setdefault(arm, {}).get(seed)
         if known is None or _rank(outcome) < _rank(known):
             out[arm][seed] = outcome
@@ -86,7 +87,7 @@ def _rank(outcome: Outcome) -> tuple[int, str, tuple[tuple[str, float], ...]]:
     return order, outcome.status, tuple(sorted(outcome.metrics.items()))
 
 
-def _outcome(row: Mapping[str, Any], names: tuple[str, ...]) -> Outcome:
+def _outcome(row: Mapping[Any, Any], names: tuple[str, ...]) -> Outcome:
     predictions, test_images = row.get("predictions"), row.get("test_images")
     reason = row.get("reason")
     return Outcome(

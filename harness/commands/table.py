@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 VERDICT = 4  # place of the verdict in a row of a report's leading table
 MOST_SHOWN = 60  # rows of a table on the terminal
+TEXTS = ("run_id", "arm_id", "status", "error")  # columns of records
 
 
 def main(args: argparse.Namespace) -> int:
@@ -102,7 +103,9 @@ def report_of(results: FileResults) -> ReportInput:
     from harness.study.reserved import CURVE_COLUMNS
 
     plan = results.plan
-    records = pd.DataFrame(dict(results.records))
+    # Texts as Python has them: pandas' own kind of text makes each of 100,000 anew whenever it is read.
+    texts = {name: pd.Series(list(results.records[name]), dtype=object) for name in TEXTS}
+    records = pd.DataFrame(dict(results.records) | texts)
     records["reason"] = records["error"]
     curves = pd.DataFrame({name: [] for name in CURVE_COLUMNS})
     software = {"harness": __version__, "drawn_with": drawn_with(plan)}

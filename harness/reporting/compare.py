@@ -26,12 +26,13 @@ from harness.analysis.findings import GLYPHS, Settings
 from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
 from harness.reporting import numbers as num
-from harness.reporting.frames import csv_text, plain
+from harness.reporting.frames import csv_text
 from harness.reporting.html import to_html
 from harness.reporting.latex import to_latex
 from harness.reporting.markdown import to_markdown
 from harness.reporting.pdf import to_pdf
 from harness.reporting.render import Rendered, ReportDraft, refuse_foreign_folders, write_files
+from harness.reporting.report_input import plain
 
 # The parts of a comparison of reports.
 

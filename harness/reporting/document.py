@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.analysis.findings import GLYPHS, CellFinding, Effect, Settings, TableFinding
@@ -249,6 +249,31 @@ class RunsBlock:
 
 
 Block = Paragraph | Note | Bullets | Definitions | ClaimList | TextTable | FigureBlock | RunsBlock
+
+
+MOST_ROWS = 500  # of a table or a list on a page: nobody reads more
+
+
+def first_rows(table: TextTable) -> TextTable:
+    """What a page has room for: of a longer table its first rows, and a sentence that says so."""
+    if len(table.rows) <= MOST_ROWS:
+        return table
+    notes = (_of_all(len(table.rows)), *table.notes[:MOST_ROWS])
+    return replace(table, rows=table.rows[:MOST_ROWS], notes=notes)
+
+
+def readable(block: Block) -> Block:
+    """The same of any block of a report."""
+    if isinstance(block, TextTable):
+        return first_rows(block)
+    if isinstance(block, ClaimList) and len(block.items) > MOST_ROWS:
+        last = ClaimLine("·", _of_all(len(block.items)), "")
+        return replace(block, items=(*block.items[:MOST_ROWS], last))
+    return block
+
+
+def _of_all(rows: int) -> str:
+    return f"The first {MOST_ROWS} of {rows:,} rows; report.json has all of them."
 
 
 @dataclass(frozen=True, slots=True)

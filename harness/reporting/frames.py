@@ -31,7 +31,15 @@ from harness.analysis.findings import (
     TrickCredit,
 )
 from harness.errors import Problem, StudyError
-from harness.reporting.report_input import ReportInput, arm_costs, findings_json, from_file, study_cost
+from harness.reporting.report_input import (
+    ReportInput,
+    arm_costs,
+    findings_json,
+    from_file,
+    plain,
+    runs_text,
+    study_cost,
+)
 from harness.reporting.sections.opening import declaration_json
 from harness.runs.records import parsed, reason
 from harness.spec import as_plain
@@ -343,7 +351,7 @@ def to_json(report: ReportInput) -> str:
         "claims": [{**claim.pop("claim"), **claim} for claim in claims],
         "speed": speed,
         "arms": _arms(report),
-        "runs": _runs(report),
+        "runs": [],
         "provenance": report.provenance,
         "declaration": declaration_json(report),
         "costs": {
@@ -352,7 +360,7 @@ def to_json(report: ReportInput) -> str:
         },
     }
     text = json.dumps(plain(data | more), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    return text + "\n"
+    return text.replace(NO_RUNS, f'\n "runs": {runs_text(_runs(report))}', 1) + "\n"
 
 
 def _arms(report: ReportInput) -> dict[str, Any]:
@@ -361,36 +369,24 @@ def _arms(report: ReportInput) -> dict[str, Any]:
     return {arm_id: {"label": labels.get(arm_id), **as_plain(arm)} for arm_id, arm in arms}
 
 
+NO_RUNS = '\n "runs": []'  # of the whole text, which has a line like this once: in texts, \n is escaped
+
+
 def _runs(report: ReportInput) -> list[dict[str, Any]]:
-    records = {str(row["run_id"]): row for row in report.records.to_dict("records")}
     more = tuple(name for arm in report.plan.arms.values() for name in arm.recipe.metrics)
     if from_file(report.plan):
         more = (report.findings.settings.metric, *report.plan.header["metrics"], "line")
     if report.plan.scripts:
         more = (report.findings.settings.metric, *report.plan.header["metrics"])
-    fields = tuple(dict.fromkeys((*RUN_FIELDS, *more)))
-    runs = []
-    for run in report.plan.runs:
-        record = records.get(run.run_id, {})
-        known = {key: record[key] for key in fields if key in record}
-        planned = {"run_id": run.run_id, "arm_id": run.arm_id, "seed": run.seed, "status": "not run"}
-        runs.append(planned | known)
-    return runs
-
-
-def plain(value: Any) -> Any:
-    """The value in JSON's own types: text keys, lists, no NaN or infinity (they become null)."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if hasattr(value, "item"):  # a scalar of numpy
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int | bool):
-        return value
-    return None if value != value else str(value)  # pandas' missing values are not equal to themselves
+    fields = [key for key in dict.fromkeys((*RUN_FIELDS, *more)) if key in report.records]
+    known = zip(*(map(plain, report.records[key].tolist()) for key in fields), strict=True)
+    ids = map(str, report.records["run_id"].tolist())
+    records = {run_id: dict(zip(fields, row, strict=True)) for run_id, row in zip(ids, known, strict=True)}
+    return [
+        {"run_id": run.run_id, "arm_id": run.arm_id, "seed": run.seed, "status": "not run"}
+        | records.get(run.run_id, {})
+        for run in report.plan.runs
+    ]
 
 
 # The records a report was written from, kept beside it in one archive, data/records.zip, so that anybody can
@@ -423,8 +419,11 @@ def raw_files(records: DataFrame, curves: DataFrame, more: Mapping[str, bytes]) 
     """
     runs = records.sort_values("run_id", kind="stable")
     header = {"schema": RAW_SCHEMA_VERSION, "runs": _kinds(runs), "curves": _kinds(curves)}
-    lines = [header, *(_line(row) for row in runs.to_dict("records"))]
-    text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
+    names = [str(name) for name in runs]
+    rows = zip(*(map(_json_value, runs[name].tolist()) for name in runs), strict=True)
+    lines = [header, *(dict(zip(names, row, strict=True)) for row in rows)]
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    text = "".join(f"{encode(line)}\n" for line in lines)
     order = [name for name in ("run_id", "step", "epoch") if name in curves]
     points = curves.sort_values(order, kind="stable")
     return {RUNS: text.encode(), CURVES: points.to_csv(index=False, lineterminator="\n").encode(), **more}
@@ -554,15 +553,15 @@ def _kinds(frame: DataFrame) -> dict[str, str]:
     return {str(name): KINDS.get(dtype.kind, "text") for name, dtype in frame.dtypes.items()}
 
 
-def _line(row: Mapping[Any, Any]) -> dict[str, Any]:
-    out = {}
-    for name, value in row.items():
-        if isinstance(value, bytes):
-            value = base64.b64encode(value).decode()
-        if isinstance(value, float) and math.isinf(value):
-            value = str(value)  # JSON has no infinity
-        out[str(name)] = None if value is None or value != value else value  # NaN is not equal to itself
-    return out
+def _json_value(value: Any) -> Any:
+    if value is None or value != value:  # NaN is not equal to itself
+        return None
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if hasattr(value, "item"):  # a scalar of numpy
+        value = value.item()
+    # JSON has no infinity
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def _read_lines(path: Path, content: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:

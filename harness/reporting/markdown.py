@@ -184,9 +184,9 @@ def _tally(report: ReportInput) -> doc.Section:
 
 def _forms(report: ReportInput, table: TableFinding) -> list[doc.Section]:
     """The table whole with its sentences, without them, and with fewer and fewer rows."""
-    shown = main_table(table, report.findings.settings, place_labels(report.plan))
+    shown = doc.first_rows(main_table(table, report.findings.settings, place_labels(report.plan)))
     shown = replace(shown, notes=tuple(map(_cut, shown.notes)))
-    words = sentences(table, "In words")
+    words = doc.readable(sentences(table, "In words"))
     name = _cut(doc.table_name(table))
     forms = [doc.Section(name, (doc.ClaimList("In words", words.items), shown)), doc.Section(name, (shown,))]
     rows = len(shown.rows) // 2

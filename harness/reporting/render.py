@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -82,8 +82,16 @@ def outline(report: ReportInput, pictures: list[Picture]) -> doc.Document:
         title=report.title,
         question=question(report),
         scope="",
-        sections=tuple(section for section in sections if section is not None),
-        details=tuple(section for section in details if section is not None),
+        sections=_readable(sections),
+        details=_readable(details),
+    )
+
+
+def _readable(sections: Iterable[doc.Section | None]) -> tuple[doc.Section, ...]:
+    return tuple(
+        replace(section, blocks=tuple(map(doc.readable, section.blocks)))
+        for section in sections
+        if section is not None
     )
 
 
@@ -310,10 +318,10 @@ def _of_table(report: ReportInput, table: TableFinding, draft: ReportDraft) -> N
     draft.add(f"tables/{table.key}.tex", lambda: _paper_latex(report, table))
     effects = _with_paper(report, main_table(table, settings, places))
     if effects.key != table.key:
-        draft.add(f"tables/{effects.key}.tex", lambda: to_latex(effects))
+        draft.add(f"tables/{effects.key}.tex", partial(_latex, effects))
     if details := details_table(table, settings, arm_costs(report.records)):
         for more in (_with_paper(report, values_table(table, settings)), details):
-            draft.add(f"tables/{more.key}.tex", partial(to_latex, more))
+            draft.add(f"tables/{more.key}.tex", partial(_latex, more))
     if (credit := table.credit) is not None and credit.credits:
         shown = credit_table(table.key, credit, settings)
         draft.add(f"tables/{shown.key}.csv", lambda: credit_to_csv(credit))
@@ -321,7 +329,12 @@ def _of_table(report: ReportInput, table: TableFinding, draft: ReportDraft) -> N
 
 
 def _paper_latex(report: ReportInput, table: TableFinding) -> str:
-    return "\n".join(map(paper_to_latex, paper_tables(table, report.findings.settings, report.records)))
+    tables = paper_tables(table, report.findings.settings, report.records)
+    return "\n".join(paper_to_latex(doc.first_rows(table)) for table in tables)
+
+
+def _latex(table: doc.TextTable) -> str:
+    return to_latex(doc.first_rows(table))
 
 
 def _figures(pictures: list[Picture]) -> dict[str, bytes]:

@@ -409,20 +409,24 @@ class _Making:
         paper, metric = self._paper(), self._names()[0]
         keys: dict[str, str] = {}
         tables = []
-        for table in dict.fromkeys(key[0] for key in arms):
-            inside = [key for key in arms if key[0] == table]
-            rows = list(dict.fromkeys(row for _, _, row in inside))
-            first = self.versus if self.versus in rows or self.versus == ABOVE else rows[0]
+        of_table: dict[str, list[tuple[str, str | None, str]]] = {}
+        for key in arms:
+            of_table.setdefault(key[0], []).append(key)
+        for table, inside in of_table.items():
+            rows = {row: place for place, row in enumerate(dict.fromkeys(row for _, _, row in inside))}
+            labels = list(rows)
+            above = dict(zip(labels[1:], labels, strict=False))
+            first = self.versus if self.versus in rows else labels[0]
             cells = [
                 Cell(
                     row=row,
                     column=column,
                     arm_id=arms[table, column, row],
                     tricks=(),
-                    versus=_reference(row, rows, first),
+                    versus=above.get(row) if self.versus == ABOVE else None if row == first else first,
                     paper={metric: paper[table, column, row]} if (table, column, row) in paper else {},
                 )
-                for _, column, row in sorted(inside, key=lambda key: rows.index(key[2]))
+                for _, column, row in sorted(inside, key=lambda key: rows[key[2]])
             ]
             keys[table] = _key(table, keys.values())
             columns = tuple(dict.fromkeys(column for _, column, _ in inside))
@@ -467,13 +471,6 @@ class _Making:
             values = [run.values[place] for run in self.runs]
             columns[name] = [math.nan if value is None else value * scale for value in values]
         return columns
-
-
-def _reference(row: str, rows: Sequence[str], first: str) -> str | None:
-    if first != ABOVE:
-        return None if row == first else first
-    place = rows.index(row)
-    return rows[place - 1] if place else None
 
 
 def _study_name(path: str) -> str:

@@ -18,6 +18,10 @@ import harness
 from harness.cli import main
 from harness.commands.table import report_of, source_of
 from harness.errors import StudyError
+from harness.reporting.document import ClaimList, TextTable
+from harness.reporting.frames import to_csv, to_json
+from harness.reporting.render import outline
+from harness.reporting.report_input import runs_text
 from harness.reporting.sections.tables import main_table, values_table, without_paper
 from harness.results.lines import Asked, open_results
 from harness.results.table import results_of
@@ -543,6 +547,32 @@ def test_many_runs_are_compared_without_a_fit_over_all_seeds(tmp_path: Path, mon
     assert not results.seeds_shared
     assert "too many runs" in results.notes[0]
     assert verdicts(results)["cosine"] == "helps"
+
+
+def test_a_page_has_the_first_rows_of_a_long_table_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("harness.reporting.document.MOST_ROWS", 3)
+    report = report_of(read(tmp_path, as_csv()))
+    (table,) = report.findings.tables
+    document = outline(report, [])
+    shown = [block for section in (*document.sections, *document.details) for block in section.blocks]
+    long = [block for block in shown if isinstance(block, TextTable) and block.key.startswith(table.key)]
+    assert [len(block.rows) for block in long] == [3] * len(long)
+    assert all(block.notes[0] == "The first 3 of 4 rows; report.json has all of them." for block in long)
+    (claims,) = [block for block in shown if isinstance(block, ClaimList)]
+    assert [line.text for line in claims.items[3:]] == ["The first 3 of 4 rows; report.json has all of them."]
+    cells = json.loads(to_json(report))["findings"]["tables"][0]["cells"]
+    assert [cell["row"] for cell in cells] == list(ROWS)
+    assert to_csv(table).count("\n") == 1 + len(ROWS)
+
+
+def test_json_is_that_of_the_library_whatever_a_run_holds(written: Path):
+    text = (written / "report.json").read_text()
+    data = json.loads(text)
+    assert text == json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    for runs in ([], [{"a": {"b": [1, "x\ny"]}}, {"c": None}]):
+        assert f'{{\n "runs": {runs_text(runs)}\n}}' == json.dumps({"runs": runs}, indent=1)
 
 
 def test_a_report_does_not_wait_for_what_it_does_not_use():

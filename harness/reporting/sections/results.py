@@ -14,7 +14,6 @@ from harness.reporting.report_input import ReportInput
 from harness.spec import DIVERGED, FINISHED
 
 DIGITS = 12  # of a fingerprint
-MOST_COMMANDS = 200  # in one table; report.json has all
 COLUMNS = {  # what a column of the file was read as -> how that is said
     "rows": "row",
     "seed": "seed",
@@ -193,6 +192,6 @@ def commands_of_script(report: ReportInput) -> list[doc.Block]:
     text = "{seed}, {folder} and {data} stand for what differs from run to run, or from machine to machine."
     return [
         doc.Paragraph(f"The commands as they were executed. {text} Read after their end: {'; '.join(read)}."),
-        doc.plain_table("commands", "The command of every row.", titles, rows[:MOST_COMMANDS]),
+        doc.plain_table("commands", "The command of every row.", titles, rows),
         doc.Definitions(tuple(facts)),
     ]

@@ -410,7 +410,8 @@ def details_table(
     cells = [cell for cell in doc.ordered(table) if cell.level is not None]
     if not any(cell.effect for cell in cells):
         return None
-    costs = {arm: cost for arm, cost in costs.items() if arm in {cell.arm_id for cell in cells}}
+    arms = {cell.arm_id for cell in cells}
+    costs = {arm: cost for arm, cost in costs.items() if arm in arms}
     unit = _device_time(costs)
     columns, notes = _detail_columns(settings), list[str]()
     rows = [_detail_cells(cell, settings, costs) for cell in cells]
