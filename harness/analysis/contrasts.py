@@ -188,7 +188,7 @@ class _Fit:
         place = {arm: k for k, arm in enumerate(arms)}
         inside = [(place[arm], place[other]) for arm, other in family.pairs if {arm, other} <= place.keys()]
         part = values[list(arms)]
-        fitted = _fit(part)
+        fitted = fit(BlockDesign.of(np.isfinite(part)), part)
         several = int(np.isfinite(part).any(axis=1).sum()) > 2
         threshold = thresholds(fitted.own_df, inside, several_looks=not family.stage.is_fixed)
         return _Fit(arms, fitted, guard(fitted, threshold), several)
@@ -216,7 +216,8 @@ def noise(values: Floats, relations: Relations = UNRELATED, *, seeds_shared: boo
     """
     if not seeds_shared:
         return Noise(pooled_sd=_within(values), seed_correlation=None, paired_df_cost=None)
-    fitted = _fit(values[list(relations.fitted_with((), len(values)))])
+    part = values[list(relations.fitted_with((), len(values)))]
+    fitted = fit(BlockDesign.of(np.isfinite(part)), part)
     design = fitted.design
     if design.df < 1:
         return Noise(pooled_sd=None, seed_correlation=None, paired_df_cost=None)
@@ -236,10 +237,6 @@ def _within(values: Floats) -> float | None:
         return None
     squares = np.nanvar(several, axis=1, ddof=1) * (counts[counts > 1] - 1)
     return float(np.sqrt(squares.sum() / (counts[counts > 1] - 1).sum()))
-
-
-def _fit(values: Floats) -> BlockFit:
-    return fit(BlockDesign.of(np.isfinite(values)), values)
 
 
 def _welch(values: Floats, pair: Pair, seeds: int) -> _Row:
@@ -292,12 +289,10 @@ def contrasts_of(table: PlanTable, roots: Roots) -> Contrasts:
         for cell in table.cells
         if (reference := reference_of(cell, columns)) and cell.arm_id and reference.arm_id
     ]
-    several = None
-    if len(table.columns) > 1:
-        shown: dict[str | None, set[str | None]] = {}
-        for cell in table.cells:
-            shown.setdefault(cell.arm_id, set()).add(cell.column)
-        several = [frozenset(shown[arm]) for arm in arms]
+    shown: dict[str | None, set[str | None]] = {}
+    for cell in table.cells:
+        shown.setdefault(cell.arm_id, set()).add(cell.column)
+    several = [frozenset(shown[arm]) for arm in arms] if len(table.columns) > 1 else None
     return Contrasts(
         arms=arms,
         names=tuple(pair for pair in dict.fromkeys(names) if pair[0] != pair[1]),

@@ -36,6 +36,7 @@ from harness.reporting.report_input import (
     arm_costs,
     findings_json,
     from_file,
+    json_values,
     plain,
     runs_text,
     study_cost,
@@ -379,7 +380,7 @@ def _runs(report: ReportInput) -> list[dict[str, Any]]:
     if report.plan.scripts:
         more = (report.findings.settings.metric, *report.plan.header["metrics"])
     fields = [key for key in dict.fromkeys((*RUN_FIELDS, *more)) if key in report.records]
-    known = zip(*(map(plain, report.records[key].tolist()) for key in fields), strict=True)
+    known = zip(*(json_values(report.records[key]) for key in fields), strict=True)
     ids = map(str, report.records["run_id"].tolist())
     records = {run_id: dict(zip(fields, row, strict=True)) for run_id, row in zip(ids, known, strict=True)}
     return [
@@ -420,7 +421,7 @@ def raw_files(records: DataFrame, curves: DataFrame, more: Mapping[str, bytes]) 
     runs = records.sort_values("run_id", kind="stable")
     header = {"schema": RAW_SCHEMA_VERSION, "runs": _kinds(runs), "curves": _kinds(curves)}
     names = [str(name) for name in runs]
-    rows = zip(*(map(_json_value, runs[name].tolist()) for name in runs), strict=True)
+    rows = zip(*(json_values(runs[name], _json_value) for name in runs), strict=True)
     lines = [header, *(dict(zip(names, row, strict=True)) for row in rows)]
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     text = "".join(f"{encode(line)}\n" for line in lines)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from harness.spec import ENDED, DataSpec
 from harness.study.plan import Plan
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 # Everything a report is written from. Nothing else is read: no run folder, no clock, no environment.
 
@@ -110,17 +110,26 @@ def findings_json(findings: Findings) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """The value in JSON's own types: text keys, lists, no NaN or infinity (they become null)."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+    if value is None or isinstance(value, str | int | bool):
+        return value
     if hasattr(value, "item"):  # a scalar of numpy
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int | bool):
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, int | bool):
         return value
     return None if value != value else str(value)  # pandas' missing values are not equal to themselves
+
+
+def json_values(column: Series, of_one: Callable[[Any], Any] = plain) -> list[Any]:
+    """Of each run as JSON has it; numbers that all are finite as they are."""
+    values = column.tolist()
+    known = column.dtype.kind in "iub" or (column.dtype.kind == "f" and all(map(math.isfinite, values)))
+    return values if known else list(map(of_one, values))
 
 
 def runs_text(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -295,7 +304,8 @@ def _runs(records: DataFrame) -> Iterable[tuple[str, _Run]]:
     measured = [name for name in ("env", "wall_time_s", "train_time_s", "energy_j") if name in records]
     ended = records[records["status"].isin(list(ENDED))]
     if not measured:  # of 100,000 lines of a file, nothing is
-        return [(str(arm_id), _Run(None, None, None, None)) for arm_id in ended["arm_id"]]
+        nothing = _Run(None, None, None, None)
+        return [(str(arm_id), nothing) for arm_id in ended["arm_id"]]
     env = environments(ended)
     names = [name for name in ("run_id", "arm_id", "threads", *measured) if name in records]
     rows = ended[names].to_dict("records")
