@@ -2,6 +2,7 @@
 
     python benchmarks/bench_loader.py [--images 96] [--rounds 7] [--out FILE]
     python benchmarks/bench_loader.py --tree 1281        how long a process looks at 1,000 x 1,281 known files
+    python benchmarks/bench_loader.py --loop             steps with batches made ahead, on two quiet cores
 
 Made-up photos (500 x 375, JPEG of quality 90, 100 kB each) go through random crop, flip and normalisation to
 224 pixels, with and without the colours of He et al. 2019. The peer is torchvision's ImageFolder with its
@@ -29,14 +30,17 @@ import figures
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
-from harness.data import DATASETS, contents, load
+from harness.data import DATASETS, contents, load, pixels
 from harness.data.augment import View, training_batch
 from harness.data.imagefolder import load_folder
 from harness.data.loading import load_cached
 from harness.data.packed import Pack, PackSettings
 from harness.data.torchvision_import import torchvision
+from harness.models import build_model
 from harness.spec import AugmentSpec
+from harness.training.feed import AHEAD, in_turn
 
 SIDE, BATCH = 224, 32
 PAPER = AugmentSpec()
@@ -49,6 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tree", type=int, metavar="N", help="files of each of 1,000 classes, all links")
     torch.set_num_threads(1)
+    parser.add_argument("--loop", action="store_true", help="batches ahead of the steps of a network")
     options = parser.parse_args()
     table = figures.Figures()
     if options.tree:
@@ -57,6 +62,9 @@ def main() -> None:
         return table.save(options.out)
     with tempfile.TemporaryDirectory() as name:
         make_photos(Path(name) / "photos", options.images)
+        if options.loop:
+            run_loops(Path(name), options.rounds, table)
+            return table.save(options.out)
         pack_photos(Path(name))
         times = measure(contestants(Path(name)), options.rounds)
     for who, seconds in times.items():
@@ -103,6 +111,76 @@ def look_at_tree(data_dir: Path, files: int, table: figures.Figures) -> None:
     table.add(f"first look at {1000 * (files + 50):,} files, without reading them", seconds[:1], "s")
     table.add("every further one", seconds[1:], "s", goal=2.0)
     table.add("memory of the process", [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024], "MB")
+
+
+def run_loops(data_dir: Path, rounds: int, table: figures.Figures) -> None:
+    """Wall and CPU time of an epoch: its batches, its steps, and both with batches made ahead.
+
+    One thread decodes, so that the batches take one core and the steps the other. The network trains on so
+    many images of each batch that both take about the same time.
+    """
+    pixels.count_threads = lambda *given, **named: 1
+    made, batches = batch_of(data_dir, PLAIN)
+    net = build_model("resnet18", {"width": 0.5}, classes=2).to(memory_format=torch.channels_last)
+    whole = make_step(net, BATCH)
+    feed_s, step_s = (
+        min(timed(one)[0] for _ in range(3)) for one in (lambda: made(0), lambda: whole(made(0)))
+    )
+    step = make_step(net, min(BATCH, max(2, round(BATCH * feed_s / max(step_s - feed_s, 1e-9)))))
+    kept = [made(number) for number in range(2)] * batches
+    every: dict[str, Callable[[], object]] = {
+        "batches alone": lambda: [made(number) for number in range(batches)],
+        "steps alone": lambda: [step(kept[number]) for number in range(batches)],
+        "one after the other": lambda: [step(each) for each in in_turn(made, range(batches), 0)],
+        "batches ahead": lambda: [step(each) for each in in_turn(made, range(batches), AHEAD)],
+    }
+    times: dict[str, list[tuple[float, float]]] = {who: [] for who in every}
+    for epoch, who in contest(list(every), rounds + 1):
+        if epoch:
+            times[who].append(timed(every[who]))
+        else:
+            every[who]()
+    for who, found in times.items():
+        table.add(f"{who}, wall time of a step", [1000 * wall / batches for wall, _ in found], "ms")
+    rounds_of = list(zip(*times.values(), strict=True))
+    for kind, name in enumerate(("wall", "CPU")):
+        ratios = [loop[kind] / (max if name == "wall" else sum)((feed[kind], step[kind]))
+                  for feed, step, _, loop in rounds_of]  # fmt: skip
+        beside = "the longer of the two" if name == "wall" else "both together"
+        table.add(f"batches ahead / {beside}, {name} time", ratios, "x", goal=1.05)
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def batch_of(data_dir: Path, spec: AugmentSpec) -> tuple[Callable[[int], Tensor], int]:
+    """Batches of the photos by their numbers, and how many there are."""
+    data = load("imagefolder", {"folder": "photos"}, train_images=None, test_images=None, data_dir=data_dir)
+    view = View(size=SIDE, mean=data.mean, std=data.std, seed=0)
+    order = torch.randperm(len(data.train.labels)).split(BATCH)
+
+    def made(number: int) -> Tensor:
+        images, _ = training_batch(data.train, order[number], spec=spec, view=view)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    return made, len(data.train.labels) // BATCH
+
+
+def make_step(net: torch.nn.Module, images: int) -> Callable[[Tensor], None]:
+    """Forward, backward and update on the first images of a batch."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+
+    def step(batch: Tensor) -> None:
+        loss = torch.nn.functional.cross_entropy(net(batch[:images]), torch.zeros(images, dtype=torch.int64))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
 
 
 def make_photos(root: Path, images: int) -> None:
@@ -178,7 +256,7 @@ def theirs(folder: Path, colour: tuple[Any, ...]) -> Callable[[int], None]:
 def measure(all_of_them: dict[str, Callable[[int], None]], rounds: int) -> dict[str, list[float]]:
     """CPU seconds of each, per round; a first round is not counted."""
     times: dict[str, list[float]] = {who: [] for who in all_of_them}
-    for epoch, who in in_turn(list(all_of_them), rounds + 1):
+    for epoch, who in contest(list(all_of_them), rounds + 1):
         start = time.process_time()
         all_of_them[who](epoch)
         if epoch:
@@ -186,7 +264,7 @@ def measure(all_of_them: dict[str, Callable[[int], None]], rounds: int) -> dict[
     return times
 
 
-def in_turn(names: list[str], rounds: int) -> Iterator[tuple[int, str]]:
+def contest(names: list[str], rounds: int) -> Iterator[tuple[int, str]]:
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             yield number, name

@@ -198,6 +198,7 @@ class Images(Protocol):
     """Decoded on demand or held as one uint8 array; either way read in batches of crops."""
 
     channels: int  # 1: grey (colour augmentation cannot change it), 3: RGB
+    decodes: bool  # at every read, which is worth a thread of its own
 
     def __len__(self) -> int: ...
 

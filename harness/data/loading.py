@@ -47,6 +47,8 @@ class ArrayImages:
     Forked workers share its pages, and processes that map the same file share the page cache.
     """
 
+    decodes = False
+
     def __init__(self, array: np.ndarray) -> None:
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3):
             raise ValueError(

@@ -439,6 +439,7 @@ class CutImages:
     """`Images` that are decoded when they are read, by threads. Below it stands what decodes them."""
 
     channels = 3
+    decodes = True
     _sizes: Tensor  # (N, 2) int64, height and width; zeros: not read yet
 
     def __init__(self) -> None:

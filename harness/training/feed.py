@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -112,6 +117,64 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return targets.scatter_(1, labels[:, None], 1.0)
 
 
+# Batches ahead of the step: where images are decoded, a thread makes the next ones while a step trains.
+
+AHEAD = 2  # whole batches that wait, beside the one that trains
+Made = TypeVar("Made")
+ImagesAndLabels = tuple[Tensor, Tensor]
+Sent = tuple[ImagesAndLabels, Any]  # and the event after which they are there, if that is on a GPU
+
+
+def in_turn(make: Callable[[int], Made], steps: Iterable[int], ahead: int) -> Generator[Made]:
+    """`make` of every step, in their order; a thread makes up to `ahead` of them in advance.
+
+    What it raises is raised when that step's turn comes. Closing the iterator ends the thread, after the one
+    that it is making.
+    """
+    if not ahead:
+        yield from map(make, steps)
+        return
+    thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+    due: deque[Future[Made]] = deque()
+    try:
+        for step in steps:
+            due.append(thread.submit(make, step))
+            if len(due) > ahead:
+                yield due.popleft().result()
+        while due:
+            yield due.popleft().result()
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+class CopyStream:
+    """What a thread sends to a GPU goes by a stream of its own, beside the step; on a CPU nothing happens."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._own: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if self._own is not None:
+            # Constants of the feed may have been made on the stream of the step.
+            self._own.wait_stream(torch.cuda.current_stream(device))
+
+    def sent(self, make: Callable[[int], ImagesAndLabels], step: int) -> Sent:
+        """`make(step)` on this stream."""
+        if self._own is None:
+            return make(step), None
+        with torch.cuda.stream(self._own):
+            return make(step), self._own.record_event()
+
+    def arrived(self, tensors: ImagesAndLabels, event: Any) -> ImagesAndLabels:
+        """The same tensors, for the stream of the step, which waits for them; the CPU does not."""
+        if event is not None:
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(event)
+            for each in tensors:
+                # Their memory is the other stream's: not to be given away before they were used.
+                each.record_stream(stream)
+        return tensors
+
+
 @dataclass(slots=True, kw_only=True)
 class Feed:
     """Makes the batch of any step: order of the epoch, augmentation, then the tricks that edit batches.
@@ -133,22 +196,46 @@ class Feed:
     def __post_init__(self) -> None:
         self.tricks = tuple(trick for trick in self.tricks if "edit_batch" in hooks_of(trick))
 
+    def batches(self, first: int, end: int) -> Generator[Batch]:
+        """`batch` of these steps in their order, the same bits; images that are decoded are made ahead. To be
+        closed, which ends the thread."""
+        ahead = AHEAD if self.data.train.images.decodes else 0
+        copies = CopyStream(self.device if ahead else torch.device("cpu"))
+        steps = range(first, end)
+
+        def arrived(step: int, sent: Sent) -> Batch:
+            return self._edited(step, *copies.arrived(*sent))
+
+        with closing(in_turn(partial(copies.sent, self._images), steps, ahead)) as made:
+            # Not a loop, whose variables would keep the memory of a batch while the next one is made.
+            yield from map(arrived, steps, made)
+
     def batch(self, step: int) -> Batch:
         """Images (B, 3, S, S) float32, channels last, and soft targets (B, K) float32, on the device; of W
         processes each gets B / W consecutive rows."""
+        return self._edited(step, *self._images(step))
+
+    @property
+    def _mixes(self) -> bool:
+        return any(not trick.per_image for trick in self.tricks)
+
+    def _images(self, step: int) -> ImagesAndLabels:
+        """The augmented images and their labels, before any trick: no state of this thread, no default
+        generator, so that another thread may make them."""
         epoch, position = divmod(step, self.context.steps_per_epoch)
         indices = self._indices(epoch, position)
-        mixes = any(not trick.per_image for trick in self.tricks)
-        if not mixes:
+        if not self._mixes:
             indices = self.world.share(indices)
         images, labels = augment.training_batch(
             self.data.train, indices, spec=self.recipe.augment, view=self.view(epoch)
         )
-        targets = one_hot(labels, self.data.classes)
-        batch = Batch(images.contiguous(memory_format=torch.channels_last), targets)
+        return images.contiguous(memory_format=torch.channels_last), labels
+
+    def _edited(self, step: int, images: Tensor, labels: Tensor) -> Batch:
+        batch = Batch(images, one_hot(labels, self.data.classes))
         for trick in self.tricks:
             batch = trick.edit_batch(batch, stream(self.seed, f"trick/{trick.name}", step), self.context)
-        return Batch(*map(self.world.share, batch)) if mixes else batch
+        return Batch(*map(self.world.share, batch)) if self._mixes else batch
 
     def _indices(self, epoch: int, position: int) -> Tensor:
         """The images of a whole batch, (B,) int64."""

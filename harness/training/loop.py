@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 from harness.spec import DIVERGED, FINISHED, Stop
 from harness.training.checkpoint import TrainingProgress
@@ -26,11 +27,10 @@ def train(setup: Setup, progress: TrainingProgress, stop: Stop, boundary: Bounda
     """
     total_steps, steps_per_epoch = setup.schedule.total_steps, setup.context.steps_per_epoch
     setup.train_mode()
-    with progress.train:
-        while progress.step < total_steps:
+    with progress.train, closing(setup.feed.batches(progress.step, total_steps)) as batches:
+        for batch in batches:
             if setup.world.agree(stop):
                 return INTERRUPTED
-            batch = setup.feed.batch(progress.step)
             set_lr(setup.optimizer, lr_at(progress.step, setup.schedule))
             seed_default(setup.spec.seed, setup.world.stream("layers"), progress.step)
             with setup.precision.forward():

@@ -88,7 +88,7 @@ def test_a_run_that_failed_in_its_last_evaluation_makes_no_further_step(
     with pytest.raises(ZeroDivisionError):
         train(spec, tmp_path)
     monkeypatch.undo()
-    monkeypatch.setattr("harness.training.feed.Feed.batch", lambda *given: pytest.fail("it trains again"))
+    monkeypatch.setattr("harness.training.feed.Feed._images", lambda *given: pytest.fail("it trains again"))
     assert train(spec, tmp_path) == "finished"
     assert folder_of(spec, tmp_path).read_summary()["steps"] == 4
 

@@ -1,0 +1,199 @@
+"""Batches made ahead of the step: the same bits, errors where they belong, and no thread left behind."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from harness.training import feed
+from tests.training.runs import (
+    assert_same_bits,
+    folder_of,
+    results,
+    stop_after,
+    tiny_spec,
+    train,
+)
+from tests.training.test_other_data import OWN, cut_off, own_spec, write_images
+from tests.training.test_other_data import _loads_anew as _loads_anew
+
+MIXED = tiny_spec("mixup", data=OWN, epochs=3)
+
+
+def threads() -> list[str]:
+    """Of the pipeline; a thread that was told to end may take a moment."""
+    for _ in range(200):
+        found = [each.name for each in threading.enumerate() if each.name.startswith("batches")]
+        if not found:
+            return found
+        time.sleep(0.005)
+    return found
+
+
+def test_runs_with_and_without_batches_ahead_have_the_same_bits_stopped_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in "abc":
+        write_images(tmp_path / each / "data" / "own")
+    assert train(MIXED, tmp_path / "a") == "finished"
+    while train(MIXED, tmp_path / "b", stop_after(2)) == "interrupted":
+        assert not threads()
+    monkeypatch.setattr(feed, "AHEAD", 0)
+    assert train(MIXED, tmp_path / "c") == "finished"
+    whole = [results(folder_of(MIXED, tmp_path / each)) for each in "abc"]
+    assert_same_bits(whole[0], whole[2])
+    assert_same_bits(whole[1], whole[2])
+
+
+def test_a_file_that_cannot_be_read_in_epoch_3_ends_the_run_by_name_and_the_mended_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    spec, steps = own_spec(epochs=4), iter(range(100))
+    for each in "ab":
+        write_images(tmp_path / each / "data" / "own")
+    assert train(spec, tmp_path / "a") == "finished"
+    bad, whole = tmp_path / "b" / "data" / "own" / "train" / "light" / "3.png", []
+
+    def damage() -> bool:
+        if next(steps) == 4:  # two steps an epoch: the third begins
+            whole.append(cut_off(bad))
+        return False
+
+    with pytest.raises(ValueError, match=r"train/light/3\.png"):
+        train(spec, tmp_path / "b", damage)
+    assert not threads()
+    bad.write_bytes(whole[0])
+    assert train(spec, tmp_path / "b") == "finished"
+    assert_same_bits(*(results(folder_of(spec, tmp_path / each)) for each in "ab"))
+
+
+def test_an_interrupt_in_the_middle_of_a_step_leaves_no_thread(tmp_path: Path) -> None:
+    write_images(tmp_path / "data" / "own")
+
+    def interrupt() -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(own_spec(), tmp_path, interrupt)
+    assert not threads()
+
+
+def test_images_in_memory_are_made_by_the_step_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    makers: dict[str, set[str]] = {"array": set(), "files": set()}
+    real = feed.Feed._images
+
+    def seen(self: feed.Feed, step: int) -> Any:
+        makers["files" if self.data.train.images.decodes else "array"].add(threading.current_thread().name)
+        return real(self, step)
+
+    monkeypatch.setattr(feed.Feed, "_images", seen)
+    write_images(tmp_path / "data" / "own")
+    for spec in (tiny_spec(), own_spec()):
+        assert train(spec, tmp_path) == "finished"
+    assert makers == {"array": {threading.current_thread().name}, "files": {"batches_0"}}
+
+
+class Made:
+    """What a step takes; those that are alive are counted."""
+
+    alive: ClassVar[weakref.WeakSet[Made]] = weakref.WeakSet()
+    most: ClassVar[int] = 0
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        Made.alive.add(self)
+        Made.most = max(Made.most, len(Made.alive))
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2, 5])
+def test_results_come_in_their_order_and_never_more_wait_than_were_asked_for(ahead: int) -> None:
+    Made.most = 0
+    with closing(feed.in_turn(Made, range(20), ahead)) as made:
+        due = iter(range(20))
+        for each in made:
+            assert each.step == next(due)
+            deadline, filled = time.monotonic() + 5, min(ahead + 1, 20 - each.step)
+            while len(Made.alive) < filled:  # the thread fills up, and no further
+                assert time.monotonic() < deadline
+            del each
+    gc.collect()
+    assert Made.most <= ahead + 1
+    assert not Made.alive
+    assert not threads()
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_an_error_is_raised_at_its_turn_and_what_comes_after_it_is_not_made(ahead: int) -> None:
+    begun: list[int] = []
+
+    def make(step: int) -> int:
+        begun.append(step)
+        if step == 3:
+            raise ValueError("photo.jpg")
+        return step
+
+    taken: list[int] = []
+    with pytest.raises(ValueError, match=r"photo\.jpg"):
+        list(map(taken.append, feed.in_turn(make, range(20), ahead)))
+    assert taken == [0, 1, 2]
+    assert max(begun) <= 3 + ahead
+    assert not threads()
+
+
+class FakeStream:
+    """Of a GPU that is not there: writes down what is asked of it."""
+
+    def __init__(self, name: str, calls: list[str]) -> None:
+        self.name, self.calls = name, calls
+
+    def wait_stream(self, other: FakeStream) -> None:
+        self.calls.append(f"{self.name} waits for {other.name}")
+
+    def record_event(self) -> str:
+        self.calls.append(f"event on {self.name}")
+        return "event"
+
+    def wait_event(self, event: str) -> None:
+        self.calls.append(f"{self.name} waits for {event}")
+
+
+def test_on_a_gpu_copies_go_by_a_stream_of_their_own_and_the_step_waits_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[str] = []
+    main, own = FakeStream("main", calls), FakeStream("own", calls)
+
+    @contextmanager
+    def on(stream: FakeStream) -> Iterator[None]:
+        calls.append(f"on {stream.name}")
+        yield
+        calls.append(f"off {stream.name}")
+
+    def make(step: int) -> Any:
+        calls.append(f"made {step}")
+        return torch.zeros(1), torch.zeros(1)
+
+    def used(self: torch.Tensor, stream: FakeStream) -> None:
+        calls.append(f"used by {stream.name}")
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: own)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: main)
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.Tensor, "record_stream", used)
+    copies = feed.CopyStream(torch.device("cuda:1"))
+    copies.arrived(*copies.sent(make, 7))
+    assert calls == [
+        "own waits for main", "on own", "made 7", "event on own", "off own",
+        "main waits for event", "used by main", "used by main",
+    ]  # fmt: skip
