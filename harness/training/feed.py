@@ -179,8 +179,8 @@ class CopyStream:
 class Feed:
     """Makes the batch of any step: order of the epoch, augmentation, then the tricks that edit batches.
 
-    Of several processes each gets its part. A trick that mixes images sees the whole batch, which is cut
-    afterwards. Where there is none, each process cuts first and makes its own images only.
+    Of several processes each gets its part, and makes its own images only. A trick that mixes images sees the
+    whole batch, which is cut afterwards: decoded images are sent for it, others made by every process.
     """
 
     data: DataSet
@@ -199,7 +199,7 @@ class Feed:
     def batches(self, first: int, end: int) -> Generator[Batch]:
         """`batch` of these steps in their order, the same bits; images that are decoded are made ahead. To be
         closed, which ends the thread."""
-        ahead = AHEAD if self.data.train.images.decodes else 0
+        ahead = AHEAD if self._decodes else 0
         copies = CopyStream(self.device if ahead else torch.device("cpu"))
         steps = range(first, end)
 
@@ -219,12 +219,16 @@ class Feed:
     def _mixes(self) -> bool:
         return any(not trick.per_image for trick in self.tricks)
 
+    @property
+    def _decodes(self) -> bool:
+        return self.data.train.images.decodes
+
     def _images(self, step: int) -> ImagesAndLabels:
         """The augmented images and their labels, before any trick: no state of this thread, no default
         generator, so that another thread may make them."""
         epoch, position = divmod(step, self.context.steps_per_epoch)
         indices = self._indices(epoch, position)
-        if not self._mixes:
+        if self._decodes or not self._mixes:
             indices = self.world.share(indices)
         images, labels = augment.training_batch(
             self.data.train, indices, spec=self.recipe.augment, view=self.view(epoch)
@@ -232,6 +236,11 @@ class Feed:
         return images.contiguous(memory_format=torch.channels_last), labels
 
     def _edited(self, step: int, images: Tensor, labels: Tensor) -> Batch:
+        if self._mixes and self._decodes and self.world.size > 1:
+            # As integers, of which 0 + x is x for every bit pattern.
+            images = self.world.rows(images.view(torch.int32)).flatten(0, 1).view(torch.float32)
+            images = images.contiguous(memory_format=torch.channels_last)
+            labels = self.world.rows(labels).flatten()
         batch = Batch(images, one_hot(labels, self.data.classes))
         for trick in self.tricks:
             batch = trick.edit_batch(batch, stream(self.seed, f"trick/{trick.name}", step), self.context)

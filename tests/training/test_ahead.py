@@ -23,10 +23,10 @@ from tests.training.runs import (
     tiny_spec,
     train,
 )
-from tests.training.test_other_data import OWN, cut_off, own_spec, write_images
 from tests.training.test_other_data import _loads_anew as _loads_anew
+from tests.training.test_other_data import cut_off, own_spec, write_images
 
-MIXED = tiny_spec("mixup", data=OWN, epochs=3)
+MIXED = own_spec("mixup", epochs=3)
 
 
 def threads() -> list[str]:

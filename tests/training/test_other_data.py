@@ -49,8 +49,8 @@ def cut_off(path: Path) -> bytes:
     return whole
 
 
-def own_spec(**changes: Any) -> RunSpec:
-    return tiny_spec(**{"data": OWN, **changes})
+def own_spec(*tricks: str, **changes: Any) -> RunSpec:
+    return tiny_spec(*tricks, **{"data": OWN, **changes})
 
 
 @pytest.mark.parametrize("read_out", ["last_epoch", "median_of_last_5"])

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.spec import RunSpec
 from harness.training import loop
 from harness.training.parallel import World, group_statistics, share_statistics
 from harness.training.setup import build
 from tests.training.runs import assert_same_bits, machine_in, tiny_spec
 from tests.training.several import Several, machine_of_rank, state_of_rank
+from tests.training.test_other_data import own_spec, write_images
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +30,11 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Any:
 # The batch
 
 
-def batch_of_rank(tricks: tuple[str, ...], runs_dir: Path) -> tuple[tuple[Tensor, Tensor], int]:
+def batch_of_rank(spec: RunSpec, runs_dir: Path) -> tuple[tuple[Tensor, Tensor], int]:
     """The batch of step 6, and of how many images a process made pixels for it."""
     machine = machine_of_rank(runs_dir)
     with World.join(machine) as world:
-        setup = build(tiny_spec(*tricks), machine, world)
+        setup = build(spec, machine, world)
         images, made = setup.data.train.images, 0
         read = type(images).read
 
@@ -49,14 +51,20 @@ def batch_of_rank(tricks: tuple[str, ...], runs_dir: Path) -> tuple[tuple[Tensor
 
 
 @pytest.mark.parametrize(
-    ("tricks", "made"), [((), 4), (("label_smoothing",), 4), (("mixup", "label_smoothing"), 8)]
-)
+    ("tricks", "files", "made"),
+    [((), False, 4), (("label_smoothing",), False, 4), (("mixup", "label_smoothing"), False, 8),
+     ((), True, 4), (("mixup",), True, 4)],
+)  # fmt: skip
 def test_the_processes_batches_are_the_batch_of_one(
-    tricks: tuple[str, ...], made: int, several: Any, tmp_path: Path
+    tricks: tuple[str, ...], files: bool, made: int, several: Any, tmp_path: Path
 ) -> None:
-    """A trick that mixes images sees all of them; without any, no image is made twice."""
-    whole = build(tiny_spec(*tricks), machine_in(tmp_path)).feed.batch(6)
-    parts = several(2, batch_of_rank, tricks, tmp_path)
+    """A trick that mixes images sees all of them; without any, no image is made twice, and none decoded twice
+    with one."""
+    spec = own_spec(*tricks) if files else tiny_spec(*tricks)
+    if files:
+        write_images(tmp_path / "data" / "own")
+    whole = build(spec, machine_in(tmp_path)).feed.batch(6)
+    parts = several(2, batch_of_rank, spec, tmp_path)
     assert [count for _, count in parts] == [made, made]
     for index, tensor in enumerate(whole):
         own = [batch[index] for batch, _ in parts]
