@@ -144,7 +144,8 @@ def look_through(
     Every one is hashed and its header read, and as many are decoded as `until()` allows, test images first.
     What is known already is not done again.
     """
-    from harness.data.contents import decode_all, fingerprint, open_all
+    from harness.data.contents import fingerprint
+    from harness.data.loading import decode_all, open_all
 
     wrong: list[str] = []
     told = _Progress(say)
@@ -183,7 +184,7 @@ class Watch:
 
     def _decode_the_rest(self) -> None:
         """At the lowest priority; what is wrong is said once, and the runs go on until they meet it."""
-        from harness.data.contents import decode_all
+        from harness.data.loading import decode_all
 
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
@@ -338,8 +339,6 @@ def _translate(
 
 
 def _by_names_and_sizes(spec: DataSpec, data_dir: Path) -> str | None:
-    from harness.data.contents import by_names_and_sizes
-
     entry = DATASETS[spec.name]
     try:
         if spec.args.get("side") is not None:  # its pixels were hashed
@@ -351,6 +350,24 @@ def _by_names_and_sizes(spec: DataSpec, data_dir: Path) -> str | None:
         return by_names_and_sizes(*parts_of(spec, data_dir))
     except (OSError, ValueError):
         return None
+
+
+def by_names_and_sizes(train: Part, test: Part) -> str:
+    """What records held before contents were recorded: of files, sorted names and sizes in bytes."""
+    import numpy as np
+
+    from harness.data.entry import Files, Pixels
+
+    total = sha256()
+    for part in (train, test):
+        total.update(np.ascontiguousarray(part.labels, "<i8").tobytes())
+        if isinstance(part, Pixels):
+            total.update(f"{part.images.shape}\n".encode())
+            total.update(np.ascontiguousarray(part.images).data)
+        elif isinstance(part, Files):
+            for path in sorted(part.paths):
+                total.update(f"{path.relative_to(part.root).as_posix()} {path.stat().st_size}\n".encode())
+    return total.hexdigest()
 
 
 def again(text: str) -> str:

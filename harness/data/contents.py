@@ -29,7 +29,7 @@ from harness.data.folders import (
     subfolders,
     training_folder,
 )
-from harness.data.pixels import RULES, Header, count_frames, count_threads, decode, header, range_of
+from harness.data.pixels import RULES, count_frames, count_threads, decode, header, range_of
 from harness.errors import decided
 
 # What identifies data: the bytes of its images, in their order, with their labels (docs/data.md).
@@ -262,75 +262,6 @@ def _feed(totals: Sequence[hashlib._Hash], part: Part, told: Told) -> np.ndarray
 def decoding_key(files: Files) -> str:
     """sha256 over the bytes of the files in their order and the rules by which they are decoded."""
     return hashlib.sha256(f"{_mark(files.reading)} {fingerprint(files)}".encode()).hexdigest()
-
-
-def by_names_and_sizes(train: Part, test: Part) -> str:
-    """What records held before contents were recorded: of files, sorted names and sizes in bytes."""
-    total = hashlib.sha256()
-    for part in (train, test):
-        total.update(np.ascontiguousarray(part.labels, "<i8").tobytes())
-        if isinstance(part, Pixels):
-            total.update(f"{part.images.shape}\n".encode())
-            total.update(np.ascontiguousarray(part.images).data)
-        elif isinstance(part, Files):
-            for path in sorted(part.paths):
-                total.update(f"{path.relative_to(part.root).as_posix()} {path.stat().st_size}\n".encode())
-    return total.hexdigest()
-
-
-def open_all(files: Files) -> list[str]:
-    """Read every header that was not read before; what is wrong, in sentences that name the file."""
-    contents, wrong = Contents(files.root), []
-    left = contents.not_opened(files)
-    with ThreadPoolExecutor(count_threads(per_core=THREADS_PER_CORE)) as pool:
-        for path, found in zip(left, pool.map(_header_or_problem, left), strict=True):
-            if isinstance(found, str):
-                wrong.append(found)
-            else:
-                contents.was_opened(path, (found.height, found.width))
-    if left:
-        contents.save()
-    return wrong
-
-
-def decode_all(files: Files, until: Callable[[], bool], threads: int | None = None) -> list[str]:
-    """Decode every file that was not decoded before, until `until()`; what is wrong, in sentences."""
-    contents, wrong = Contents(files.root), []
-    left = contents.not_decoded(files)
-    for start in range(0, len(left), SLICE // 10):
-        if until():
-            break
-        some = left[start : start + SLICE // 10]
-        problems = _decode_some(some, files.reading, threads)
-        for path, problem in zip(some, problems, strict=True):
-            if problem:
-                wrong.append(problem)
-            else:
-                contents.was_decoded(path, files.reading)
-    contents.save()
-    return wrong
-
-
-def _header_or_problem(path: Path) -> Header | str:
-    try:
-        return header(path)
-    except ValueError as error:
-        return str(error)
-
-
-def _decode_some(paths: Sequence[Path], reading: Reading, threads: int | None) -> list[str]:
-    if threads == 1:  # of the caller, with its priority
-        return [_decode_problem(path, reading) for path in paths]
-    with ThreadPoolExecutor(threads or count_threads(per_core=THREADS_PER_CORE)) as pool:
-        return list(pool.map(lambda path: _decode_problem(path, reading), paths))
-
-
-def _decode_problem(path: Path, reading: Reading) -> str:
-    try:
-        decode(path, reading)
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def _mark(reading: Reading) -> int:

@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from harness.data import pixels
 from harness.data.augment import crop_resize, send
-from harness.data.contents import fingerprints
+from harness.data.contents import SLICE, THREADS_PER_CORE, Contents, fingerprints
 from harness.data.entry import (
     DataSet,
     Entry,
@@ -28,11 +29,12 @@ from harness.data.entry import (
     Part,
     PathList,
     Pixels,
+    Reading,
     Source,
     Split,
     Stored,
 )
-from harness.data.pixels import CutImages, FileImages
+from harness.data.pixels import CutImages, FileImages, Header, count_threads, decode, header
 from harness.errors import decided
 
 # Images of one size held as a single uint8 array: one gather per batch, no decoding.
@@ -437,3 +439,61 @@ def _split(part: Part, sizes: np.ndarray | None) -> Split:
     else:
         images = FileImages(part.paths, part.reading, sizes)
     return Split(images=images, labels=torch.from_numpy(np.array(part.labels, np.int64)))
+
+
+# Every file of a part opened, or decoded, before a run needs it.
+
+
+def open_all(files: Files) -> list[str]:
+    """Read every header that was not read before; what is wrong, in sentences that name the file."""
+    known, wrong = Contents(files.root), []
+    left = known.not_opened(files)
+    with ThreadPoolExecutor(count_threads(per_core=THREADS_PER_CORE)) as pool:
+        for path, found in zip(left, pool.map(_header_or_problem, left), strict=True):
+            if isinstance(found, str):
+                wrong.append(found)
+            else:
+                known.was_opened(path, (found.height, found.width))
+    if left:
+        known.save()
+    return wrong
+
+
+def decode_all(files: Files, until: Callable[[], bool], threads: int | None = None) -> list[str]:
+    """Decode every file that was not decoded before, until `until()`; what is wrong, in sentences."""
+    known, wrong = Contents(files.root), []
+    left = known.not_decoded(files)
+    for start in range(0, len(left), SLICE // 10):
+        if until():
+            break
+        some = left[start : start + SLICE // 10]
+        problems = _decode_some(some, files.reading, threads)
+        for path, problem in zip(some, problems, strict=True):
+            if problem:
+                wrong.append(problem)
+            else:
+                known.was_decoded(path, files.reading)
+    known.save()
+    return wrong
+
+
+def _header_or_problem(path: Path) -> Header | str:
+    try:
+        return header(path)
+    except ValueError as error:
+        return str(error)
+
+
+def _decode_some(paths: Sequence[Path], reading: Reading, threads: int | None) -> list[str]:
+    if threads == 1:  # of the caller, with its priority
+        return [_decode_problem(path, reading) for path in paths]
+    with ThreadPoolExecutor(threads or count_threads(per_core=THREADS_PER_CORE)) as pool:
+        return list(pool.map(lambda path: _decode_problem(path, reading), paths))
+
+
+def _decode_problem(path: Path, reading: Reading) -> str:
+    try:
+        decode(path, reading)
+    except ValueError as error:
+        return str(error)
+    return ""

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from harness.data import DATASETS, contents, load, pixels
-from harness.data.contents import Contents, decode_all, fingerprints, open_all
+from harness.data.contents import Contents, fingerprints
 from harness.data.entry import DataSet, Entry, Files, Pixels, Source
 from harness.data.imagefolder import load_folder
-from harness.data.loading import class_shares, load_cached
+from harness.data.loading import class_shares, decode_all, load_cached, open_all
 from tests.data.sets import write_classes
 
 

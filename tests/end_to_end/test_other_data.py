@@ -213,8 +213,8 @@ def test_verify_refuses_a_report_whose_runs_saw_different_data(place: Path, harn
 def test_records_of_an_older_version_with_the_names_and_sizes_of_now_are_used(
     place: Path, harness: Say
 ) -> None:
+    from harness.commands.data import by_names_and_sizes
     from harness.data import DATASETS
-    from harness.data.contents import by_names_and_sizes
 
     train(harness)
     entry = DATASETS["imagefolder"]
