@@ -18,7 +18,7 @@ from gpu_parts.settings import Settings, stop_after
 from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec
 from harness.training.checkpoint import TrainingProgress
 from harness.training.environment import configured
-from harness.training.loop import INTERRUPTED, train
+from harness.training.loop import INTERRUPTED, Step, train
 from harness.training.setup import Setup, build
 from harness.tricks.base import Batch
 
@@ -78,8 +78,10 @@ def ours(setup: Setup, machine: Machine, what: str, note: str) -> Contender:
     """Our training loop itself, stopped after the wanted number of steps."""
     progress = TrainingProgress.start(setup.device)
 
+    step = Step(setup, progress)
+
     def run(steps: int) -> None:
-        status = train(setup, progress, stop_after(steps), lambda epoch_ended: None, lambda: False)
+        status = train(setup, progress, stop_after(steps), lambda epoch_ended: None, lambda: False, step)
         if status != INTERRUPTED:
             raise RuntimeError(f"the training ended as '{status}' after {progress.step} steps")
 

@@ -22,7 +22,7 @@ from harness.spec import Arm, AugmentSpec, DataSpec, Machine, ModelSpec, Recipe,
 from harness.training.checkpoint import TrainingProgress
 from harness.training.environment import configured
 from harness.training.evaluate import evaluate
-from harness.training.loop import INTERRUPTED, train
+from harness.training.loop import INTERRUPTED, WARM_UP_STEPS, Step, train
 from harness.training.setup import Setup, build
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -69,9 +69,11 @@ def stepper(setup: Setup, machine: Machine) -> Callable[[int], None]:
     """Makes so many steps of the training, one call after the other."""
     progress = TrainingProgress.start(setup.device)
 
+    step = Step(setup, progress)
+
     def run(steps: int) -> None:
         with configured(machine):
-            status = train(setup, progress, stop_after(steps), lambda epoch_ended: None, lambda: False)
+            status = train(setup, progress, stop_after(steps), lambda epoch_ended: None, lambda: False, step)
         if status != INTERRUPTED:
             raise RuntimeError(f"the training ended as '{status}' after {progress.step} steps")
 
@@ -87,7 +89,7 @@ def measure_waits(settings: Settings, add: Add) -> None:
     if setup is None:
         return
     step = stepper(setup, machine)
-    guarded(add, "waits: first steps", partial(step, 2))
+    guarded(add, "waits: first steps", partial(step, WARM_UP_STEPS + 1))
     add(waits("waits in 3 steps", partial(step, 3), settings))
 
     def chunk() -> None:

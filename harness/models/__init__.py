@@ -486,7 +486,7 @@ CIFAR_RESNETS: tuple[Model, ...] = (
 DEFAULT_INITIALISATION = "he_fan_out"
 
 MODELS: Mapping[str, Model] = {
-    model.name: model
+    model.name: replace(model, capturable=True)
     for model in (
         *RESNETS,
         *GOOGLENETS,

@@ -37,6 +37,8 @@ class Model:
     )  # name -> arguments; usable as models
     input_size: int = 224  # the paper's, in pixels
     minimum_input: Callable[[Mapping[str, Any]], int] = lambda args: 1  # smallest side, of resolved arguments
+    # Whether `forward` is the same operators at every step of a training, which a GPU can record and replay.
+    capturable: bool = False
     own_initialisation: bool = False  # keeps its constructor's weights, whatever the recipe's scheme
     rule: Callable[[Mapping[str, Any]], None] = lambda args: None  # ValueError: resolved arguments do not fit
 

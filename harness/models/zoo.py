@@ -52,6 +52,7 @@ def zoo_model(name: str) -> Model:
         note=note,
         input_size=input_size,
         own_initialisation=True,
+        capturable=name in LISTED,
     )
 
 

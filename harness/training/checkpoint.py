@@ -71,6 +71,8 @@ class TrainingProgress:
     evaluation: Stopwatch = field(default_factory=Stopwatch)
     wall: Stopwatch = field(default_factory=Stopwatch)
     energy: EnergyMeter = field(default_factory=EnergyMeter)
+    # Why a GPU is given the steps operator by operator, where they are not replayed; "": there is none.
+    eager: str | None = ""
 
     @staticmethod
     def start(device: torch.device) -> TrainingProgress:
@@ -80,11 +82,14 @@ class TrainingProgress:
             loss_sum=loss_sum, train=Stopwatch(settle=settle), evaluation=Stopwatch(settle=settle)
         )
 
-    def count(self, loss: Tensor) -> None:
-        """One step was made with this loss."""
+    def add(self, loss: Tensor) -> None:
+        """The loss of a step, on the device."""
+        self.loss_sum += loss.detach()
+
+    def count(self) -> None:
+        """One step was made."""
         self.step += 1
         self.loss_steps += 1
-        self.loss_sum += loss.detach()
 
     def has_diverged(self) -> bool:
         """Whether a loss of this epoch was NaN or infinite; waits for the device."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,11 +85,11 @@ class RMSpropTF(Optimizer):
         roots = torch._foreach_add(squares, group["eps"])
         torch._foreach_sqrt_(roots)
         if group["momentum"] == 0:
-            torch._foreach_addcdiv_(weights, gradients, roots, value=-group["lr"])
+            _add_quotients(weights, gradients, roots, -group["lr"])
             return
         buffers = self._kept("momentum_buffer", weights, torch.zeros_like)
         torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_addcdiv_(buffers, gradients, roots, value=group["lr"])
+        _add_quotients(buffers, gradients, roots, group["lr"])
         torch._foreach_sub_(weights, buffers)
 
     def _kept(self, name: str, weights: list[Tensor], start: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -98,6 +98,16 @@ class RMSpropTF(Optimizer):
             if name not in self.state[weight]:
                 self.state[weight][name] = start(weight)
         return [self.state[weight][name] for weight in weights]
+
+
+def _add_quotients(
+    sums: list[Tensor], gradients: list[Tensor], roots: list[Tensor], lr: float | Tensor
+) -> None:
+    """s <- s + (lr g) / r in place. The kernel that does it at once wants the rate as a number."""
+    if isinstance(lr, Tensor):
+        torch._foreach_add_(sums, torch._foreach_div(torch._foreach_mul(gradients, lr), roots))
+    else:
+        torch._foreach_addcdiv_(sums, gradients, roots, value=lr)
 
 
 # Optimizers by name. The algorithms are torch.optim's, and TensorFlow's RMSProp.
@@ -182,7 +192,50 @@ def _start_momentum(optimizer: Optimizer) -> None:
 def set_lr(optimizer: Optimizer, lr: float) -> None:
     """Give every parameter group this learning rate, times its own factor where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
+        rate = lr * group.get("lr_scale", 1.0)
+        if isinstance(held := group.get("lr"), Tensor):
+            held.fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+# The learning rate in a tensor: then an update is the same operators with the same arguments at every step,
+# and a GPU can record it (`harness.training.loop`).
+
+
+def takes_tensors(optimizer: Optimizer) -> bool:
+    """Whether its update reads the rate on the device: torch's fused ones, and ours."""
+    fused = all(group.get("fused") for group in optimizer.param_groups)
+    return fused or isinstance(optimizer, RMSpropTF)
+
+
+def skips_by_itself(optimizer: Optimizer) -> bool:
+    """Whether its kernel leaves an update out where FP16 overflowed; else the CPU reads that, and waits."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def hold_rates(optimizer: Optimizer, device: torch.device | None) -> None:
+    """Where `set_lr` puts the learning rates: tensors of the device, where the update takes them; with None
+    numbers. To be called after a checkpoint was loaded, which may hold either."""
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        if device is not None and takes_tensors(optimizer):
+            # Kernels of a CPU compute with the number in a double.
+            dtype = torch.float64 if device.type == "cpu" else torch.float32
+            group["lr"] = torch.zeros((), dtype=dtype, device=device)
+
+
+@contextmanager
+def capturable(optimizer: Optimizer) -> Iterator[None]:
+    """Torch's Adam wants to be told that it is recorded, and warns outside where it was."""
+    asking = [group for group in optimizer.param_groups if "capturable" in group]
+    for group in asking:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group in asking:
+            group["capturable"] = False
 
 
 # Gradient clipping: what happens to the gradients between the backward pass and the update.
@@ -400,6 +453,12 @@ class Precision:
         self._scaler.step(optimizer)
         self._scaler.update()
         optimizer.zero_grad(set_to_none=True)
+
+    def forget_step(self) -> None:
+        """After a step that was broken off: the next one begins anew, at the same scale."""
+        state = self.state_dict()
+        self._scaler = torch.amp.GradScaler(self._device_type, enabled=self._scaler.is_enabled())
+        self.load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
         """The loss scale and its growth counter; empty for fp32 and bf16."""

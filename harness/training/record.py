@@ -33,7 +33,7 @@ UNREADABLE = "evaluation_failed"
 class Journal:
     """Writes events; knows from earlier attempts what has been said already.
 
-    Kinds of event: attempt, epoch, checkpoint, checkpoint_refused, evaluated, evaluation_failed,
+    Kinds of event: attempt, epoch, checkpoint, checkpoint_refused, eager, evaluated, evaluation_failed,
     out_of_memory, stop, diverged, end.
     """
 

@@ -516,6 +516,8 @@ def _train(
             recorder.catch_up()
         with _batch_norm_in_words(setup.recipe):
             outcome = train(setup, progress, stop, recorder.boundary, recorder.is_due)
+        if progress.eager and world.is_main:
+            journal.note("eager", message=progress.eager)
         if outcome == FINISHED:
             with recorder.kept_if_it_fails():
                 return record.read_out(attempt, setup)

@@ -28,6 +28,9 @@ HOOKS = (
 )
 
 
+IN_STEPS = frozenset({"edit_model", "edit_optimizer", "edit_loss"})  # what they make is called at every step
+
+
 class Batch(NamedTuple):
     """What one step trains on. Targets are always soft, so mixing and smoothing need no special case."""
 
@@ -71,6 +74,9 @@ class Trick:
     )
     # Options that came later: a run's spec holds them where they are not the default, which is frozen.
     said_if_set: ClassVar[tuple[str, ...]] = ()
+    # Of hooks that act inside a step (`IN_STEPS`): whether they are the same operators on the same tensors at
+    # every step, which a GPU can record and replay. Not so: a number counted in Python, a value read back.
+    capturable: ClassVar[bool] = False
     observes: ClassVar[bool] = False  # changes only how a trained network is evaluated: costs no training
 
     def edit_recipe(self, recipe: Any) -> Any:
@@ -128,6 +134,11 @@ def hooks_of(trick: Trick | type[Trick]) -> tuple[str, ...]:
     """The hooks that a trick defines itself, in the order of `HOOKS`."""
     cls = trick if isinstance(trick, type) else type(trick)
     return tuple(hook for hook in HOOKS if getattr(cls, hook) is not getattr(Trick, hook))
+
+
+def acts_in_steps(trick: Trick | type[Trick]) -> bool:
+    """Whether something of the trick is executed in every step of a training, after its batch was made."""
+    return not IN_STEPS.isdisjoint(hooks_of(trick))
 
 
 def require(condition: bool, message: str) -> None:

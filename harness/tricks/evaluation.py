@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from harness.tricks.base import State, Trick, require
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from torch.optim import Optimizer
 
 
@@ -32,6 +32,7 @@ class Ema(Trick):
     """
 
     name: ClassVar[str] = "ema"
+    capturable: ClassVar[bool] = True
     decay: float = 0.9999
     ramp: bool = True
 
@@ -74,25 +75,47 @@ class Average:
     """The averaged weights and how many steps are in them. Make it once the model is on its device."""
 
     def __init__(self, model: nn.Module, *, decay: float, ramp: bool) -> None:
-        self.decay, self.ramp, self.steps = decay, ramp, 0
+        self.decay, self.ramp = decay, ramp
         self.weights = dict(model.named_parameters())  # the live ones
         self.average = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        self.steps: int | Tensor = 0
+        if any(weight.is_cuda for weight in self.average.values()):
+            self.count_on_device()
+
+    def count_on_device(self) -> None:
+        """Then an update is the same operators every time, which a GPU can record."""
+        import torch
+
+        device = next(iter(self.average.values())).device
+        self.steps = torch.full((), float(self.steps), dtype=torch.float64, device=device)
 
     def update(self, *_: Any) -> None:
         """Take in the weights of one more optimizer step (the signature of an optimizer's hook)."""
+        import torch
         from torch.optim.swa_utils import get_ema_multi_avg_fn
 
         self.steps += 1
-        average = get_ema_multi_avg_fn(decay_at(self.steps, decay=self.decay, ramp=self.ramp))
-        average(list(self.average.values()), list(self.weights.values()), self.steps)
+        averages, weights = list(self.average.values()), list(self.weights.values())
+        if isinstance(self.steps, int):
+            average = get_ema_multi_avg_fn(decay_at(self.steps, decay=self.decay, ramp=self.ramp))
+            average(averages, weights, self.steps)
+            return
+        ramp = self.steps / (self.steps + 9) if self.ramp else torch.ones_like(self.steps)
+        with torch.no_grad():
+            changes = torch._foreach_sub(weights, averages)
+            torch._foreach_mul_(changes, (1 - ramp.clamp(max=self.decay)).float())
+            torch._foreach_add_(averages, changes)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and one number: loads with `torch.load(weights_only=True)`."""
-        return {"steps": self.steps, "average": dict(self.average)}
+        return {"steps": int(self.steps), "average": dict(self.average)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`'s state, keeping the device."""
-        self.steps = state["steps"]
+        if isinstance(self.steps, int):
+            self.steps = state["steps"]
+        else:
+            self.steps.fill_(state["steps"])
         for name, average in self.average.items():
             average.copy_(state["average"][name])
 

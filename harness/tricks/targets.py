@@ -131,6 +131,7 @@ class Distillation(Trick):
 
     name: ClassVar[str] = "distillation"
     arms: ClassVar[tuple[str, ...]] = ("teacher",)
+    capturable: ClassVar[bool] = True
     temperature: float = 20.0
     form: Literal["paper", "gluoncv"] = "paper"
 

@@ -27,7 +27,7 @@ from harness.training.checkpoint import TrainingProgress
 from harness.training.environment import configured, is_out_of_memory
 from harness.training.evaluate import evaluate
 from harness.training.feed import seed_default
-from harness.training.optim import lr_at, set_lr
+from harness.training.loop import Step
 from harness.training.parallel import World, share_statistics
 from harness.training.setup import Setup, build
 from tests.training.runs import folder_of, machine_in, tiny_spec, train
@@ -351,13 +351,9 @@ def one_step(setup: Setup, step: int) -> tuple[Calls, Calls]:
     progress = TrainingProgress.start(setup.device)
     with Calls() as feeding:
         batch = setup.feed.batch(step)
+    progress.step = step
     with Calls() as training:
-        set_lr(setup.optimizer, lr_at(step, setup.schedule))
-        with setup.precision.forward():
-            output = setup.forward(batch.images)
-        loss = setup.loss(output, batch)
-        setup.precision.backward_and_step(loss, setup.optimizer, setup.clip)
-        progress.count(setup.average(loss))
+        Step(setup, progress).make(batch)
     return feeding, training
 
 
