@@ -64,6 +64,10 @@ class DeviceLostError(Exception):
     process may have no trouble with it."""
 
 
+class DeviceUnusableError(DeviceLostError):
+    """A GPU on which nothing can be begun, in words: found before a run was looked at, and not its fault."""
+
+
 def printable(text: str) -> str:
     """The text on one line and cut to a length that a person reads; a file's own words may be anything.
 

@@ -155,6 +155,7 @@ WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "failed": _message("failed"),
     "out_of_memory": _message("its GPU had not enough memory beside other runs, tried again"),
+    "waits_for_memory": _message("it waited for memory of its GPU"),
     "device_lost": _message("its process lost the GPU"),
     "worker_died": _message("the process that trained it died"),
     "rank_died": _message("one of its processes died"),

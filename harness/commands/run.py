@@ -502,8 +502,10 @@ def _scheduler(
         slurm = _slurm(args, plan, place)
         gpus = slurm.settings.cluster.resources.gpus
         return slurm, gpus * slurm.settings.agents
-    from harness.scheduling.base import detect_devices
+    from harness.scheduling.base import detect_devices, wrong_visible
 
+    if wrong := wrong_visible():
+        raise StudyError([Problem("CUDA_VISIBLE_DEVICES", 0, wrong)])
     devices = detect_devices()
     gpus = 0 if devices[0] == "cpu" else len(devices)
     _require_gpu_to_compile(args, gpus, "of this machine")

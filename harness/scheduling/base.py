@@ -163,6 +163,19 @@ def detect_devices(
     return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
 
 
+def wrong_visible(environment: Mapping[str, str] = os.environ, device_files: Path = DEVICE_FILES) -> str:
+    """What is wrong with CUDA_VISIBLE_DEVICES: the driver ends its list without a word at a number that no
+    device has. Empty where it is right; "" and -1 mean none on purpose."""
+    count = len([file for file in device_files.glob("nvidia*") if re.fullmatch(r"nvidia\d+", file.name)])
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+    entries = [entry.strip() for entry in visible.split(",")]
+    valid = _leading_valid(entries, count)
+    if not count or valid == len(entries) or entries[valid] in ("", "-1"):
+        return ""
+    there = "GPU 0 alone" if count == 1 else f"GPUs 0 to {count - 1}"
+    return f"'{visible}' names {entries[valid]}, and this machine has {there}; -1 trains on the CPU"
+
+
 def default_workers(devices: Sequence[str], per_device: int = 1) -> int:
     """One-thread workers: one per core on a CPU; `per_device` per GPU, as far as the cores suffice."""
     gpus = [device for device in devices if device != "cpu"]

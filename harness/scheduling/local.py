@@ -51,7 +51,7 @@ class LocalSession:
         """
         self.runs.record_refusals()
         self._tell()
-        while self._has_more() and not self.interrupts.count:
+        while self._has_more() and not self.interrupts.count and not self.pool.is_retired:
             self._dispatch()
             self._tell()
             self._take_events(WATCH_EVERY_S if self.runs.queue.running else self.runs.pause_s)
@@ -59,6 +59,8 @@ class LocalSession:
                 self.interrupts.end()
         if self.interrupts.count and not self.runs.queue.done:
             self._wind_down()
+        elif self.pool.is_retired:
+            self.runs.queue.interrupt()
         self._tell()
 
     def _has_more(self) -> bool:
@@ -104,6 +106,11 @@ class LocalSession:
             self.runs.withdraw(run_id)
         elif self.interrupts.count:
             self.runs.end(run_id, INTERRUPTED)
+        elif died.exit_code == workers.UNUSABLE:  # no fault of the run, which others may train
+            self.runs.notes.append(
+                f"run {run_id}: {self.runs.last_words(run_id)}; no run is given to it again"
+            )
+            self.runs.queue.put_back(run_id)
         elif self.runs.died(run_id, f"its worker {died.message}", exit_code=died.exit_code):
             self.runs.queue.put_back(run_id)
         else:

@@ -282,6 +282,11 @@ class ClaimedQueue:
         self.notes.append(f"run {run_id}: {message}")
         return False
 
+    def last_words(self, run_id: str) -> str:
+        """The message of the run's last event."""
+        events = self._folder(run_id).read_events()
+        return str(events[-1].get("message", "")) if events else ""
+
     def record_refusals(self) -> None:
         """Write down why runs were refused that need one that failed."""
         for run_id, message in self.queue.pop_refusals():

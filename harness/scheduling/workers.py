@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness.errors import DeviceLostError, decided
+from harness.errors import DeviceLostError, DeviceUnusableError, decided
 from harness.runs.folder import FolderGone, RunFolder, record
 from harness.scheduling import base
 from harness.scheduling.base import INTERRUPTED, SIGNALS, THREAD_VARIABLES, RunOne
@@ -85,7 +85,7 @@ def _died(machine: Machine, run_id: str, death: RankDied | DeviceLostError) -> s
     kind = "rank_died" if isinstance(death, RankDied) else "device_lost"
     record(machine.runs_dir, run_id, kind, message=str(death))
     if multiprocessing.parent_process() is not None:
-        raise SystemExit(str(death)) from death
+        raise SystemExit(UNUSABLE if isinstance(death, DeviceUnusableError) else str(death)) from death
     if isinstance(death, DeviceLostError):
         raise death
     record(machine.runs_dir, run_id, "failed", message=str(death))
@@ -287,6 +287,7 @@ def _load(pickled: bytes) -> RunOne:
 
 LEAVING_S = 5.0  # an idle worker that was told to leave is killed after this time
 SERVER_ENDS_S = 0.2  # the time between the end of a server's sockets and that of its process
+UNUSABLE = 69  # the exit code of a worker on whose device nothing can be begun (sysexits.h: EX_UNAVAILABLE)
 SERVER_GONE = 255  # the exit code multiprocessing reports where the fork server has died
 
 
@@ -319,11 +320,12 @@ class Slot:
         self.process: ForkServerProcess | None = None
         self.connection: Connection
         self.run_id: str | None = None
+        self.is_retired = False  # nothing can be begun on its device
         self._leave_by_s: float | None = None
 
     @property
     def idle(self) -> bool:
-        return self.run_id is None and self._leave_by_s is None
+        return self.run_id is None and self._leave_by_s is None and not self.is_retired
 
     def start(self, preload: Sequence[str]) -> None:
         """Fork a worker. Raises OSError or EOFError where that is not possible."""
@@ -403,6 +405,7 @@ class Slot:
         process.close()
         self.connection.close()
         self.process = self.run_id = self._leave_by_s = None
+        self.is_retired = exit_code == UNUSABLE
         return [] if run_id is None else [Died(run_id, exit_code, describe_exit(exit_code))]
 
 
@@ -428,6 +431,11 @@ class WorkerPool:
     @property
     def has_idle(self) -> bool:
         return any(slot.idle for slot in self._slots)
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether no worker can begin anything."""
+        return all(slot.is_retired for slot in self._slots)
 
     def wait(self, timeout_s: float, wake_fd: int) -> list[Event]:
         """Sleep until something happens, a signal included, or the time is over."""

@@ -21,6 +21,7 @@ import torch
 from torch.utils import deterministic
 
 from harness.data.loading import drop_resident
+from harness.errors import DeviceUnusableError
 from harness.runs.provenance import changes_digest, code_version, cpu_name, describe_hardware
 from harness.spec import Machine
 
@@ -136,7 +137,41 @@ def _apply(flags: dict[str, Any]) -> None:
 # A GPU that others use as well: its memory, and errors after which a process cannot use it any more.
 
 
+UNUSABLE = {  # what CUDA says, when the first thing is asked of a device -> what that means, what to do
+    "driver on your system is too old": "the NVIDIA driver is older than this torch was built for: install a "
+    "newer driver, or a torch for this one",
+    "busy or unavailable": "another process has it alone, it is in exclusive mode (nvidia-smi -c DEFAULT)",
+    "No CUDA GPUs are available": "the driver knows no such device: look at CUDA_VISIBLE_DEVICES",
+    "invalid device ordinal": "the driver knows no such device: look at CUDA_VISIBLE_DEVICES",
+    "ECC error": "its memory has errors that cannot be corrected: reset or replace it (nvidia-smi -q -d ECC)",
+    "no kernel image": "this torch was not built for a GPU of its kind: install a torch that names it",
+}
 NO_MEMORY = ("CUDA out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def cuda_in_words(error: BaseException) -> str:
+    """What an error of CUDA means to the owner of the machine; else its first line."""
+    text = str(error).strip() or type(error).__name__
+    meant = next((words for said, words in UNUSABLE.items() if said.lower() in text.lower()), "")
+    first = text.splitlines()[0][:300]
+    return f"{meant} ({first})" if meant else first
+
+
+def require_device(machine: Machine) -> None:
+    """Ask the first thing of a run's GPU. One that is only full is none of this.
+
+    Raises:
+        DeviceUnusableError: nothing can be begun on it.
+    """
+    if not machine.device.startswith("cuda"):
+        return
+    try:
+        torch.zeros(1, device=machine.device)
+        torch.cuda.synchronize(machine.device)
+    except (RuntimeError, AssertionError) as error:
+        if not is_out_of_memory(error):
+            message = f"{machine.shown_device} cannot be used: {cuda_in_words(error)}"
+            raise DeviceUnusableError(message) from error
 
 
 def is_lost(device: str) -> bool:
@@ -153,6 +188,32 @@ def is_lost(device: str) -> bool:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU had not enough memory left, in the words of torch or of a library that it calls."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
+
+
+_peaks: dict[str, int] = {}  # arm -> bytes that a run of it held at once on the GPU, in this process
+LEAST_FREE_BYTES = 2**30  # where nothing is known yet
+
+
+def note_peak(arm_id: str, device: str) -> None:
+    """How much a run of this arm needed, for the next one."""
+    if device.startswith("cuda") and torch.cuda.is_initialized():
+        _peaks[arm_id] = max(_peaks.get(arm_id, 0), torch.cuda.max_memory_allocated(device))
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def lacks_memory(arm_id: str, device: str) -> str:
+    """Why a run of this arm should not begin on the device now; "": it may. It needs what one of its arm
+    needed here before, else the most that any did: runs side by side are mostly alike."""
+    if not device.startswith("cuda"):
+        return ""
+    free, total = torch.cuda.mem_get_info(device)
+    least = min(LEAST_FREE_BYTES, total // 4)
+    needed = _peaks.get(arm_id, max(_peaks.values(), default=least))
+    if free >= needed:
+        return ""
+    return (
+        f"{free / 1e9:.1f} of its {total / 1e9:.1f} GB are free, a run like this needs {needed / 1e9:.1f} GB"
+    )
 
 
 def release_memory() -> None:

@@ -34,7 +34,7 @@ class Journal:
     """Writes events; knows from earlier attempts what has been said already.
 
     Kinds of event: attempt, epoch, checkpoint, checkpoint_refused, eager, evaluated, evaluation_failed,
-    out_of_memory, stop, diverged, end.
+    out_of_memory, stop, diverged, end, waits_for_memory.
     """
 
     def __init__(self, folder: RunFolder) -> None:

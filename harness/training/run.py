@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,14 @@ from harness.training import record
 from harness.training.checkpoint import CheckpointError, TrainingProgress, load_checkpoint
 from harness.training.environment import (
     configured,
+    cuda_in_words,
     device_name,
     is_lost,
     is_out_of_memory,
+    lacks_memory,
+    note_peak,
     release_memory,
+    require_device,
 )
 from harness.training.evaluate import Answerer, Answers, Evaluation, Viewing, evaluate, make_answers
 from harness.training.feed import seed_default
@@ -345,6 +350,7 @@ def _evaluate(attempt: Attempt, answers: Answers, stop: Stop) -> Evaluation:
 # Train one run from its spec to its summary, or go on where an earlier attempt stopped.
 
 
+ROOM_S = 600.0  # that a run waits for memory of its GPU before it begins
 NEIGHBOUR_S = 10.0  # after which a neighbour on the GPU may have come past its peak of memory
 SET_ASIDE = "summary.json.aside"  # an end that does not belong to the folder it was found in
 
@@ -366,14 +372,18 @@ def run_one(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> s
 
     Raises:
         DeviceLostError: its GPU cannot be used by this process any more; by another one perhaps.
+        DeviceUnusableError: nothing can be begun on it.
         Exception: the run cannot be trained; there is no summary. The scheduler records why.
     """
     release_memory()  # what a run that failed here held until its error was recorded
+    require_device(machine)
     try:
         return _run_one(spec, folder, machine, stop)
     except Exception as error:
         if is_lost(machine.device):
-            message = f"{machine.shown_device} cannot be used by this process any more: {error}"
+            message = (
+                f"{machine.shown_device} cannot be used by this process any more: {cuda_in_words(error)}"
+            )
             raise DeviceLostError(message) from error
         raise
     finally:
@@ -444,11 +454,15 @@ def _is_whole(folder: RunFolder) -> bool:
 def _attempt(
     spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journal: Journal, world: World
 ) -> str:
-    """One attempt; a second one, from the last checkpoint, where other runs on the GPU had its memory.
+    """One attempt, once there is memory for it; a second one, from the last checkpoint, where other runs on
+    the GPU had its memory.
 
     Raises:
         MemoryError: there is not enough memory on the GPU, in words.
     """
+    arm_id, device = spec.arm.arm_id, machine.device
+    if world.size == 1 and not _has_room(partial(lacks_memory, arm_id, device), journal, stop):
+        return INTERRUPTED
     try:
         return _attempt_once(spec, folder, machine, stop, journal, world)
     except Exception as error:
@@ -457,18 +471,37 @@ def _attempt(
         if not machine.shared or world.size > 1:
             raise MemoryError(_memory_in_words(error, machine)) from error
         journal.note("out_of_memory", message=_first_line(error))
+    finally:
+        note_peak(arm_id, device)
     release_memory()  # here, where no traceback holds the network any more
     deadline_s = time.monotonic() + NEIGHBOUR_S
     while time.monotonic() < deadline_s:
         if stop():
             return INTERRUPTED
         time.sleep(min(0.1, NEIGHBOUR_S))
+    journal = Journal(folder)
+    if not _has_room(partial(lacks_memory, arm_id, device), journal, stop):
+        return INTERRUPTED
     try:
-        return _attempt_once(spec, folder, machine, stop, Journal(folder), world)
+        return _attempt_once(spec, folder, machine, stop, journal, world)
     except Exception as error:
         if is_out_of_memory(error):
             raise MemoryError(_memory_in_words(error, machine)) from error
         raise
+
+
+def _has_room(lacks: Callable[[], str], journal: Journal, stop: Stop) -> bool:
+    """Wait while a run lacks memory, which others on the GPU may give back; after a time it is tried anyway.
+    False: `stop()` came first."""
+    deadline_s, noted = time.monotonic() + ROOM_S, False
+    while (why := lacks()) and time.monotonic() < deadline_s:
+        if stop():
+            return False
+        if not noted:
+            journal.note("waits_for_memory", message=why)
+            noted = True
+        time.sleep(min(0.5, ROOM_S))
+    return True
 
 
 def _memory_in_words(error: Exception, machine: Machine) -> str:

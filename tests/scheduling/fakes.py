@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness.errors import DeviceLostError
+from harness.errors import DeviceLostError, DeviceUnusableError
 from harness.runs.folder import RunFolder, read_json, write_json
 from harness.scheduling.base import INTERRUPTED, Job
 from harness.spec import DIVERGED, FINISHED, Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec, Stop
@@ -84,6 +84,13 @@ def lose_device(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
     return _finish(spec, folder)
 
 
+def unusable(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
+    """Nothing can be begun on the second GPU."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "1":
+        raise DeviceUnusableError("cuda:1 cannot be used: it is broken")
+    return _finish(spec, folder)
+
+
 def deaf(spec: RunSpec, folder: RunFolder, stop: Stop) -> str:
     """Never asks whether to stop."""
     time.sleep(FOREVER_S)
@@ -152,6 +159,7 @@ FAKES = (
     answer_nonsense,
     die,
     lose_device,
+    unusable,
     deaf,
     count,
     has_a_child,

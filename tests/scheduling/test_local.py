@@ -220,6 +220,24 @@ def test_a_worker_that_lost_its_gpu_is_replaced_and_its_run_tried_again(tmp_path
     assert len(set(pids)) == 2
 
 
+def test_a_gpu_on_which_nothing_can_be_begun_fails_no_run_and_gets_no_other(tmp_path):
+    jobs, devices, notes = [job(seed, "unusable") for seed in range(6)], ("cuda:0", "cuda:1"), []
+    watch = lambda progress: notes.append(progress.note)  # noqa: E731
+    assert execute(tmp_path, jobs, watch, devices=devices) == [FINISHED] * 6
+    kinds = [event["kind"] for each in jobs for event in folder(tmp_path, each).read_events()]
+    assert kinds.count("device_lost") == 1
+    assert "worker_died" not in kinds
+    assert "cuda:1 cannot be used: it is broken; no run is given to it again" in "\n".join(notes)
+
+
+def test_a_command_without_a_usable_gpu_ends_and_fails_no_run(tmp_path):
+    jobs = [job(seed, "unusable") for seed in range(3)]
+    with not_waited_out():
+        ended = execute(tmp_path, jobs, workers=1, devices=("cuda:1",), retries=0)
+    assert ended == [INTERRUPTED] * 3
+    assert not any(events(folder(tmp_path, each), "failed") for each in jobs)
+
+
 def test_a_worker_is_replaced_after_so_many_runs_or_when_it_has_grown(tmp_path):
     def pids(path: Path, jobs: Sequence[Job], **changes: object) -> list[object]:
         assert execute(path, jobs, workers=1, **changes) == [FINISHED] * len(jobs)

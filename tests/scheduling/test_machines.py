@@ -32,6 +32,23 @@ def test_visible_devices_are_read_as_the_driver_reads_them(two_gpus, visible, de
     assert base.detect_devices(environment, two_gpus) == devices
 
 
+@pytest.mark.parametrize(
+    ("visible", "wrong"),
+    [
+        ("1,0", ""),
+        ("", ""),
+        ("-1", ""),
+        ("0,-1", ""),
+        ("GPU-aa,MIG-bb", ""),
+        ("0,7", "'0,7' names 7, and this machine has GPUs 0 to 1; -1 trains on the CPU"),
+        ("cuda:0", "'cuda:0' names cuda:0, and this machine has GPUs 0 to 1; -1 trains on the CPU"),
+    ],
+)
+def test_a_visible_device_that_is_not_there_is_said_in_words(two_gpus, visible, wrong):
+    assert base.wrong_visible({"CUDA_VISIBLE_DEVICES": visible}, two_gpus) == wrong
+    assert base.wrong_visible({}, two_gpus) == ""
+
+
 def test_without_a_device_file_there_is_only_the_cpu(tmp_path):
     (tmp_path / "nvidiactl").touch()
     assert base.detect_devices({"CUDA_VISIBLE_DEVICES": "0"}, tmp_path) == ("cpu",)

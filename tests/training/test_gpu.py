@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.data import loading, pixels
 from harness.data.augment import packed, unpacked
-from harness.errors import DeviceLostError
+from harness.errors import DeviceLostError, DeviceUnusableError
 from harness.models.googlenet import four_by_four
 from harness.scheduling.workers import see_one_device
 from harness.spec import FINISHED, AugmentSpec
@@ -58,6 +58,7 @@ class FakeCuda:
 
     def __init__(self) -> None:
         self.current, self.said, self.broken = 0, [], False  # type: ignore[var-annotated]
+        self.free, self.peak = [79 * 10**9], 0  # bytes, at one look after the other
 
     @contextmanager
     def device(self, name: str) -> Iterator[None]:
@@ -78,13 +79,23 @@ class FakeCuda:
     def empty_cache(self) -> None:
         self.said.append(("empty_cache", self.current))
 
+    def mem_get_info(self, device: str) -> tuple[int, int]:
+        return (self.free.pop(0) if len(self.free) > 1 else self.free[0]), 80 * 10**9
+
+    def max_memory_allocated(self, device: str) -> int:
+        return self.peak
+
+    def reset_peak_memory_stats(self, device: str) -> None:
+        self.said.append(("reset_peak", self.current))
+
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     fake = FakeCuda()
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    for name in ("device", "manual_seed", "synchronize", "empty_cache"):
+    for name in (name for name in vars(FakeCuda) if not name.startswith("_")):
         monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
+    monkeypatch.setattr(environment, "_peaks", {})
     return fake
 
 
@@ -178,6 +189,7 @@ def test_an_error_that_stays_is_a_lost_device_and_another_error_is_itself(
         raise RuntimeError("it went wrong")
 
     monkeypatch.setattr(run, "_run_one", fail)
+    monkeypatch.setattr(run, "require_device", lambda machine: None)
     spec, machine = tiny_spec(), machine_in(tmp_path, device="cuda:0", listed_as="cuda:1")
     with pytest.raises(RuntimeError, match=r"^it went wrong$"):
         run.run_one(spec, folder_of(spec, tmp_path), machine, lambda: False)
@@ -186,6 +198,116 @@ def test_an_error_that_stays_is_a_lost_device_and_another_error_is_itself(
         DeviceLostError, match="cuda:1 cannot be used by this process any more: it went wrong"
     ):
         run.run_one(spec, folder_of(spec, tmp_path), machine, lambda: False)
+
+
+WORDS = {
+    "too old": (
+        "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver",
+        "cuda:1 cannot be used: the NVIDIA driver is older than this torch was built for: install a newer",
+    ),
+    "exclusive": (
+        "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nmore",
+        "cuda:1 cannot be used: another process has it alone, it is in exclusive mode",
+    ),
+    "not there": ("No CUDA GPUs are available", "cuda:1 cannot be used: the driver knows no such device"),
+    "ecc": (
+        "CUDA error: uncorrectable ECC error encountered",
+        "cuda:1 cannot be used: its memory has errors that cannot be corrected: reset or replace it",
+    ),
+    "unknown": ("CUDA error: something new", "cuda:1 cannot be used: CUDA error: something new"),
+}
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_a_gpu_on_which_nothing_can_be_begun_is_said_in_words_before_a_run_is_looked_at(
+    case: str, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said, words = WORDS[case]
+
+    def zeros(*_: object, **__: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(torch, "zeros", zeros)
+    spec, machine = tiny_spec(), machine_in(tmp_path, device="cuda:0", listed_as="cuda:1")
+    with pytest.raises(DeviceUnusableError) as found:
+        run.run_one(spec, folder_of(spec, tmp_path), machine, lambda: False)
+    assert str(found.value).startswith(words)
+    assert not folder_of(spec, tmp_path).path.exists()
+
+
+def test_a_gpu_that_is_full_is_none_of_these(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def zeros(*_: object, **__: object) -> None:
+        raise out_of_memory()
+
+    monkeypatch.setattr(torch, "zeros", zeros)
+    environment.require_device(machine_in(tmp_path, device="cuda:0"))
+
+
+def test_memory_errors_in_mid_run_lose_the_gpu_in_words(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> str:
+        cuda.broken = True
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+    monkeypatch.setattr(run, "_run_one", fail)
+    monkeypatch.setattr(run, "require_device", lambda machine: None)
+    spec = tiny_spec()
+    with pytest.raises(DeviceLostError, match="any more: its memory has errors that cannot be corrected"):
+        run.run_one(spec, folder_of(spec, tmp_path), machine_in(tmp_path, device="cuda:0"), lambda: False)
+
+
+def attempted(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stop: Callable[[], bool] = lambda: False
+) -> tuple[str, list[dict[str, Any]]]:
+    """An attempt that needs 30 GB on a GPU, and the events that it wrote."""
+    spec, machine = tiny_spec(), machine_in(tmp_path, device="cuda:0", shared=True)
+    folder = folder_of(spec, tmp_path)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.lock.touch()
+
+    def attempt(*_: object) -> str:
+        cuda.peak = 30 * 10**9
+        return FINISHED
+
+    monkeypatch.setattr(run, "_attempt_once", attempt)
+    status = run._attempt(spec, folder, machine, stop, run.Journal(folder), World())
+    return status, folder.read_events()
+
+
+def test_a_run_waits_until_there_is_the_memory_that_its_like_needed(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever has it: another run, or another user."""
+    monkeypatch.setattr(run, "ROOM_S", 60.0)
+    monkeypatch.setattr(run.time, "sleep", lambda time_s: None)
+    assert attempted(cuda, monkeypatch, tmp_path) == (FINISHED, [])
+    cuda.free = [20 * 10**9, 29 * 10**9, 31 * 10**9]
+    status, (waited,) = attempted(cuda, monkeypatch, tmp_path)
+    assert status == FINISHED
+    assert waited["kind"] == "waits_for_memory"
+    assert waited["message"] == "20.0 of its 80.0 GB are free, a run like this needs 30.0 GB"
+    assert cuda.free == [31 * 10**9]
+
+
+def test_a_wait_for_memory_ends_where_the_run_is_stopped_and_else_in_an_attempt(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    attempted(cuda, monkeypatch, tmp_path)
+    cuda.free = [10**9]
+    assert attempted(cuda, monkeypatch, tmp_path, stop=lambda: True)[0] == "interrupted"
+    monkeypatch.setattr(run, "ROOM_S", 0.0)
+    assert attempted(cuda, monkeypatch, tmp_path)[0] == FINISHED
+
+
+def test_what_nothing_is_known_of_may_begin_beside_a_quarter_of_a_small_slice(cuda: FakeCuda) -> None:
+    cuda.free = [2 * 10**9]
+    assert environment.lacks_memory("arm", "cuda:0") == ""
+    cuda.free = [10**9]
+    assert "needs 1.1 GB" in environment.lacks_memory("arm", "cuda:0")
+    assert environment.lacks_memory("arm", "cpu") == ""
 
 
 def out_of_memory() -> Exception:
