@@ -101,7 +101,7 @@ class RMSpropTF(Optimizer):
 
 
 def _add_quotients(
-    sums: list[Tensor], gradients: list[Tensor], roots: list[Tensor], lr: float | Tensor
+    sums: list[Tensor], gradients: list[Tensor], roots: tuple[Tensor, ...] | list[Tensor], lr: float | Tensor
 ) -> None:
     """s <- s + (lr g) / r in place. The kernel that does it at once wants the rate as a number."""
     if isinstance(lr, Tensor):

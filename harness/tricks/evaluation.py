@@ -95,7 +95,8 @@ class Average:
         from torch.optim.swa_utils import get_ema_multi_avg_fn
 
         self.steps += 1
-        averages, weights = list(self.average.values()), list(self.weights.values())
+        averages: list[Tensor] = list(self.average.values())
+        weights: list[Tensor] = list(self.weights.values())
         if isinstance(self.steps, int):
             average = get_ema_multi_avg_fn(decay_at(self.steps, decay=self.decay, ramp=self.ramp))
             average(averages, weights, self.steps)
