@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -41,8 +42,8 @@ class OneBatch:
 
     tensors: Batch
 
-    def batch(self, step: int) -> Batch:
-        return self.tensors
+    def batches(self, first: int, end: int) -> Generator[Batch]:
+        yield from itertools.repeat(self.tensors, end - first)
 
 
 def generated_images(shape: Shape, device: str) -> tuple[Tensor, Tensor]:
