@@ -21,6 +21,7 @@ from harness.analysis.fit import (
     BlockDesign,
     BlockFit,
     Guarded,
+    block_fit,
     combination,
     contrast,
     fit,
@@ -210,7 +211,8 @@ def words_without_seed(values: Floats, family: Family, column: int) -> list[str]
 
 
 def noise(values: Floats, relations: Relations = UNRELATED, *, seeds_shared: bool = True) -> Noise:
-    """Over a whole table: pooled residual sd, the seeds' share of the variance, what fitting them costs.
+    """Over a whole table: pooled residual sd, the seeds' share of the variance (both of the arms that are not
+    wild, see `fit`), and what fitting them costs.
 
     seeds_shared: False: the sd is that of the runs around their own row's mean.
     """
@@ -222,9 +224,10 @@ def noise(values: Floats, relations: Relations = UNRELATED, *, seeds_shared: boo
     if design.df < 1:
         return Noise(pooled_sd=None, seed_correlation=None, paired_df_cost=None)
     runs, arms = design.arm_of.size, np.unique(design.arm_of).size
+    calm = block_fit(BlockDesign.of(np.isfinite(part) & ~fitted.wild[:, None]), part)
     return Noise(
         pooled_sd=float(np.sqrt(fitted.pooled)),
-        seed_correlation=float(seed_correlation(fitted)),
+        seed_correlation=float(seed_correlation(calm)),
         paired_df_cost=int(runs - arms - design.df),
     )
 

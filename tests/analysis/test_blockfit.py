@@ -28,7 +28,7 @@ def ols(values):
 
 
 def never_flag(fitted):
-    return guard(fitted, np.full(len(fitted.own_df), -1.0))
+    return guard(fitted, np.full(fitted.own_df.shape[-1], -1.0))
 
 
 @pytest.mark.parametrize("mask", [COMPLETE, GAPS], ids=["complete", "gaps"])

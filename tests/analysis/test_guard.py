@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.fit import BlockDesign, contrast, fit, guard, thresholds
+from harness.analysis.fit import BlockDesign, block_fit, contrast, fit, guard, thresholds
 from harness.analysis.intervals import half_width, holm, p_value
 
 STAR = [(arm, 0) for arm in range(1, 9)]
@@ -22,7 +22,7 @@ def test_thresholds_grow_with_the_contrasts_that_rest_on_an_arm():
 def noisy_arm_table():
     values = np.random.default_rng(0).normal(size=(5, 4))
     values[2] += [6.0, -5.0, 4.0, -5.0]
-    return fit(BlockDesign.of(np.ones((5, 4))), values)
+    return block_fit(BlockDesign.of(np.ones((5, 4))), values)
 
 
 def test_a_noisy_arm_is_flagged_and_pays_with_its_own_variance_and_df():
@@ -68,6 +68,71 @@ def test_two_flagged_arms_never_have_more_df_than_the_pool():
     assert both.df <= fitted.design.df
 
 
+def collapsed_table(collapsed, arms=6, seeds=3):
+    values = 85.0 + np.random.default_rng(2).normal(scale=0.1, size=(arms, seeds))
+    for arm in collapsed:
+        values[arm] = np.random.default_rng(arm).uniform(10.0, 60.0, size=seeds)
+    return values
+
+
+def test_a_collapsed_arm_does_not_take_the_table_with_it():
+    values = collapsed_table([5])
+    pairs = [(arm, 0) for arm in range(1, 6)]
+    fitted = fit(BlockDesign.of(np.ones((6, 3))), values)
+    guarded = guard(fitted, thresholds(fitted.own_df, pairs))
+    assert fitted.wild.tolist() == [False] * 5 + [True]
+    without = fit(BlockDesign.of(np.ones((5, 3))), values[:5])
+    alone = guard(without, thresholds(fitted.own_df, pairs)[:5])
+    for pair in pairs[:4]:
+        one, other = contrast(fitted, guarded, *pair), contrast(without, alone, *pair)
+        assert (one.value, one.se, one.df) == pytest.approx((other.value, other.se, other.df))
+    noisy = contrast(fitted, guarded, 5, 0)
+    assert noisy.se == pytest.approx(np.sqrt(values[5].var(ddof=1) / 3), rel=0.02)
+    assert noisy.df == pytest.approx(2, abs=0.01)
+
+
+def test_two_collapsed_arms_do_not_hide_each_other():
+    values = collapsed_table([1, 4], arms=7)
+    assert block_fit(BlockDesign.of(np.ones((7, 3))), values).ratio.max() < 20
+    fitted = fit(BlockDesign.of(np.ones((7, 3))), values)
+    assert np.flatnonzero(fitted.wild).tolist() == [1, 4]
+    assert np.sqrt(fitted.pooled) < 0.2
+    assert fitted.df == 8
+
+
+def test_a_pool_keeps_four_arms_and_needs_a_variance_to_compare_with():
+    assert not fit(BlockDesign.of(np.ones((4, 3))), collapsed_table([3], arms=4)).wild.any()
+    constant = np.full((6, 3), 10.0)
+    constant[0] = [10.0, 40.0, 20.0]
+    assert not fit(BlockDesign.of(np.ones((6, 3))), constant).wild.any()
+
+
+def test_a_comparison_that_hangs_together_by_a_wild_arm_pays_for_it():
+    values, there = collapsed_table([5], seeds=6), np.zeros((6, 6), dtype=bool)
+    there[:2, :3] = there[2:5, 3:] = there[5] = True
+    fitted = fit(BlockDesign.of(there), values)
+    assert fitted.wild.tolist() == [False] * 5 + [True]
+    guarded = guard(fitted, np.full(6, 0.14))
+    assert contrast(fitted, guarded, 1, 0).se < 0.2
+    assert contrast(fitted, guarded, 2, 0).se > 5
+
+
+def test_an_arm_that_shares_seeds_with_a_wild_one_alone_loses_their_degrees_of_freedom():
+    values, there = collapsed_table([5], seeds=4), np.ones((6, 4), dtype=bool)
+    there[:4, 3] = False
+    fitted = fit(BlockDesign.of(there), values)
+    assert fitted.wild.tolist() == [False] * 5 + [True]
+    assert fitted.own_df.tolist() == [2, 2, 2, 2, 2, 3]
+    assert fitted.df == 8
+
+
+def test_by_chance_no_arm_is_wild():
+    rng = np.random.default_rng(5)
+    for arms, seeds in ((5, 3), (9, 3), (9, 10)):
+        fitted = fit(BlockDesign.of(np.ones((arms, seeds))), rng.normal(size=(20_000, arms, seeds)))
+        assert fitted.wild.any(axis=-1).sum() <= 6  # 2 are allowed on average
+
+
 def error_rates(sd, pairs, seeds, tables=6000, gap=()):
     """(family-wise error, worst coverage) of the harness on null tables with these standard deviations."""
     rng = np.random.default_rng(1)
@@ -95,6 +160,9 @@ def error_rates(sd, pairs, seeds, tables=6000, gap=()):
         ([1.0, 3.0] + [1.0] * 7, STAR, 3, 0.90),
         ([1.0] * 4 + [3.0] + [1.0] * 4, CHAIN, 3, 0.90),
         ([1.0, 3.0, 1.0], [(1, 0), (2, 1)], 3, 0.90),
+        ([1.0] * 8 + [100.0], STAR, 3, 0.93),  # nearly always wild
+        ([1.0] * 8 + [10.0], CHAIN, 3, 0.92),  # half of the times
+        ([1.0] * 5 + [20.0], [(arm, 0) for arm in range(1, 6)], 3, 0.92),
     ],
 )
 def test_family_wise_error_and_coverage_hold(sd, pairs, seeds, coverage):
