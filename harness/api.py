@@ -230,9 +230,9 @@ def compare(
     Args:
         frame: one row per run; columns for the row's label, the metric, and usually the seed.
         row, metric: names of columns; several of `row` are combined, verdicts are about the first `metric`.
-        said: `seed`, `table`, `column`, `paper` (names of columns), `versus` (a row, or "previous"), `unit`
-            ("percent", "fraction" or "plain"), `lower_is_better`, `smallest_effect`. Columns that are not
-            said are found by name.
+        said: `seed`, `table`, `column`, `paper`, `images` (names of columns), `classes` (what the names of
+            columns begin with), `versus` (a row, or "previous"), `unit` ("percent", "fraction" or "plain"),
+            `lower_is_better`, `smallest_effect`. Columns that are not said are found by name.
     Raises:
         StudyError: what is wrong, with the number of the row (from 1) and the column.
     """
@@ -243,7 +243,8 @@ def compare(
     if wrong := [
         name for name in said if name not in Asked.__dataclass_fields__ or name in ("rows", "metrics")
     ]:
-        valid = ("row", "metric", *(name for name in Asked.__dataclass_fields__ if not name.endswith("s")))
+        more = [name for name in Asked.__dataclass_fields__ if name not in ("rows", "metrics")]
+        valid = ("row", "metric", *more)
         raise StudyError([Problem("harness.compare", 0, unknown("argument", wrong[0], valid))])
     rows, metrics = ((given,) if isinstance(given, str) else tuple(given) for given in (row, metric))
     return Results(report_of(results_of(of_frame(frame), Asked(rows=rows, metrics=metrics, **said))))

@@ -320,7 +320,10 @@ def _table(commands: argparse._SubParsersAction) -> None:
     what = "verdicts, intervals and a report from results that you have: one line a run"
     table = commands.add_parser("table", help=what, description=f"{what[0].upper()}{what[1:]}.")
     table.add_argument(
-        "results", metavar="RESULTS", help="CSV, JSON lines, Parquet; MLflow: STORE#EXPERIMENT"
+        "results",
+        metavar="RESULTS",
+        nargs="+",
+        help="CSV, JSON lines, Parquet; MLflow: STORE#EXPERIMENT; TensorBoard: its CSV of every run",
     )
     for name, metavar, text in (
         ("row", "COLUMN", "whose values are the rows (repeated: their combinations)"),
@@ -332,6 +335,8 @@ def _table(commands: argparse._SubParsersAction) -> None:
         ("table", "COLUMN", "one table for each of its values"),
         ("column", "COLUMN", "one column (a network, a data set) for each of its values"),
         ("paper", "COLUMN", "the printed value of the row"),
+        ("images", "COLUMN", "the file of each run that says which test images it had right"),
+        ("classes", "PREFIX", "of the columns with the accuracy on one class each, such as class_"),
         ("versus", "ROW", "that the others are compared with (default: baseline, or the first); or previous"),
     ):
         table.add_argument(f"--{name}", metavar=metavar, help=text)

@@ -169,7 +169,8 @@ def _verdict(
 
 def images_of(sides: tuple[Side, Side], settings: Settings) -> MeanSquares | None:
     """For T2: the per-image bits of the seeds that both arms have; None without bits of two seeds."""
-    if settings.metric != "top1":  # the bits are of the top-1 answer
+    # The bits are of the top-1 answer; results from elsewhere have them only where their metric is that.
+    if settings.metric != "top1" and not settings.percent:
         return None
     pairs = []
     for seed in sides[0].level.values:

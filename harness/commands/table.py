@@ -8,7 +8,7 @@ import dataclasses
 import gc
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -17,7 +17,7 @@ from harness import __version__
 from harness.analysis.precision import AssumedSd, Audit, AuditedRow, PrintedRow, PrintedTable, audit
 from harness.commands.report import drawn_with
 from harness.errors import DONE, SOME_FAILED, Location, Problem, ProblemList, StudyError, masked, unknown
-from harness.results.lines import Asked, ResultsFile, of_rows, open_results
+from harness.results.lines import Asked, ResultsFile, of_rows, of_series, open_results
 from harness.results.table import FileResults, results_of
 from harness.runs.records import read_map
 from harness.study.declaration import ALPHA
@@ -57,12 +57,15 @@ def _table(args: argparse.Namespace) -> int:
     return SOME_FAILED if rendered.failures else DONE
 
 
-def source_of(results: str) -> ResultsFile:
-    """The file that was named, or the experiment of MLflow: STORE#EXPERIMENT.
+def source_of(named: Sequence[str]) -> ResultsFile:
+    """The file that was named, the experiment of MLflow (STORE#EXPERIMENT), or one file a run.
 
     Raises:
         StudyError: it is not there, or cannot be read.
     """
+    results = named[0]
+    if len(named) > 1:
+        return of_series([Path(name) for name in named])
     if "://" not in results and not results.startswith("sqlite:"):
         return open_results(Path(results))
     from harness.tracking.collect import read_experiment
@@ -92,6 +95,8 @@ def asked_of(args: argparse.Namespace) -> Asked:
         unit=args.unit,
         lower_is_better=args.lower_is_better,
         smallest_effect=args.smallest_effect,
+        images=args.images,
+        classes=args.classes,
     )
 
 
@@ -119,8 +124,13 @@ def report_of(results: FileResults) -> ReportInput:
     records["reason"] = records["error"]
     curves = pd.DataFrame({name: [] for name in CURVE_COLUMNS})
     software = {"harness": __version__, "drawn_with": drawn_with(plan)}
+    settings, classes = settings_of(results), plan.header["results"].get("classes", {})
     return ReportInput(
-        findings=analyse(plan, records, curves, settings_of(results)),
+        findings=analyse(plan, records, curves, settings),
+        by_class={
+            name: analyse(plan, records, curves, dataclasses.replace(settings, metric=column))
+            for column, name in classes.items()
+        },
         plan=plan,
         records=records,
         curves=curves,

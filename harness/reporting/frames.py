@@ -38,10 +38,11 @@ from harness.reporting.report_input import (
     from_file,
     json_values,
     plain,
-    runs_text,
     study_cost,
+    with_runs,
 )
 from harness.reporting.sections.opening import declaration_json
+from harness.reporting.sections.results import classes_json
 from harness.runs.records import parsed, reason
 from harness.spec import as_plain
 from harness.study.plan import Claim
@@ -326,7 +327,7 @@ RUN_FIELDS = (
 
 def to_json(report: ReportInput) -> str:
     """Keys: schema, title, study, size, header, notes, looks, arm_seeds, findings, claims, speed, arms, runs,
-    provenance, declaration, costs; floors, part and under_way where there are any.
+    provenance, declaration, costs; floors, part, under_way, classes where there are any.
 
     Keys are sorted, numbers are exact, absent numbers are null. When it was written is not in it, and no
     tracking id, so the same inputs give the same bytes. `runs` has every run of the plan, in the plan's
@@ -336,6 +337,7 @@ def to_json(report: ReportInput) -> str:
     findings = findings_json(report.findings)
     claims, speed = findings.pop("claims"), findings.pop("speed")
     more = {name: report.extra[name] for name in OPTIONAL if report.extra[name] is not None}
+    more |= {"classes": classes_json(report)} if report.by_class else {}
     if "floors" not in more:
         del findings["competence"]
         claims = [{key: value for key, value in claim.items() if key != "size"} for claim in claims]
@@ -361,7 +363,7 @@ def to_json(report: ReportInput) -> str:
         },
     }
     text = json.dumps(plain(data | more), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    return text.replace(NO_RUNS, f'\n "runs": {runs_text(_runs(report))}', 1) + "\n"
+    return with_runs(text, _runs(report)) + "\n"
 
 
 def _arms(report: ReportInput) -> dict[str, Any]:
@@ -370,13 +372,11 @@ def _arms(report: ReportInput) -> dict[str, Any]:
     return {arm_id: {"label": labels.get(arm_id), **as_plain(arm)} for arm_id, arm in arms}
 
 
-NO_RUNS = '\n "runs": []'  # of the whole text, which has a line like this once: in texts, \n is escaped
-
-
 def _runs(report: ReportInput) -> list[dict[str, Any]]:
     more = tuple(name for arm in report.plan.arms.values() for name in arm.recipe.metrics)
-    if from_file(report.plan):
-        more = (report.findings.settings.metric, *report.plan.header["metrics"], "line")
+    if found := from_file(report.plan):
+        own = (*report.plan.header["metrics"], *found.get("classes", ()))
+        more = (report.findings.settings.metric, *own, "line")
     if report.plan.scripts:
         more = (report.findings.settings.metric, *report.plan.header["metrics"])
     fields = [key for key in dict.fromkeys((*RUN_FIELDS, *more)) if key in report.records]

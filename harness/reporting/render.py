@@ -20,6 +20,7 @@ from harness.reporting.frames import (
     ARCHIVE,
     claims_to_csv,
     credit_to_csv,
+    csv_text,
     extra_files,
     packed,
     raw_files,
@@ -52,6 +53,7 @@ from harness.reporting.sections.opening import (
 )
 from harness.reporting.sections.paper import boards, is_scoreboard, paper_tables
 from harness.reporting.sections.recipes import runs_section
+from harness.reporting.sections.results import CLASS_COLUMNS, class_effects, classes_table
 from harness.reporting.sections.tables import details_table, main_table, values_table, without_paper
 
 # The order of a report.
@@ -134,7 +136,7 @@ def _details(report: ReportInput, pictures: list[Picture]) -> list[doc.Section]:
     sections = []
     labels, costs = place_labels(report.plan), arm_costs(report.records)
     names = section_names(report.findings.tables)
-    for table in report.findings.tables:
+    for place, table in enumerate(report.findings.tables):
         blocks: list[doc.Block] = [
             sentences(table, f"{doc.short_name(table.key)} in words"),
             _with_paper(report, main_table(table, report.findings.settings, labels)),
@@ -143,6 +145,7 @@ def _details(report: ReportInput, pictures: list[Picture]) -> list[doc.Section]:
         blocks += [note] if (note := order_note(table)) else []
         if details := details_table(table, report.findings.settings, costs):
             blocks += [_with_paper(report, values_table(table, report.findings.settings)), details]
+        blocks += [classes_table(report, place)] if report.by_class else []
         sections.append(doc.Section(details_title(table), tuple(blocks)))
         figures = [_block(picture) for picture in pictures if picture.table == belongs_to(table.key)]
         if credit := credit_section(table, report.findings.settings, figures, names.get(table.key, "")):
@@ -298,14 +301,20 @@ def add_document(document: doc.Document, svgs: Mapping[str, bytes], draft: Repor
 
 def _tables(report: ReportInput, draft: ReportDraft) -> None:
     findings = report.findings
-    for table in findings.tables:
+    for place, table in enumerate(findings.tables):
         draft.attempt(f"a table of {table.key}", partial(_of_table, report, table, draft))
+        if report.by_class:
+            draft.add(f"tables/{table.key}_classes.csv", partial(_classes_csv, report, place))
     for speed in findings.speed:
         draft.add(f"tables/{speed.table}_steps.csv", partial(speed_to_csv, speed))
         draft.add(f"tables/{speed.table}_steps.tex", partial(_speed_to_latex, speed, report))
     if findings.claims:
         draft.add("tables/paper_claims.csv", lambda: claims_to_csv(findings.claims))
         draft.add("tables/paper_claims.tex", lambda: to_latex(claims_table(report)))
+
+
+def _classes_csv(report: ReportInput, place: int) -> str:
+    return csv_text(CLASS_COLUMNS, (each.values() for each in class_effects(report, place)))
 
 
 def _speed_to_latex(speed: SpeedFinding, report: ReportInput) -> str:

@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.findings import Findings
@@ -49,7 +49,8 @@ class ReportInput:
     changes: sha256 -> what the code of runs had changed since its commit, as a patch; None: none was kept.
     floors: what simple classifiers reach on the data of each setting (`study.conditions`); None: a report of
     before floors were measured, of which verdicts and answers are as they were then.
-    A report keeps these seven under data/, so that `harness verify` can read them back.
+    by_class: class of images -> the findings on those alone; only of results from elsewhere.
+    A report keeps the seven before these under data/, so that `harness verify` can read them back.
     """
 
     title: str
@@ -66,6 +67,7 @@ class ReportInput:
     part: Mapping[str, Any] | None = None
     under_way: Mapping[str, Any] | None = None
     whole: Whole | None = None
+    by_class: Mapping[str, Findings] = field(default_factory=dict)
 
     @property
     def declared_plan(self) -> Plan:
@@ -130,6 +132,12 @@ def json_values(column: Series, of_one: Callable[[Any], Any] = plain) -> list[An
     values = column.tolist()
     known = column.dtype.kind in "iub" or (column.dtype.kind == "f" and all(map(math.isfinite, values)))
     return values if known else list(map(of_one, values))
+
+
+def with_runs(text: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    """A report as JSON of which `runs` is empty, with its runs."""
+    # The text has one line like this: within texts, the end of a line is escaped.
+    return text.replace('\n "runs": []', f'\n "runs": {runs_text(runs)}', 1)
 
 
 def runs_text(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -11,14 +11,17 @@ import hashlib
 import io
 import json
 import re
+import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import Problem, StudyError, counted, shortened, unknown
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pandas import DataFrame
 
 
@@ -49,6 +52,7 @@ class ResultsFile:
     sha256: str | None  # of the file; None: there is none
     head: int = 1  # the line that names the columns; 0: none does
     decimal_comma: bool = False  # whether a comma may stand for the point of a number
+    note: str = ""  # what a reader must know of it
 
     def problem(self, line: int, message: str, column: str | None = None) -> Problem:
         """One mistake at a line and a column."""
@@ -207,7 +211,9 @@ def _flat(row: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]
             yield f"{before}{name}", value
 
 
-def of_rows(rows: Sequence[Mapping[str, Any]], path: str, kind: str) -> ResultsFile:
+def of_rows(
+    rows: Sequence[Mapping[str, Any]], path: str, kind: str, sha256: str | None = None
+) -> ResultsFile:
     """Rows that somebody else has read, counted from 1."""
     names = list(dict.fromkeys(name for row in rows for name in row))
 
@@ -215,7 +221,107 @@ def of_rows(rows: Sequence[Mapping[str, Any]], path: str, kind: str) -> ResultsF
         cells = {name: [row.get(name) for row in rows] for name in wanted}
         return Lines(at=range(1, len(rows) + 1), cells=cells)
 
-    return ResultsFile(path=path, kind=kind, names=names, read=read, sha256=None, head=0)
+    return ResultsFile(path=path, kind=kind, names=names, read=read, sha256=sha256, head=0)
+
+
+# TensorBoard's export: a file a run, with the course of one number. Row and seed are in the file's name.
+
+
+SERIES = ("wall_time", "step", "value")
+EXPORTED = re.compile(r"(?:run-)?(?P<run>.+?)(?:-tag-(?P<tag>.+))?")  # as TensorBoard calls what it exports
+SEEDED = re.compile(r"(?P<row>.+?)[-_. ]*seed[-_. =]*(?P<seed>[0-9]+)", re.IGNORECASE)
+
+
+def of_series(paths: Sequence[Path]) -> ResultsFile:
+    """One run a file, with the value at its last step.
+
+    Raises:
+        StudyError: a file is no such export, its name says no row or seed, or it is of another number.
+    """
+    problems: list[Problem] = []
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        try:
+            rows.append(_last_of(path, open_results(path)))
+        except StudyError as error:
+            problems += error.problems
+    tags = {name: place for place, row in enumerate(rows) for name in list(row)[2:3]}
+    if not problems and len(tags) > 1:
+        (one, first), (other, second) = list(tags.items())[:2]
+        what = f"has values of '{other}', and {paths[first].name} of '{one}': say the files of one number"
+        problems.append(Problem(str(paths[second]), 0, what))
+    if problems:
+        raise StudyError(problems)
+    sha256 = hashlib.sha256("".join(row.pop("sha256") for row in rows).encode()).hexdigest()
+    steps = sorted({row["step"] for row in rows})
+    found = of_rows(rows, str(paths[0].resolve().parent), "TensorBoard, at the last step of each run", sha256)
+    what = f"The runs end at different steps, {steps[0]} to {steps[-1]}: some may have been cut off."
+    return replace(found, note=what) if len(steps) > 1 else found
+
+
+def _last_of(path: Path, source: ResultsFile) -> dict[str, Any]:
+    names = {short(name): name for name in source.names}
+    if not set(SERIES) <= names.keys():
+        what = (
+            "of several files, each must be a run as TensorBoard exports it, with Wall time, Step and Value"
+        )
+        raise source.wrong(source.head, f"{what}; runs that are lines go into one file")
+    exported = EXPORTED.fullmatch(path.stem)
+    seeded = SEEDED.fullmatch(exported["run"]) if exported else None
+    if exported is None or seeded is None:
+        raise source.wrong(0, "its name must say row and seed, such as mixup_seed3.csv")
+    lines = source.read([names["step"], names["value"]])
+    steps = []
+    for line, step in zip(lines.at, lines.cells[names["step"]], strict=True):
+        if not re.fullmatch(r"[0-9]{1,18}(\.0*)?", str(step)):
+            raise source.wrong(line, f"'{shortened(str(step))}' is no step", names["step"])
+        steps.append(int(str(step).partition(".")[0]))
+    if not steps:
+        raise source.wrong(source.head, "there is no line below the names of the columns")
+    last = max(range(len(steps)), key=lambda place: (steps[place], place))
+    tag = short(exported["tag"] or "") or "value"
+    return {
+        "row": seeded["row"], "seed": int(seeded["seed"]), tag: lines.cells[names["value"]][last],
+        "step": steps[last], "sha256": source.sha256,
+    }  # fmt: skip
+
+
+# Which test images one run had right.
+
+
+def read_right(path: Path) -> NDArray[np.uint8]:
+    """1 for each test image that the run had right, else 0, (N,).
+
+    Of a .npy, a .npz with one array or one called `correct`, or a text with one line an image, below a name
+    or not.
+
+    Raises:
+        ValueError: what is wrong with it, in words.
+    """
+    import numpy as np
+
+    try:
+        if path.suffix not in (".npy", ".npz"):
+            words = path.read_text(encoding="utf-8-sig").split()
+            named = bool(words) and not words[0].isdigit()
+            found: Any = np.array([{"0": 0, "1": 1}.get(word, 2) for word in words[named:]])
+        else:
+            found = np.load(path, allow_pickle=False)
+        if path.suffix == ".npz":
+            names = found.files
+            if "correct" not in names and len(names) != 1:
+                raise ValueError(f"has the arrays {listed(names)}; one, or one called correct, is needed")
+            found = found["correct" if "correct" in names else names[0]]
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or error}") from None
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"is damaged: {error}") from None
+    if found.ndim != 1 or not found.size or found.dtype.kind not in "biuf":
+        raise ValueError("must have one number for each test image")
+    if not (fits := np.isin(found, (0, 1))).all():
+        raise ValueError(f"has neither 1 (right) nor 0 for image {int(np.argmin(fits)) + 1}")
+    right: NDArray[np.uint8] = found.astype(np.uint8)
+    return right
 
 
 # Frames, and files that pandas reads.
@@ -303,6 +409,8 @@ class Asked:
     unit: str | None = None  # one of UNITS
     lower_is_better: bool | None = None
     smallest_effect: float | None = None
+    images: str | None = None  # the column that names each run's file of right and wrong answers
+    classes: str | None = None  # what the names of columns with the accuracy on one class begin with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,12 +427,15 @@ class Chosen:
     unit: str
     lower_is_better: bool
     smallest_effect: float
+    images: str | None = None
+    classes: Mapping[str, str] = field(default_factory=dict)  # column -> the class
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """Every column that is read."""
-        more = (self.seed, self.table, self.column, self.paper, self.state)
-        return tuple(dict.fromkeys([*self.rows, *self.metrics, *(name for name in more if name is not None)]))
+        more = (self.seed, self.table, self.column, self.paper, self.state, self.images)
+        found = [*self.rows, *self.metrics, *self.classes, *(name for name in more if name is not None)]
+        return tuple(dict.fromkeys(found))
 
 
 def short(name: str) -> str:
@@ -343,7 +454,9 @@ def choose(source: ResultsFile, asked: Asked) -> Chosen:
         StudyError: every column that is not there, cannot be found by name, or may be one of several.
     """
     problems: list[Problem] = []
-    for name in (*asked.rows, asked.seed, *asked.metrics, asked.table, asked.column, asked.paper):
+    classes = _classes(source, asked, problems)
+    said = (asked.seed, asked.table, asked.column, asked.paper, asked.images)
+    for name in (*asked.rows, *asked.metrics, *classes, *said):
         if name is not None:
             problems += _not_there(source, name)
     if problems:
@@ -363,8 +476,22 @@ def choose(source: ResultsFile, asked: Asked) -> Chosen:
         unit=asked.unit or "plain",
         lower_is_better=bool(asked.lower_is_better),
         smallest_effect=asked.smallest_effect or SMALLEST_PP,
+        images=asked.images,
+        classes=classes,
         **_others(source, asked, {*rows, *metrics}),
     )
+
+
+def _classes(source: ResultsFile, asked: Asked, problems: list[Problem]) -> dict[str, str]:
+    """The columns of single classes, and which class each is."""
+    if asked.classes is None:
+        return {}
+    found = {name: name.removeprefix(asked.classes) or name for name in source.names
+             if name.startswith(asked.classes) and name not in asked.metrics}  # fmt: skip
+    if not found:
+        what = f"no column's name begins with '{asked.classes}'. Columns: {listed(source.names)}"
+        problems.append(source.problem(source.head, what))
+    return found
 
 
 def _others(source: ResultsFile, asked: Asked, taken: Collection[str]) -> dict[str, str | None]:
@@ -427,6 +554,9 @@ def _questions(source: ResultsFile, metric: str, asked: Asked) -> Iterator[Probl
         what = "is it in percent (93.1) or a fraction (0.931)? say --percent or --fraction; --plain: as it is"
         yield source.problem(line, what, metric)
     percent = asked.unit in ("percent", "fraction") or (asked.unit is None and hundreds)
+    if asked.images is not None and asked.unit not in ("percent", "fraction"):
+        what = "images are right or wrong: the metric must be an accuracy; say --percent or --fraction"
+        yield source.problem(line, what, metric)
     if asked.smallest_effect is None and not percent:
         what = "which difference of it would matter? say --smallest-effect"
         yield source.problem(line, what, metric)

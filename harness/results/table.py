@@ -10,11 +10,21 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from harness.errors import Problem, StudyError, counted, shortened, unknown
-from harness.results.lines import REFERENCES, Asked, Chosen, Lines, ResultsFile, choose, listed, short
+from harness.results.lines import (
+    REFERENCES,
+    Asked,
+    Chosen,
+    Lines,
+    ResultsFile,
+    choose,
+    listed,
+    read_right,
+    short,
+)
 from harness.spec import DIVERGED, FAILED, FINISHED, canonical_json, digest, run_id
 from harness.study.plan import OF_A_FILE, Cell, PaperValue, Plan, PlannedRun, PlanTable
 from harness.study.reserved import METRICS as RESERVED
@@ -28,6 +38,8 @@ LARGEST_SEED = 2**62
 LARGEST = 1e60  # of a metric: beyond it, squares of variances overflow
 MOST_PROBLEMS = 20  # that are said of one file
 PERCENT = 100.0
+MOST = {"percent": PERCENT, "fraction": 1.0}
+ROUNDED = 0.00051  # as a share: an accuracy that was rounded to a tenth of a percent
 LARGEST_FIT = 4_000_000  # runs times (rows + seeds) of a table, up to which a block fit is made
 
 
@@ -44,6 +56,9 @@ class FileRun:
     paper: float | None
     status: str
     reason: str | None
+    classes: tuple[float | None, ...] = ()  # one per class
+    right: bytes | None = None  # one bit per test image, packed; None: not known
+    images: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +103,7 @@ class _Reading:
     problems: list[Problem] = field(default_factory=list)
     more: int = 0  # that are counted only,
     from_line: int = 0  # from this one on
+    images: tuple[int, int] | None = None  # of the first file of answers: how many images, and on which line
 
     def add(self, line: int, message: str, column: str | None) -> None:
         if len(self.problems) < MOST_PROBLEMS:
@@ -112,6 +128,8 @@ class _Reading:
         values = tuple(self._value(name, place, line) for name in chosen.metrics)
         status, reason = self._status(place, values[0], line)
         paper = None if chosen.paper is None else self._value(chosen.paper, place, line)
+        classes = tuple(self._of_class(name, place, line) for name in chosen.classes)
+        right, images = self._right(place, line, values[0]) if chosen.images else (None, 0)
         if len(self.problems) + self.more > before:
             return None
         return FileRun(
@@ -124,7 +142,45 @@ class _Reading:
             paper=paper,
             status=status,
             reason=reason,
+            classes=classes,
+            right=right,
+            images=images,
         )
+
+    def _of_class(self, name: str, place: int, line: int) -> float | None:
+        value, most = self._value(name, place, line), MOST.get(self.chosen.unit, math.inf)
+        if value is None or not math.isfinite(value):
+            return None
+        if most < math.inf and not 0.0 <= value <= most:
+            word = {"percent": "percentage"}.get(self.chosen.unit, self.chosen.unit)
+            self.add(line, f"{value:g} is no {word} (0 to {most:g})", name)
+        return value
+
+    def _right(self, place: int, line: int, value: float | None) -> tuple[bytes | None, int]:
+        """The file of a run's answers, which must be of as many images as the others, and of this run."""
+        import numpy as np
+
+        chosen, name = self.chosen, self._text(self.chosen.images, place)
+        if not name:
+            return None, 0
+        try:
+            right = read_right(Path(self.source.path).parent / name)
+        except ValueError as error:
+            self.add(line, f"{name} {error}", chosen.images)
+            return None, 0
+        if self.images is None:
+            self.images = right.size, line
+        if right.size != self.images[0]:
+            most, first = self.images
+            what = f"{name} has {counted(right.size, 'image')}, that of line {first} has {most}"
+            self.add(line, f"{what}: all runs need the same test images", chosen.images)
+            return None, 0
+        share = float(right.mean()) * MOST[chosen.unit]
+        share = MOST[chosen.unit] - share if chosen.lower_is_better else share
+        if value is not None and abs(share - value) > ROUNDED * MOST[chosen.unit]:
+            what = f"by {name} it is {share:.4g}, the column '{shortened(chosen.metrics[0])}' says {value:g}"
+            self.add(line, f"{what}: they are not of one run", chosen.images)
+        return np.packbits(right).tobytes(), right.size
 
     def _cell(self, name: str, place: int) -> Any:
         return self.lines.cells[name][place]
@@ -385,7 +441,7 @@ class _Making:
     def _header(self) -> dict[str, Any]:
         chosen, names = self.chosen, self._names()
         said = {"rows": " and ".join(chosen.rows), "seed": chosen.seed, "metric": chosen.metrics[0]}
-        said |= {name: getattr(chosen, name) for name in ("table", "column", "paper", "state")}
+        said |= {name: getattr(chosen, name) for name in ("table", "column", "paper", "state", "images")}
         return {
             "title": f"Results of {PurePath(self.source.path).name}",
             "question": "",
@@ -402,6 +458,7 @@ class _Making:
                 "unit": chosen.unit,
                 "lower_is_better": chosen.lower_is_better,
                 "versus": self.versus,
+                **({"classes": self._class_names()} if chosen.classes else {}),
             },
         }
 
@@ -451,8 +508,7 @@ class _Making:
         return {key: PaperValue(value=value * scale, status="verified") for key, (value, _) in found.items()}
 
     def _notes(self, own: Mapping[str, Sequence[int]], why_welch: str) -> Iterator[str]:
-        if why_welch:
-            yield why_welch
+        yield from filter(None, (why_welch, self.source.note))
         counts = {len(seeds) for seeds in own.values()}
         if len(counts) > 1:
             yield f"The rows have {min(counts)} to {max(counts)} runs each, as the file has them."
@@ -470,7 +526,17 @@ class _Making:
             scale = self._scale(place)
             values = [run.values[place] for run in self.runs]
             columns[name] = [math.nan if value is None else value * scale for value in values]
+        for place, name in enumerate(self._class_names()):
+            values = [run.classes[place] for run in self.runs]
+            columns[name] = [math.nan if value is None else value * self._scale(0) for value in values]
+        if self.chosen.images:
+            columns["predictions"] = [run.right for run in self.runs]
+            columns["test_images"] = [run.images for run in self.runs]
         return columns
+
+    def _class_names(self) -> dict[str, str]:
+        """The column of records of each class -> the class."""
+        return {f"class {name}": name for name in self.chosen.classes.values()}
 
 
 def _study_name(path: str) -> str:

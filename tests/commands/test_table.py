@@ -15,6 +15,8 @@ import pytest
 from scipy import stats
 
 import harness
+from harness.analysis.findings import Effect
+from harness.analysis.intervals import Estimate, mean_squares, new_images_half_width
 from harness.cli import main
 from harness.commands.table import report_of, source_of
 from harness.errors import StudyError
@@ -22,6 +24,7 @@ from harness.reporting.document import Block, ClaimList, TextTable
 from harness.reporting.frames import to_csv, to_json
 from harness.reporting.render import outline
 from harness.reporting.report_input import runs_text
+from harness.reporting.sections.results import class_effects, classes_table
 from harness.reporting.sections.tables import main_table, values_table, without_paper
 from harness.results.lines import Asked, open_results
 from harness.results.table import results_of
@@ -308,6 +311,56 @@ def test_an_export_of_weights_and_biases_is_read(tmp_path: Path):
     assert results.records["status"].count("failed") == 1
 
 
+def exported(folder: Path, row: str, seed: int, value: float, tag: str = "val_acc", last: int = 2) -> Path:
+    """The course of one number over one run, as TensorBoard writes it."""
+    path = folder / f"run-{row}_seed{seed}-tag-{tag}.csv"
+    steps = [f"17000{k}.25,{k},{value - 10 * (last - k)}\n" for k in range(last + 1)]
+    path.write_text("Wall time,Step,Value\n" + "".join(steps))
+    return path
+
+
+def test_exports_of_tensorboard_are_a_run_each_with_its_value_at_the_last_step(tmp_path: Path):
+    paths = [exported(tmp_path, *line) for line in lines()]
+    found = results_of(source_of([str(path) for path in paths]), Asked(unit="percent"))
+    assert found.metric == "val_acc"
+    assert (
+        report_of(found).findings.tables[0].cells
+        == report_of(read(tmp_path, as_csv("recipe,seed,val_acc"))).findings.tables[0].cells
+    )
+    assert not any("steps" in note for note in found.notes)
+    exported(tmp_path, *lines()[0], last=1)
+    cut = results_of(source_of([str(path) for path in paths]), Asked(unit="percent"))
+    assert "The runs end at different steps, 1 to 2: some may have been cut off." in cut.notes
+
+
+def test_several_files_that_are_no_runs_of_one_number_are_refused(tmp_path: Path):
+    good, other = exported(tmp_path, "a", 0, 90.0), exported(tmp_path, "a", 1, 90.0, "loss")
+    table, nameless, wrong = (
+        tmp_path / "r.csv",
+        tmp_path / "run-a_0-tag-val_acc.csv",
+        tmp_path / "b_seed0.csv",
+    )
+    table.write_text(as_csv())
+    nameless.write_bytes(good.read_bytes())
+    wrong.write_text("Wall time,Step,Value\n1,first,2\n")
+
+    def says(path: Path) -> str:
+        with pytest.raises(StudyError) as error:
+            source_of([str(good), str(path)])
+        (problem,) = error.value.problems
+        return str(problem).replace(f"{tmp_path}/", "")
+
+    assert says(table).startswith("r.csv:1: of several files, each must be a run as TensorBoard exports it")
+    assert says(nameless) == (
+        "run-a_0-tag-val_acc.csv: its name must say row and seed, such as mixup_seed3.csv"
+    )
+    assert says(wrong) == "b_seed0.csv:2: column 'Step': 'first' is no step"
+    assert says(other) == (
+        "run-a_seed1-tag-loss.csv: has values of 'loss', and run-a_seed0-tag-val_acc.csv of 'val_acc': "
+        "say the files of one number"
+    )
+
+
 def test_results_of_timm_are_single_runs_without_a_verdict(tmp_path: Path):
     text = "model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation\n"
     text += 'net_a.in1k,224,80.100,19.900,95.000,5.000,"1,013.01",0.900,bicubic\n'
@@ -361,14 +414,14 @@ def test_an_experiment_of_mlflow_is_read_by_its_uri(
         client.log_param(run, "seed", seed)
         client.log_metric(run, "acc", value)
         client.set_terminated(run)
-    assert len(source_of(f"{uri}#my%20runs").read(["params.recipe"]).at) == 12
+    assert len(source_of([f"{uri}#my%20runs"]).read(["params.recipe"]).at) == 12
     for named, said in (
         ("#my_runs", "unknown experiment 'my_runs'; did you mean 'my runs'?"),
         ("", "names no experiment; say it after a #, such as sqlite:///mlflow.db#my_experiment"),
         ("x#my runs", "there is no MLflow store at"),
     ):
         with pytest.raises(StudyError, match=said.replace("?", "[?]")):
-            source_of(uri + named)
+            source_of([uri + named])
     assert not (tmp_path / "mlflow.dbx").exists()
 
 
@@ -570,6 +623,113 @@ def test_a_page_has_the_first_rows_of_a_long_table_and_says_so(
     cells = json.loads(to_json(report))["findings"]["tables"][0]["cells"]
     assert [cell["row"] for cell in cells] == list(ROWS)
     assert to_csv(table).count("\n") == 1 + len(ROWS)
+
+
+# Single images and single classes.
+
+
+def with_answers(folder: Path, suffix: str = ".npy") -> str:
+    """The runs with a file of answers each, of 1,000 images; the accuracies are those of the answers."""
+    draw = np.random.default_rng(0)
+    hard, text = draw.random(1000), "recipe,seed,acc,answers\n"
+    for row, seed, value in lines(4):
+        right = (hard + draw.normal(0, 0.05, 1000) < value / 100).astype(np.uint8)
+        name = f"{row}_{seed}{suffix}"
+        if suffix == ".npy":
+            np.save(folder / name, right)
+        elif suffix == ".npz":
+            np.savez(folder / name, correct=right, other=right[:5])
+        else:
+            (folder / name).write_text("correct\n" + "\n".join(map(str, right)))
+        text += f"{row},{seed},{100 * right.mean():.1f},{name}\n"
+    return text
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
+def test_files_of_answers_give_the_interval_on_new_images_of_our_own_runs(tmp_path: Path, suffix: str):
+    report = report_of(read(tmp_path, with_answers(tmp_path, suffix), images="answers"))
+    right = {
+        (row, seed): np.unpackbits(np.frombuffer(bits, np.uint8), count=images)
+        for row, seed, bits, images in zip(
+            [row for row in ROWS for _ in range(4)],
+            *(report.records[name] for name in ("seed", "predictions", "test_images")),
+            strict=True,
+        )
+    }
+    (table,) = report.findings.tables
+    for cell in table.cells[1:]:
+        differences = [right[cell.row, s].astype(np.int8) - right["baseline", s] for s in range(4)]
+        effect = cell.effect
+        assert effect is not None
+        estimate = Estimate(
+            value=np.asarray(effect.estimate), se=np.asarray(half_95(effect)), df=np.asarray(effect.df)
+        )
+        wide = new_images_half_width(estimate, mean_squares(np.stack(differences).astype(np.int8)), 0.05)
+        assert effect.new_images_high == pytest.approx(effect.estimate + wide)
+    assert len(report.findings.flips) == 3
+
+
+def half_95(effect: Effect) -> float:
+    """The standard error behind a 95 % interval."""
+    return (effect.high - effect.estimate) / stats.t.ppf(0.975, effect.df)
+
+
+def test_answers_that_cannot_be_of_the_run_are_refused(tmp_path: Path):
+    text = with_answers(tmp_path)
+    first = text.splitlines()[1].split(",")[2]
+    np.save(tmp_path / "baseline_1.npy", np.ones(999))
+    np.save(tmp_path / "baseline_2.npy", np.full(1000, 2))
+    (tmp_path / "baseline_3.npy").unlink()
+    with pytest.raises(StudyError) as error:
+        read(tmp_path, text.replace(f",{first},", ",50.0,", 1), images="answers")
+    said = [str(problem).replace(f"{tmp_path}/", "") for problem in error.value.problems]
+    assert said == [
+        f"r.csv:2: column 'answers': by baseline_0.npy it is {first}, the column 'acc' says 50: "
+        "they are not of one run",
+        "r.csv:3: column 'answers': baseline_1.npy has 999 images, that of line 2 has 1000: "
+        "all runs need the same test images",
+        "r.csv:4: column 'answers': baseline_2.npy has neither 1 (right) nor 0 for image 1",
+        "r.csv:5: column 'answers': baseline_3.npy cannot be read: No such file or directory",
+    ]
+
+
+def by_class() -> str:
+    """The runs with the accuracy on two classes: on cats as on all images, on dogs better with mixup."""
+    draw = random.Random(1)
+    dogs = [50 + 20 * (row == "mixup") + draw.gauss(0, 1) for row, _, _ in lines()]
+    text = "recipe,seed,acc,class_cat,class_dog\n"
+    return text + "".join(
+        f"{row},{seed},{value},{value},{dog:.2f}\n"
+        for (row, seed, value), dog in zip(lines(), dogs, strict=True)
+    )
+
+
+def test_classes_are_a_table_of_their_own_that_says_how_many_comparisons_it_makes(tmp_path: Path):
+    report, alone = (report_of(read(tmp_path, by_class(), classes=said)) for said in ("class_", None))
+    assert report.findings == alone.findings
+    effects = class_effects(report, 0)
+    assert [(each.cell.row, each.name) for each in effects[:2]] == [("cosine", "cat"), ("cosine", "dog")]
+    whole = [cell.effect.estimate for cell in report.findings.tables[0].cells if cell.effect]
+    assert [each.effect.estimate for each in effects if each.name == "cat"] == whole
+    smallest = sorted((each.effect.p, each.p_holm) for each in effects)[:2]
+    assert [adjusted for _, adjusted in smallest] == pytest.approx([6 * smallest[0][0], 5 * smallest[1][0]])
+    table = classes_table(report, 0)
+    assert "6 comparisons with 95 % intervals that are not adjusted" in table.caption
+    helped = {(row.group, row.cells[0].text) for row in table.rows if row.cells[-1].text.endswith("*")}
+    assert helped == {("cosine", "cat"), ("mixup", "dog"), ("no_flip", "cat")}
+    data = json.loads(to_json(report))
+    assert [each["class"] for each in data["classes"]] == ["cat", "dog"] * 3
+    assert all(run["class cat"] == run["acc"] for run in data["runs"])
+    assert "classes" not in json.loads(to_json(alone))
+    assert any(block == table for section in outline(report, []).details for block in section.blocks)
+
+
+def test_a_class_that_is_not_there_or_no_percentage_is_refused(tmp_path: Path):
+    head, first, *rest = by_class().splitlines()
+    wrong = "\n".join([head, first.rpartition(",")[0] + ",193", *rest])
+    says = "r.csv:2: column 'class_dog': 193 is no percentage (0 to 100)"
+    assert refused(tmp_path, wrong, classes="class_") == says
+    assert "no column's name begins with 'klass'" in refused(tmp_path, by_class(), classes="klass")
 
 
 def test_json_is_that_of_the_library_whatever_a_run_holds(written: Path):

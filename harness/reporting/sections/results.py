@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.findings import Settings
+from harness.analysis.findings import CellFinding, Effect, Settings
+from harness.analysis.intervals import holm
 from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
 from harness.reporting import numbers as num
 from harness.reporting.report_input import ReportInput
+from harness.reporting.sections.tables import effect_cell, n_cell, spread_cell
 from harness.spec import DIVERGED, FINISHED
 
 DIGITS = 12  # of a fingerprint
@@ -21,6 +24,7 @@ COLUMNS = {  # what a column of the file was read as -> how that is said
     "table": "table",
     "column": "column",
     "paper": "printed value",
+    "images": "files of answers",
     "state": "how a run ended",
 }
 
@@ -144,6 +148,96 @@ def missing_of_file(report: ReportInput) -> list[doc.Block]:
         text = f"{num.count(lost, 'line')} of {len(plan.runs):,} gave no value ({diverged} of them diverged)."
     blocks: list[doc.Block] = [doc.Paragraph(text)]
     return [*blocks, doc.Bullets(plan.notes)] if plan.notes else blocks
+
+
+# The same rows on the images of single classes.
+
+
+CLASS_COLUMNS = (
+    *("row", "column", "class", "versus", "n", "mean", "sd", "effect", "low", "high", "p", "p_holm"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassEffect:
+    """One row on one class. `p_holm`: over all rows and classes of the table."""
+
+    name: str
+    cell: CellFinding
+    effect: Effect
+    p_holm: float | None
+
+    def values(self) -> list[Any]:
+        """Those of `CLASS_COLUMNS`."""
+        cell, level, effect = self.cell, self.cell.level, self.effect
+        of_level = (None, None, None) if level is None else (level.n, level.mean, level.sd)
+        of_effect = (effect.estimate, effect.low, effect.high, effect.p, self.p_holm)
+        return [cell.row, cell.column, self.name, effect.versus, *of_level, *of_effect]
+
+
+def class_effects(report: ReportInput, place: int) -> list[ClassEffect]:
+    """Of the table at this place, row by row."""
+    found = [
+        (name, cell, cell.effect)
+        for cells in zip(*(each.tables[place].cells for each in report.by_class.values()), strict=True)
+        for name, cell in zip(report.by_class, cells, strict=True)
+        if cell.effect is not None
+    ]
+    raw = [1.0 if effect.p is None else effect.p for _, _, effect in found]
+    adjusted = holm(raw, report.findings.settings.alpha).p.tolist() if raw else []
+    return [
+        ClassEffect(*each, None if each[2].p is None else p) for each, p in zip(found, adjusted, strict=True)
+    ]
+
+
+def classes_json(report: ReportInput) -> list[dict[str, Any]]:
+    """The same of every table, as plain data."""
+    return [
+        {"table": table.key, **dict(zip(CLASS_COLUMNS, each.values(), strict=True))}
+        for place, table in enumerate(report.findings.tables)
+        for each in class_effects(report, place)
+    ]
+
+
+def classes_table(report: ReportInput, place: int) -> doc.TextTable:
+    """What each row changes on each class, and how many comparisons that are."""
+    settings, table = report.findings.settings, report.findings.tables[place]
+    effects = class_effects(report, place)
+    rows = [
+        doc.TextRow(
+            (
+                doc.TextCell(each.name),
+                n_cell(each.cell.level),
+                spread_cell(each.cell.level, settings),
+                effect_cell(each.effect, settings),
+                _p_cell(each.p_holm, settings),
+            ),
+            doc.cell_name(each.cell),
+        )
+        for each in effects
+    ]
+    return doc.TextTable(
+        key=f"{table.key}_classes",
+        title=f"{doc.short_name(table.key)} by class",
+        caption=f"The same rows on the images of each class: {num.count(len(rows), 'comparison')} with 95 % "
+        f"intervals that are not adjusted, so that about {len(rows) / 20:.0f} of them miss by chance. "
+        f"p: after Holm's correction over all of them (* at most {settings.alpha:g}). "
+        "No verdicts are given.",
+        columns=(
+            doc.TextColumn(title="Class"),
+            doc.TextColumn(title="n", kind=doc.NUMBER, detail_title="remarks"),
+            doc.TextColumn(title=f"Mean ± sd{doc.level_suffix(settings)}", kind=doc.SPREAD),
+            doc.TextColumn(
+                title=f"Effect{doc.effect_suffix(settings)}", kind=doc.SPREAD, detail_title="95 % CI"
+            ),
+            doc.TextColumn(title="p (Holm)", kind=doc.NUMBER),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _p_cell(p: float | None, settings: Settings) -> doc.TextCell:
+    return doc.TextCell(num.DASH) if p is None else doc.TextCell(f"{p:.3f}" + " *" * (p <= settings.alpha))
 
 
 # The same of a study whose runs are commands of the user's.
