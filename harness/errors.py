@@ -114,7 +114,27 @@ def nearest(name: str, valid: Iterable[str], *, cutoff: float = 0.6) -> str | No
 
     names = list(valid)
     alike = [each for each in names if each.casefold() == name.casefold()]
-    return next(iter(alike or get_close_matches(name, names, n=1, cutoff=cutoff)), None)
+    found = alike or get_close_matches(name, names, cutoff=cutoff)
+    # Of short names, two letters that changed places leave too little alike: rl for lr.
+    found = found or [each for each in names if len(name) > 1 and edits(name, each) <= min(2, len(name) // 2)]
+    return min(found, key=lambda each: edits(name, each), default=None)
+
+
+def edits(one: str, other: str) -> int:
+    """Letters to change, add, take out or swap with their neighbour until one text is the other.
+
+    >>> edits("rl", "lr"), edits("mixpu", "mixup"), edits("cosin", "cosine"), edits("", "ab")
+    (1, 1, 1, 2)
+    """
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one):
+        before, last, row = row, before, [i + 1]
+        for j, its in enumerate(other):
+            row.append(min(before[j] + (letter != its), before[j + 1] + 1, row[j] + 1))
+            if i and j and letter == other[j - 1] and its == one[i - 1]:
+                row[-1] = min(row[-1], last[j - 1] + 1)
+    return row[-1]
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:

@@ -126,9 +126,11 @@ def read_source(path: Path, problems: list[Problem]) -> YamlFile:
             raise _error(path, 0, "nested too deeply to be a study")
         root = yaml.compose(text, Loader=CoreLoader)
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        why = " ".join(str(part) for part in (error.context, error.problem) if part)
-        raise _error(path, mark.line + 1 if mark else 0, f"not valid YAML: {why}") from None
+        mark, begin = error.problem_mark or error.context_mark, error.context_mark
+        since = f"that begins on line {begin.line + 1}" if mark and begin and begin.line < mark.line else ""
+        why = " ".join(str(part) for part in (error.context, since, error.problem) if part)
+        at = f" (column {mark.column + 1})" if mark else ""
+        raise _error(path, mark.line + 1 if mark else 0, f"not valid YAML: {why}{at}") from None
     except YAMLError as error:
         raise _error(path, 0, f"not valid YAML: {str(error).splitlines()[0]}") from None
     if root is None:
