@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -213,8 +213,7 @@ def _mix(z: np.ndarray) -> np.ndarray:
 # with coefficients ~ N(0, 0.1), (5) normalisation. Every draw is a pure function of (seed, epoch, image).
 #
 # Differs:
-# - "Scale hue" has no single meaning. Here the hue is turned by (c - 1) / 2 of a full turn, i.e. by +-0.2
-# for
+# - "Scale hue" has no single meaning. Here the hue is turned by (c - 1) / 2 of a full turn, i.e. by +-0.2 for
 #   c ~ U[0.6, 1.4]; the authors' published code jitters brightness, contrast and saturation instead.
 # - The order of the colour steps is fixed: brightness, saturation, hue.
 # - A grey set (one channel) has no saturation or hue: both are exact identities there and are skipped; PCA
@@ -222,9 +221,8 @@ def _mix(z: np.ndarray) -> np.ndarray:
 # - Padding (Lee et al. 2015, arXiv:1409.5185; he2016deep, Sec. 4.2: 4 pixels on each side, then a random
 #   crop of the image's size) is done to the normalised input of the network: what is outside the image is
 #   the data set's mean colour, and pixels are those of the input. Flips come first, which is the same.
-# - Evaluation cuts a centre box and resizes it once, instead of resizing the whole image and cutting then;
-# the
-#   two differ only where the antialiasing filter reaches over the edge of the box.
+# - Evaluation cuts a centre box and resizes it once, instead of resizing the whole image and cutting then:
+#   the two differ only where the antialiasing filter reaches over the edge of the box.
 
 
 class AugmentLike(Protocol):
@@ -256,6 +254,10 @@ class View:
     device: str = "cpu"
 
 
+Work = Callable[[Tensor], tuple[Tensor, Tensor]]
+Make = Callable[[Work, Tensor], tuple[Tensor, Tensor]]
+
+
 def training_images(split: Split, indices: Tensor, *, spec: AugmentLike, view: View) -> Tensor:
     """Augmented images of `split` at `indices` (B,) int64 on the CPU: (B, 3, size, size) float32 on the
     device.
@@ -265,12 +267,20 @@ def training_images(split: Split, indices: Tensor, *, spec: AugmentLike, view: V
     return training_batch(split, indices, spec=spec, view=view)[0]
 
 
-def training_batch(split: Split, indices: Tensor, *, spec: AugmentLike, view: View) -> tuple[Tensor, Tensor]:
+def training_batch(
+    split: Split, indices: Tensor, *, spec: AugmentLike, view: View, make: Make | None = None
+) -> tuple[Tensor, Tensor]:
     """As `training_images`, and the labels (B,) int64 on the device: all that the device needs of this batch
-    is drawn on the CPU and goes there as one copy."""
+    is drawn on the CPU and goes there as one copy. `make`: who calls the work on that copy, which is the same
+    for every batch of one form."""
     drawn = {**draw(split.images, indices, spec=spec, view=view), "labels": split.labels[indices]}
-    sent = send(drawn, view.device)
-    return augmented(split.images, sent, spec=spec, view=view), sent["labels"]
+
+    def work(sent: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return augmented(split.images, sent, spec=spec, view=view), sent["labels"]
+
+    if make is None:
+        return work(send(drawn, view.device))
+    return make(lambda buffer: work(unpacked(buffer, drawn)), _sent(drawn, view.device))
 
 
 def draw(images: Images, indices: Tensor, *, spec: AugmentLike, view: View) -> dict[str, Tensor]:
@@ -419,10 +429,13 @@ def _scale(std: tuple[float, ...], device: str) -> Tensor:
 
 def send(tensors: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
     """Tensors of the CPU on the device, in one copy that is not waited for; on the CPU themselves."""
-    kind = torch.device(device).type
-    if kind == "cpu":
+    if torch.device(device).type == "cpu":
         return dict(tensors)
-    return unpacked(packed(tensors, pin=kind == "cuda").to(device, non_blocking=True), tensors)
+    return unpacked(_sent(tensors, device), tensors)
+
+
+def _sent(tensors: Mapping[str, Tensor], device: str) -> Tensor:
+    return packed(tensors, pin=device.startswith("cuda")).to(device, non_blocking=True)
 
 
 def packed(tensors: Mapping[str, Tensor], *, pin: bool = False) -> Tensor:
@@ -463,14 +476,11 @@ def _aligned(tensor: Tensor) -> int:
 #
 # - 1: the centre box.
 # - 10: the four corners and the centre of the resized image, and their mirrors (krizhevsky2012imagenet,
-# Sec.
-#   4.1; memory). Corners of the whole image: where it was first cut to its central square, as in that
-# paper,
-#   they lie further in.
+#   Sec. 4.1; memory). Corners of the whole image: where it was first cut to its central square, as in that
+#   paper, they lie further in.
 # - 144: four scales, the shorter side resized to 256, 288, 320 and 352 for crops of 224; of each the left,
 #   centre and right square (top, centre and bottom of a portrait); of each square its four corners, its
-# centre
-#   and the whole square; and their mirrors: 4 x 3 x 6 x 2 (szegedy2015going, Sec. 7).
+#   centre and the whole square; and their mirrors: 4 x 3 x 6 x 2 (szegedy2015going, Sec. 7).
 # - 12: the scale 256 and the centre square of the 144: 1 x 1 x 6 x 2. szegedy2017inception (Sec. 5) evaluates
 #   12 crops "as described in" szegedy2015going: six crops and their mirrors. Which scale and which square is
 #   our choice; szegedy2016rethinking does not say which 12 it has.

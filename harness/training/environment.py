@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import functools
 import gc
@@ -10,7 +11,7 @@ import platform
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,10 +19,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils import deterministic
 
 from harness.data.loading import drop_resident
-from harness.errors import DeviceUnusableError
+from harness.errors import DeviceUnusableError, decided
 from harness.runs.provenance import changes_digest, code_version, cpu_name, describe_hardware
 from harness.spec import Machine
 
@@ -137,12 +139,11 @@ def _apply(flags: dict[str, Any]) -> None:
 # A GPU that others use as well: its memory, and errors after which a process cannot use it any more.
 
 
-UNUSABLE = {  # what CUDA says, when the first thing is asked of a device -> what that means, what to do
+UNUSABLE = {  # what CUDA says -> what that means, what to do
     "driver on your system is too old": "the NVIDIA driver is older than this torch was built for: install a "
     "newer driver, or a torch for this one",
     "busy or unavailable": "another process has it alone, it is in exclusive mode (nvidia-smi -c DEFAULT)",
     "No CUDA GPUs are available": "the driver knows no such device: look at CUDA_VISIBLE_DEVICES",
-    "invalid device ordinal": "the driver knows no such device: look at CUDA_VISIBLE_DEVICES",
     "ECC error": "its memory has errors that cannot be corrected: reset or replace it (nvidia-smi -q -d ECC)",
     "no kernel image": "this torch was not built for a GPU of its kind: install a torch that names it",
 }
@@ -223,6 +224,140 @@ def release_memory() -> None:
     drop_resident()
     gc.collect()  # networks and hooks that refer to each other
     torch.cuda.empty_cache()
+
+
+# Work of a GPU that is the same operators on the same memory every time: told once, as a CUDA graph.
+
+
+WARM_UP = 3  # calls before the recording, in which libraries choose their kernels
+CHECKED = 2  # in the exact mode: the first replays are compared with the work itself, bit for bit
+
+
+def without_graphs(device: torch.device) -> str | None:
+    """Why nothing is replayed on the device, "" where it is no GPU; None: it is."""
+    if device.type != "cuda":
+        return ""
+    return "HARNESS_GRAPHS is 0" if os.environ.get("HARNESS_GRAPHS") == "0" else None
+
+
+@dataclass(slots=True)
+class Recording:
+    """Of the work on tensors of one form: where the graph finds them, and what it leaves there."""
+
+    places: tuple[Tensor, ...]
+    graph: Any = None  # torch.cuda.CUDAGraph
+    result: Any = None
+    warmed: int = 0
+    checked: int = 0
+
+
+class Replayed:
+    """Calls `work` on tensors, or replays it from a recording for each form of them. The result of a replay
+    is overwritten by the next.
+
+    The first calls are made, on a stream of their own, and are the warm-up: nothing has to be undone and no
+    random number is drawn twice. `eager` says why all are made; None: they are not.
+    """
+
+    def __init__(self, work: Callable[..., Any], eager: str | None) -> None:
+        self.work, self.eager = work, eager
+        self._recordings: dict[Any, Recording] = {}
+        # One for warm-up and recording: memory is kept for each stream.
+        self._stream: Any = torch.cuda.Stream() if eager is None else None
+
+    def __call__(self, *args: Tensor) -> Any:
+        if self.eager is not None:
+            return self.work(*args)
+        form = tuple((each.shape, each.dtype) for each in args)
+        if form not in self._recordings:
+            self._recordings[form] = Recording(tuple(map(torch.empty_like, args)))
+        recording = self._recordings[form]
+        for place, new in zip(recording.places, args, strict=True):
+            place.copy_(new)
+        if recording.warmed < WARM_UP:
+            recording.warmed += 1
+            return self._beside(recording)
+        if recording.graph is None:
+            self._record(recording)
+        if recording.graph is None:
+            return self.work(*recording.places)
+        if recording.checked < CHECKED and torch.are_deterministic_algorithms_enabled():
+            return self._check(recording)
+        recording.graph.replay()
+        return recording.result
+
+    def while_recorded(self) -> AbstractContextManager[None]:
+        """What the work has to be told while it is recorded."""
+        return nullcontext()
+
+    def begin(self) -> None:
+        """What comes before each call, from the state of this process: seeds."""
+
+    def state(self) -> Any:
+        """What a call changes beside its result."""
+
+    def put_back(self, state: Any) -> None:
+        """Undo that in the same memory, where the graph finds it."""
+
+    def break_off(self) -> None:
+        """A call was left in the middle."""
+
+    def stay_eager(self, why: str) -> None:
+        """Replay nothing from now on."""
+        decided(f"a GPU is given its work operator by operator: {why}")
+        self.eager = why
+        self._recordings.clear()
+
+    def _beside(self, recording: Recording) -> Any:
+        """Work on the own stream, as torch asks for before a recording (torch.cuda.graph)."""
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            result = self.work(*recording.places)
+        current.wait_stream(self._stream)
+        return result
+
+    def _record(self, recording: Recording) -> None:
+        """What is recorded is not done; where that fails, nothing has changed."""
+        graph, stream = torch.cuda.CUDAGraph(), self._stream
+        try:
+            # The outer block leaves the stream again also where the inner one cannot.
+            with (
+                self.while_recorded(),
+                torch.cuda.stream(stream),
+                torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+            ):
+                recording.result = self.work(*recording.places)
+            recording.graph = graph
+        except RuntimeError as error:
+            self.break_off()
+            said = (str(error).strip().splitlines() or [""])[0]
+            self.stay_eager(f"it cannot be recorded ({said:.200})")
+        self.begin()  # the recording may have drawn
+
+    def _check(self, recording: Recording) -> Any:
+        """Replay, take it back, and make it: what was made counts, and must be what was replayed."""
+        recording.checked += 1
+        before = copy.deepcopy(self.state())
+        recording.graph.replay()
+        replayed = copy.deepcopy((recording.result, self.state()))
+        self.put_back(before)
+        self.begin()
+        made = self.work(*recording.places)
+        if not same_bits(replayed, (made, self.state())):
+            self.stay_eager("a replay left other bits than the work itself")
+        return made
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Equal structure, and equal bits in every tensor (or NaN in both)."""
+    if isinstance(a, Tensor):
+        return bool(((a == b) | ((a != a) & (b != b))).all())
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same_bits(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same_bits, a, b))
+    return bool(a == b)
 
 
 # In which format the products of FP32 numbers are computed: torch has two interfaces to it.

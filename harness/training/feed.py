@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.data import augment
 from harness.data.entry import DataSet
 from harness.spec import Recipe
+from harness.training.environment import Replayed, without_graphs
 from harness.training.parallel import ALONE, World
 from harness.tricks.base import Batch, Context, Trick, hooks_of
 
@@ -190,11 +191,15 @@ class Feed:
     tricks: tuple[Trick, ...]
     context: Context
     world: World = ALONE
+    _replayed: Replayed | None = None  # where a GPU has all pixels
     _epoch: int = -1
     _order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def __post_init__(self) -> None:
         self.tricks = tuple(trick for trick in self.tricks if "edit_batch" in hooks_of(trick))
+        # Batches that wait, made ahead of the step, must not be overwritten by the next one.
+        if without_graphs(self.device) is None and not self._decodes:
+            self._replayed = Replayed(lambda buffer: None, None)
 
     def batches(self, first: int, end: int) -> Generator[Batch]:
         """`batch` of these steps in their order, the same bits; images that are decoded are made ahead. To be
@@ -231,9 +236,20 @@ class Feed:
         if self._decodes or not self._mixes:
             indices = self.world.share(indices)
         images, labels = augment.training_batch(
-            self.data.train, indices, spec=self.recipe.augment, view=self.view(epoch)
+            self.data.train,
+            indices,
+            spec=self.recipe.augment,
+            view=self.view(epoch),
+            make=self._replayed and self._replay,
         )
         return images.contiguous(memory_format=torch.channels_last), labels
+
+    def _replay(self, work: augment.Work, buffer: Tensor) -> ImagesAndLabels:
+        """The augmentation on a GPU, which is the same for every batch: only what was drawn differs."""
+        assert self._replayed is not None
+        self._replayed.work = work
+        images, labels = self._replayed(buffer)
+        return images, labels
 
     def _edited(self, step: int, images: Tensor, labels: Tensor) -> Batch:
         if self._mixes and self._decodes and self.world.size > 1:

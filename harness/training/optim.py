@@ -227,7 +227,7 @@ def hold_rates(optimizer: Optimizer, device: torch.device | None) -> None:
 
 @contextmanager
 def capturable(optimizer: Optimizer) -> Iterator[None]:
-    """Torch's Adam wants to be told that it is recorded, and warns outside where it was."""
+    """Torch's Adam wants to be told that it is recorded, and warns where it is told and is not."""
     asking = [group for group in optimizer.param_groups if "capturable" in group]
     for group in asking:
         group["capturable"] = True

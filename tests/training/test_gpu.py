@@ -7,8 +7,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from harness.errors import DeviceLostError, DeviceUnusableError
 from harness.models.googlenet import four_by_four
 from harness.scheduling.workers import see_one_device
 from harness.spec import FINISHED, AugmentSpec
-from harness.training import environment, run
+from harness.training import environment, feed, loop, run
 from harness.training.checkpoint import TrainingProgress
 from harness.training.environment import configured, is_out_of_memory
 from harness.training.evaluate import evaluate
@@ -450,6 +451,7 @@ STEPS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "adamw": ((), {"optimizer": "adamw"}),
 }
 AT_MOST = {"plain": (82, 106), "everything": (94, 151), "adamw": (82, 107)}  # operators: feed, the rest
+OUTSIDE = {"plain": 6, "everything": 16, "adamw": 6}  # of graphs: at most 20
 LOOKS_LIKE = ("view", "slice", "alias", "detach", "permute", "transpose", "unsqueeze", "select", "aten.t.")
 LOOKS_LIKE += ("expand", "unbind", "split", "unfold", "lift_fresh")
 WAITS = ("_local_scalar_dense", "is_nonzero", "nonzero", "where.Scalar")
@@ -537,6 +539,36 @@ def test_a_step_has_no_more_operators_than_it_had(name: str, meta: Callable[[str
     one_step(setup, 0)
     feeding, training = one_step(setup, 1)
     assert (count(feeding), count(training)) == AT_MOST[name]
+
+
+class NoGraph:
+    """A graph whose replay the host does not see."""
+
+    def replay(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_beside_what_is_replayed_a_step_has_at_most_20_operators(
+    name: str, meta: Callable[[str], Setup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing: Any = lambda *_, **__: nullcontext(SimpleNamespace(wait_stream=lambda other: None))  # noqa: E731
+    for module in (feed, loop):
+        monkeypatch.setattr(module, "without_graphs", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", NoGraph)
+    for call in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, call, nothing)
+    for call in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, call, lambda: SimpleNamespace(wait_stream=lambda other: None))
+    setup = meta(name)
+    progress = TrainingProgress.start(setup.device)
+    step = Step(setup, progress)
+    for number in range(environment.WARM_UP + 2):
+        with Calls() as calls:
+            step.make(setup.feed.batch(number))
+    assert progress.eager is None
+    assert copies(calls) == [False]
+    assert count(calls) == OUTSIDE[name]
 
 
 def test_pixels_that_are_too_many_for_the_device_go_there_with_all_else(

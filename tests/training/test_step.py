@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,11 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from harness.models import MODELS, Model
-from harness.spec import FINISHED, ModelSpec
-from harness.training import loop, optim
+from harness.spec import FINISHED, AugmentSpec, ModelSpec, RunSpec
+from harness.training import environment, feed, loop, optim
 from harness.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint
-from harness.training.environment import configured
-from harness.training.loop import CHECKED_STEPS, INTERRUPTED, WARM_UP_STEPS, Step, eager_because
+from harness.training.environment import CHECKED, WARM_UP, configured
+from harness.training.loop import INTERRUPTED, Step, eager_because
 from harness.training.parallel import World
 from harness.training.setup import Setup, build
 from harness.tricks import TRICKS
@@ -81,6 +82,10 @@ class FakeCuda:
     streams: int = 0
 
 
+def has_graphs(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
+    monkeypatch.setattr(loop, "without_graphs", lambda device: None if answer else "")
+
+
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     """The CPU, as if it could be told a step once."""
@@ -94,7 +99,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
         fake.streams += 1
         return SimpleNamespace(wait_stream=lambda other: None)
 
-    monkeypatch.setattr(loop, "has_graphs", lambda device: True)
+    has_graphs(monkeypatch, True)
+    monkeypatch.setattr(feed, "without_graphs", lambda device: "")
     monkeypatch.setattr(torch.cuda, "CUDAGraph", graph)
     monkeypatch.setattr(torch.cuda, "Stream", stream)
     monkeypatch.setattr(torch.cuda, "current_stream", stream)
@@ -122,8 +128,8 @@ def at_high_scale(setup: Setup) -> dict[str, Any]:
 
 def state(setup: Setup, progress: TrainingProgress) -> dict[str, Any]:
     """All that a step changes."""
-    kept = Step._state(SimpleNamespace(setup=setup, progress=progress))  # type: ignore[arg-type]
-    return {**kept, "steps": progress.step}
+    kept = Step.state(SimpleNamespace(setup=setup, progress=progress))  # type: ignore[arg-type]
+    return copy.deepcopy({**kept, "steps": progress.step})
 
 
 def trained(spec: Any, runs_dir: Path, steps: int, **options: Any) -> tuple[dict[str, Any], str | None]:
@@ -134,7 +140,7 @@ def trained(spec: Any, runs_dir: Path, steps: int, **options: Any) -> tuple[dict
         return state(setup, progress), progress.eager
 
 
-STEPS = WARM_UP_STEPS + CHECKED_STEPS + 3
+STEPS = WARM_UP + CHECKED + 3
 GOOGLENET = ModelSpec(name="googlenet", args={"width": 1 / 8, "depth": (1, 1, 1), "stem": "small"})
 SPECS = {
     "fp32": tiny_spec(epochs=9),
@@ -158,8 +164,8 @@ def test_replayed_steps_leave_the_bits_of_steps_that_were_made(
     replayed, why = trained(SPECS[name], tmp_path, STEPS)
     assert why is None
     (graph,) = cuda.graphs
-    assert graph.replays == STEPS - WARM_UP_STEPS
-    monkeypatch.setattr(loop, "has_graphs", lambda device: False)
+    assert graph.replays == STEPS - WARM_UP
+    has_graphs(monkeypatch, False)
     made, why = trained(SPECS[name], tmp_path, STEPS)
     assert why == ""
     assert_same_bits(replayed, made)
@@ -208,11 +214,11 @@ def test_a_run_that_was_stopped_records_anew_and_ends_in_the_same_bits(
 def test_batches_of_another_shape_have_a_recording_of_their_own(cuda: FakeCuda, tmp_path: Path) -> None:
     with built(tiny_spec(epochs=9), tmp_path) as (setup, progress):
         step = Step(setup, progress)
-        for number in range(3 * (WARM_UP_STEPS + 1)):
+        for number in range(3 * (WARM_UP + 1)):
             batch = setup.feed.batch(progress.step)
             step.make(Batch(batch.images[:6], batch.targets[:6]) if number % 3 == 0 else batch)
     assert progress.eager is None
-    assert [graph.replays for graph in cuda.graphs] == [2 * (WARM_UP_STEPS + 1) - WARM_UP_STEPS, 1]
+    assert [graph.replays for graph in cuda.graphs] == [2 * (WARM_UP + 1) - WARM_UP, 1]
 
 
 class Counting(Trick):
@@ -250,7 +256,7 @@ def with_trick(setup: Setup, trick: Trick) -> Setup:
 def test_a_trick_that_counts_in_python_is_found_by_the_first_replays(cuda: FakeCuda, tmp_path: Path) -> None:
     with built(tiny_spec(epochs=9), tmp_path) as (setup, progress):
         loop.train(with_trick(setup, Counting()), progress, stop_after(STEPS), lambda _: None, lambda: False)
-    assert progress.eager == "a replayed step left other bits than the step itself"
+    assert progress.eager == "a replay left other bits than the work itself"
     assert cuda.graphs[0].replays == 1
 
 
@@ -265,14 +271,14 @@ def test_a_step_that_cannot_be_recorded_is_made(
     precision: str, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     spec, states = tiny_spec(epochs=9, precision=precision), []
-    for has_graphs in (True, False):
-        monkeypatch.setattr(loop, "has_graphs", lambda device, has_graphs=has_graphs: has_graphs)
+    for recorded in (True, False):
+        has_graphs(monkeypatch, recorded)
         with built(spec, tmp_path) as (setup, progress):
             reading = with_trick(setup, Reading())
             loop.train(reading, progress, stop_after(STEPS), lambda _: None, lambda: False)
             states.append(state(setup, progress))
-        if has_graphs:
-            why = "a step cannot be recorded (operation not permitted when stream is capturing)"
+        if recorded:
+            why = "it cannot be recorded (operation not permitted when stream is capturing)"
             assert progress.eager == why
             assert not cuda.graphs[0].replays
     assert_same_bits(*states)
@@ -309,6 +315,9 @@ def test_a_run_says_once_why_it_was_not_replayed(
     cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HARNESS_GRAPHS", "0")
+    monkeypatch.setattr(
+        loop, "without_graphs", lambda device: environment.without_graphs(torch.device("cuda"))
+    )
     assert train(tiny_spec(), tmp_path) == FINISHED
     said = [event for event in folder_of(tiny_spec(), tmp_path).read_events() if event["kind"] == "eager"]
     assert [event["message"] for event in said] == ["HARNESS_GRAPHS is 0"]
@@ -332,3 +341,34 @@ def test_an_average_counted_on_the_device_is_the_one_counted_in_python() -> None
         torch.testing.assert_close(device["average"]["weight"], python["average"]["weight"])
     averages[1].load_state_dict({**states[0], "steps": 7})
     assert averages[1].state_dict()["steps"] == 7
+
+
+# The augmentation, which is replayed as well.
+
+
+def batches(spec: RunSpec, runs_dir: Path, count: int) -> list[Batch]:
+    with built(spec, runs_dir) as (setup, _):
+        return [copy.deepcopy(setup.feed.batch(step)) for step in range(count)]
+
+
+@pytest.mark.parametrize("crop_pad", [0, 2])
+def test_replayed_augmentation_gives_the_bits_of_the_one_that_was_made(
+    crop_pad: int, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without flips: on a CPU these look whether there is one."""
+    augment = AugmentSpec(crop_area=(0.5, 1.0), flip=0.0, jitter=0.4, pca_noise=0.1, crop_pad=crop_pad)
+    spec, count = tiny_spec("mixup", augment=augment), WARM_UP + CHECKED + 2
+    made = batches(spec, tmp_path, count)
+    monkeypatch.setattr(feed, "without_graphs", lambda device: None)
+    replayed = batches(spec, tmp_path, count)
+    assert [graph.replays for graph in cuda.graphs] == [count - WARM_UP]
+    assert_same_bits(replayed, made)
+
+
+def test_augmentation_that_cannot_be_recorded_is_made(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = batches(tiny_spec(), tmp_path, WARM_UP + 2)
+    monkeypatch.setattr(feed, "without_graphs", lambda device: None)
+    assert_same_bits(batches(tiny_spec(), tmp_path, WARM_UP + 2), made)
+    assert [graph.replays for graph in cuda.graphs] == [0]
