@@ -240,7 +240,7 @@ class Feed:
             indices,
             spec=self.recipe.augment,
             view=self.view(epoch),
-            make=self._replayed and self._replay,
+            make=self._replay if self._replayed else None,
         )
         return images.contiguous(memory_format=torch.channels_last), labels
 
