@@ -88,6 +88,9 @@ def nine_arms(seeds: int) -> Iterator[tuple[Setting, float]]:
     for times in (2.0, 3.0, 4.0):
         yield Setting(name=f"{title}, reference x{times:g}", seeds=seeds, sd=one_noisy(9, 0, times)), noisy
     yield Setting(name=f"{title}, one row x3", seeds=seeds, sd=one_noisy(9, 1, 3.0)), noisy
+    for times in (10.0, 100.0):  # a collapsed recipe
+        yield Setting(name=f"{title}, one row x{times:g}", seeds=seeds, sd=one_noisy(9, 1, times)), noisy
+    yield Setting(name=f"{title}, two rows x100", seeds=seeds, sd=(1.0, 100.0, 100.0, *[1.0] * 6)), noisy
     yield Setting(name=f"{title}, two rows x3", seeds=seeds, sd=(1.0, 3.0, 3.0, *[1.0] * 6)), noisy
     middle, mild = one_noisy(9, 4, 3.0), tuple(np.linspace(0.5, 1.5, 9))
     yield Setting(name=f"{title}, chain, one arm x3", seeds=seeds, sd=middle, chain=True), noisy

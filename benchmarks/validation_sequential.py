@@ -53,6 +53,8 @@ NOISE = (  # who is noisier, standard deviations
     ("baseline x2", one_noisy(9, 0, 2.0)),
     ("baseline x3", one_noisy(9, 0, 3.0)),
     ("one row x3", one_noisy(9, 1, 3.0)),
+    ("one row x10", one_noisy(9, 1, 10.0)),
+    ("one row x100", one_noisy(9, 1, 100.0)),
     ("baseline and four rows x2", ((2.0, 1.0) * 5)[:9]),
 )
 

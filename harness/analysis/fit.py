@@ -288,7 +288,7 @@ def _divide(top: Floats, bottom: Floats) -> Floats:
 #
 # Pooling one variance over the whole table is what gives power at 3 seeds, and is unsafe where one arm is
 # noisier than the rest: its row then looks surer than it is, and a noisy reference spoils every row at
-# once. So each arm is tested against the others with the exact F ratio of `blockfit.fit`. Its variance is
+# once. So each arm is tested against the others with the exact F ratio of `block_fit`. Its variance is
 #
 #     v = (1 - w) pooled + w max(own, pooled)
 #
@@ -296,7 +296,7 @@ def _divide(top: Floats, bottom: Floats) -> Floats:
 # log(p / H) / log(L / H). The two parts have their own degrees of freedom in Satterthwaite's formula, so
 # that an arm that is a little suspicious loses a little. (A yes-or-no rule, which the first version had,
 # gives it at once a variance with 2 degrees of freedom at 3 seeds.) The pooled variance is not purged of
-# noisy arms: purging makes the others' intervals too short.
+# noisy arms, but for wild ones: purging makes the others' intervals too short.
 #
 # H depends on how many contrasts rest on the arm, because an unlucky estimate is repeated in all of them,
 # and, like L, on how much is known of the arm's variance (k = its degrees of freedom, one less than its
