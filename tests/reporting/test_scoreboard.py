@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -93,6 +94,25 @@ def test_a_row_that_cannot_be_tested_says_why_in_a_few_words(report):
     assert "Grey rows (∅) cannot be tested here" in caption(other.findings, boards(other.findings))
     said = outline(other, []).sections[0].blocks[0].text
     assert "Why most rows cannot be tested: both below the floor (18 of 18 rows; the floor: " in said
+
+
+def test_where_no_reason_is_that_of_most_rows_each_is_counted(report):
+    reasons = itertools.cycle(
+        (
+            conditions.both_below_floor((74.8, 74.4), FLOOR),
+            conditions.diverged("A", 1, 3),
+            conditions.other_regime(("A", "B"), 9.0, 0.1),
+        )
+    )
+
+    def untested(cell):
+        effect = cell.effect and replace(cell.effect, verdict=CANNOT_TEST, qualifier=next(reasons))
+        return replace(cell, effect=effect)
+
+    said = outline(edit_cells(report, untested), []).sections[0].blocks[0].text
+    assert "Why rows cannot be tested: both below the floor (6), " in said
+    assert "another regime (6)" in said
+    assert "; the floor: what a simple classifier reaches on the same images." in said
 
 
 REASONS = (

@@ -154,9 +154,12 @@ def _outlook(report: ReportInput) -> str:
     if len(untested) > len(undecided):
         why = Counter(conditions.in_short(effect.qualifier) or CANNOT_TEST for effect in untested)
         reason, rows = why.most_common(1)[0]
-        floor = "; the floor: what a simple classifier reaches on the same images" * ("floor" in reason)
-        of = f"{rows} of {num.count(len(untested), 'row')}"
-        return f"Why most rows cannot be tested: {reason} ({of}{floor})."
+        floor = "the floor: what a simple classifier reaches on the same images"
+        if 2 * rows > len(untested):
+            of = f"{rows} of {num.count(len(untested), 'row')}" + f"; {floor}" * ("floor" in reason)
+            return f"Why most rows cannot be tested: {reason} ({of})."
+        each = ", ".join(f"{reason} ({rows})" for reason, rows in why.most_common())
+        return f"Why rows cannot be tested: {each}" + f"; {floor}" * ("floor" in each) + "."
     more = sorted(effect.more_seeds for effect in undecided if effect.more_seeds)
     if not more:
         return ""
