@@ -268,23 +268,21 @@ def _verify(commands: argparse._SubParsersAction) -> None:
     what = "compute every number of a report again from its raw records and compare every byte"
     verify = commands.add_parser("verify", help=what, description=f"{what[0].upper()}{what[1:]}.")
     verify.add_argument("reports", type=Path, nargs="+", metavar="REPORT", help="its folder, or the study")
-    verify.add_argument(
-        "--study", type=_study, metavar="FILE", help="its study (default: studies/<name>.yaml)"
-    )
+    study = "its study (default: studies/<name>.yaml)"
+    verify.add_argument("--study", type=_study, metavar="FILE", help=study)
     _places(verify)
 
 
 def _run(commands: argparse._SubParsersAction) -> None:
     run = _study_command(commands, "run", "train what is missing, mirror it to MLflow, write the report")
     _part(run)
-    run.add_argument(
-        "--on", choices=("local", "inline", "slurm"), default="local", help="where runs are executed"
-    )
+    places = ("local", "inline", "slurm")
+    run.add_argument("--on", choices=places, default="local", help="where runs are executed")
     run.add_argument("--workers", type=_positive, metavar="K", help="workers (default: one per core)")
-    run.add_argument("--per-gpu", type=_positive, default=1, metavar="K", help="runs that share one GPU")
-    run.add_argument(
-        "--processes", type=_positive, default=1, metavar="W", help="processes that train one run together"
-    )
+    share = "runs that share one GPU; auto: as many as a short measurement finds worth it"
+    run.add_argument("--per-gpu", type=_positive_or_auto, default=1, metavar="K", help=share)
+    together = "processes that train one run together"
+    run.add_argument("--processes", type=_positive, default=1, metavar="W", help=together)
     run.add_argument("--fast", action="store_true", help="GPU: fastest kernels instead of bit-identical ones")
     run.add_argument("--compile", action="store_true", help="GPU: compile each network first (torch.compile)")
     run.add_argument(
@@ -584,6 +582,10 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
+
+
+def _positive_or_auto(text: str) -> int | str:
+    return text if text == "auto" else _positive(text)
 
 
 def _calibrate_options(parser: argparse.ArgumentParser) -> None:

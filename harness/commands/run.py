@@ -363,7 +363,7 @@ def _check_options(args: argparse.Namespace) -> None:
     slurm_only |= {"--dry-run": args.dry_run, "--detach": args.detach}
     elsewhere = {
         "--workers": (args.workers, "runs_side_by_side"),
-        "--per-gpu": (args.per_gpu > 1, "runs_side_by_side"),
+        "--per-gpu": (args.per_gpu != 1, "runs_side_by_side"),
         "--processes": (args.processes > 1, "processes"),
     }
     wrong = []
@@ -521,6 +521,11 @@ def _scheduler(
         from harness.scheduling.local import Inline
 
         return Inline(machine, budget.is_spent), gpus
+    if args.per_gpu == "auto":
+        from harness.scheduling.local import runs_beside
+
+        args.per_gpu, why = runs_beside(machine, devices, _jobs(plan))
+        print(f"runs that share a GPU: {args.per_gpu} ({why})", file=sys.stderr)
     preload = SCRIPT_PRELOAD if plan.scripts else PRELOAD
     return _local(args, (machine, devices), budget, preload), gpus
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import os
 import select
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from harness.errors import DeviceLostError, decided
 from harness.runs.claims import Claims
@@ -17,7 +23,7 @@ from harness.scheduling import base, workers
 from harness.scheduling.base import INTERRUPTED, Arrival, Interrupts, IsOver, Job, RunOne, Watch, never
 from harness.scheduling.queue import ClaimedQueue, JobQueue, want
 from harness.scheduling.workers import Died, Event, Ready, Replace, WorkerEnded, WorkerPool, WorkerSettings
-from harness.spec import FAILED, Machine
+from harness.spec import FAILED, AnyRun, Machine, RunSpec
 
 # Hands claimed runs to the workers of a pool until nothing is left for this process, or a signal comes.
 
@@ -292,6 +298,81 @@ def _cores() -> list[int]:
         return sorted(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
         return []
+
+
+# How many runs one GPU trains side by side, measured with the longest run of a study.
+
+
+WORTH = 1.1  # twice as many are worth it where they train so many times the images a second
+MEASURED_S = 3.0
+READY_S = 180.0  # until all that are measured have begun
+
+
+def runs_beside(machine: Machine, devices: Sequence[str], jobs: Sequence[Job]) -> tuple[int, str]:
+    """How many runs are to share each GPU, and why."""
+    ours = [job for job in jobs if isinstance(job.spec, RunSpec) and job.spec.arm.recipe.trainer == "harness"]
+    alone = [job for job in ours if not job.needs]  # what another one is needed for cannot be begun yet
+    if devices[0] == "cpu" or machine.processes > 1 or not alone:
+        return 1, "there is nothing to measure"
+    most = min(len(jobs), base.available_cores()) // len(devices)
+    if most < 2:
+        return 1, "there are no more runs, or no more cores, than GPUs"
+    longest = max(alone, key=lambda job: job.cost)
+    return worth_beside(partial(images_per_s, longest.spec, machine), most)
+
+
+def worth_beside(rate: Callable[[int], float], most: int) -> tuple[int, str]:
+    """How many of 1, 2, 4, ... and at most `most`: while twice as many train more than `WORTH` times the
+    images a second. `rate` gives that of so many together, 0 where these cannot run.
+
+    >>> worth_beside({1: 100.0, 2: 180.0, 4: 190.0}.__getitem__, most=6)
+    (2, '1: 100, 2: 180, 4: 190 images/s')
+    """
+    found = {1: rate(1)}
+    count = 1
+    while 2 * count <= most and found[count] > 0:
+        found[2 * count] = rate(2 * count)
+        if found[2 * count] <= WORTH * found[count]:
+            break
+        count *= 2
+    if not found[1]:
+        return 1, "it could not be measured"
+    return count, ", ".join(f"{each}: {value:.0f}" for each, value in found.items()) + " images/s"
+
+
+def images_per_s(spec: AnyRun, machine: Machine, count: int) -> float:
+    """Of so many processes that train alike at the same time, together; 0 where one of them cannot."""
+    asked = {name: getattr(machine, name) for name in ("device", "exact", "compile")}
+    rate = {**asked, "spec": spec.to_json(), "time_s": MEASURED_S}
+    order = json.dumps({"rate": rate, "data_dir": str(machine.data_dir)}) + "\n"
+    environment = os.environ | dict.fromkeys(base.THREAD_VARIABLES, str(machine.threads))
+    command = [sys.executable, "-m", "harness.training.step_times"]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    start = partial(subprocess.Popen, command, env=environment, text=True, **pipes)
+    measured = [start() for _ in range(count)]
+    late = threading.Timer(READY_S, lambda: [each.kill() for each in measured])
+    late.start()
+    try:
+        _say_to_all(measured, order)
+        if any(each.stdout.readline() != "ready\n" for each in measured if each.stdout):
+            return 0.0
+        _say_to_all(measured, "go\n")
+        return sum(float(each.stdout.readline() or 0) for each in measured if each.stdout)
+    except (OSError, ValueError):  # one of them has ended, or says something else
+        return 0.0
+    finally:
+        late.cancel()
+        for each in measured:
+            each.kill()
+            with contextlib.suppress(OSError):
+                each.communicate()
+
+
+def _say_to_all(processes: Sequence[subprocess.Popen[str]], line: str) -> None:
+    for each in processes:
+        assert each.stdin is not None
+        each.stdin.write(line)
+        each.stdin.flush()
 
 
 # Runs one after another in this process: breakpoints work, nothing is hidden in another process.

@@ -9,6 +9,10 @@ eval_s: per view of a test image. start_s: building, and what the first step tak
 many different views of a test image they are; small images have fewer.
 
 Times are CPU seconds of one thread: what else the machine does now is not in them.
+
+By the clock instead: {"rate": {"spec", "device", "exact", "compile", "time_s"}, "data_dir"}. Trains until
+steps are those of a long run, prints "ready", waits for a second line, trains for time_s, and prints how
+many images a second these were, while others do the same on the device.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,19 +31,23 @@ import torch._dynamo  # torch.optim loads it when first used: not while a step i
 from torch import Tensor
 
 from harness.data.augment import CROPS, views
-from harness.spec import Machine, RunSpec
+from harness.spec import Machine, RunSpec, Stop
 from harness.training.checkpoint import TrainingProgress
-from harness.training.environment import configured
+from harness.training.environment import CHECKED, WARM_UP, configured
 from harness.training.evaluate import EVAL_BATCH, Answers
-from harness.training.loop import train
+from harness.training.loop import Step, train
 from harness.training.setup import Setup, build, load_data
 
 STEPS = 3  # measured, after the first one
 ENOUGH_S = 0.1  # so long measured is enough
+LIKE_ALL = WARM_UP + CHECKED + 2  # after so many steps, those that follow are like all others
 
 
 def main() -> None:
-    asked = json.load(sys.stdin)
+    asked = json.loads(sys.stdin.readline())
+    if "rate" in asked:
+        _rate(asked["rate"], Path(asked["data_dir"]))
+        return
     with tempfile.TemporaryDirectory() as runs_dir:
         machine = Machine(runs_dir=Path(runs_dir), data_dir=Path(asked["data_dir"]))
         wall_s, cpu_s = time.monotonic(), time.process_time()
@@ -49,6 +58,33 @@ def main() -> None:
                 spent_s = time.process_time() - cpu_s
                 if spent_s > asked["budget_s"] or time.monotonic() - wall_s > asked["limit_s"]:
                     return
+
+
+def _rate(asked: dict[str, Any], data_dir: Path) -> None:
+    """See `harness.scheduling.local.images_per_s`."""
+    spec = RunSpec.from_json(asked["spec"])
+    names = {name: asked[name] for name in ("device", "exact", "compile")}
+    with tempfile.TemporaryDirectory() as runs_dir:
+        machine = Machine(runs_dir=Path(runs_dir), data_dir=data_dir, **names)
+        with configured(machine):
+            setup = build(spec, machine)
+            # A training that does not end meanwhile.
+            setup = replace(setup, schedule=replace(setup.schedule, total_steps=10**9))
+            progress = TrainingProgress.start(setup.device)
+            step = Step(setup, progress)
+
+            def make(until: Stop) -> None:
+                train(setup, progress, until, lambda _: None, lambda: False, step)
+                if setup.device.type == "cuda":
+                    torch.cuda.synchronize()
+
+            make(lambda: progress.step >= LIKE_ALL)
+            print("ready", flush=True)
+            sys.stdin.readline()
+            began_s, first = time.perf_counter(), progress.step
+            make(lambda: time.perf_counter() - began_s > asked["time_s"])
+            took_s = time.perf_counter() - began_s
+    print((progress.step - first) * spec.arm.recipe.batch_size / took_s, flush=True)
 
 
 def _answer(question: dict[str, Any], machine: Machine) -> dict[str, Any]:

@@ -8,17 +8,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.runs.folder import RunFolder
+from harness.scheduling import local
 from harness.scheduling.base import INTERRUPTED, Job, Progress
-from harness.scheduling.local import Local, LocalSettings
-from harness.spec import DIVERGED, FAILED, FINISHED, Machine
+from harness.scheduling.local import Local, LocalSettings, runs_beside, worth_beside
+from harness.spec import DIVERGED, FAILED, FINISHED, Machine, RunSpec
 from tests.ended import end
 from tests.scheduling.fakes import events, go, has_begun, job, run_fake
 from tests.timing import FOREVER_S, not_waited_out, wait_until
+from tests.training.runs import tiny_spec
 
 PRELOAD = ("tests.scheduling.fakes",)
 
@@ -288,3 +291,45 @@ def test_settings_out_of_range_and_a_function_without_a_name_are_refused(tmp_pat
         settings(tmp_path, workers=5, devices=("cuda:0", "cuda:1"), per_device=2)
     with pytest.raises(TypeError, match="top of a module"):
         Local(settings(tmp_path)).execute([job(0)], lambda *_: FINISHED, print)
+
+
+# How many runs share a GPU.
+
+
+@pytest.mark.parametrize(
+    ("rates", "most", "count"),
+    [
+        ({1: 100, 2: 190, 4: 300, 8: 320}, 8, 4),
+        ({1: 100, 2: 109}, 8, 1),
+        ({1: 100, 2: 200, 4: 0}, 8, 2),  # no memory for four
+        ({1: 100, 2: 200, 4: 400}, 7, 4),
+        ({1: 0}, 8, 1),
+    ],
+)
+def test_twice_as_many_runs_share_a_gpu_while_that_is_worth_a_tenth(rates, most, count):
+    assert worth_beside(rates.__getitem__, most)[0] == count
+
+
+def test_what_is_measured_is_the_longest_run_that_can_be_begun(tmp_path, monkeypatch):
+    asked = []
+
+    def rate(spec: RunSpec, machine: Machine, count: int) -> float:
+        asked.append((spec.seed, machine.device, count))
+        return 100.0 * count
+
+    monkeypatch.setattr(local, "images_per_s", rate)
+    monkeypatch.setattr(local.base, "available_cores", lambda: 9)
+    machine = replace(settings(tmp_path).machine, device="cuda:0")
+    first = job(0, cost=1)
+    jobs = [first, job(1, cost=9, needs=(first,)), *(job(seed, cost=2) for seed in range(2, 20))]
+    assert runs_beside(machine, ("cuda:0", "cuda:1"), jobs) == (4, "1: 100, 2: 200, 4: 400 images/s")
+    assert asked == [(2, "cuda:0", 1), (2, "cuda:0", 2), (2, "cuda:0", 4)]
+    assert runs_beside(machine, ("cuda:0", "cuda:1"), jobs[:3])[0] == 1
+    assert runs_beside(machine, ("cpu",), jobs)[0] == 1
+
+
+@pytest.mark.campaign
+def test_the_rate_of_processes_that_train_together_is_measured(tmp_path):
+    machine = settings(tmp_path).machine
+    assert local.images_per_s(tiny_spec(), machine, 2) > 0
+    assert local.images_per_s(tiny_spec(optimizer="none"), machine, 1) == 0.0
