@@ -350,7 +350,7 @@ def images_per_s(spec: AnyRun, machine: Machine, count: int) -> float:
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     start = partial(subprocess.Popen, command, env=environment, text=True, **pipes)
     measured = [start() for _ in range(count)]
-    late = threading.Timer(READY_S, lambda: [each.kill() for each in measured])
+    late = threading.Timer(READY_S, lambda: _kill(measured))
     late.start()
     try:
         _say_to_all(measured, order)
@@ -362,10 +362,15 @@ def images_per_s(spec: AnyRun, machine: Machine, count: int) -> float:
         return 0.0
     finally:
         late.cancel()
+        _kill(measured)
         for each in measured:
-            each.kill()
             with contextlib.suppress(OSError):
                 each.communicate()
+
+
+def _kill(processes: Sequence[subprocess.Popen[str]]) -> None:
+    for each in processes:
+        each.kill()
 
 
 def _say_to_all(processes: Sequence[subprocess.Popen[str]], line: str) -> None:
