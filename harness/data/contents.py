@@ -10,6 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -45,6 +46,7 @@ RACY_NS = 2_000_000_000  # a file that changed so shortly before it was hashed m
 THREADS_PER_CORE = 2
 SLICE = 1000  # files that a thread looks at before it comes back
 SAVE_EVERY_S = 60.0  # of a long first look
+LOOKED_AT = 10_000  # files of a larger set that are looked at before a run; every one when it is read
 
 _ARRAYS = ("stats", "looked", "digests", "opened", "sizes", "decoded")
 Told = Callable[[int, int], None]  # files that were hashed, of how many
@@ -56,8 +58,33 @@ class Fingerprints(NamedTuple):
     both: str
     train: str
     test: str
-    # Of parts in files: height and width of each image as shown, (N, 2); zeros where they are not known.
-    sizes: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+    files: tuple[Hashed | None, Hashed | None] = (None, None)  # of parts in files
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """The files of a part as they were hashed, in their order."""
+
+    root: Path
+    stats: np.ndarray  # (N, 4) int64
+    digests: np.ndarray  # (N, 32) uint8
+    sizes: np.ndarray  # (N, 2) int32: height and width of each as shown; zeros where they are not known
+
+    def require(self, index: int, path: Path) -> None:
+        """Of a file that was just read: its bytes are those that were hashed.
+
+        Raises:
+            BadFile: they are others; the next look at the folder hashes it again.
+        """
+        now = _stat_some([path])[0]
+        if now != tuple(self.stats[index].tolist()):
+            now, _, digest = _hash(path)
+            if digest != self.digests[index].tobytes():
+                Contents(self.root).forget(path)
+                raise BadFile(
+                    f"the image file {path} changed since it was hashed; run again, with what it is now"
+                )
+            self.stats[index] = now
 
 
 class BadFile(ValueError):
@@ -72,7 +99,8 @@ class Contents:
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:32]
         folder = cache_folder()
         self._file = folder / "contents" / f"{name}.npz" if folder else None
-        self._rows: dict[bytes, int] = {}
+        self._names: bytes | None = b""  # of the files, a NUL between two; None: to be joined again
+        self._places: dict[bytes, int] | None = {}  # their rows; None: to be made when it is needed
         self._stats = np.zeros((0, 4), np.int64)
         self._looked = np.zeros(0, np.int64)  # when a file was hashed, ns
         self._digests = np.zeros((0, DIGEST_BYTES), np.uint8)
@@ -80,70 +108,71 @@ class Contents:
         self._sizes = np.zeros((0, 2), np.int32)  # height and width as its header says them
         self._decoded = np.zeros(0, np.uint32)  # `_mark` of the reading with which it was decoded; 0: not yet
         self._load()
-        decided(f"hashes of {self.root}: {len(self._rows):,} known, kept in {self._file}")
-
-    def unknown(self, paths: Sequence[Path]) -> list[Path]:
-        """Those of `paths` whose content must be read to be known. Looks at every file, opens none.
-
-        Raises:
-            BadFile: one is not there.
-        """
-        return [path for path, row in zip(paths, self._current(paths), strict=True) if row < 0]
+        decided(f"hashes of {self.root}: {len(self._looked):,} known, kept in {self._file}")
 
     def digests(self, paths: Sequence[Path], told: Told = lambda done, of: None) -> np.ndarray:
-        """(N, 32) uint8, the sha256 of every file; those that are not known are read, by threads.
+        """(N, 32) uint8, the sha256 of every file. As `hashed`."""
+        return self.hashed(paths, told).digests
+
+    def hashed(self, paths: Sequence[Path], told: Told = lambda done, of: None) -> Hashed:
+        """What is known of these files; those that are not known are read, by threads.
 
         Raises:
             BadFile: one cannot be read.
         """
         rows = self._current(paths)
         new = np.flatnonzero(rows < 0).tolist()
-        out = np.zeros((len(paths), DIGEST_BYTES), np.uint8)
-        known = rows >= 0
-        out[known] = self._digests[rows[known]]
         saved = time.monotonic()
         for start in range(0, len(new), SLICE):
-            places = new[start : start + SLICE]
+            some = [paths[place] for place in new[start : start + SLICE]]
             with ThreadPoolExecutor(count_threads(per_core=THREADS_PER_CORE)) as pool:
-                found = list(pool.map(_hash, (paths[place] for place in places)))
-            out[places] = np.frombuffer(b"".join(digest for _, _, digest in found), np.uint8).reshape(-1, 32)
-            self._add([os.fsencode(paths[place]) for place in places], found)
-            told(start + len(places), len(new))
+                self._add(list(map(os.fsencode, some)), list(pool.map(_hash, some)))
+            told(start + len(some), len(new))
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self.save()
                 saved = time.monotonic()
         if new:
             self.save()
-        return out
+            rows = self._rows(paths)
+        # Those of a part mostly lie one after the other: then nothing is copied.
+        in_one = len(rows) > 0 and bool((np.diff(rows) == 1).all())
+        of_these: Any = slice(rows[0], rows[0] + len(rows)) if in_one else rows
+        sizes = np.where((self._opened[of_these] == RULES)[:, None], self._sizes[of_these], 0)
+        return Hashed(self.root, self._stats[of_these], self._digests[of_these], sizes)
+
+    def unknown(self, paths: Sequence[Path]) -> list[Path]:
+        """Those of `paths` whose content must be read to be known. Opens none."""
+        return [paths[place] for place in np.flatnonzero(self._current(paths) < 0).tolist()]
 
     def not_decoded(self, files: Files) -> list[Path]:
         """Those that were never decoded whole, as they are now and by these rules."""
-        rows, mark = self._current(files.paths), _mark(files.reading)
-        return [
-            path for path, row in zip(files.paths, rows, strict=True) if row < 0 or self._decoded[row] != mark
-        ]
+        return self._unless(self._decoded, _mark(files.reading), files.paths)
 
     def not_opened(self, files: Files) -> list[Path]:
         """Those whose headers were never read, as they are now."""
-        rows = self._current(files.paths)
-        return [
-            path for path, row in zip(files.paths, rows, strict=True) if row < 0 or self._opened[row] != RULES
-        ]
+        return self._unless(self._opened, RULES, files.paths)
 
-    def sizes(self, paths: Sequence[Path]) -> np.ndarray:
-        """(N, 2) height and width of files whose `digests` were asked for; zeros where no header was read."""
-        rows = [self._rows[name] for name in _names_of(paths)]
-        return np.where((self._opened[rows] == RULES)[:, None], self._sizes[rows], 0)
+    def _unless(self, marks: np.ndarray, mark: int, paths: Sequence[Path]) -> list[Path]:
+        rows = self._current(paths)
+        done = (rows >= 0) & (marks[rows] == mark) if len(marks) else rows >= 0
+        return [paths[place] for place in np.flatnonzero(~done).tolist()]
+
+    def forget(self, path: Path) -> None:
+        """Hash it again the next time."""
+        row = self._row(path)
+        if row >= 0:
+            self._looked[row] = 0
+            self.save()
 
     def was_opened(self, path: Path, size: tuple[int, int]) -> None:
         """Remember the height and width that its header says; kept by `save`."""
-        row = self._rows.get(os.fsencode(path), -1)
+        row = self._row(path)
         if row >= 0:
             self._opened[row], self._sizes[row] = RULES, size
 
     def was_decoded(self, path: Path, reading: Reading) -> None:
         """Remember that it was decoded without fault; kept by `save`."""
-        row = self._rows.get(os.fsencode(path), -1)
+        row = self._row(path)
         if row >= 0:
             self._decoded[row] = _mark(reading)
 
@@ -151,7 +180,7 @@ class Contents:
         """Keep what is known, whole or not at all. Where it cannot be kept, that costs time only."""
         if self._file is None:
             return
-        names = np.frombuffer(b"\0".join(self._rows), np.uint8)
+        names = np.frombuffer(self._joined(), np.uint8)
         draft = self._file.with_name(f".{self._file.name}.{os.uname().nodename}.{os.getpid()}.draft")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -172,39 +201,77 @@ class Contents:
             with np.load(self._file, allow_pickle=False) as kept:
                 if int(kept["format"]) != FORMAT:
                     return
-                names = kept["names"].tobytes().split(b"\0") if len(kept["names"]) else []
+                names = kept["names"].tobytes()
                 arrays = [kept[name] for name in _ARRAYS]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return  # not there, or damaged: everything is read again
-        count = len(names)
+        count = names.count(b"\0") + 1 if names else 0
         wanted = [(count, 4), (count,), (count, DIGEST_BYTES), (count,), (count, 2), (count,)]
         if [array.shape for array in arrays] != wanted:
             return
-        self._rows = {name: row for row, name in enumerate(names)}
+        self._names, self._places = names, None
         self._stats, self._looked, self._digests, self._opened, self._sizes, self._decoded = arrays
 
+    def _joined(self) -> bytes:
+        if self._names is None:
+            self._names = b"\0".join(self._by_name())
+        return self._names
+
+    def _by_name(self) -> dict[bytes, int]:
+        if self._places is None:
+            names = self._joined().split(b"\0") if self._names else []
+            self._places = {name: row for row, name in enumerate(names)}
+        return self._places
+
+    def _row(self, path: Path) -> int:
+        return self._by_name().get(os.fsencode(path), -1)
+
+    def _rows(self, paths: Sequence[Path]) -> np.ndarray:
+        """(N,) int64: the row of what is known of a file; -1: nothing is."""
+        # In the order in which they were kept they are found as one text: a table of a million is slow.
+        asked = b"\0".join(_names_of(paths))
+        known = self._joined()
+        start = known.find(asked)
+        end = start + len(asked)
+        if start >= 0 and known[start - 1 : start] in (b"", b"\0") and known[end : end + 1] in (b"", b"\0"):
+            first = known.count(b"\0", 0, start)
+            return np.arange(first, first + len(paths)) if asked else np.zeros(0, np.int64)
+        rows = self._by_name()
+        return np.array([rows.get(name, -1) for name in asked.split(b"\0")], np.int64)
+
     def _current(self, paths: Sequence[Path]) -> np.ndarray:
-        """(N,) int64: the row of what is known of a file as it is now; -1: nothing is."""
-        stats = np.array(list(stats_of(paths)), np.int64).reshape(-1, 4)
-        rows = np.array([self._rows.get(name, -1) for name in _names_of(paths)], np.int64)
-        if not len(self._rows):
+        """As `_rows`; -1 too where a file is not as it was. Of more than `LOOKED_AT` so many are looked at,
+        all where one of them changed. `Hashed.require` sees the others when they are read."""
+        rows = self._rows(paths)
+        if not len(self._looked):
             return rows
-        same = (self._stats[rows] == stats).all(1)
-        settled = self._looked[rows] - stats[:, 2] > RACY_NS
-        return np.where((rows >= 0) & same & settled, rows, -1)
+        settled = (rows >= 0) & (self._looked[rows] - self._stats[rows, 2] > RACY_NS)
+        if len(rows) > LOOKED_AT and settled.all():
+            some = np.sort(np.random.default_rng().choice(len(rows), LOOKED_AT, replace=False))
+            names = paths.names if isinstance(paths, PathList) else paths
+            if self._are_same([names[place] for place in some.tolist()], rows[some]).all():
+                return rows
+        return np.where(settled & self._are_same(paths, rows), rows, -1)
+
+    def _are_same(self, paths: Sequence[Path | str], rows: np.ndarray) -> np.ndarray:
+        stats = np.array(list(stats_of(paths)), np.int64).reshape(-1, 4)
+        same: np.ndarray = (self._stats[rows] == stats).all(1)
+        return same
 
     def _add(self, names: Sequence[bytes], found: Sequence[tuple[tuple[int, ...], int, bytes]]) -> None:
-        fresh = [name for name in names if name not in self._rows]
+        places = self._by_name()
+        fresh = [name for name in names if name not in places]
         if fresh:
             more = len(fresh)
-            self._rows.update(zip(fresh, range(len(self._rows), len(self._rows) + more), strict=True))
+            places.update(zip(fresh, range(len(places), len(places) + more), strict=True))
+            self._names = None
             self._stats = np.concatenate([self._stats, np.zeros((more, 4), np.int64)])
             self._looked = np.concatenate([self._looked, np.zeros(more, np.int64)])
             self._digests = np.concatenate([self._digests, np.zeros((more, DIGEST_BYTES), np.uint8)])
             self._opened = np.concatenate([self._opened, np.zeros(more, np.uint32)])
             self._sizes = np.concatenate([self._sizes, np.zeros((more, 2), np.int32)])
             self._decoded = np.concatenate([self._decoded, np.zeros(more, np.uint32)])
-        rows = [self._rows[name] for name in names]
+        rows = [places[name] for name in names]
         digests = np.frombuffer(b"".join(digest for _, _, digest in found), np.uint8).reshape(-1, 32)
         changed = (self._digests[rows] != digests).any(1)
         self._opened[rows] = np.where(changed, 0, self._opened[rows])
@@ -223,28 +290,32 @@ def fingerprint(part: Part, told: Told = lambda done, of: None) -> str:
         BadFile: a file cannot be read.
     """
     total = hashlib.sha256()
-    _feed([total], part, told)
+    _feed([total], part, told, {})
     return total.hexdigest()
 
 
 def fingerprints(train: Part, test: Part, told: Told = lambda done, of: None) -> Fingerprints:
     """Of both parts, one after the other, and of each. Raises as `fingerprint`."""
     both, second = hashlib.sha256(), hashlib.sha256()
-    train_sizes = _feed([both], train, told)
+    known: dict[Path, Contents] = {}
+    train_files = _feed([both], train, told, known)
     first = both.hexdigest()
-    test_sizes = _feed([both, second], test, told)
-    return Fingerprints(both.hexdigest(), first, second.hexdigest(), (train_sizes, test_sizes))
+    test_files = _feed([both, second], test, told, known)
+    return Fingerprints(both.hexdigest(), first, second.hexdigest(), (train_files, test_files))
 
 
-def _feed(totals: Sequence[hashlib._Hash], part: Part, told: Told) -> np.ndarray | None:
-    """Of files, what is known of their sizes."""
+def _feed(
+    totals: Sequence[hashlib._Hash], part: Part, told: Told, known: dict[Path, Contents]
+) -> Hashed | None:
+    """Of files, what is known of them; `known`: what was read for another part of the same folder."""
     files = part.origin if isinstance(part, Pixels) else part if isinstance(part, Files) else None
     blocks: list[bytes | memoryview]
-    sizes = None
+    hashed = None
     if files is not None:
-        contents = Contents(files.root)
-        blocks = [b"files\n", contents.digests(files.paths, told).tobytes()]
-        sizes = contents.sizes(files.paths)
+        if files.root not in known:
+            known[files.root] = Contents(files.root)
+        hashed = known[files.root].hashed(files.paths, told)
+        blocks = [b"files\n", np.ascontiguousarray(hashed.digests).data]
     elif isinstance(part, Packed):
         kind = b"files\n" if part.reading else b"packed raw\n" if part.raw else b"packed jpeg\n"
         blocks = [kind, np.ascontiguousarray(part.digests).data]
@@ -256,7 +327,7 @@ def _feed(totals: Sequence[hashlib._Hash], part: Part, told: Told) -> np.ndarray
         total.update(np.ascontiguousarray(part.labels, "<i8").tobytes())
         for block in blocks:
             total.update(block)
-    return sizes
+    return hashed
 
 
 def decoding_key(files: Files) -> str:
@@ -270,7 +341,7 @@ def _mark(reading: Reading) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") | 1
 
 
-def stats_of(paths: Sequence[Path]) -> Iterator[tuple[int, ...]]:
+def stats_of(paths: Sequence[Path | str]) -> Iterator[tuple[int, ...]]:
     """Size, modification and change in ns, inode, of every file; by threads, as a network folder needs."""
     names: Sequence[Path | str] = paths.names if isinstance(paths, PathList) else paths
     slices = [names[start : start + SLICE] for start in range(0, len(names), SLICE)]
@@ -284,7 +355,8 @@ def stats_of(paths: Sequence[Path]) -> Iterator[tuple[int, ...]]:
 
 
 def _names_of(paths: Sequence[Path]) -> Iterator[bytes]:
-    return map(os.fsencode, paths.names if isinstance(paths, PathList) else paths)
+    """That of a `PathList` in one piece, which is the same joined."""
+    return map(os.fsencode, ["\0".join(paths.names)] if isinstance(paths, PathList) else paths)
 
 
 def _stat_some(paths: Sequence[Path | str]) -> list[tuple[int, ...]]:
@@ -301,27 +373,24 @@ def _stat(stat: os.stat_result) -> tuple[int, ...]:
 
 def _hash(path: Path) -> tuple[tuple[int, ...], int, bytes]:
     """Its stat, when it was looked at, and the sha256 of its bytes; again where it changed meanwhile."""
+    return _settled(path, lambda file: hashlib.file_digest(file, "sha256").digest())
+
+
+def read_settled(path: Path) -> tuple[bytes, tuple[int, ...]]:
+    """The bytes of a file, and its stat; read again where it changed meanwhile. Raises as `_hash`."""
+    stat, _, content = _settled(path, lambda file: file.read())
+    return content, stat
+
+
+def _settled(path: Path, read: Callable[[Any], bytes]) -> tuple[tuple[int, ...], int, bytes]:
     try:
         while True:
             looked = time.time_ns()
             with open(path, "rb", buffering=0) as file:
                 before = _stat(os.fstat(file.fileno()))
-                digest = hashlib.file_digest(file, "sha256").digest()
+                found = read(file)
                 if _stat(os.fstat(file.fileno())) == before:
-                    return before, looked, digest
-    except OSError as error:
-        raise BadFile(f"cannot read the image file {path}: {error.strerror}") from None
-
-
-def read_settled(path: Path) -> tuple[bytes, tuple[int, ...]]:
-    """The bytes of a file, and its stat; read again where it changed meanwhile. Raises as `_hash`."""
-    try:
-        while True:
-            with open(path, "rb", buffering=0) as file:
-                before = _stat(os.fstat(file.fileno()))
-                content = file.read()
-                if _stat(os.fstat(file.fileno())) == before and len(content) == before[0]:
-                    return content, before
+                    return before, looked, found
     except OSError as error:
         raise BadFile(f"cannot read the image file {path}: {error.strerror}") from None
 

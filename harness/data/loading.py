@@ -9,7 +9,9 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from harness.data import pixels
 from harness.data.augment import crop_resize, send
-from harness.data.contents import SLICE, THREADS_PER_CORE, Contents, fingerprints
+from harness.data.contents import SLICE, THREADS_PER_CORE, Contents, Hashed, fingerprints
 from harness.data.entry import (
     DataSet,
     Entry,
@@ -119,6 +121,7 @@ class PackedImages(CutImages):
         self._packed = packed
         self._sizes = torch.from_numpy(packed.rows[:, 3:5].copy())
         self._files: dict[int, BinaryIO] = {}
+        self._loaded = [_version(os.stat(path)) for path in packed.shards]
         self._buffers = threading.local()  # one per thread: new memory costs more than the read
 
     def pixels(self, index: int) -> np.ndarray:
@@ -158,7 +161,12 @@ class PackedImages(CutImages):
         """Bytes of an image, (length,) uint8, until this thread reads the next."""
         shard, first = self._packed.rows[index, :2].tolist()
         if shard not in self._files:
-            self._files[shard] = self._packed.shards[shard].open("rb", buffering=0)
+            file = self._packed.shards[shard].open("rb", buffering=0)
+            if _version(os.fstat(file.fileno())) != self._loaded[shard]:
+                raise ValueError(
+                    f"{file.name} was packed again or cut short after this run had begun; run again"
+                )
+            self._files[shard] = file
         buffer = getattr(self._buffers, "bytes", None)
         if buffer is None or len(buffer) < length:
             buffer = self._buffers.bytes = np.empty(max(length, 2**20), np.uint8)
@@ -172,6 +180,10 @@ class PackedImages(CutImages):
             return f"{self._packed.title}: the image in row {self._packed.rows[index, 5]:,}"
         shard, first = self._packed.rows[index, :2].tolist()
         return f"{self._packed.shards[shard]}: the image at byte {first:,}"
+
+
+def _version(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class _StoredFiles(Sequence[bytes]):
@@ -188,18 +200,19 @@ class _StoredFiles(Sequence[bytes]):
 def decoded_once(path: Path, decode: Callable[[], np.ndarray]) -> np.ndarray:
     """The array in the .npy file `path`, memory-mapped; made with `decode` where it does not exist yet.
 
-    The file is renamed into place, so two processes that start at once are safe. Where the folder cannot be
-    written (a read-only data folder), the array stays in this process's memory.
+    The file is renamed into place, so two processes that start at once are safe. Where it cannot be written
+    (a read-only data folder, a full disk), the array stays in this process's memory.
     """
     if not path.exists():
-        array = decode()
+        array, draft = decode(), path.with_name(f".{path.name}.{os.getpid()}.draft")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
             with draft.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
             draft.replace(path)
         except OSError:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
             return array
     # Copy-on-write mapping: torch wants a writable array; nobody writes, so the pages stay shared.
     return np.load(path, mmap_mode="c", allow_pickle=False)
@@ -297,8 +310,8 @@ def _load(
     mean, std = source.normalised or (entry.mean, entry.std)
     return DataSet(
         name=entry.name,
-        train=_split(train, found.sizes[0]),
-        test=_split(test, found.sizes[1]),
+        train=_split(train, found.files[0]),
+        test=_split(test, found.files[1]),
         classes=source.classes,
         mean=mean,
         std=std,
@@ -430,14 +443,24 @@ def _paths(part: Files) -> Sequence[Path]:
     return paths
 
 
-def _split(part: Part, sizes: np.ndarray | None) -> Split:
+def _require(files: Hashed, index: int, path: Path) -> None:
+    """As `Hashed.require`; what has changed is not kept for the next run of this process."""
+    try:
+        files.require(index, path)
+    except ValueError:
+        _loaded.clear()
+        raise
+
+
+def _split(part: Part, files: Hashed | None) -> Split:
     images: Images
     if isinstance(part, Pixels):
         images = ArrayImages(part.images)
     elif isinstance(part, Packed):
         images = PackedImages(part)
     else:
-        images = FileImages(part.paths, part.reading, sizes)
+        assert files is not None
+        images = FileImages(part.paths, part.reading, files.sizes, partial(_require, files))
     return Split(images=images, labels=torch.from_numpy(np.array(part.labels, np.int64)))
 
 

@@ -6,7 +6,7 @@ import ctypes
 import io
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -499,18 +499,27 @@ class FileImages(CutImages):
     """`Images` over files of any size, mode and format, as `harness.data.pixels` makes them RGB."""
 
     def __init__(
-        self, paths: Sequence[Path], reading: Reading = PLAIN, sizes: np.ndarray | None = None
+        self,
+        paths: Sequence[Path],
+        reading: Reading = PLAIN,
+        sizes: np.ndarray | None = None,
+        require: Callable[[int, Path], None] = lambda index, path: None,
     ) -> None:
-        """`sizes`: height and width as shown, (N, 2) int; zeros where they are not known."""
+        """`sizes`: height and width as shown, (N, 2) int; zeros where they are not known. `require`:
+        called with each file after it was decoded; raises where it is not what it was."""
         super().__init__()
         self.paths = paths
         self.reading = reading
+        self._require = require
         known = np.zeros((len(paths), 2), np.int64) if sizes is None else sizes.astype(np.int64)
         self._sizes = torch.from_numpy(known)
 
     def pixels(self, index: int) -> np.ndarray:
         """See `CutImages.pixels`."""
-        return decode_array(self.paths[index], self.reading)
+        path = self.paths[index]
+        found = decode_array(path, self.reading)
+        self._require(index, path)
+        return found
 
     def sizes(self, indices: Tensor) -> Tensor:
         """Height and width in pixels as shown, (B, 2) int64, from the files' headers; read once per file.

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from harness.data import DATASETS, contents, load, pixels
+from harness.data import DATASETS, contents, folders, load, pixels
 from harness.data.contents import Contents, fingerprints
 from harness.data.entry import DataSet, Entry, Files, Pixels, Source
 from harness.data.imagefolder import load_folder
 from harness.data.loading import class_shares, decode_all, load_cached, open_all
+from tests.conftest import mostly_campaign
 from tests.data.sets import write_classes
 
 
@@ -213,3 +216,98 @@ def test_a_subset_is_as_even_over_classes_as_they_allow(
     found: list[int], count: int, shares: list[int]
 ) -> None:
     assert class_shares(np.array(found), count).tolist() == shares
+
+
+def read_all(data: DataSet) -> None:
+    indices = torch.arange(len(data.train.labels))
+    data.train.images.read(indices, torch.tensor([[0, 0, 24, 24]]).expand(len(indices), 4), 8, "cpu")
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A set of more files than are looked at before a run; one that is not among them."""
+    settle(monkeypatch)
+    monkeypatch.setattr(contents, "LOOKED_AT", 1)
+    monkeypatch.setattr(
+        np.random, "default_rng", lambda: SimpleNamespace(choice=lambda *a, **b: np.array([0]))
+    )
+    write_classes(tmp_path / "pets", {"dark": 40, "light": 200})
+    return tmp_path / "pets" / "train" / "light" / "0.bmp"
+
+
+def test_a_changed_file_of_a_large_set_is_met_when_it_is_read_and_then_is_other_data(
+    large: Path, tmp_path: Path
+) -> None:
+    before = loaded(tmp_path)
+    overwrite(large, 120)
+    unseen = loaded(tmp_path)
+    assert unseen.fingerprint == before.fingerprint
+    with pytest.raises(ValueError, match=r"light/0\.bmp changed since it was hashed; run again"):
+        read_all(unseen)
+    after = loaded(tmp_path)
+    assert after.fingerprint != before.fingerprint
+    read_all(after)
+
+
+def test_a_changed_file_is_met_when_it_is_read_however_small_the_set(tmp_path: Path) -> None:
+    write_classes(tmp_path / "pets", {"dark": 40, "light": 200})
+    data = loaded(tmp_path)
+    put_another_in_its_place(tmp_path / "pets" / "train" / "dark" / "0.bmp", 120)
+    with pytest.raises(ValueError, match=r"dark/0\.bmp changed since it was hashed"):
+        read_all(data)
+
+
+def test_a_file_with_the_same_bytes_at_another_time_is_the_same_file(large: Path, tmp_path: Path) -> None:
+    data = loaded(tmp_path)
+    content = large.read_bytes()
+    large.unlink()
+    large.write_bytes(content)
+    read_all(data)
+    assert loaded(tmp_path).fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize("files", mostly_campaign([600, 50_000], 50_000))
+def test_the_second_start_asks_the_file_system_no_more_of_more_files(
+    files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links to one file, each counted as hashed by its name."""
+    for module in (contents, folders):
+        monkeypatch.setattr(module, "RACY_NS", -(10**18))
+    monkeypatch.setattr(contents, "LOOKED_AT", 100)
+    monkeypatch.setattr(folders, "FEWEST_KEPT", 1)
+    monkeypatch.setattr(
+        contents, "_hash", lambda path: (contents._stat(os.stat(path)), time.time_ns(), bytes(32))
+    )
+    write_classes(tmp_path / "pets", {"dark": 40, "light": 200})
+    for name in ("dark", "light"):
+        folder = tmp_path / "pets" / "train" / name
+        for number in range(files // 2):
+            os.link(folder / "0.bmp", folder / f"link{number}.bmp")
+    first = loaded(tmp_path)
+    asked: list[object] = []
+    for name in ("stat", "scandir"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda path, real=real, **more: (asked.append(path), real(path, **more))[1]
+        )
+    assert loaded(tmp_path).fingerprint == first.fingerprint
+    assert len(first.train.labels) > files
+    assert len(asked) < 100 + 60
+
+
+def test_parts_in_any_order_and_names_that_begin_alike_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(monkeypatch)
+    names = [tmp_path / each for each in ("a.png", "aa.png", "b/a.png", "b.png")]
+    names[2].parent.mkdir()
+    for number, path in enumerate(names):
+        path.write_bytes(bytes([number]))
+    known = Contents(tmp_path)
+    every = known.digests(names)
+    for some in ([0, 1], [1, 2, 3], [3, 0], [2], [0, 2], []):
+        again = Contents(tmp_path)
+        assert np.array_equal(again.digests([names[each] for each in some]), every[some])
+    (tmp_path / "a.pn").write_bytes(b"another, whose name is the start of one")
+    new = Contents(tmp_path).digests([tmp_path / "a.pn"])
+    assert not (new == every).all(1).any()

@@ -162,9 +162,13 @@ def test_a_changed_original_is_packed_again_and_nothing_else(pets: Path) -> None
     assert loaded("packed", folder).fingerprint != before.fingerprint
     assert (folder / "train-00000.bin").stat().st_ino == inode
     assert torch.equal(batch(before)[0], old)  # whoever reads meanwhile reads what was there
+    unread = loaded("packed", folder)
     (pets / "train" / "dog" / "2.png").unlink()
     (pets / "train" / "dog" / "1.jpg").unlink()
+    Image.new("RGB", (36, 20)).save(pets / "train" / "cat" / "0.jpg")
     make(pets)
+    with pytest.raises(ValueError, match=r"train-00000\.bin was packed again or cut short after this run"):
+        unread.train.images.pixels(0)
     assert sorted(path.name for path in folder.glob("*.bin")) == ["test-00000.bin", "train-00000.bin"]
     assert len(loaded("packed", folder).train.labels) == 4
 
@@ -225,8 +229,11 @@ def test_damage_is_said_and_mended_by_packing_again(
 
 
 def test_a_file_that_is_cut_short_while_it_is_read_is_said(pets: Path) -> None:
-    data = loaded("packed", make(pets))
+    data, unread = (loaded("packed", make(pets)) for _ in range(2))
+    batch(data)
     cut(pets.parent / "packed")
+    with pytest.raises(ValueError, match=r"train-00000\.bin was packed again or cut short"):
+        batch(unread)
     with pytest.raises(
         ValueError, match=r"train-00000\.bin: the image at byte [\d,]+ is not there: .* cut short"
     ):

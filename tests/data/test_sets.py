@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -272,6 +275,20 @@ def test_a_forked_worker_decodes_with_threads_of_its_own(tmp_path: Path) -> None
         signal.alarm(10)  # threads lost in the fork would wait for ever
         os._exit(0 if images.sizes(torch.tensor([1, 2])).tolist() == [[20, 30]] * 2 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_pixels_for_which_the_disk_has_no_space_stay_in_memory_and_nothing_half_written_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Any, array: np.ndarray, **_: object) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    first = make_folder(tmp_path / "insects")
+    monkeypatch.setattr(np, "save", full)
+    data = load_all("imagefolder", tmp_path, folder="insects", side=20)
+    np.testing.assert_array_equal(data.train.images.array[0], first[:, 5:25])
+    assert not list((tmp_path / "insects" / ".decoded").iterdir())
 
 
 def test_an_image_folder_at_a_fixed_side_is_decoded_once(tmp_path: Path, monkeypatch) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
+from PIL import Image
 
 from harness.training import feed
 from tests.training.runs import (
@@ -54,26 +56,47 @@ def test_runs_with_and_without_batches_ahead_have_the_same_bits_stopped_or_not(
     assert_same_bits(whole[1], whole[2])
 
 
-def test_a_file_that_cannot_be_read_in_epoch_3_ends_the_run_by_name_and_the_mended_one_goes_on(
-    tmp_path: Path,
-) -> None:
-    spec, steps = own_spec(epochs=4), iter(range(100))
-    for each in "ab":
-        write_images(tmp_path / each / "data" / "own")
-    assert train(spec, tmp_path / "a") == "finished"
-    bad, whole = tmp_path / "b" / "data" / "own" / "train" / "light" / "3.png", []
+def put_another_image(path: Path) -> bytes:
+    whole = path.read_bytes()
+    Image.new("RGB", (20, 20)).save(path)
+    return whole
 
-    def damage() -> bool:
-        if next(steps) == 4:  # two steps an epoch: the third begins
-            whole.append(cut_off(bad))
+
+def lose(path: Path) -> bytes:
+    whole = path.read_bytes()
+    path.unlink()
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut_off, r"cannot decode the image file .*train/light/3\.png"),
+        (lose, r"train/light/3\.png: it does not exist"),
+        (put_another_image, r"train/light/3\.png changed since it was hashed"),
+    ],
+)
+def test_what_happens_to_a_file_in_epoch_3_ends_the_run_by_name_and_once_mended_it_is_as_ever(
+    damage: Callable[[Path], bytes], words: str, tmp_path: Path
+) -> None:
+    spec, steps, whole = own_spec(epochs=4), iter(range(100)), []
+    write_images(tmp_path / "data" / "own")
+    bad = tmp_path / "data" / "own" / "train" / "light" / "3.png"
+
+    def in_epoch_3() -> bool:
+        if next(steps) == 4:  # two steps an epoch
+            whole.append(damage(bad))
         return False
 
-    with pytest.raises(ValueError, match=r"train/light/3\.png"):
-        train(spec, tmp_path / "b", damage)
+    with pytest.raises(ValueError, match=words):
+        train(spec, tmp_path, in_epoch_3)
     assert not threads()
     bad.write_bytes(whole[0])
-    assert train(spec, tmp_path / "b") == "finished"
-    assert_same_bits(*(results(folder_of(spec, tmp_path / each)) for each in "ab"))
+    assert train(spec, tmp_path) == "finished"
+    kept = results(folder_of(spec, tmp_path))
+    shutil.rmtree(folder_of(spec, tmp_path).path)
+    assert train(spec, tmp_path) == "finished"
+    assert_same_bits(kept, results(folder_of(spec, tmp_path)))
 
 
 def test_an_interrupt_in_the_middle_of_a_step_leaves_no_thread(tmp_path: Path) -> None:
