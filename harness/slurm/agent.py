@@ -358,12 +358,15 @@ class _Agent:
                 lingers=False,
             ).run()
         finally:
+            self._unusable = pool.is_retired
             pool.close(self._settings.grace_s)
 
     def _leave(self, queue: JobQueue) -> int:
         """Requeue the job if Slurm ends it before its work is done. The last word says what happened."""
         arrivals = self._interrupts.arrivals
-        if not arrivals:
+        if self._unusable:
+            self._say_left("nothing can be begun on its GPUs; events of its runs say why (device_lost)")
+        elif not arrivals:
             others = len(queue.jobs) - len(queue.ended)
             self._say_left(f"{others} runs are others'" if others else "no run of its group is left")
         elif not self._has_work(queue):

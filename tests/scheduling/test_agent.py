@@ -349,6 +349,16 @@ def test_other_nodes_of_a_job_follow_the_first(cluster, monkeypatch):
     assert not (submission.folder / "agents" / "105.jsonl").exists()
 
 
+def test_an_agent_on_whose_gpu_nothing_can_be_begun_says_so_and_fails_no_run(cluster, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    jobs = [job(0, "unusable"), job(1, "unusable")]
+    submission = cluster.submission(jobs)
+    lines = end(cluster.start(submission), submission)
+    assert lines[-1]["why"].startswith("nothing can be begun on its GPUs")
+    kinds = {event["kind"] for each in jobs for event in cluster.folder(each).read_events()}
+    assert kinds <= {"started", "device_lost"}
+
+
 def test_gpus_are_those_that_slurm_gave(cluster, monkeypatch):
     monkeypatch.setattr(agent, "detect_devices", lambda: ("cuda:0", "cuda:1"))
     settings = [
