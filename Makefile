@@ -8,11 +8,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slurm chaos check fmt smoke report docs fidelity bench bench-gpu clean
 
-# From a bare clone to a report in 15 minutes on two cores: installing takes 2.5, writing the report under one.
-# A spent budget ends with exit code 3; `make demo` again goes on from there.
+# From a bare clone to a report in 15 minutes on two slow cores: installing takes 2.5, writing the report under one.
+# A quick machine has trained the part before its budget is spent. A spent budget ends with exit code 3; `make demo`
+# again goes on from there.
 BUDGET ?= 11min
-demo: .venv/runtime  ## run the Bag of Tricks study on embedded real data for 11 minutes, end in a report; again: go on
-	$(BIN)/harness run studies/bag_of_tricks.yaml --budget $(BUDGET) || [ $$? -eq 3 ]
+DEMO := studies/bag_of_tricks.yaml --table table4 --column BS=1024
+demo: .venv/runtime  ## half of Bag of Tricks' Table 4 on embedded real data, at most 11 minutes, to a report; again: go on
+	$(BIN)/harness run $(DEMO) --budget $(BUDGET) || [ $$? -eq 3 ]
+	@echo "all of it, which takes an hour or more: $(BIN)/harness run studies/bag_of_tricks.yaml"
 
 test: .venv/dev  ## every test but the campaigns, some 4 minutes on 2 quiet cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not campaign" $(AGAIN)
@@ -45,7 +48,7 @@ fuzz: .venv/dev  ## 10,000 damaged studies, 300 damaged sets of records, 200 mut
 	nice $(BIN)/python -m tests.fuzz.files --mutations 200
 
 test-servers: .venv/dev  ## the mirror on a real PostgreSQL (apt-get install postgresql) and real MLflow servers; 2 minutes
-	$(BIN)/python -m pytest -ra tests/tracking/test_servers.py
+	$(BIN)/python -m pytest -ra tests/tracking/test_servers.py $(AGAIN)
 
 check: .venv/dev  ## format, lint, types, house rules, the same tests on every machine, generated docs
 	$(BIN)/ruff format --check .
@@ -63,7 +66,7 @@ smoke: .venv/runtime  ## every study, end to end to the report, in its smallest 
 	$(BIN)/python scripts/smoke.py
 
 report: .venv/runtime  ## write the report of the demo again from what has been run
-	$(BIN)/harness report studies/bag_of_tricks.yaml
+	$(BIN)/harness report $(DEMO)
 
 .PHONY: reports
 reports: .venv/runtime  ## draw the committed reports again from their own records, where nothing but their looks changes

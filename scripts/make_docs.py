@@ -74,25 +74,30 @@ def cli_page() -> str:
     return "\n".join(parts)
 
 
+def whole_reports(folder: Path) -> list[Path]:
+    """Every report but those of a part, such as the demo's."""
+    return [each for each in folder.glob("*/report.json") if not each.parent.name.endswith("-part")]
+
+
 def readme() -> str:
     """The hand-written page with the scoreboard of Bag of Tricks and the first claims of all studies."""
     reports = ROOT / "reports"
-    found = list(reports.glob("*/report.json"))
+    found = whole_reports(reports)
     section = scoreboard_section(reports / "bag_of_tricks" / "report.json", found)
     return _between((ROOT / "README.md").read_text(), SCOREBOARD_BEGIN, section, TABLE_END)
 
 
 def results_page() -> str:
     """What every committed report says, study by study and claim by claim."""
-    found = list((ROOT / "reports").glob("*/report.json"))
+    found = whole_reports(ROOT / "reports")
     page = _between(
         (ROOT / "docs" / "results.md").read_text(), STUDIES_BEGIN, studies_section(found), TABLE_END
     )
     return _between(page, CLAIMS_BEGIN, claims_section(found), TABLE_END)
 
 
-def demo_was_run_here() -> bool:
-    """Whether the demo's report differs from the committed one."""
+def study_was_run_here() -> bool:
+    """Whether the report of Bag of Tricks differs from the committed one."""
     command = ["git", "-C", str(ROOT), "diff", "--quiet", "HEAD", "--", "reports/bag_of_tricks"]
     return subprocess.call(command, stderr=subprocess.DEVNULL) == 1
 
@@ -150,7 +155,7 @@ def main() -> int:
     check = "--check" in sys.argv[1:]
     stale = []
     for name, make in wanted().items():
-        if check and name in ("README.md", "docs/results.md") and demo_was_run_here():
+        if check and name in ("README.md", "docs/results.md") and study_was_run_here():
             continue  # they show the committed report, the folder now has this machine's
         path, text = ROOT / name, make()
         if path.exists() and path.read_text() == text:

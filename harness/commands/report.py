@@ -188,7 +188,12 @@ def part_json(part: PlanPart | None) -> dict[str, Any] | None:
     """What a report keeps of the part that it is of, for `ReportInput.part`."""
     if part is None:
         return None
-    says = f"Part of the study: {part.says}. Its verdicts are those of the whole declared plan."
+    plan = part.whole
+    size = "" if plan.size in ("mini", ALL) else f" --size {plan.size}"
+    says = (
+        f"Part of the study: {part.says}. Its verdicts are those of the whole declared plan, of which"
+        f" `harness run {plan.study}{size}` trains the rest."
+    )
     return {"schema": 1, **part.names.to_json(), "says": says}
 
 
