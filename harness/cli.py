@@ -16,12 +16,13 @@ if __name__ == "__main__":  # `python -m harness.cli` is `python -m harness`
 import argparse
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from harness import __version__
-from harness.errors import DONE, INTERRUPTED, USAGE_ERROR, Problem, StudyError, counted, printable, visible
+from harness.errors import DONE, INTERRUPTED, USAGE_ERROR, Problem, StudyError, Visible, counted, printable
 
 TALKING = ("-q", "--quiet", "-v", "--verbose")
 SIZES = "one of the study's sizes (default: mini where it has that, else its first)"
@@ -33,31 +34,6 @@ NUMBERS = (
     ("seeds", 3, "of each arm"),
     ("tables", 10_000, "that are drawn from the runs"),
 )
-
-
-class Visible:
-    """The one way to the terminal: what others wrote is shown there, and commands it nothing.
-
-    Names of files, hosts, answers of servers and words of exceptions may hold escape sequences and changes of
-    direction. `rich` writes its own sequences to the stream inside (by `rich_proxied_file`), and cleans its
-    texts itself (`progress.HouseConsole`).
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self.rich_proxied_file = stream
-
-    def write(self, text: str) -> int:
-        stream = self.rich_proxied_file
-        shown = visible(text)
-        try:
-            stream.write(shown)
-        except UnicodeEncodeError:  # a terminal of another encoding
-            encoding = stream.encoding or "ascii"
-            stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
-        return len(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.rich_proxied_file, name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +80,22 @@ def _behind_the_command(argv: Sequence[str]) -> list[str]:
     return [*argv[count : count + 1], *argv[:count], *argv[count + 1 :]]
 
 
-class _Command(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
+    """Asks how wide the terminal is where it prints help, not for every argument that is added."""
+
+    def __init__(self, *args: Any, **about: Any) -> None:
+        super().__init__(*args, **about, formatter_class=partial(argparse.HelpFormatter, width=80))
+
+    def format_usage(self) -> str:
+        self.formatter_class = argparse.HelpFormatter
+        return super().format_usage()
+
+    def format_help(self) -> str:
+        self.formatter_class = argparse.HelpFormatter
+        return super().format_help()
+
+
+class _Command(_Parser):
     """The parser of one command: each may be quiet or verbose."""
 
     def __init__(self, *args: Any, **about: Any) -> None:
@@ -183,13 +174,16 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction]:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="harness",
         description="Ablation studies for image classification: one study file in, a paper's table out.",
     )
     parser.add_argument("-V", "--version", action="version", version=f"harness {__version__}")
     _talking(parser)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Command)
+    # With a `prog`, argparse need not format a usage to know it.
+    commands = parser.add_subparsers(
+        prog="harness", dest="command", required=True, metavar="COMMAND", parser_class=_Command
+    )
     return parser, commands
 
 

@@ -33,7 +33,7 @@ from harness.data import DATASETS
 from harness.data.loading import decoded_once
 from harness.data.pixels import decode
 from harness.data.sets import read_idx
-from harness.errors import UNPRINTABLE, StudyError
+from harness.errors import UNPRINTABLE, StudyError, Visible
 from harness.plugins import PluginError
 from harness.plugins.install import load_stored
 from harness.reporting.figures.style import twin
@@ -399,7 +399,7 @@ def test_rich_shows_its_own_colours_and_nobody_else_s():
 def test_a_terminal_of_another_encoding_gets_the_number_of_a_letter():
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="latin-1", write_through=True)
-    print("é猫\ud800", file=cli.Visible(stream))
+    print("é猫\ud800", file=Visible(stream))
     assert raw.getvalue() == "é\\u732b\\ud800\n".encode("latin-1")
 
 

@@ -10,14 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data import DATASETS, missing_data
+from harness.errors import dataclass
 from harness.runs import provenance
-from harness.runs.claims import Claims, Taken
 from harness.runs.folder import RunFolder, write_bytes
 from harness.runs.provenance import Known
 from harness.runs.state import reconcile
@@ -114,6 +114,8 @@ def renew(plan: Plan, runs_dir: Path, found: DataNow, say: Callable[[str], None]
     """
     if not found.why:
         return False
+    from harness.runs.claims import Claims, Taken
+
     keys = provenance.keys_of(plan)
     back = held = 0
     with Claims(runs_dir) as claims:

@@ -87,7 +87,7 @@ class Page:
         if not (bold and self._shows_bold):
             print(line)
             return
-        # Past what escapes commands to the terminal; see `cli.Visible`.
+        # Past what escapes commands to the terminal; see `errors.Visible`.
         stream = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
         stream.write(_BOLD)
         print(line, end="")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 from harness.commands.data import QUICK, again, look_at_records
 from harness.commands.floors import below_by_now
 from harness.commands.workspace import asked_part, expand_plan, workspace
-from harness.errors import counted
+from harness.errors import counted, dataclass
 from harness.runs.folder import CANCELLED, MISSING, OTHER_DATA, RUNNING, STOPPED, Holder
 from harness.runs.state import QUEUED, SHORT_ID, LookRecord, RunView, look, read_blocks
 from harness.spec import DIVERGED, FAILED, FINISHED
@@ -100,8 +99,14 @@ class QueueView:
 
     submissions: list[SubmissionView] = field(default_factory=list)
     asked_s: float | None = None  # when Slurm answered; None: it did not, or nobody could ask
-    can_ask: bool = False  # whether the commands of Slurm are here
     unreadable: list[str] = field(default_factory=list)  # submissions of others
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether the commands of Slurm are here."""
+        import shutil
+
+        return shutil.which("squeue") is not None
 
     @property
     def workers(self) -> int:
@@ -110,7 +115,7 @@ class QueueView:
 
 def look_at_queue(runs_dir: Path, views: Mapping[str, RunView]) -> QueueView:
     """The submissions that may still do some of these runs; marks those runs as queued."""
-    found = QueueView(can_ask=shutil.which("squeue") is not None)
+    found = QueueView()
     if not (runs_dir / ".submissions").is_dir():
         return found
     from harness.slurm.queue import ask_queue, read_queue  # not where there is no Slurm: 50 ms
@@ -277,10 +282,10 @@ def look_at_study(args: argparse.Namespace, *, only_part: bool = False) -> Overv
     """The plan and what is known of its runs; of the part that the command line names, where that is meant.
 
     Raises:
-        StudyError: every mistake in the study.
+        StudyError: every mistake in the study, but for those that show at another size only.
     """
     place = workspace(args)
-    whole = expand_plan(args, place)
+    whole = expand_plan(args, place, every_size=False)
     part = asked_part(args, whole) if only_part else None
     plan = part.plan if part else whole
     with without_garbage_collection():  # thousands of records that all stay

@@ -16,19 +16,16 @@ import dataclasses
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.data import DATASETS
 from harness.data.entry import cache_folder
-from harness.errors import decided
+from harness.errors import dataclass, decided
 from harness.runs.folder import read_json, write_json
 from harness.runs.provenance import cpu_name
-from harness.scheduling.base import detect_devices
 from harness.spec import Arm, CanonicalText, Recipe, RunSpec, TrickSpec, canonical_json, digest
 from harness.study.plan import Plan, PlannedRun
 
@@ -83,7 +80,11 @@ def estimate(plan: Plan, data_dir: Path, *, measure: bool) -> None:
     measure: measure what the cache has not, and say so on stderr; else only what is known already.
     """
     todo = [run for run in plan.runs if not run.done and (run.time_s is None or run.rough)]
-    if not todo or plan.scripts or detect_devices() != ("cpu",):
+    if not todo or plan.scripts:
+        return
+    from harness.scheduling.base import detect_devices
+
+    if detect_devices() != ("cpu",):
         return
     path = cache_file()
     decided(f"this machine's speed: {path}")
@@ -157,6 +158,8 @@ def _measure(questions: Sequence[Question], data_dir: Path) -> dict[str, Any]:
         "data_dir": str(data_dir),
         "questions": [{"key": each.key, "spec": each.spec.to_json()} for each in ordered],
     }
+    import subprocess
+
     command = [sys.executable, "-m", "harness.training.step_times"]
     code = 0
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from harness.data import DATASETS
 from harness.data import look_at_data as look_at_one
 from harness.data import missing_data as missing_of_one
 from harness.data.entry import Entry, Facts, Look
-from harness.errors import Problem, StudyError, decided, masked, nearest, unknown
+from harness.errors import Problem, StudyError, dataclass, decided, masked, nearest, unknown
 from harness.models import MODELS, VARIANTS, find
 from harness.models.costs import lookup
 from harness.models.entry import Model
@@ -25,7 +25,6 @@ from harness.runs.folder import RunFolder
 from harness.runs.provenance import keep_places, keep_weights, script_code
 from harness.runs.state import FOLDER as DECLARED
 from harness.runs.state import as_it_stands
-from harness.scripts.plan import is_script_study, plan_scripts
 from harness.spec import PER_CLASS, DataSpec, ModelSpec, Recipe
 from harness.study.catalogue import Catalogue, Cost, DataEntry, ModelEntry, TrickEntry
 from harness.study.expand import ExpandOptions, expand, load_study
@@ -33,7 +32,7 @@ from harness.study.names import study_plugins
 from harness.study.part import PartNames, PlanPart, part_of
 from harness.study.plan import Plan, PlannedRun
 from harness.study.schema import ALL
-from harness.study.yaml import STUDIES, shipped_studies
+from harness.study.yaml import STUDIES, is_script_study, shipped_studies
 from harness.tricks import TRICKS
 from harness.tricks.base import Trick
 from harness.tricks.build import describe, instantiate, validate
@@ -359,15 +358,21 @@ def load_with_data(
     return plan, found
 
 
-def expand_plan(args: argparse.Namespace, place: Workspace, file: Path | None = None) -> Plan:
+def expand_plan(
+    args: argparse.Namespace, place: Workspace, file: Path | None = None, *, every_size: bool = True
+) -> Plan:
     """As `load_plan`, without a look at the run folders: an adaptive study as the last look at it left it."""
-    return as_it_stands(first_plan(args, place, file), place.runs_dir)
+    return as_it_stands(first_plan(args, place, file, every_size=every_size), place.runs_dir)
 
 
-def first_plan(args: argparse.Namespace, place: Workspace, file: Path | None = None) -> Plan:
+def first_plan(
+    args: argparse.Namespace, place: Workspace, file: Path | None = None, *, every_size: bool = True
+) -> Plan:
     """The plan as the study says it, before any look at results."""
     changes = tuple(getattr(args, "set", None) or ())
-    options = ExpandOptions(size=args.size, seeds=args.seeds, smoke=args.smoke, changes=changes)
+    options = ExpandOptions(
+        size=args.size, seeds=args.seeds, smoke=args.smoke, changes=changes, every_size=every_size
+    )
     return plan_of(file or args.study, place.data_dir, options)
 
 
@@ -376,6 +381,8 @@ def plan_of(file: Path, data_dir: Path, options: ExpandOptions) -> Plan:
     if is_script_study(file):
         if options.changes:
             raise problem(Path("--set"), "a study with a script says its flags itself, in rows and sizes")
+        from harness.scripts.plan import plan_scripts
+
         use(())
         return plan_scripts(file, script_code, options)
     files = WeightFiles(file.resolve().parent)

@@ -9,9 +9,8 @@ numbers from 0 (Yang et al. 2023, "MedMNIST v2", Scientific Data 10:41). A file 
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from harness.data.entry import (
     Source,
 )
 from harness.data.folders import TO_SPLIT
+from harness.errors import dataclass
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,6 +83,8 @@ def load_npz(args: Mapping[str, Any], data_dir: Path) -> Source:
 
 
 def _arrays(path: Path, ends: tuple[str, ...] = ("images", "labels")) -> Mapping[str, np.ndarray]:
+    import zipfile
+
     import numpy as np
 
     try:

@@ -6,21 +6,20 @@ import ast
 import contextlib
 import dataclasses
 import hashlib
-import importlib.abc
 import importlib.util
 import inspect
 import re
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.data import DATASETS
 from harness.data.entry import Entry
-from harness.errors import nearest
+from harness.errors import dataclass, nearest
 from harness.models import MODELS, VARIANTS
 from harness.models.entry import Model
 from harness.spec import PER_CLASS
@@ -50,6 +49,8 @@ def from_exception(error: BaseException, path: Path, doing: str) -> PluginError:
     """
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return PluginError(f"not valid Python: {error.msg}", path=path, line=error.lineno or 0)
+    import traceback
+
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame.lineno or 0 for frame in frames if frame.filename == str(path)]
     text = str(error).strip().splitlines() or [""]
@@ -394,23 +395,24 @@ def _refuse_neighbours(tree: ast.Module, path: Path) -> None:
                 )
 
 
-class _Loader(importlib.abc.SourceLoader):
-    """Runs given bytes under a file's name; reads and writes no file."""
+class _Loader(SourceFileLoader):
+    """Runs given bytes under a file's name; reads and writes no file, of bytecode neither."""
 
-    def __init__(self, path: Path, source: bytes) -> None:
-        self._path, self._source = path, source
+    def __init__(self, name: str, path: Path, source: bytes) -> None:
+        super().__init__(name, str(path))
+        self._source = source
 
-    def get_filename(self, fullname: str) -> str:
-        return str(self._path)
-
-    def get_data(self, path: str | bytes) -> bytes:
+    def get_data(self, path: str) -> bytes:
         return self._source
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self._source, self.path)  # type: ignore[no-any-return]
 
 
 def _run(source: bytes, path: Path, sha256: str) -> ModuleType:
     """A new module in which the source was run; what it prints goes to stderr."""
     name = f"harness_plugin_{sha256[:16]}"
-    loader = _Loader(path, source)
+    loader = _Loader(name, path, source)
     spec = importlib.util.spec_from_loader(name, loader)
     if spec is None:  # only for loaders without a spec
         raise PluginError("cannot be loaded", path=path)

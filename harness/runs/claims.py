@@ -14,10 +14,11 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from harness.errors import dataclass
 from harness.runs.folder import (
     BEAT_S,
     PREFIX,

@@ -9,8 +9,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,6 +79,8 @@ def kept_changes(runs_dir: Path, digests: Iterable[str]) -> dict[str, str]:
 
 def git(root: Path, *words: str) -> str | None:
     """What git prints about a folder; None where it cannot be asked. Never writes, not even git's index."""
+    import subprocess
+
     try:
         done = subprocess.run(  # noqa: S603 (a fixed command)
             ["git", "--no-optional-locks", "-C", str(root), *words],  # noqa: S607
@@ -245,6 +245,8 @@ def _is_whole(path: Path, package_name: str) -> bool:
 
 def _copy(source: Path, runs_dir: Path) -> Path:
     """Copy beside, then rename. Named by what was copied: files may change while they are read."""
+    import shutil
+
     draft = runs_dir / FOLDER / f".{os.urandom(8).hex()}.draft"
     draft.parent.mkdir(parents=True, exist_ok=True)
     draft.mkdir(mode=0o700)
@@ -314,6 +316,8 @@ def set_aside(folder: RunFolder, fingerprint: str) -> None:
     Stopped on the way, it is done to the end by the next call: the summary goes last, so that the run counts
     as ended, on other data, until everything has been moved.
     """
+    import shutil
+
     aside = folder.path / OTHER_DATA / fingerprint[:SHOWN]
     aside.mkdir(parents=True, exist_ok=True)
     if folder.spec.exists():
@@ -344,12 +348,16 @@ def put_back(folder: RunFolder, fingerprint: str) -> bool:
         if path.name not in ("spec.json", "summary.json"):
             _move(path, folder.path / path.name)
     _move(aside / "summary.json", folder.summary)
+    import shutil
+
     shutil.rmtree(aside, ignore_errors=True)
     return True
 
 
 def _move(path: Any, target: Any) -> None:
     if target.is_dir():
+        import shutil
+
         shutil.rmtree(target)
     path.replace(target)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ from harness.study.plan import Cell, PaperValue, Plan, PlanTable, check_looks
 from harness.study.reserved import RESULTS, check_apart, check_files, why_not
 from harness.study.rows import Draft, Row, check_claims, claims_of, control_in, paper_values
 from harness.study.schema import ALL, RowEntry, StudyFile, Table, parse_as
-from harness.study.yaml import YamlFile, read_source, read_text
+from harness.study.yaml import YamlFile, read_source
 
 # Reading and checking.
 
@@ -47,18 +46,8 @@ from harness.study.yaml import YamlFile, read_source, read_text
 CodeOf = Callable[[Path, Path], tuple[str | None, str | None]]
 """(a file, the study file) -> the top of the file's repository, and the digest of what it tracks."""
 
-_SCRIPT = re.compile(r"^script\s*:", re.MULTILINE)
 _LIKE_A_SCRIPT = (".py", ".sh", ".pl", ".rb", ".jl", ".R")
 _COMBINED = frozenset(name for name, design in DESIGNS.items() if design.rows_from == "tricks")
-
-
-def is_script_study(path: Path) -> bool:
-    """Whether a study file has the key `script`.
-
-    Raises:
-        StudyError: it cannot be read.
-    """
-    return _SCRIPT.search(read_text(path)) is not None
 
 
 @dataclass(slots=True, kw_only=True)

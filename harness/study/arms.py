@@ -15,6 +15,7 @@ from harness.spec import (
     ModelSpec,
     Recipe,
     TrickSpec,
+    check_finite,
     fields_of,
     recipe_of,
 )
@@ -35,7 +36,7 @@ from harness.study.catalogue import (
     trick_options,
 )
 from harness.study.names import check_start, start_of
-from harness.study.rows import Draft, Study
+from harness.study.rows import ArmError, Draft, Study
 from harness.study.schema import AUGMENT_FIELDS, DATA_FIELDS, Size, StudyFile, check_optimizer
 from harness.study.sizes import Inputs, Scale, scaled_recipe
 
@@ -240,6 +241,7 @@ def _augment(changes: Mapping[str, Any]) -> dict[str, Any]:
 # Lists of tricks, looked up once for all the rows that share them.
 
 
+MOST_KEPT = 4_096  # recipes after the first few of a list of tricks
 MOST_MEMBERS = 1_000  # of one arm, evaluated together
 TRAINING_ARMS = ("teacher", "source")  # what a training may need another run for; observers name any others
 
@@ -247,6 +249,7 @@ TRAINING_ARMS = ("teacher", "source")  # what a training may need another run fo
 class Edit(NamedTuple):
     """What one trick does to a recipe."""
 
+    use: Use
     trick: str
     edit: Callable[[Recipe, Mapping[str, Any]], Recipe]
     options: Mapping[str, Any]
@@ -382,7 +385,7 @@ class TrickSets:
 def _part(found: list[_Found]) -> TrickPart:
     return TrickPart(
         edits=tuple(
-            Edit(each.entry.name, each.entry.edit_recipe, each.options)
+            Edit(each.use, each.entry.name, each.entry.edit_recipe, each.options)
             for each in found
             if each.entry.edits_recipe
         ),
@@ -430,14 +433,6 @@ def _check_together(entries: list[TrickEntry]) -> None:
 _NO_PLUGINS: Mapping[str, str] = {}
 
 
-class ArmError(ValueError):
-    """What is wrong with a named arm, found through a row that needs it."""
-
-    def __init__(self, arm: str, message: str) -> None:
-        super().__init__(message)
-        self.arm = arm
-
-
 class Resolver:
     """Drafts to arms at one size. `arms` collects every arm that was asked for, those it needs first."""
 
@@ -446,7 +441,7 @@ class Resolver:
         self.costs: dict[str, Cost] = {}
         self.named: dict[str, str] = {}  # arm_id -> how another arm needs it, e.g. "teacher / large"
         self._trained: dict[str, str] = {}  # name of an arm that others need -> arm_id
-        self.catalogue, self._study = catalogue, study
+        self.catalogue, self._study, self._priced = catalogue, study, mode.priced
         paper = study.file.sizes.get("paper", size)
         self.inputs = Inputs(catalogue, size, paper, mode)
         self._architectures = Architectures(catalogue, size, mode)
@@ -458,6 +453,8 @@ class Resolver:
         )
         self._plugin_sets: dict[frozenset[str], Mapping[str, str]] = {}
         self._optimizers: dict[tuple[str, int], Any] = {}
+        # What tricks edit (its fields by id, then the object) and the first of them -> what comes of it.
+        self._recipes: dict[Any, tuple[Recipe, Recipe]] = {}
 
     def arm_id(self, draft: Draft) -> tuple[str, tuple[str, ...]]:
         """The arm's id and the names of the tricks that are on.
@@ -494,7 +491,11 @@ class Resolver:
         return self._finished(self._fields.of(Draft()))[0]
 
     def _added(self, arm: Arm, cost: Cost) -> str:
-        arm_id = self._text.arm_id(arm)
+        if self._priced:
+            arm_id = self._text.arm_id(arm)
+        else:  # it is only looked for mistakes
+            check_finite(arm.recipe)
+            arm_id = f"arm {len(self.arms)}"
         if arm_id not in self.arms:
             self.arms[arm_id] = arm
             self.costs[arm_id] = cost
@@ -544,12 +545,20 @@ class Resolver:
     def _edited(self, fields: dict[str, Any], edits: tuple[Edit, ...]) -> dict[str, Any]:
         if not edits:
             return fields
-        recipe = recipe_of(fields)
-        for trick, edit, options in edits:
+        start = recipe = recipe_of(fields)
+        ids, uses = tuple(map(id, fields.values())), tuple(each.use for each in edits)
+        for number, (_, trick, edit, options) in enumerate(edits, start=1):
+            if found := self._recipes.get(
+                (ids, uses[:number])
+            ):  # the rows of a stack begin with the row above
+                start, recipe = found
+                continue
             model = recipe.model
             recipe = guarded(f"trick '{trick}'", edit, recipe, options)
             if recipe.model is not model:
                 self._architectures.check_switches(trick, recipe.model)
+            if len(self._recipes) < MOST_KEPT:
+                self._recipes[ids, uses[:number]] = start, recipe
         return fields_of(recipe)
 
     def _finished(self, fields: dict[str, Any]) -> tuple[Recipe, Cost]:

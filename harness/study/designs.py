@@ -8,12 +8,11 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
-from harness.errors import Location, ProblemList, unknown
+from harness.errors import Location, ProblemList, dataclass, unknown
 from harness.study.catalogue import Use, plain
 from harness.study.kinds import Misfit
 from harness.study.rows import Draft, Row, draft
@@ -170,6 +169,8 @@ def fraction(factors: int, resolution: int) -> list[list[bool]]:
             f"no fraction of {factors} factors has resolution {resolution}; use the design 'factorial',"
             " or a lower resolution"
         )
+    import string
+
     import pyDOE3  # imports scipy: only where it is used
 
     base = factors - len(words)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from harness.errors import Location, Problem, ProblemList, StudyError, unknown
 from harness.spec import MEMBER_STRIDE, Arm, run_id
-from harness.study.arms import ArmError, Resolver
+from harness.study.arms import Resolver
 from harness.study.catalogue import RECIPES, Catalogue, Mode, Unusable, Use, short_names
 from harness.study.conditions import contradictions
 from harness.study.designs import MOST_ROWS, make_rows
@@ -24,7 +23,9 @@ from harness.study.plan import (
     check_looks,
     without_garbage_collection,
 )
+from harness.study.plan import ExpandOptions as ExpandOptions
 from harness.study.rows import (
+    ArmError,
     Draft,
     Row,
     Study,
@@ -335,25 +336,6 @@ def _macs_of_observer(arm_id: str, resolver: Resolver) -> float:
 SMOKE_NOTE = "smoke run: shows that everything runs; its numbers mean nothing"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExpandOptions:
-    """What the user chose on the command line."""
-
-    size: str = ""  # as nobody said one
-    seeds: int | tuple[int, ...] | None = None  # a number, or the looks; None: as the study says
-    smoke: bool = False
-    changes: tuple[str, ...] = ()  # of `--set`, KEY=VALUE
-
-    def wanted(self, sizes: Iterable[str]) -> str:
-        """The size that is meant: `mini` where nobody said one and the study has it, else its first.
-
-        >>> ExpandOptions().wanted(["gpu", "mini"]), ExpandOptions().wanted(["small", "large"])
-        ('mini', 'small')
-        """
-        names = list(sizes)
-        return self.size or ("mini" if "mini" in names else next(iter(names), ""))
-
-
 def expand(study: Study, catalogue: Catalogue, options: ExpandOptions) -> Plan:
     """The plan of a study at one size: of an adaptive study, as it is before the first look.
 
@@ -375,11 +357,27 @@ def expand(study: Study, catalogue: Catalogue, options: ExpandOptions) -> Plan:
         return _plan(study, catalogue, size, options)
 
 
-def check_sizes(study: Study, catalogue: Catalogue, problems: ProblemList) -> None:
-    """Add every mistake that shows when the study is resolved, at each of its sizes."""
+def check_sizes(study: Study, catalogue: Catalogue, problems: ProblemList, planned: str = "") -> None:
+    """Add every mistake that shows when the study is resolved, at each of its sizes.
+
+    planned: what `expand` resolves next; here only where other sizes have mistakes, to say all at once."""
     mode = Mode(names_are_wrong=len(problems) > 0, priced=False)
+    if planned and not problems and _is_right(study, catalogue, mode, without=planned):
+        return
     for name, size in study.file.sizes.items():
         _resolve(study, catalogue, (name, size), problems, mode)
+
+
+def _is_right(study: Study, catalogue: Catalogue, mode: Mode, *, without: str) -> bool:
+    """Whether it is resolved without a mistake at every size but one."""
+    problems = study.source.problem_list()
+    for name, size in study.file.sizes.items():
+        if name != without:
+            try:
+                _resolve(study, catalogue, (name, size), problems, mode)
+            except StudyError:  # too many
+                return False
+    return not problems
 
 
 def _plan(study: Study, catalogue: Catalogue, size: Size, options: ExpandOptions) -> Plan:
@@ -510,9 +508,8 @@ def _notes(study: Study, size: Size, options: ExpandOptions, resolver: Resolver)
 # Reads a study file, and finds every mistake in it before anything is planned.
 
 
-CHEAP_CELLS = (
-    2_000  # up to here every size is resolved when loading; a larger study, only the size that is planned
-)
+# Up to here every size is resolved when loading; of a larger study, only the size that is planned.
+CHEAP_CELLS = 2_000
 
 
 def load_study(path: Path, catalogue: Catalogue, options: ExpandOptions | None = None) -> Study:
@@ -542,8 +539,11 @@ def load_study(path: Path, catalogue: Catalogue, options: ExpandOptions | None =
                 raise StudyError([*unreadable, *problems.problems()])
     check_claims(file, rows, problems)
     study = Study(file=file, source=source, arms=named_arms(file.arms, catalogue, problems), rows=rows)
-    if all(recipe in RECIPES for _, recipe in recipe_names(file)) and _cells(file, rows) <= CHEAP_CELLS:
-        check_sizes(study, catalogue, problems)
+    is_cheap = (
+        all(recipe in RECIPES for _, recipe in recipe_names(file)) and _cells(file, rows) <= CHEAP_CELLS
+    )
+    if is_cheap and (options is None or options.every_size):
+        check_sizes(study, catalogue, problems, options.wanted(file.sizes) if options else "")
     found = [*unreadable, *problems.problems()]
     if found:
         raise StudyError(found)

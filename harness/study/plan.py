@@ -8,10 +8,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 from typing import Any
 
+from harness.errors import dataclass
 from harness.spec import (
     ACCURACIES,
     MEMBER_STRIDE,
@@ -412,3 +413,23 @@ def without_garbage_collection() -> Iterator[None]:
                 gc.freeze()  # moves every object out of the young generation ...
                 gc.unfreeze()  # ... and into the oldest one
             gc.enable()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpandOptions:
+    """What the user chose on the command line."""
+
+    size: str = ""  # as nobody said one
+    seeds: int | tuple[int, ...] | None = None  # a number, or the looks; None: as the study says
+    smoke: bool = False
+    changes: tuple[str, ...] = ()  # of `--set`, KEY=VALUE
+    every_size: bool = True  # whether mistakes that show at another size only are looked for, too
+
+    def wanted(self, sizes: Iterable[str]) -> str:
+        """The size that is meant: `mini` where nobody said one and the study has it, else its first.
+
+        >>> ExpandOptions().wanted(["gpu", "mini"]), ExpandOptions().wanted(["small", "large"])
+        ('mini', 'small')
+        """
+        names = list(sizes)
+        return self.size or ("mini" if "mini" in names else next(iter(names), ""))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness.errors import Location, ProblemList, unknown
+from harness.errors import Location, ProblemList, dataclass, unknown
 from harness.spec import ACCURACIES
 from harness.study.catalogue import Catalogue, Use
 from harness.study.plan import MEASURES, Cell, Claim, PaperValue
@@ -31,14 +30,16 @@ class Draft(NamedTuple):
     def then(self, top: Draft) -> Draft:
         """This draft with another one on top: its model and values win, its tricks come last.
 
-        Another recipe replaces every number that was set below it.
+        Another recipe replaces every number that was set below it. Changes stay one object where they can.
         """
         if self == _NOTHING:
             return top
-        keeps = bool(self.changes) and top.recipe is None
+        changes = top.changes
+        if self.changes and top.recipe is None:
+            changes = {**self.changes, **top.changes} if top.changes else self.changes
         return Draft(
             top.model or self.model,
-            {**self.changes, **top.changes} if keeps else top.changes,
+            changes,
             self.tricks + top.tricks,
             top.recipe or self.recipe,
         )
@@ -61,6 +62,14 @@ class Row(NamedTuple):
     note: str | None = None
     columns: tuple[str, ...] | None = None
     may_fail: bool = False
+
+
+class ArmError(ValueError):
+    """What is wrong with a named arm, found through a row that needs it."""
+
+    def __init__(self, arm: str, message: str) -> None:
+        super().__init__(message)
+        self.arm = arm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

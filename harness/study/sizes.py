@@ -6,10 +6,11 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from typing import Any
 
+from harness.errors import dataclass
 from harness.spec import DataSpec, ModelSpec, Recipe, recipe_of
 from harness.study.catalogue import (
     Catalogue,

@@ -174,6 +174,15 @@ def _depth(text: str) -> int:
     return deepest
 
 
+def is_script_study(path: Path) -> bool:
+    """Whether a study file has the key `script`.
+
+    Raises:
+        StudyError: it cannot be read.
+    """
+    return re.search(r"^script\s*:", read_text(path), re.MULTILINE) is not None
+
+
 def read_text(path: Path) -> str:
     """The text of a study file.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.tricks.base import State, Trick, require
+from harness.tricks.base import State, Trick, dataclass, require
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

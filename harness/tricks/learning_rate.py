@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.tricks.base import Trick, require
+from harness.tricks.base import Trick, dataclass, require
 
 
 @dataclass(frozen=True, kw_only=True)

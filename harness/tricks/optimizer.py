@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.tricks.base import ParameterGroup, Trick, require
+from harness.tricks.base import ParameterGroup, Trick, dataclass, require
 
 if TYPE_CHECKING:
     from torch import nn

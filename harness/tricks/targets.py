@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.tricks.base import Batch, Context, Loss, Trick, require
+from harness.tricks.base import Batch, Context, Loss, Trick, dataclass, require
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -230,14 +230,18 @@ def plan_of(folder: Path, text: str, **options: Any) -> Plan:
     return expand(load_study(write(folder, text), CATALOGUE), CATALOGUE, ExpandOptions(**options))
 
 
-def mistakes(folder: Path, text: str) -> list[str]:
+def mistakes(folder: Path, text: str, options: ExpandOptions | None = None) -> list[str]:
     """What the user is told about a study file, `small.yaml:LINE: ...`; empty where it is fine.
+
+    options: as a command says them, which then plans it.
 
     Versions of PyYAML, with and without libyaml, say in different words why something is no YAML.
     """
     path = write(folder, text)
     try:
-        load_study(path, CATALOGUE)
+        study = load_study(path, CATALOGUE, options)
+        if options:
+            expand(study, CATALOGUE, options)
     except StudyError as error:
         said = (str(problem).replace(str(path), "small.yaml") for problem in error.problems)
         return [re.sub("(?<=not valid YAML: ).+", "...", text) for text in said]

@@ -16,6 +16,16 @@ from tests.study.mistake_cases import CASES, FINE, FIRST, ROW, rows, table
 def test_a_mistake_is_said_in_full(case: str, tmp_path: Path) -> None:
     text, expected = CASES[case]
     assert mistakes(tmp_path, text) == expected
+    # A size that is planned next is not resolved twice: the words are the same.
+    assert mistakes(tmp_path, text, ExpandOptions()) == expected
+
+
+def test_a_mistake_at_another_size_stops_who_plans_and_not_who_looks(tmp_path: Path) -> None:
+    text = HEAD.replace("batch_scale: 1/2", "batch_scale: 1/3") + FINE
+    (said,) = mistakes(tmp_path, text, ExpandOptions(size="mini"))
+    assert "256 x batch_scale 1/3 = 85.3333 is not a whole number" in said
+    assert mistakes(tmp_path, text, ExpandOptions(size="mini", every_size=False)) == []
+    assert mistakes(tmp_path, text, ExpandOptions(size="gpu", every_size=False)) == [said]
 
 
 def test_the_small_study_itself_is_fine(tmp_path: Path) -> None:
