@@ -8,6 +8,7 @@ overflow at the very first step; and `measure_tests` runs the tests that need a 
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from functools import partial
@@ -124,6 +125,9 @@ def compare(settings: Settings, spec: RunSpec, what: str) -> Row:
         raise RuntimeError(f"attempts started at steps {resumed}, not at 0 and {stop_at}")
     wrong = differences(whole, stopped)
     note = f"stopped after {stop_at} of {steps} steps"
+    if settings.is_cuda:
+        wrong += [f"replayed and made, {each}" for each in differences(whole, made(settings, spec))]
+        note += f", {how_made(whole)}"
     if scale is not None:
         note += f" at loss scale {scale:g}"
     if wrong:
@@ -141,6 +145,21 @@ def train(settings: Settings, name: str, spec: RunSpec, stop_at: int | None) -> 
     if status != expected:
         raise RuntimeError(f"the run ended as '{status}', not '{expected}'")
     return folder
+
+
+def made(settings: Settings, spec: RunSpec) -> RunFolder:
+    """The same run without CUDA graphs."""
+    os.environ["HARNESS_GRAPHS"] = "0"
+    try:
+        return train(settings, "made", spec, stop_at=None)
+    finally:
+        del os.environ["HARNESS_GRAPHS"]
+
+
+def how_made(folder: RunFolder) -> str:
+    """Whether the steps of a run were replayed from a graph, and else why not."""
+    reasons = [event["message"] for event in folder.read_events() if event["kind"] == "eager"]
+    return f"steps made one by one: {reasons[0]}" if reasons else "steps replayed"
 
 
 def differences(a: RunFolder, b: RunFolder) -> list[str]:

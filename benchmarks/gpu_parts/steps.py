@@ -20,9 +20,9 @@ from gpu_parts.rows import Add, Row, guarded
 from gpu_parts.settings import Settings, stop_after
 from harness.spec import Arm, AugmentSpec, DataSpec, Machine, ModelSpec, Recipe, RunSpec, TrickSpec
 from harness.training.checkpoint import TrainingProgress
-from harness.training.environment import configured
+from harness.training.environment import WARM_UP, configured
 from harness.training.evaluate import evaluate
-from harness.training.loop import INTERRUPTED, WARM_UP_STEPS, Step, train
+from harness.training.loop import INTERRUPTED, Step, train
 from harness.training.setup import Setup, build
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -89,7 +89,7 @@ def measure_waits(settings: Settings, add: Add) -> None:
     if setup is None:
         return
     step = stepper(setup, machine)
-    guarded(add, "waits: first steps", partial(step, WARM_UP_STEPS + 1))
+    guarded(add, "waits: first steps", partial(step, WARM_UP + 1))
     add(waits("waits in 3 steps", partial(step, 3), settings))
 
     def chunk() -> None:
