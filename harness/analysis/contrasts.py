@@ -243,17 +243,13 @@ def _within(values: Floats) -> float | None:
 
 
 def _welch(values: Floats, pair: Pair, seeds: int) -> _Row:
-    one, other = (_finite(values[arm]) for arm in pair)
+    one, other = (row[np.isfinite(row)] for row in values[list(pair)])
     return _Row(seeds, welch(one, other), one_run_sd=float(np.hypot(one.std(ddof=1), other.std(ddof=1))))
 
 
 def _difference(values: Floats, pair: Pair) -> float | None:
-    one, other = (_finite(values[arm]) for arm in pair)
+    one, other = (row[np.isfinite(row)] for row in values[list(pair)])
     return float(one.mean() - other.mean()) if one.size and other.size else None
-
-
-def _finite(row: Floats) -> Floats:
-    return row[np.isfinite(row)]
 
 
 def _word(estimate: Estimate | None, level: float, settings: Settings, stage: Stage) -> str:

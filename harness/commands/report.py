@@ -233,12 +233,12 @@ def report_input(
     from harness.analysis import analyse, findings_of_part
     from harness.analysis.effects import mark_exploratory
     from harness.reporting import ReportInput
-    from harness.reporting.frames import extra_files, raw_digest
+    from harness.reporting.frames import extra_files, raw_digest, raw_files
     from harness.reporting.report_input import Whole, ran_with
 
     declared = (extra.get("declaration") or {}).get("declarations", [])
 
-    digest = raw_digest(records, curves, extra_files(extra))
+    digest = raw_digest(raw_files(records, curves, extra_files(extra)))
     found = mark_exploratory(
         analyse(plan, records, curves, settings_of(plan), extra.get("floors")), exploratory(plan, declared)
     )

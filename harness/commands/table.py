@@ -114,7 +114,7 @@ def report_of(results: FileResults) -> ReportInput:
 
     from harness.analysis import analyse
     from harness.reporting import ReportInput
-    from harness.reporting.frames import raw_digest
+    from harness.reporting.frames import raw_digest, raw_files
     from harness.study.reserved import CURVE_COLUMNS
 
     plan = results.plan
@@ -124,6 +124,7 @@ def report_of(results: FileResults) -> ReportInput:
     records["reason"] = records["error"]
     curves = pd.DataFrame({name: [] for name in CURVE_COLUMNS})
     software = {"harness": __version__, "drawn_with": drawn_with(plan)}
+    raw = raw_files(records, curves, {})
     settings, classes = settings_of(results), plan.header["results"].get("classes", {})
     return ReportInput(
         findings=analyse(plan, records, curves, settings),
@@ -134,7 +135,8 @@ def report_of(results: FileResults) -> ReportInput:
         plan=plan,
         records=records,
         curves=curves,
-        provenance={**software, "records": raw_digest(records, curves, {})},
+        provenance={**software, "records": raw_digest(raw)},
+        raw=raw,
         title=str(plan.header["title"]),
     )
 

@@ -361,9 +361,10 @@ def _were_changed(
     report: Mapping[str, Any], records: DataFrame, curves: DataFrame, extra: Mapping[str, Mapping[str, Any]]
 ) -> bool:
     """Whether the records are not those that the report says it was computed from."""
-    from harness.reporting.frames import extra_files, raw_digest
+    from harness.reporting.frames import extra_files, raw_digest, raw_files
 
-    return bool(report["provenance"].get("records") != raw_digest(records, curves, extra_files(extra)))
+    digest = raw_digest(raw_files(records, curves, extra_files(extra)))
+    return bool(report["provenance"].get("records") != digest)
 
 
 def not_planned(plan: Plan, records: DataFrame) -> list[str]:

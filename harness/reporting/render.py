@@ -223,7 +223,7 @@ def render(report: ReportInput, out_dir: Path) -> Rendered:
     shown = text_of(report.plan) + _texts(report, pictures, draft)
     _tables(report, draft)
     draft.files |= _figures(pictures)
-    draft.files[ARCHIVE] = packed(raw_files(*report.kept, extra_files(report.extra)))
+    draft.files[ARCHIVE] = packed(report.raw or raw_files(*report.kept, extra_files(report.extra)))
     said = fonts_for(shown).sentence()
     return Rendered(write_files(draft.files, out_dir), tuple(draft.failures), (said,) if said else ())
 

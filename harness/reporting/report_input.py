@@ -49,8 +49,9 @@ class ReportInput:
     changes: sha256 -> what the code of runs had changed since its commit, as a patch; None: none was kept.
     floors: what simple classifiers reach on the data of each setting (`study.conditions`); None: a report of
     before floors were measured, of which verdicts and answers are as they were then.
+    A report keeps these seven under data/, so that `harness verify` can read them back.
     by_class: class of images -> the findings on those alone; only of results from elsewhere.
-    A report keeps the seven before these under data/, so that `harness verify` can read them back.
+    raw: what `frames.raw_files` makes of all this, where that has been made: of many runs it takes a second.
     """
 
     title: str
@@ -68,6 +69,7 @@ class ReportInput:
     under_way: Mapping[str, Any] | None = None
     whole: Whole | None = None
     by_class: Mapping[str, Findings] = field(default_factory=dict)
+    raw: Mapping[str, bytes] | None = None
 
     @property
     def declared_plan(self) -> Plan:

@@ -96,7 +96,8 @@ class _Loading:
             self.problems.add(at, "'run' is empty")
             return
         if "seed" not in named:
-            self.problems.add(at, "'run' has no {seed}: every seed would be the same run")
+            mend = "a script that takes none is started by one that sets it (docs/scripts.md)"
+            self.problems.add(at, f"'run' has no {{seed}}: every seed would be the same run; {mend}")
         if named.count("flags") > 1 or ("flags" in named and FLAGS not in words):
             self.problems.add(at, "{flags} stands alone, and once: it becomes several arguments")
         self.check_names(words, at)

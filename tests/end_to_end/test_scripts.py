@@ -41,6 +41,27 @@ def begin(folder: Path) -> Workplace:
     return Workplace(folder)
 
 
+def test_a_script_that_takes_no_seed_is_seeded_by_the_pages_few_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "beside.py").write_text("import numpy, random, torch\n")
+    (tmp_path / "train.py").write_text(
+        "import sys; from beside import numpy, random, torch\n"
+        "print(sys.argv[1:], __name__, random.random(), numpy.random.rand(), torch.rand(1).item())\n"
+    )
+
+    def said(seed: int) -> str:
+        monkeypatch.setattr(sys, "argv", ["seeded.py", str(seed), str(tmp_path / "train.py"), "--sched", "x"])
+        monkeypatch.setattr(sys, "path", sys.path[:])
+        exec(compile(blocks("python")[1], "seeded.py", "exec"), {})
+        return capsys.readouterr().out
+
+    first = said(3)
+    assert first.startswith("['--sched', 'x'] __main__ ")
+    assert (said(3), said(4) == first) == (first, False)
+    assert not set(said(4).split()[3:]) & set(first.split()[3:])
+
+
 @pytest.fixture(autouse=True)
 def python_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an environment that a user has activated."""

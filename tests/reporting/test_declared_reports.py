@@ -187,7 +187,9 @@ def test_inputs_beside_the_records_come_back_from_the_folder_as_they_were(
 def test_a_report_without_them_has_the_files_and_the_hash_that_it_had(report: ReportInput):
     assert extra_files(report.extra) == {}
     assert set(raw_files(report.records, report.curves, {})) == {"runs.jsonl", "curves.csv"}
-    without, with_one = (raw_digest(report.records, report.curves, more) for more in ({}, {"x": b"1"}))
+    without, with_one = (
+        raw_digest(raw_files(report.records, report.curves, more)) for more in ({}, {"x": b"1"})
+    )
     assert without != with_one
 
 

@@ -169,7 +169,11 @@ def test_the_repository_counts_and_committing_it_does_not(tmp_path):
 
 
 MISTAKES = {
-    "no seed": ({"{seed}": "1"}, "flags.yaml:5: 'run' has no {seed}: every seed would be the same run"),
+    "no seed": (
+        {"{seed}": "1"},
+        "flags.yaml:5: 'run' has no {seed}: every seed would be the same run; a script that takes none is "
+        "started by one that sets it (docs/scripts.md)",
+    ),
     "a placeholder": (
         {"{folder}": "{folders}"},
         "5: unknown placeholder '{folders}'; did you mean '{folder}'?",
