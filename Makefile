@@ -47,6 +47,11 @@ fuzz: .venv/dev  ## 10,000 damaged studies, 300 damaged sets of records, 200 mut
 	nice $(BIN)/python -m tests.fuzz.records --cases 300
 	nice $(BIN)/python -m tests.fuzz.files --mutations 200
 
+VERSIONS ?= lowest-direct
+.PHONY: test-versions
+test-versions: .venv/dev  ## a light part of the tests with the oldest versions that pyproject.toml allows; VERSIONS=highest
+	$(BIN)/python scripts/try_versions.py $(VERSIONS)
+
 test-servers: .venv/dev  ## the mirror on a real PostgreSQL (apt-get install postgresql) and real MLflow servers; 2 minutes
 	$(BIN)/python -m pytest -ra tests/tracking/test_servers.py $(AGAIN)
 

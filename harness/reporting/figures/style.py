@@ -133,14 +133,15 @@ def _system_fonts() -> tuple[Path, ...]:
 def _characters(path: Path) -> frozenset[int]:
     """The code points of a font; none of one that cannot be read or has pictures in place of outlines."""
     try:
-        font = FT2Font(path)
+        # A path itself is taken from matplotlib 3.11 on.
+        font = FT2Font(str(path))
         return frozenset(font.get_charmap()) if font.scalable else frozenset()
     except (OSError, RuntimeError, ValueError):
         return frozenset()
 
 
 def _family(path: Path) -> str:
-    return str(FT2Font(path).family_name)
+    return str(FT2Font(str(path)).family_name)
 
 
 def all_text(value: object) -> Iterable[str]:

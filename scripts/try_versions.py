@@ -1,0 +1,86 @@
+"""Runs a light part of the tests with the oldest versions that pyproject.toml allows, or with the newest.
+
+    python scripts/try_versions.py [lowest-direct | highest]
+
+torch and torchvision are those of this environment (their oldest builds are gigabytes); all else is resolved
+and installed by uv, in a minute, into build/versions. Ends with the exit code of the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACE = ROOT / "build" / "versions"
+RESOLUTIONS = ("lowest-direct", "highest")
+LINKED = ("torch", "torchvision", "triton", "nvidia")  # what packages of this environment begin with
+NEEDED = ("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "statsmodels>=0.14")
+TESTS = (  # of each library that has a version: reports, analysis, the store, runs, scripts
+    "tests/study/test_mistakes.py",
+    "tests/analysis/test_golden.py",
+    "tests/analysis/test_intervals.py",
+    "tests/commands/test_table.py",
+    "tests/reporting/test_files.py",
+    "tests/tracking/test_mirror.py",
+    "tests/end_to_end/test_scripts.py",
+)
+
+
+def main(arguments: list[str]) -> int:
+    resolution = arguments[0] if arguments else RESOLUTIONS[0]
+    if resolution not in RESOLUTIONS:
+        print(f"unknown versions '{resolution}'. Valid: {', '.join(RESOLUTIONS)}", file=sys.stderr)
+        return 2
+    python = install(resolution)
+    link(next((PLACE / "env" / "lib").glob("python*")) / "site-packages")
+    tests = [python, "-m", "pytest", "-q", "-W", "ignore", "-m", "not slow and not campaign", *TESTS]
+    return subprocess.call(tests, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def install(resolution: str) -> str:
+    """A new environment with these versions. Returns: its Python."""
+    PLACE.mkdir(parents=True, exist_ok=True)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--target", str(PLACE / "uv"), "uv"]
+    subprocess.run(pip, check=True)
+    uv, needed, found = PLACE / "uv" / "bin" / "uv", PLACE / "needed.txt", PLACE / f"{resolution}.txt"
+    needed.write_text("\n".join(NEEDED) + "\n")
+    kept = PLACE / "kept.txt"
+    kept.write_text("".join(f"{each.name}=={each.version.partition('+')[0]}\n" for each in linked()
+                            if each.name in LINKED))  # fmt: skip
+    links = [f"--find-links={each}" for each in os.environ.get("PIP_FIND_LINKS", "").split()]
+    inputs = [str(ROOT / "pyproject.toml"), str(needed)]
+    compiled = [str(uv), "pip", "compile", "-q", "--no-annotate", "--no-header", "--resolution", resolution]
+    subprocess.run([*compiled, "--override", str(kept), *links, *inputs, "-o", str(found)], check=True)
+    lines = [line for line in found.read_text().splitlines() if not line.startswith(LINKED)]
+    found.write_text("\n".join(lines) + "\n")
+    subprocess.run(
+        [str(uv), "venv", "-q", "--clear", "--python", sys.executable, str(PLACE / "env")], check=True
+    )
+    python = str(PLACE / "env" / "bin" / "python")
+    subprocess.run(
+        [str(uv), "pip", "install", "-q", "--python", python, *links, "-r", str(found)], check=True
+    )
+    return python
+
+
+def linked() -> Iterator[Distribution]:
+    """torch and what it brings along."""
+    yield from (each for each in distributions() if (each.name or "").lower().startswith(LINKED))
+
+
+def link(packages: Path) -> None:
+    """Their folders, as they are here, in the packages of the new environment."""
+    for each in linked():
+        for name in {file.parts[0] for file in each.files or () if file.parts[0] != ".."}:
+            place = packages / name
+            if not place.exists() and not name.startswith("__pycache__"):
+                place.symlink_to(Path(str(each.locate_file(name))))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
