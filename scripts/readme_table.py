@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,20 @@ def scoreboard_section(report_json: Path, reports: list[Path]) -> str:
     alt = f"Scoreboard of {len(effects)} effects: {alt}"
     picture = f'<img src="reports/{folder}/figures/{SCOREBOARD}.svg" width="760" alt="{alt}">'
     claims = _claims_of_papers(reports)
-    settled = [(study, claim) for study, claim in claims if claim["answer"] not in OPEN]
-    table = _claims_table(settled[:MOST_CLAIMS], "reports")
+    table = _claims_table(of_many_studies(claims), "reports")
     return "\n".join([picture, "", *table, _counted([claim for _, claim in claims]), ""])
+
+
+def of_many_studies(claims: list[tuple[str, Record]], most: int = MOST_CLAIMS) -> list[tuple[str, Record]]:
+    """The first settled claim of each study, then the second of each, and so on; by study."""
+    of_study: Counter[str] = Counter()
+    found = []
+    for study, claim in claims:
+        if claim["answer"] not in OPEN:
+            found.append((of_study[study], study, claim))
+            of_study[study] += 1
+    first = sorted(found, key=itemgetter(0))[:most]
+    return [(study, claim) for _, study, claim in sorted(first, key=itemgetter(1, 0))]
 
 
 def _claims_of_papers(reports: list[Path]) -> list[tuple[str, Record]]:

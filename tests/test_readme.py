@@ -74,3 +74,16 @@ def test_only_claims_of_papers_are_counted(tmp_path: Path) -> None:
         (tmp_path / name / "report.json").write_text(json.dumps(report))
     said = readme_table.claims_section(list(tmp_path.glob("*/report.json")))
     assert "2 testable of 2; 2 not settled" in said
+
+
+def test_the_first_page_has_claims_of_many_studies():
+    settled = {"answer": "opposite"}
+    claims = [
+        ("a", settled | {"says": "a1"}),
+        ("a", {"answer": "not settled", "says": "a2"}),
+        ("a", settled | {"says": "a3"}),
+        ("a", settled | {"says": "a4"}),
+        ("b", settled | {"says": "b1"}),
+        ("c", settled | {"says": "c1"}),
+    ]
+    assert [claim["says"] for _, claim in readme_table.of_many_studies(claims, 4)] == ["a1", "a3", "b1", "c1"]
