@@ -212,12 +212,10 @@ def block_fit(design: BlockDesign, values: ArrayLike) -> BlockFit:
     runs = table[..., design.present]
     residuals = design.residuals(runs)
     total = (residuals**2).sum(axis=-1)
-    arms = design.present.shape[0]
-    own = np.zeros((*total.shape, arms))
-    ratio = np.zeros((*total.shape, arms))
-    own_df = np.zeros(arms, dtype=np.intp)
+    shape = (*total.shape, len(design.present))
+    own, ratio, own_df = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.intp)
     alike: dict[bytes, tuple[Floats, float, int]] = {}  # arms with the same seeds have the same block
-    for arm in range(arms):
+    for arm in range(shape[-1]):
         members = np.flatnonzero(design.arm_of == arm)
         seeds = design.present[arm].tobytes()
         if seeds not in alike:
@@ -228,20 +226,12 @@ def block_fit(design: BlockDesign, values: ArrayLike) -> BlockFit:
             continue
         part = np.einsum("...i,ij,...j->...", residuals[..., members], inverse, residuals[..., members])
         rest = np.maximum(total - part, 0.0) / rest_df
-        own_df[arm] = df
+        own_df[..., arm] = df
         own[..., arm] = (part - (df - share) * rest) / share
         ratio[..., arm] = _divide(part / df, rest)
     pooled = total / design.df if design.df else np.zeros_like(total)
-    return BlockFit(
-        design=design,
-        runs=runs,
-        pooled=pooled,
-        df=np.full_like(pooled, design.df),
-        own=own,
-        own_df=np.broadcast_to(own_df, own.shape),
-        ratio=ratio,
-        wild=np.zeros(own.shape, dtype=bool),
-    )
+    every = {"own": own, "own_df": own_df, "ratio": ratio, "wild": np.zeros(shape, dtype=bool)}
+    return BlockFit(design=design, runs=runs, pooled=pooled, df=np.full_like(pooled, design.df), **every)
 
 
 def _inverse_block(block: Floats) -> tuple[Floats, float, int]:
