@@ -84,7 +84,8 @@ class _Parser(argparse.ArgumentParser):
     """Asks how wide the terminal is where it prints help, not for every argument that is added."""
 
     def __init__(self, *args: Any, **about: Any) -> None:
-        super().__init__(*args, **about, formatter_class=partial(argparse.HelpFormatter, width=80))
+        about["formatter_class"] = partial(argparse.HelpFormatter, width=80)
+        super().__init__(*args, **about)
 
     def format_usage(self) -> str:
         self.formatter_class = argparse.HelpFormatter

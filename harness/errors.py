@@ -345,12 +345,14 @@ def _repr(self: Any) -> str:
 def _eq(self: Any, other: object) -> Any:
     if other.__class__ is not self.__class__:
         return NotImplemented
-    values = _values(type(self), False)
+    kind: Any = type(self)
+    values = _values(kind, False)
     return values(self) == values(other)
 
 
 def _hash(self: Any) -> int:
-    return hash(_values(type(self), True)(self))
+    kind: Any = type(self)
+    return hash(_values(kind, True)(self))
 
 
 def _getstate(self: Any) -> list[Any]:

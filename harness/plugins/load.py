@@ -406,7 +406,7 @@ class _Loader(SourceFileLoader):
         return self._source
 
     def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self._source, self.path)  # type: ignore[no-any-return]
+        return self.source_to_code(self._source, self.path)
 
 
 def _run(source: bytes, path: Path, sha256: str) -> ModuleType:
