@@ -48,7 +48,7 @@ def install(resolution: str) -> str:
     pip = [sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--target", str(PLACE / "uv"), "uv"]
     subprocess.run(pip, check=True)
     uv, needed, found = PLACE / "uv" / "bin" / "uv", PLACE / "needed.txt", PLACE / f"{resolution}.txt"
-    # MLflow of before 3.17 was made for SQLAlchemy 2.0, and does not say so.
+    # MLflow 3.5, the oldest that resolves, was made for SQLAlchemy 2.0 and does not say so.
     older = ("sqlalchemy<2.1",) if resolution == RESOLUTIONS[0] else ()
     needed.write_text("\n".join((*NEEDED, *older)) + "\n")
     kept = PLACE / "kept.txt"
