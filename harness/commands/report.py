@@ -223,7 +223,7 @@ def report_input(
     records: DataFrame,
     curves: DataFrame,
     software: Mapping[str, Any],
-    extra: Mapping[str, Mapping[str, Any] | None] = MappingProxyType({}),
+    extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> ReportInput:
     """The one way from records to a report: `harness report` and `harness verify` both go it.
 

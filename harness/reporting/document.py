@@ -266,10 +266,15 @@ def readable(block: Block) -> Block:
     """The same of any block of a report."""
     if isinstance(block, TextTable):
         return first_rows(block)
-    if isinstance(block, ClaimList) and len(block.items) > MOST_ROWS:
-        last = ClaimLine("·", _of_all(len(block.items)), "")
-        return replace(block, items=(*block.items[:MOST_ROWS], last))
-    return block
+    return first_claims(block) if isinstance(block, ClaimList) else block
+
+
+def first_claims(block: ClaimList) -> ClaimList:
+    """As many of its lines as a reader reads, and a line that says how many there are."""
+    if len(block.items) <= MOST_ROWS:
+        return block
+    last = ClaimLine("·", _of_all(len(block.items)), "")
+    return replace(block, items=(*block.items[:MOST_ROWS], last))
 
 
 def _of_all(rows: int) -> str:

@@ -336,7 +336,7 @@ def to_json(report: ReportInput) -> str:
     plan = report.plan
     findings = findings_json(report.findings)
     claims, speed = findings.pop("claims"), findings.pop("speed")
-    more = {name: report.extra[name] for name in OPTIONAL if report.extra[name] is not None}
+    more: dict[str, Any] = {name: report.extra[name] for name in OPTIONAL if report.extra[name] is not None}
     more |= {"classes": classes_json(report)} if report.by_class else {}
     if "floors" not in more:
         del findings["competence"]

@@ -186,7 +186,7 @@ def _forms(report: ReportInput, table: TableFinding) -> list[doc.Section]:
     """The table whole with its sentences, without them, and with fewer and fewer rows."""
     shown = doc.first_rows(main_table(table, report.findings.settings, place_labels(report.plan)))
     shown = replace(shown, notes=tuple(map(_cut, shown.notes)))
-    words = doc.readable(sentences(table, "In words"))
+    words = doc.first_claims(sentences(table, "In words"))
     name = _cut(doc.table_name(table))
     forms = [doc.Section(name, (doc.ClaimList("In words", words.items), shown)), doc.Section(name, (shown,))]
     rows = len(shown.rows) // 2
