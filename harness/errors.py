@@ -1,15 +1,12 @@
-"""What all import: errors that teach (where, what, the nearest name), what may be shown, data classes."""
+"""What all import: errors that teach (where, what, the nearest name), and what may be shown."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, partial
+from dataclasses import dataclass
 from itertools import islice
-from operator import attrgetter
-from reprlib import recursive_repr
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 from urllib.parse import unquote, unquote_plus
 
 # Errors that teach: where, what is wrong, the nearest valid name, the valid ones.
@@ -36,7 +33,7 @@ UNPRINTABLE = f"[\x00-\x1f{_NEVER}]"
 _COMMANDS = f"[\x00-\x08\x0b-\x1f{_NEVER}]"  # lines and tabs are none
 
 
-@dataclasses.dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Problem:
     """One mistake in a study, in the words a user sees."""
 
@@ -314,118 +311,3 @@ class Visible:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)
-
-
-# Frozen data classes in a third of the time: `dataclasses.dataclass` writes and compiles eight methods
-# of each, a quarter of the time of `harness plan`. Here it is one, __init__; the others are shared.
-
-
-_MISSING: Any = dataclasses.MISSING
-_NEW = object()  # stands for the value of a default factory
-
-
-def _setattr(self: Any, name: str, value: Any) -> None:
-    if "__dataclass_fields__" in type(self).__dict__ or name in self.__dataclass_fields__:
-        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
-    object.__setattr__(self, name, value)
-
-
-def _delattr(self: Any, name: str) -> None:
-    if "__dataclass_fields__" in type(self).__dict__ or name in self.__dataclass_fields__:
-        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
-    object.__delattr__(self, name)
-
-
-@recursive_repr()
-def _repr(self: Any) -> str:
-    shown = (f"{each.name}={getattr(self, each.name)!r}" for each in dataclasses.fields(self) if each.repr)
-    return f"{type(self).__qualname__}({', '.join(shown)})"
-
-
-def _eq(self: Any, other: object) -> Any:
-    if other.__class__ is not self.__class__:
-        return NotImplemented
-    kind: Any = type(self)
-    values = _values(kind, False)
-    return values(self) == values(other)
-
-
-def _hash(self: Any) -> int:
-    kind: Any = type(self)
-    return hash(_values(kind, True)(self))
-
-
-def _getstate(self: Any) -> list[Any]:
-    return [getattr(self, each.name) for each in dataclasses.fields(self)]
-
-
-def _setstate(self: Any, state: list[Any]) -> None:
-    for each, value in zip(dataclasses.fields(self), state, strict=True):
-        object.__setattr__(self, each.name, value)
-
-
-@cache
-def _values(cls: Any, hashed: bool) -> Callable[[Any], Any]:
-    """What reads the fields that are compared, or hashed, as a tuple."""
-    fields = dataclasses.fields(cls)
-    names = [each.name for each in fields if (each.compare if not hashed or each.hash is None else each.hash)]
-    return attrgetter(*names) if len(names) > 1 else lambda self: tuple(getattr(self, name) for name in names)
-
-
-_FROZEN = {"__setattr__": _setattr, "__delattr__": _delattr}
-_VALUES = {"__repr__": _repr, "__eq__": _eq, "__hash__": _hash}
-_OF_SLOTS = {"__getstate__": _getstate, "__setstate__": _setstate}
-
-
-def _init(cls: Any) -> Callable[..., None]:
-    """The compiled __init__ of a data class."""
-    known: dict[str, Any] = {"_set": object.__setattr__, "_NEW": _NEW}
-    asked: dict[bool, list[str]] = {False: [], True: []}
-    lines = []
-    for each in dataclasses.fields(cls):
-        name, value, default = each.name, each.name, ""
-        if each.default is not _MISSING:
-            known[f"_default_{name}"], default = each.default, f"=_default_{name}"
-        elif each.default_factory is not _MISSING:
-            known[f"_make_{name}"], default = each.default_factory, "=_NEW"
-            value = f"_make_{name}() if {name} is _NEW else {name}"
-        asked[bool(each.kw_only)].append(name + default)
-        lines.append(f" _set(self, {name!r}, {value})\n")
-    if hasattr(cls, "__post_init__"):
-        lines.append(" self.__post_init__()\n")
-    parameters = ", ".join(["self", *asked[False], *(["*", *asked[True]] if asked[True] else [])])
-    exec(f"def __init__({parameters}):\n{''.join(lines) or ' pass'}", known)  # noqa: S102  names of fields
-    made: Callable[..., None] = known["__init__"]
-    made.__annotations__ = {each.name: each.type for each in dataclasses.fields(cls)} | {"return": "None"}
-    made.__module__, made.__qualname__ = cls.__module__, f"{cls.__qualname__}.__init__"
-    return made
-
-
-if TYPE_CHECKING:
-    from dataclasses import dataclass as dataclass
-else:
-
-    def dataclass(cls=None, /, **options):
-        """As `dataclasses.dataclass`; what is not simply frozen is made by that one."""
-        if cls is None:
-            return partial(dataclass, **options)
-        own = cls.__dict__
-        simple = (
-            options.keys() <= {"frozen", "slots", "kw_only"}
-            and options.get("frozen")
-            and "__init__" not in own
-        )
-        if not simple:
-            return dataclasses.dataclass(cls, **options)
-        # Below a frozen one, it insists on its own __setattr__ and __delattr__.
-        derived = any(hasattr(base, "__dataclass_fields__") for base in cls.__bases__)
-        shared = (_VALUES if derived else _VALUES | _FROZEN) | (_OF_SLOTS if options.get("slots") else {})
-        for name, method in shared.items():
-            if own.get(name) is None:
-                setattr(cls, name, method)
-        plain = {**options, "frozen": derived, "init": False, "repr": False, "eq": False}
-        made = dataclasses.dataclass(cls, **plain)
-        made.__init__ = _init(made)
-        says = made.__dataclass_params__
-        says.frozen = says.init = says.repr = says.eq = True
-        return made

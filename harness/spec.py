@@ -10,12 +10,10 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
-
-from harness.errors import dataclass
 
 # What one run is: every number that changes the meaning of its result, and nothing else.
 #

@@ -30,8 +30,6 @@ UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "
 PICKLE_OVER_A_PIPE = {
     "harness/scheduling/workers.py"
 }  # messages between a controller and the workers it started; never a file
-# Compiles __init__ of frozen data classes, as Python does, from names of fields in our source.
-COMPILES = {"harness/errors.py"}
 SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
 
 
@@ -95,7 +93,7 @@ def unsafe_yaml(text: str, path: str) -> Iterator[str]:
 def shells(text: str, path: str) -> Iterator[str]:
     """shell=True, os.system and their kin, eval and exec."""
     for node, called in calls(text):
-        if called in SHELLS or (called in ("eval", "exec") and path not in COMPILES):
+        if called in SHELLS or called in ("eval", "exec"):
             yield f"{path}:{node.lineno} calls {called}"
         if any(each.arg == "shell" and not is_constant(each.value, False) for each in node.keywords):
             yield f"{path}:{node.lineno} {called} through a shell"

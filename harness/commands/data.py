@@ -10,13 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data import DATASETS, missing_data
-from harness.errors import dataclass
 from harness.runs import provenance
 from harness.runs.folder import RunFolder, write_bytes
 from harness.runs.provenance import Known

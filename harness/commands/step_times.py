@@ -18,12 +18,13 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.data import DATASETS
 from harness.data.entry import cache_folder
-from harness.errors import dataclass, decided
+from harness.errors import decided
 from harness.runs.folder import read_json, write_json
 from harness.runs.provenance import cpu_name
 from harness.spec import Arm, CanonicalText, Recipe, RunSpec, TrickSpec, canonical_json, digest

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,6 @@ from harness.data.entry import (
     Source,
 )
 from harness.data.folders import TO_SPLIT
-from harness.errors import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

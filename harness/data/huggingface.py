@@ -12,13 +12,14 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.entry import Packed, Reading, Stored, cache_folder
 from harness.data.imagefolder import reading_of
 from harness.data.tables import IMAGES, LABELS, SHOWN, SPELT, WHOLE, ImageTable, entry_of, short
-from harness.errors import dataclass, decided, unknown
+from harness.errors import decided, unknown
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,14 +19,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data import entry
 from harness.data.entry import Entry, Files, Look, Packed, Reading, Source
-from harness.errors import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

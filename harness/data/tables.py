@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from harness.data.entry import (
 )
 from harness.data.folders import SUFFIXES, TO_SPLIT, Found, composed, spelt
 from harness.data.imagefolder import reading_of
-from harness.errors import Problem, StudyError, dataclass, unknown
+from harness.errors import Problem, StudyError, unknown
 
 if TYPE_CHECKING:
     import numpy as np

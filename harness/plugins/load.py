@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data import DATASETS
 from harness.data.entry import Entry
-from harness.errors import dataclass, nearest
+from harness.errors import nearest
 from harness.models import MODELS, VARIANTS
 from harness.models.entry import Model
 from harness.spec import PER_CLASS

@@ -14,11 +14,10 @@ import json
 import os
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from harness.errors import dataclass
 from harness.runs.folder import (
     BEAT_S,
     PREFIX,

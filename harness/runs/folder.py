@@ -11,11 +11,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.errors import dataclass, printable
+from harness.errors import printable
 from harness.runs import records
 from harness.runs.records import is_count, is_time, parsed, read_with_time
 from harness.spec import FAILED, FINISHED, Stop

@@ -6,12 +6,12 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness.errors import dataclass, printable
+from harness.errors import printable
 from harness.runs import records
 from harness.runs.folder import (
     CANCELLED,

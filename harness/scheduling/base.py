@@ -11,12 +11,11 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from harness.errors import dataclass
 from harness.runs.folder import RunFolder
 from harness.spec import AnyRun, Machine, Stop
 

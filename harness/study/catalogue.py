@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from harness.errors import Location, ProblemList, dataclass, unknown
+from harness.errors import Location, ProblemList, unknown
 from harness.spec import AugmentSpec, DataSpec, ModelSpec, Recipe
 
 # What the plan must know about tricks, models and data sets, without importing torch.

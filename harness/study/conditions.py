@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from harness.errors import Location, counted, dataclass
+from harness.errors import Location, counted
 from harness.spec import ACCURACIES, Arm, DataSpec, Recipe, as_plain, canonical_json
 from harness.study.plan import Cell, Plan, PlanTable
 

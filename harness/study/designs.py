@@ -9,10 +9,10 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness.errors import Location, ProblemList, dataclass, unknown
+from harness.errors import Location, ProblemList, unknown
 from harness.study.catalogue import Use, plain
 from harness.study.kinds import Misfit
 from harness.study.rows import Draft, Row, draft

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import Problem, StudyError, counted, dataclass, shortened, unknown
+from harness.errors import Problem, StudyError, counted, shortened, unknown
 from harness.study.plan import Cell, Claim, Plan, PlannedRun, PlanTable
 
 CellName = tuple[str, str, str | None]  # table, row, column

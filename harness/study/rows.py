@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness.errors import Location, ProblemList, dataclass, unknown
+from harness.errors import Location, ProblemList, unknown
 from harness.spec import ACCURACIES
 from harness.study.catalogue import Catalogue, Use
 from harness.study.plan import MEASURES, Cell, Claim, PaperValue

@@ -6,11 +6,10 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from harness.errors import dataclass
 from harness.spec import DataSpec, ModelSpec, Recipe, recipe_of
 from harness.study.catalogue import (
     Catalogue,

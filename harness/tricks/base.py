@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
-
-from harness.errors import dataclass as dataclass
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn

@@ -10,9 +10,10 @@ import re
 import sys
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.errors import dataclass, nearest, unknown
+from harness.errors import nearest, unknown
 from harness.tricks import TRICKS
 from harness.tricks.base import Trick, hooks_of, require
 

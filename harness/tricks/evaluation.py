@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.tricks.base import State, Trick, dataclass, require
+from harness.tricks.base import State, Trick, require
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.tricks.base import Trick, dataclass, require
+from harness.tricks.base import Trick, require
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.tricks.base import ParameterGroup, Trick, dataclass, require
+from harness.tricks.base import ParameterGroup, Trick, require
 
 if TYPE_CHECKING:
     from torch import nn

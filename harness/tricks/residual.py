@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.tricks.base import Trick, dataclass, require, with_model_args
+from harness.tricks.base import Trick, require, with_model_args
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.tricks.base import Batch, Context, Loss, Trick, dataclass, require
+from harness.tricks.base import Batch, Context, Loss, Trick, require
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import inspect
 import json
-from dataclasses import KW_ONLY
-from functools import cached_property
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +11,6 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import dataclass
 from harness.spec import (
     CAME_LATER,
     Arm,
@@ -236,71 +230,3 @@ def test_set_may_change_every_field_of_recipe_and_augmentation() -> None:
 def test_named_recipes_leave_nothing_to_defaults(name: str) -> None:
     needed = {field.name for field in dataclasses.fields(Recipe)} - {"model", "data"}
     assert set(RECIPES[name]) == needed
-
-
-def _made_by(maker: Any) -> dict[str, Any]:
-    """A few data classes as the harness has them."""
-
-    @maker(frozen=True, slots=True, kw_only=True)
-    class Point:
-        x: float
-        y: float = 2.0
-        words: list[str] = dataclasses.field(default_factory=list)
-        hidden: int = dataclasses.field(default=0, repr=False, compare=False)
-
-    @maker(frozen=True)
-    class Named:
-        name: str
-        _: KW_ONLY
-        size: int = 1
-
-        def __post_init__(self) -> None:
-            if not self.name:
-                raise ValueError("no name")
-
-        @cached_property
-        def twice(self) -> str:
-            return self.name * 2
-
-    @maker(frozen=True, kw_only=True)
-    class Below(Named):
-        more: int = 3
-
-        def __repr__(self) -> str:
-            return "below"
-
-    return {each.__name__: each for each in (Point, Named, Below)}
-
-
-@pytest.mark.parametrize("maker", [dataclasses.dataclass, dataclass], ids=["python", "ours"])
-def test_our_frozen_data_classes_do_what_those_of_python_do(maker: Any) -> None:
-    made = _made_by(maker)
-    point, named, below = made["Point"](x=1.0), made["Named"]("a", size=2), made["Below"](name="b")
-    assert repr(point).endswith("Point(x=1.0, y=2.0, words=[])")
-    assert point == made["Point"](x=1.0, hidden=5) != made["Point"](x=1.5)
-    assert point.words is not made["Point"](x=1.0).words
-    assert (hash(named), named.twice) == (hash(("a", 2)), "aa")
-    assert hash(below) == hash(("b", 1, 3))
-    assert (below == named, repr(below), below.more) == (False, "below", 3)
-    for value, name in ((point, "x"), (point, "other"), (named, "name"), (below, "more"), (below, "size")):
-        with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):  # TypeError: of Python's slots
-            setattr(value, name, 9)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        del named.name
-    assert copy.copy(point) == copy.deepcopy(point) == point
-    assert dataclasses.replace(point, y=3.0).y == 3.0
-    assert dataclasses.asdict(below) == {"name": "b", "size": 1, "more": 3}
-    with pytest.raises(TypeError, match=r"Point.__init__\(\) missing 1 required keyword-only argument: 'x'"):
-        made["Point"]()
-    with pytest.raises(TypeError, match="unexpected keyword argument 'z'"):
-        made["Point"](x=1.0, z=2)
-    with pytest.raises(ValueError, match="no name"):
-        dataclasses.replace(below, name="")
-    with pytest.raises(TypeError, match="unhashable"):
-        hash(point)
-    assert list(inspect.signature(made["Below"]).parameters) == ["name", "size", "more"]
-
-
-def test_data_classes_go_through_a_pipe() -> None:
-    spec = DataSpec(name="mnist", resolution=28, args={"part": "all"})
-    assert ForkingPickler.loads(ForkingPickler.dumps(spec)) == spec
