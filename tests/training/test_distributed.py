@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.runs.folder import RunFolder, read_json
 from harness.spec import Arm, Member, RunSpec, TrickSpec
-from harness.training import loop, setup
+from harness.training import optim, setup
 from harness.training.evaluate import Evaluation, evaluate
 from harness.training.parallel import World
 from tests.conftest import mostly_campaign
@@ -284,18 +284,18 @@ def test_what_one_process_cannot_build_is_told_by_all(several: Any, tmp_path: Pa
 
 
 def die_in_the_last(spec: RunSpec, runs_dir: Path) -> str:
-    before = loop.set_lr
+    before = optim.set_lr
 
     def set_lr(optimizer: Any, lr: float) -> None:
         if rank() == 2:
             os._exit(9)
         before(optimizer, lr)
 
-    loop.set_lr = set_lr
+    optim.set_lr = set_lr
     try:
         return train_rank(spec, runs_dir)
     finally:
-        loop.set_lr = before
+        optim.set_lr = before
 
 
 @pytest.mark.campaign
