@@ -259,8 +259,8 @@ class Replayed:
     random number is drawn twice. `eager` says why all are made; None: they are not.
     """
 
-    def __init__(self, work: Callable[..., Any], eager: str | None) -> None:
-        self.work, self.eager = work, eager
+    def __init__(self, eager: str | None) -> None:
+        self.eager = eager
         self._recordings: dict[Any, Recording] = {}
         # One for warm-up and recording: memory is kept for each stream.
         self._stream: Any = torch.cuda.Stream() if eager is None else None
@@ -285,6 +285,12 @@ class Replayed:
             return self._check(recording)
         recording.graph.replay()
         return recording.result
+
+    def work(self, *args: Tensor) -> Any:
+        """The same operators every time."""
+        # Not a function that is kept: with a method of its own in it, this would be freed late, and with it
+        # the connections to other processes, which wait for their end.
+        raise NotImplementedError
 
     def while_recorded(self) -> AbstractContextManager[None]:
         """What the work has to be told while it is recorded."""

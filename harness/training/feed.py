@@ -176,6 +176,15 @@ class CopyStream:
         return tensors
 
 
+class Augmented(Replayed):
+    """The augmentation of a batch, on a GPU that holds all pixels."""
+
+    make: augment.Work
+
+    def work(self, *args: Tensor) -> ImagesAndLabels:
+        return self.make(*args)
+
+
 @dataclass(slots=True, kw_only=True)
 class Feed:
     """Makes the batch of any step: order of the epoch, augmentation, then the tricks that edit batches.
@@ -191,7 +200,7 @@ class Feed:
     tricks: tuple[Trick, ...]
     context: Context
     world: World = ALONE
-    _replayed: Replayed | None = None  # where a GPU has all pixels
+    _replayed: Augmented | None = None  # where a GPU has all pixels
     _epoch: int = -1
     _order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
@@ -199,7 +208,7 @@ class Feed:
         self.tricks = tuple(trick for trick in self.tricks if "edit_batch" in hooks_of(trick))
         # Batches that wait, made ahead of the step, must not be overwritten by the next one.
         if without_graphs(self.device) is None and not self._decodes:
-            self._replayed = Replayed(lambda buffer: None, None)
+            self._replayed = Augmented(None)
 
     def batches(self, first: int, end: int) -> Generator[Batch]:
         """`batch` of these steps in their order, the same bits; images that are decoded are made ahead. To be
@@ -247,7 +256,7 @@ class Feed:
     def _replay(self, work: augment.Work, buffer: Tensor) -> ImagesAndLabels:
         """The augmentation on a GPU, which is the same for every batch: only what was drawn differs."""
         assert self._replayed is not None
-        self._replayed.work = work
+        self._replayed.make = work
         images, labels = self._replayed(buffer)
         return images, labels
 

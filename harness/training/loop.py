@@ -57,7 +57,7 @@ def train(
     return FINISHED
 
 
-# One step. What the device does of it is `Step._compute` alone: the same operators on the same tensors at
+# One step. What the device does of it is `Step.work` alone: the same operators on the same tensors at
 # every step, with the learning rate in a tensor, nothing read back, nothing decided. So a GPU can be told
 # once, and then replays it with one call in place of some 400 (`environment.Replayed`). What changes from
 # step to step is done outside, before it: the batch, the learning rate, the seed of dropout.
@@ -71,7 +71,7 @@ class Step(Replayed):
         eager = without_graphs(setup.device)
         # On a GPU, recorded or not: the same rate, hence the same bits.
         optim.hold_rates(setup.optimizer, None if eager == "" else setup.device)
-        super().__init__(self._compute, eager_because(setup) if eager is None else eager)
+        super().__init__(eager_because(setup) if eager is None else eager)
         progress.eager = self.eager
 
     def make(self, batch: Batch) -> None:
@@ -81,7 +81,7 @@ class Step(Replayed):
         self(*batch)
         self.progress.count()
 
-    def _compute(self, *tensors: Tensor) -> None:
+    def work(self, *tensors: Tensor) -> None:
         setup, batch = self.setup, Batch(*tensors)
         with setup.precision.forward():
             output = setup.forward(batch.images)
