@@ -204,17 +204,15 @@ def note_peak(arm_id: str, device: str) -> None:
 
 def lacks_memory(arm_id: str, device: str) -> str:
     """Why a run of this arm should not begin on the device now; "": it may. It needs what one of its arm
-    needed here before, else the most that any did: runs side by side are mostly alike."""
+    need here before, else the most that any did: runs side by side are mostly alike."""
     if not device.startswith("cuda"):
         return ""
     free, total = torch.cuda.mem_get_info(device)
     least = min(LEAST_FREE_BYTES, total // 4)
-    needed = _peaks.get(arm_id, max(_peaks.values(), default=least))
-    if free >= needed:
+    need = _peaks.get(arm_id, max(_peaks.values(), default=least))
+    if free >= need:
         return ""
-    return (
-        f"{free / 1e9:.1f} of its {total / 1e9:.1f} GB are free, a run like this needs {needed / 1e9:.1f} GB"
-    )
+    return f"{free / 1e9:.1f} of its {total / 1e9:.1f} GB are free, a run like this needs {need / 1e9:.1f} GB"
 
 
 def release_memory() -> None:
@@ -227,7 +225,6 @@ def release_memory() -> None:
 
 
 # Work of a GPU that is the same operators on the same memory every time: told once, as a CUDA graph.
-
 
 WARM_UP = 3  # calls before the recording, in which libraries choose their kernels
 CHECKED = 2  # in the exact mode: the first replays are compared with the work itself, bit for bit
@@ -287,10 +284,7 @@ class Replayed:
         return recording.result
 
     def work(self, *args: Tensor) -> Any:
-        """The same operators every time."""
-        # Not a function that is kept: with a method of its own in it, this would be freed late, and with it
-        # the connections to other processes, which wait for their end.
-        raise NotImplementedError
+        """The same operators every time. A method: kept as a function, it would keep this alive."""
 
     def while_recorded(self) -> AbstractContextManager[None]:
         """What the work has to be told while it is recorded."""
