@@ -11,7 +11,7 @@ from statistics import stdev
 
 import pytest
 
-from harness.analysis.findings import CANNOT_TEST
+from harness.analysis.findings import CANNOT_TEST, HELPS
 from harness.reporting.document import ScoreLine, ScorePanel, arm_target
 from harness.reporting.figures.runs import draw_table
 from harness.reporting.figures.style import WIDTH_IN, house_style
@@ -94,6 +94,21 @@ def test_a_row_that_cannot_be_tested_says_why_in_a_few_words(report):
     assert "Grey rows (∅) cannot be tested here" in caption(other.findings, boards(other.findings))
     said = outline(other, []).sections[0].blocks[0].text
     assert "Why most rows cannot be tested: both below the floor (18 of 18 rows; the floor: " in said
+
+
+def test_one_row_that_cannot_be_tested_is_not_most_rows(report):
+    first = next(cell for table in report.findings.tables for cell in table.cells if cell.effect)
+    reason = conditions.both_below_floor((74.8, 74.4), FLOOR)
+
+    def decided(cell):
+        if not cell.effect:
+            return cell
+        here = (cell.row, cell.column) == (first.row, first.column)
+        word = {"verdict": CANNOT_TEST, "qualifier": reason} if here else {"verdict": HELPS, "qualifier": ""}
+        return replace(cell, effect=replace(cell.effect, **word))
+
+    said = outline(edit_cells(report, decided), []).sections[0].blocks[0].text
+    assert "Why one row cannot be tested: both below the floor (the floor: what a simple classifier" in said
 
 
 def test_where_no_reason_is_that_of_most_rows_each_is_counted(report):

@@ -155,6 +155,8 @@ def _outlook(report: ReportInput) -> str:
         why = Counter(conditions.in_short(effect.qualifier) or CANNOT_TEST for effect in untested)
         reason, rows = why.most_common(1)[0]
         floor = "the floor: what a simple classifier reaches on the same images"
+        if len(untested) == 1:
+            return f"Why one row cannot be tested: {reason}" + f" ({floor})" * ("floor" in reason) + "."
         if 2 * rows > len(untested):
             of = f"{rows} of {num.count(len(untested), 'row')}" + f"; {floor}" * ("floor" in reason)
             return f"Why most rows cannot be tested: {reason} ({of})."
