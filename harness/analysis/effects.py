@@ -28,6 +28,7 @@ from harness.analysis.findings import (
 )
 from harness.analysis.intervals import Estimate, Floats, MeanSquares
 from harness.analysis.verdicts import PaperEffect, Verdict
+from harness.spec import PER_CLASS
 
 ON_THIS_TEST_SET = "on this test set"
 
@@ -169,8 +170,9 @@ def _verdict(
 
 def images_of(sides: tuple[Side, Side], settings: Settings) -> MeanSquares | None:
     """For T2: the per-image bits of the seeds that both arms have; None without bits of two seeds."""
-    # The bits are of the top-1 answer; results from elsewhere have them only where their metric is that.
-    if settings.metric != "top1" and not settings.percent:
+    # The bits are of the top-1 answer, also where the metric is one over classes; results from elsewhere,
+    # whose metrics have any name, have bits only where the metric is their mean.
+    if settings.metric in PER_CLASS or not (settings.metric == "top1" or settings.percent):
         return None
     pairs = []
     for seed in sides[0].level.values:

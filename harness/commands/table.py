@@ -125,11 +125,12 @@ def report_of(results: FileResults) -> ReportInput:
     curves = pd.DataFrame({name: [] for name in CURVE_COLUMNS})
     software = {"harness": __version__, "drawn_with": drawn_with(plan)}
     raw = raw_files(records, curves, {})
+    of_classes = records.drop(columns="predictions", errors="ignore")  # the bits are of all classes
     settings, classes = settings_of(results), plan.header["results"].get("classes", {})
     return ReportInput(
         findings=analyse(plan, records, curves, settings),
         by_class={
-            name: analyse(plan, records, curves, dataclasses.replace(settings, metric=column))
+            name: analyse(plan, of_classes, curves, dataclasses.replace(settings, metric=column))
             for column, name in classes.items()
         },
         plan=plan,

@@ -100,3 +100,16 @@ def test_agreement_with_the_paper(theirs, delta, word):
     twice = 2 * (effect.high - effect.estimate)  # v (2/3 + 2/1) is 4 times v 2/3
     assert effect.gap_high - effect.gap == pytest.approx(twice)
     assert effect.agreement == word
+
+
+@pytest.mark.parametrize(("metric", "has"), [("accuracy", True), ("f1", False), ("balanced_accuracy", False)])
+def test_bits_of_the_top1_answer_say_nothing_of_a_metric_over_classes(metric: str, has: bool):
+    rng = np.random.default_rng(3)
+    rows = []
+    for seed in range(3):
+        for arm, right in (("base", 200), ("up", 212), ("third", 200)):
+            bits = np.arange(400) < right + rng.integers(0, 4)
+            rows.append(record(arm, seed, 100 * bits.mean(), bits=bits) | {metric: 100 * bits.mean()})
+    settings = Settings(metric=metric, percent=True)
+    effect = by_row(found(star(["base", "up", "third"]), rows, 3, settings))["up"].effect
+    assert (effect.new_images_low is not None) == has
