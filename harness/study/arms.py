@@ -448,9 +448,7 @@ class Resolver:
         self._tricks = TrickSets(catalogue, size, mode)
         self._text = CanonicalText()
         self._fields = Fields(study.file, size, self.inputs, self._architectures)
-        self.scale = Scale(
-            epochs=size.epochs, baseline_epochs=self._fields.baseline_epochs, batch=size.batch_scale
-        )
+        self.scale = Scale.of(size, self._fields.baseline_epochs)
         self._plugin_sets: dict[frozenset[str], Mapping[str, str]] = {}
         self._optimizers: dict[tuple[str, int], Any] = {}
         # What tricks edit (its fields by id, then the object) and the first of them -> what comes of it.

@@ -229,7 +229,7 @@ def _listed(at: Location, uses: tuple[Use, ...]) -> Iterator[tuple[Location, Use
 
 
 LONGEST_SAID = 60  # characters of a name that say what was changed
-OF_SIZE = ("data", "resolution", "epochs", "batch_scale", "train_images", "test_images")
+OF_SIZE = ("data", "resolution", "epochs", "batch_scale", "rate_scale", "train_images", "test_images")
 
 
 def change_source(source: YamlFile, changes: Sequence[str], size: str) -> None:

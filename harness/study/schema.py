@@ -290,6 +290,7 @@ class Size(Closed):
     resolution: int = key(PIXELS)  # side of the square input of the study's baseline, in pixels
     epochs: float = key(POSITIVE)  # length of the baseline; every other time scales with it
     batch_scale: Fraction = key(_fraction, Fraction(1))  # factor on every batch size
+    rate_scale: Fraction = key(_fraction, Fraction(1))  # factor on every learning rate
     # model name -> constructor arguments at this size
     models: dict[str, dict[str, Any]] = key(map_of(any_text, map_of(any_text, anything)), {})
     resolutions: dict[int, int] = key(map_of(PIXELS, PIXELS), {})  # other pixels that a row asks for -> here

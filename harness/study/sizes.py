@@ -28,19 +28,16 @@ from harness.study.schema import Size
 # How a size scales a recipe: one rule for each thing that must scale, stated here and in every plan.
 #
 # - Time: epochs, milestones, the steps of an exponential decay and warm-up are multiplied by (epochs of the
-#   size) / (epochs of the baseline), so that 200 epochs beside 120 stay 5 : 3. Epochs may become
-# fractional.
+#   size) / (epochs of the baseline), so that 200 epochs beside 120 stay 5 : 3. Epochs may become fractional.
 # - Batches: every batch size is multiplied by `batch_scale`. Learning rates stay: the linear rule's
-# reference
-#   batch scales along. So are the images over which batch norm takes its statistics, rounded up; a share of
-#   the batch, 1/8 for each of 8 workers, is one of the batch that the tricks end with.
+#   reference batch scales along. So are the images over which batch norm takes its statistics, rounded up; a
+#   share of the batch, 1/8 for each of 8 workers, is one of the batch that the tricks end with.
+# - Rates: every learning rate, and where a warm-up starts, is multiplied by `rate_scale`. It is for studies
+#   whose rows name rates of their own; elsewhere `set: {lr: ...}` says it in plain words.
 # - Models: each model takes its constructor arguments of this size; those of a variant's name win over
-# those of
-#   its family's.
+#   those of its family's.
 # - Data: `data`, `resolution` and the image counts stand for the baseline's. Other pixels or another data
-# set
-#   that a row asks for, in the paper's words, are mapped by `resolutions` and `datasets`
-#   (harness/study/sizes.py).
+#   set that a row asks for, in the paper's words, are mapped by `resolutions` and `datasets` below.
 # - `set` changes the baseline; what a row sets wins over it. `arms` changes named arms, in the paper's units.
 # - `smallest_effect`, where given, is declared for this size in place of the study's.
 # - Smoke (`harness run --smoke`): 256 training and 256 test images, at most 2 seeds unless `--seeds` says how
@@ -58,12 +55,23 @@ SMOKE_IMAGES, SMOKE_SEEDS, SMOKE_EPOCHS = 256, 2, 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Time x `epochs` / `baseline_epochs`, batches x `batch`."""
+    """Time x `epochs` / `baseline_epochs`, batches x `batch`, learning rates x `rate`."""
 
     epochs: float
     baseline_epochs: float
     batch: Fraction
+    rate: Fraction = Fraction(1)
     _seen: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, size: Size, baseline_epochs: float) -> Scale:
+        """The scale of a size. baseline_epochs: the length of the baseline, in the paper's epochs."""
+        return cls(
+            epochs=size.epochs,
+            baseline_epochs=baseline_epochs,
+            batch=size.batch_scale,
+            rate=size.rate_scale,
+        )
 
     def time(self, epochs: float) -> float:
         """Epochs at this size.
@@ -98,6 +106,14 @@ class Scale:
                 )
             scaled = self._seen[images] = int(product)
         return scaled
+
+    def lr(self, rate: float) -> float:
+        """A learning rate at this size.
+
+        >>> Scale(epochs=4.0, baseline_epochs=4.0, batch=Fraction(1), rate=Fraction(1, 4)).lr(0.1)
+        0.025
+        """
+        return float(rate) * self.rate.numerator / self.rate.denominator
 
     def norm_images(self, images: int | Fraction, *, batch_size: int) -> int:
         """Over how many images batch norm takes its statistics at this size; 0 stays 0, others stay above it.
@@ -137,12 +153,7 @@ def describe(size: Size, baseline: Recipe, baseline_epochs: float) -> list[str]:
             f"time: epochs, milestones and warm-up x {factor}"
             f" (baseline {baseline_epochs:g} -> {baseline.epochs:g} epochs)"
         )
-    if size.batch_scale != 1:
-        notes.append(
-            f"batches: x {size.batch_scale} (baseline {int(baseline.batch_size / size.batch_scale)} -> "
-            f"{baseline.batch_size}); learning rates unchanged,"
-            " the linear rule's reference batch scales along"
-        )
+    notes += _batches_and_rates(size, baseline)
     if size.resolutions:
         pairs = ", ".join(f"{asked} -> {used}" for asked, used in size.resolutions.items())
         notes.append(f"pixels that rows ask for: {pairs}")
@@ -160,6 +171,20 @@ def describe(size: Size, baseline: Recipe, baseline_epochs: float) -> list[str]:
             f"arm {arm} at this size: {key} = {value}, in the paper's units"
             for key, value in changes.values().items()
         ]
+    return notes
+
+
+def _batches_and_rates(size: Size, baseline: Recipe) -> list[str]:
+    notes = []
+    if size.batch_scale != 1:
+        rates = "learning rates unchanged, " if size.rate_scale == 1 else ""
+        notes.append(
+            f"batches: x {size.batch_scale} (baseline {int(baseline.batch_size / size.batch_scale)} -> "
+            f"{baseline.batch_size}); {rates}the linear rule's reference batch scales along"
+        )
+    if size.rate_scale != 1:
+        paper = baseline.lr / float(size.rate_scale)
+        notes.append(f"learning rates: all x {size.rate_scale} (baseline {paper:g} -> {baseline.lr:g})")
     return notes
 
 
@@ -188,6 +213,8 @@ def scaled_recipe(fields: Mapping[str, Any], model: ModelSpec, data: DataSpec, s
         "data": data,
         "epochs": scale.time(fields["epochs"]),
         "batch_size": scale.batch_size(fields["batch_size"]),
+        "lr": scale.lr(fields["lr"]),
+        "warmup_lr": scale.lr(fields["warmup_lr"]),
         "milestones": scale.times(fields["milestones"]),
         "decay_every": scale.times((fields["decay_every"],))[0],
         "warmup_epochs": scale.time(fields["warmup_epochs"]),

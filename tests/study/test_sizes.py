@@ -11,12 +11,14 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from harness.commands.workspace import build_catalogue
 from harness.errors import StudyError
 from harness.spec import Recipe
+from harness.study.expand import ExpandOptions, expand, load_study
 from harness.study.plan import Plan
 from harness.study.sizes import Scale
 from harness.study.yaml import read_source, shipped_studies
-from tests.study.fakes import HEAD, cells, plan_of
+from tests.study.fakes import HEAD, cells, plan_of, write
 
 TABLE = """
 tables:
@@ -331,6 +333,23 @@ def test_whole_numbers_stay_whole() -> None:
         ValueError, match=r"^batch_size 6 x batch_scale 1/4 = 1.5 is not a whole number of images$"
     ):
         scale.batch_size(6)
+
+
+def test_a_size_scales_every_learning_rate_and_where_a_warmup_starts(tmp_path: Path) -> None:
+    rows = (
+        "[{label: a}, {label: b, set: {lr: 0.4}, add: {warmup: {epochs: 5, start_lr: 0.2}}}, {label: c,"
+        " set: {batch_size: 1024}, add: [linear_lr_scaling, {constant_warmup: {epochs: 5, lr: 0.1}}]}]"
+    )
+    study = f"tables: {{t: {{title: T, design: rows, rows: {rows}}}}}\n"
+    catalogue, plans = build_catalogue(tmp_path), []
+    for scale in ("", ", rate_scale: 1/4"):
+        file = write(tmp_path, HEAD.replace("batch_scale: 1/8}", f"batch_scale: 1/8{scale}}}") + study)
+        plans.append(expand(load_study(file, catalogue), catalogue, ExpandOptions()))
+    of_paper, here = ([plan.arms[c.arm_id or ""].recipe for c in plan.tables[0].cells] for plan in plans)
+    assert [(recipe.lr, recipe.warmup_lr) for recipe in here] == [(0.025, 0), (0.1, 0.05), (0.1, 0.025)]
+    for was, recipe in zip(of_paper, here, strict=True):
+        assert dataclasses.replace(recipe, lr=was.lr, warmup_lr=was.warmup_lr) == was
+    assert "learning rates: all x 1/4 (baseline 0.1 -> 0.025)" in plans[1].notes
 
 
 def test_a_size_may_have_its_own_metric_which_claims_without_a_measure_follow(tmp_path: Path) -> None:
