@@ -1,12 +1,13 @@
-"""What all import: errors that teach (where, what, the nearest name), and what may be shown."""
+"""What all import: errors that teach (where, what, the nearest name), what may be shown, tables of code."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 from urllib.parse import unquote, unquote_plus
 
 # Errors that teach: where, what is wrong, the nearest valid name, the valid ones.
@@ -311,3 +312,42 @@ class Visible:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)
+
+
+# Tables of code.
+
+
+Thing = TypeVar("Thing")
+
+
+class CodeTable(MutableMapping[str, Thing]):
+    """Name -> entry. Its module is imported when the entry is asked for: a study uses few of them."""
+
+    def __init__(self, package: str, places: Mapping[str, str]) -> None:
+        """places: name -> "module.attribute", in `package`: the entry, or a mapping that has it."""
+        self._package = package
+        self._places = dict(places)
+        self._entries: dict[str, Thing | None] = dict.fromkeys(places)
+
+    def __getitem__(self, name: str) -> Thing:
+        found = self._entries[name]
+        if found is None:
+            module, _, attribute = self._places[name].partition(".")
+            held = getattr(import_module(f"{self._package}.{module}"), attribute)
+            found = self._entries[name] = held[name] if isinstance(held, Mapping) else held
+        return found
+
+    def __setitem__(self, name: str, entry: Thing) -> None:
+        self._entries[name] = entry
+
+    def __delitem__(self, name: str) -> None:
+        del self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries

@@ -34,8 +34,8 @@ from harness.data.loading import decoded_once
 from harness.data.pixels import decode
 from harness.data.sets import read_idx
 from harness.errors import UNPRINTABLE, StudyError, Visible
-from harness.plugins import PluginError
 from harness.plugins.install import load_stored
+from harness.plugins.load import PluginError
 from harness.reporting.figures.style import twin
 from harness.reporting.frames import csv_text
 from harness.reporting.html import TEMPLATES

@@ -29,7 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A machine without a GPU on which nothing was measured yet."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HARNESS_MEASURE")
-    monkeypatch.setattr("harness.scheduling.base.detect_devices", lambda: ("cpu",))
+    monkeypatch.setattr("harness.runs.provenance.detect_devices", lambda: ("cpu",))
     return workspace(Namespace(runs=tmp_path / "runs", data=tmp_path, tracking_uri=None))
 
 
@@ -130,7 +130,7 @@ def test_without_leave_to_measure_nothing_is_started_and_nothing_said(here: Work
 
 def test_a_gpu_is_not_spoken_for_by_this_cpu(here: Workspace, monkeypatch):
     child = plant(monkeypatch, Child())
-    monkeypatch.setattr("harness.scheduling.base.detect_devices", lambda: ("cuda:0",))
+    monkeypatch.setattr("harness.runs.provenance.detect_devices", lambda: ("cuda:0",))
     plan = plan_of(here)
     estimate(plan, here.data_dir, measure=True)
     assert child.asked == []

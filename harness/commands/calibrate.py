@@ -177,7 +177,8 @@ def _train(args: argparse.Namespace, recipe: CalibrationRecipe, place: Workspace
     if not todo:
         return set()
     from harness.commands.progress import ProgressDisplay
-    from harness.scheduling.base import default_workers, detect_devices
+    from harness.runs.provenance import detect_devices
+    from harness.scheduling.base import default_workers
     from harness.scheduling.local import Local, LocalSettings
     from harness.spec import Machine
     from harness.training import PRELOAD, SCRIPT_PRELOAD, run_one

@@ -35,7 +35,8 @@ from harness.commands.machine import FAIL, OK, WARN, Finding, ProgramError, answ
 from harness.commands.workspace import Workspace, workspace
 from harness.data import DATASETS
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError, masked
-from harness.plugins import PluginError, load, only
+from harness.plugins.install import only
+from harness.plugins.load import PluginError, load
 
 if TYPE_CHECKING:
     from harness.slurm.sbatch import Accepted
@@ -419,7 +420,7 @@ def _found(said: dict[str, Any], group: Group, folder: Path, took_s: float) -> I
 def answer_into(file: Path, place: Workspace) -> int:
     """In the job: what is found there, into a file."""
     from harness.runs.folder import write_json
-    from harness.scheduling.base import detect_devices
+    from harness.runs.provenance import detect_devices
     from harness.slurm.agent import SlurmJob
 
     checks = [

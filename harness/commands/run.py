@@ -502,7 +502,7 @@ def _scheduler(
         slurm = _slurm(args, plan, place)
         gpus = slurm.settings.cluster.resources.gpus
         return slurm, gpus * slurm.settings.agents
-    from harness.scheduling.base import detect_devices, wrong_visible
+    from harness.runs.provenance import detect_devices, wrong_visible
 
     if wrong := wrong_visible():
         raise StudyError([Problem("CUDA_VISIBLE_DEVICES", 0, wrong)])

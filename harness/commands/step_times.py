@@ -83,7 +83,7 @@ def estimate(plan: Plan, data_dir: Path, *, measure: bool) -> None:
     todo = [run for run in plan.runs if not run.done and (run.time_s is None or run.rough)]
     if not todo or plan.scripts:
         return
-    from harness.scheduling.base import detect_devices
+    from harness.runs.provenance import detect_devices
 
     if detect_devices() != ("cpu",):
         return

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.commands.data import LOOK, QUICK, DataNow, look_at_records
 from harness.commands.step_times import estimate
@@ -20,7 +20,7 @@ from harness.models import MODELS, VARIANTS, find
 from harness.models.costs import lookup
 from harness.models.entry import Model
 from harness.models.zoo import find_file, is_zoo_name, pretrained_file
-from harness.plugins import METRICS, TRAINERS, Plugin, PluginError, installed, load_all, save, use
+from harness.plugins.install import METRICS, TRAINERS, installed, save, use
 from harness.runs.folder import RunFolder
 from harness.runs.provenance import keep_places, keep_weights, script_code
 from harness.runs.state import FOLDER as DECLARED
@@ -38,6 +38,7 @@ from harness.tricks.base import Trick
 from harness.tricks.build import describe, instantiate, validate
 
 if TYPE_CHECKING:
+    from harness.plugins.load import Plugin
     from harness.tracking.mirror import Mirror
     from harness.tracking.store import Store
 
@@ -85,10 +86,7 @@ def build_catalogue(data_dir: Path, plugins: Sequence[Plugin] = ()) -> Catalogue
     """
     use(plugins)
     files = _files(plugins)
-    data = {
-        name: replace(_data_entry(entry, data_dir), plugin=files.get(("DATASETS", name)))
-        for name, entry in DATASETS.items()
-    }
+    data = _Entries(DATASETS, lambda name: _data_entry(name, data_dir, files.get(("DATASETS", name))))
 
     def cost(model: ModelSpec, spec: DataSpec) -> Cost:
         classes = data[spec.name].facts(spec.args)[0] or CLASSES_IF_UNKNOWN
@@ -96,7 +94,7 @@ def build_catalogue(data_dir: Path, plugins: Sequence[Plugin] = ()) -> Catalogue
         return Cost(params=params, macs=macs)
 
     return Catalogue(
-        tricks=_Tricks({name: file for (table, name), file in files.items() if table == "TRICKS"}),
+        tricks=_Entries(TRICKS, lambda name: _trick_entry(TRICKS[name], files.get(("TRICKS", name)))),
         models=_Models({name: file for (table, name), file in files.items() if table == "MODELS"}),
         data=data,
         cost=cost,
@@ -145,29 +143,33 @@ class _Models(Mapping[str, ModelEntry]):
         return len(MODELS) + len(VARIANTS)
 
 
-class _Tricks(Mapping[str, TrickEntry]):
-    """Every trick; the code of one is imported when it is looked up."""
+Kind = TypeVar("Kind")
 
-    def __init__(self, files: Mapping[str, str]) -> None:
-        self._files = files
-        self._names = tuple(TRICKS)
-        self._entries: dict[str, TrickEntry] = {}
 
-    def __getitem__(self, name: str) -> TrickEntry:
-        found = self._entries.get(name)
+class _Entries(Mapping[str, Kind]):
+    """Those of a table; the code of one is imported when it is looked up."""
+
+    def __init__(self, names: Iterable[str], entry: Callable[[str], Kind]) -> None:
+        self._made: dict[str, Kind | None] = dict.fromkeys(names)
+        self._entry = entry
+
+    def __getitem__(self, name: str) -> Kind:
+        found = self._made[name]
         if found is None:
-            entry = replace(_trick_entry(TRICKS[name]), plugin=self._files.get(name))
-            found = self._entries[name] = entry
+            found = self._made[name] = self._entry(name)
         return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._made)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._made)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._made
 
 
-def _trick_entry(trick: type[Trick]) -> TrickEntry:
+def _trick_entry(trick: type[Trick], plugin: str | None) -> TrickEntry:
     about = describe(trick)
 
     def check(options: Mapping[str, Any]) -> None:
@@ -197,6 +199,7 @@ def _trick_entry(trick: type[Trick]) -> TrickEntry:
         observes=trick.observes,
         said_if_set=frozenset(trick.said_if_set),
         members=lambda options: setting(options).member_counts(),
+        plugin=plugin,
     )
 
 
@@ -213,7 +216,9 @@ def _model_entry(name: str, model: Model, preset: Mapping[str, Any]) -> ModelEnt
     )
 
 
-def _data_entry(entry: Entry, data_dir: Path) -> DataEntry:
+def _data_entry(name: str, data_dir: Path, plugin: str | None) -> DataEntry:
+    entry = DATASETS[name]
+
     def missing(args: Mapping[str, Any]) -> str | None:
         return entry.missing(args, data_dir)
 
@@ -240,6 +245,7 @@ def _data_entry(entry: Entry, data_dir: Path) -> DataEntry:
         counts=facts,
         said_if_set=entry.said_if_set,
         of_a_row=entry.of_a_row,
+        plugin=plugin,
     )
 
 
@@ -261,6 +267,10 @@ def load_plugins(study: Path) -> tuple[Plugin, ...]:
         StudyError: one of them cannot be used, with the place in its file.
     """
     files = study_plugins(study)
+    if not files:
+        return ()
+    from harness.plugins.load import PluginError, load_all
+
     try:
         return load_all(files)
     except PluginError as error:

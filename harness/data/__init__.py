@@ -6,31 +6,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data import arrays, huggingface, imagefolder, packed, sets, tables
 from harness.data.entry import Entry, Look
-from harness.errors import unknown
+from harness.errors import CodeTable, unknown
 
 if TYPE_CHECKING:
     from harness.data.entry import DataSet
 
-DATASETS: dict[str, Entry] = {
-    entry.name: entry
-    for entry in (
-        sets.ENTRY,
-        imagefolder.IMAGEFOLDER,
-        sets.CIFAR10,
-        sets.CIFAR100,
-        tables.CSV,
-        huggingface.HUGGINGFACE,
-        imagefolder.IMAGENET,
-        sets.MNIST,
-        arrays.NPZ,
-        packed.PACKED,
-        imagefolder.PLACES365,
-        sets.GENERATED,
-        *arrays.TORCHVISION,
-    )
-}
+TORCHVISION = (
+    *("CIFAR10", "CIFAR100", "Country211", "DTD", "EMNIST", "EuroSAT", "FGVCAircraft", "FashionMNIST"),
+    *("Flowers102", "Food101", "GTSRB", "Imagenette", "KMNIST", "MNIST", "OxfordIIITPet", "RenderedSST2"),
+    *("STL10", "SUN397", "SVHN", "StanfordCars", "USPS"),
+)
+DATASETS: CodeTable[Entry] = CodeTable(
+    __name__,
+    {
+        "fashion_mnist": "sets.ENTRY",
+        "imagefolder": "imagefolder.IMAGEFOLDER",
+        "cifar10": "sets.CIFAR10",
+        "cifar100": "sets.CIFAR100",
+        "csv": "tables.CSV",
+        "huggingface": "huggingface.HUGGINGFACE",
+        "imagenet": "imagefolder.IMAGENET",
+        "mnist": "sets.MNIST",
+        "npz": "arrays.NPZ",
+        "packed": "packed.PACKED",
+        "places365": "imagefolder.PLACES365",
+        "generated": "sets.GENERATED",
+        **{f"torchvision/{name}": "arrays.TORCHVISION" for name in TORCHVISION},
+    },
+)
 
 
 def validate_data(name: str, args: Mapping[str, Any]) -> None:

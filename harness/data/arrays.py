@@ -365,4 +365,4 @@ def _shelf_entry(name: str, shelf: Shelf) -> Entry:
     )
 
 
-TORCHVISION = tuple(_shelf_entry(name, shelf) for name, shelf in SHELVES.items())
+TORCHVISION = {f"torchvision/{name}": _shelf_entry(name, shelf) for name, shelf in SHELVES.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import zlib
 from collections.abc import Mapping
@@ -263,6 +262,8 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _unzipped(path: Path) -> bytes:
+    import gzip
+
     try:
         with gzip.open(path) as file:
             data = file.read(LARGEST + 1)  # a few kilobytes can be zipped from any number of bytes

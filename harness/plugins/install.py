@@ -8,13 +8,15 @@ import sys
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.data import DATASETS
 from harness.models import MODELS, VARIANTS
-from harness.plugins.load import Metric, Plugin, PluginError, Trainer, check_apart, load, load_package
 from harness.runs.folder import write_bytes
 from harness.tricks import TRICKS
+
+if TYPE_CHECKING:
+    from harness.plugins.load import Metric, Plugin, Trainer
 
 # Puts what plugins name into the tables of this process, and takes it out again.
 
@@ -34,6 +36,8 @@ def install(plugin: Plugin) -> None:
     current = _installed.get(plugin.name)
     if current is not None and current.sha256 == plugin.sha256:
         return
+    from harness.plugins.load import check_apart
+
     for other in _installed.values():
         if other.name != plugin.name:
             check_apart(other, plugin)
@@ -120,7 +124,7 @@ def _forget_costs(plugin: Plugin) -> None:
 
 
 FOLDER = ".plugins"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256 = r"[0-9a-f]{64}"
 
 
 def stored_path(runs_dir: Path, name: str, sha256: str) -> Path:
@@ -151,6 +155,8 @@ def load_stored(plugins: Mapping[str, str], runs_dir: Path) -> tuple[Plugin, ...
 
 
 def _load_one(name: str, sha256: str, runs_dir: Path) -> Plugin:
+    from harness.plugins.load import PluginError, load, load_package
+
     if not name.endswith(".py"):
         plugin = load_package(name)
         if plugin.sha256 != sha256:
@@ -160,7 +166,7 @@ def _load_one(name: str, sha256: str, runs_dir: Path) -> Plugin:
             )
         return plugin
     path = stored_path(runs_dir, name, sha256)
-    if not _SHA256.fullmatch(sha256):
+    if not re.fullmatch(_SHA256, sha256):
         raise PluginError("is not named with the hash of its bytes", path=name)
     if path.parent.parent != runs_dir / FOLDER or path.name != name:
         raise PluginError("is not a plain file name", path=name)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from harness.study.plan import Plan
 
 CHANGES_FOLDER = ".changes"  # in the folder of runs: <sha256>.patch
 LONGEST_CHANGES = 1 << 20  # bytes
-HEX = re.compile(r"[0-9a-f]{64}")
+HEX = r"[0-9a-f]{64}"
 SNAPSHOT_FILE = "source.json"  # beside the package in a snapshot, in it in a wheel: {"commit", "dirty"}
 
 
@@ -71,7 +71,7 @@ def kept_changes(runs_dir: Path, digests: Iterable[str]) -> dict[str, str]:
     found = {}
     for digest in digests:
         path = runs_dir / CHANGES_FOLDER / f"{digest}.patch"
-        data = path.read_bytes() if HEX.fullmatch(digest) and path.is_file() else b""
+        data = path.read_bytes() if re.fullmatch(HEX, digest) and path.is_file() else b""
         if data and hashlib.sha256(data).hexdigest() == digest:
             found[digest] = data.decode(errors="surrogateescape")
     return found
@@ -97,7 +97,7 @@ def git(root: Path, *words: str) -> str | None:
 
 
 PLACES_FOLDER = ".scripts"  # in the folder of runs
-_IS_STUDY = re.compile(r"^study\s*:.*^tables\s*:", re.MULTILINE | re.DOTALL)
+_IS_STUDY = r"(?ms)^study\s*:.*^tables\s*:"
 
 
 def script_code(script: Path, study: Path) -> tuple[str | None, str | None]:
@@ -112,7 +112,7 @@ def script_code(script: Path, study: Path) -> tuple[str | None, str | None]:
 
 def _is_study(path: Path) -> bool:
     try:
-        return _IS_STUDY.search(path.read_text()) is not None
+        return re.search(_IS_STUDY, path.read_text()) is not None
     except (OSError, ValueError):
         return False
 
@@ -452,6 +452,46 @@ def cpu_name() -> str:
         return os.uname().machine
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, os.uname().machine)
+
+
+DEVICE_FILES = Path("/dev")
+
+
+def detect_devices(
+    environment: Mapping[str, str] = os.environ, device_files: Path = DEVICE_FILES
+) -> tuple[str, ...]:
+    """("cuda:0", "cuda:1", ...) for the NVIDIA GPUs this process may use, or ("cpu",).
+
+    CUDA_VISIBLE_DEVICES is read as the driver reads it: the list ends at the first entry that is no device.
+    """
+    present = [file for file in device_files.glob("nvidia*") if re.fullmatch(r"nvidia\d+", file.name)]
+    count = len(present)
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and count:
+        count = _leading_valid(visible.split(","), count)
+    return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
+
+
+def wrong_visible(environment: Mapping[str, str] = os.environ, device_files: Path = DEVICE_FILES) -> str:
+    """What is wrong with CUDA_VISIBLE_DEVICES: the driver ends its list without a word at a number that no
+    device has. Empty where it is right; "" and -1 mean none on purpose."""
+    count = len([file for file in device_files.glob("nvidia*") if re.fullmatch(r"nvidia\d+", file.name)])
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+    entries = [entry.strip() for entry in visible.split(",")]
+    valid = _leading_valid(entries, count)
+    if not count or valid == len(entries) or entries[valid] in ("", "-1"):
+        return ""
+    there = "GPU 0 alone" if count == 1 else f"GPUs 0 to {count - 1}"
+    return f"'{visible}' names {entries[valid]}, and this machine has {there}; -1 trains on the CPU"
+
+
+def _leading_valid(entries: Sequence[str], present: int) -> int:
+    """How many entries come before the first that is no device. Names (GPU-..., MIG-...) are believed."""
+    for position, entry in enumerate(entry.strip() for entry in entries):
+        is_name = entry.startswith(("GPU-", "MIG-"))
+        if not is_name and not (entry.isdecimal() and int(entry) < present):
+            return position
+    return len(entries)
 
 
 def _memory_gb() -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import sys
 import threading
@@ -145,35 +144,6 @@ class Interrupts:
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_OF_THIS_PROCESS = Path("/proc/self/cgroup")
-DEVICE_FILES = Path("/dev")
-
-
-def detect_devices(
-    environment: Mapping[str, str] = os.environ, device_files: Path = DEVICE_FILES
-) -> tuple[str, ...]:
-    """("cuda:0", "cuda:1", ...) for the NVIDIA GPUs this process may use, or ("cpu",).
-
-    CUDA_VISIBLE_DEVICES is read as the driver reads it: the list ends at the first entry that is no device.
-    """
-    present = [file for file in device_files.glob("nvidia*") if re.fullmatch(r"nvidia\d+", file.name)]
-    count = len(present)
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and count:
-        count = _leading_valid(visible.split(","), count)
-    return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
-
-
-def wrong_visible(environment: Mapping[str, str] = os.environ, device_files: Path = DEVICE_FILES) -> str:
-    """What is wrong with CUDA_VISIBLE_DEVICES: the driver ends its list without a word at a number that no
-    device has. Empty where it is right; "" and -1 mean none on purpose."""
-    count = len([file for file in device_files.glob("nvidia*") if re.fullmatch(r"nvidia\d+", file.name)])
-    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
-    entries = [entry.strip() for entry in visible.split(",")]
-    valid = _leading_valid(entries, count)
-    if not count or valid == len(entries) or entries[valid] in ("", "-1"):
-        return ""
-    there = "GPU 0 alone" if count == 1 else f"GPUs 0 to {count - 1}"
-    return f"'{visible}' names {entries[valid]}, and this machine has {there}; -1 trains on the CPU"
 
 
 def default_workers(devices: Sequence[str], per_device: int = 1) -> int:
@@ -191,15 +161,6 @@ def available_cores(root: Path = CGROUP_ROOT, membership: Path = CGROUP_OF_THIS_
         cores = os.cpu_count() or 1
     quota = _cgroup_quota(root, membership)
     return max(1, cores if quota is None else min(cores, int(quota)))
-
-
-def _leading_valid(entries: Sequence[str], present: int) -> int:
-    """How many entries come before the first that is no device. Names (GPU-..., MIG-...) are believed."""
-    for position, entry in enumerate(entry.strip() for entry in entries):
-        is_name = entry.startswith(("GPU-", "MIG-"))
-        if not is_name and not (entry.isdecimal() and int(entry) < present):
-            return position
-    return len(entries)
 
 
 def _cgroup_quota(root: Path, membership: Path) -> float | None:
@@ -249,7 +210,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 def context() -> ForkServerContext:
     """The multiprocessing context all workers belong to."""
-    import multiprocessing  # a plan asks this file for devices, and starts no process
+    import multiprocessing  # a process that starts no other does without
 
     return multiprocessing.get_context("forkserver")
 

@@ -28,6 +28,7 @@ from harness.runs.folder import (
     read_lines,
     run_state,
 )
+from harness.runs.provenance import detect_devices
 from harness.scheduling.base import (
     INTERRUPTED,
     SIGNALS,
@@ -36,7 +37,6 @@ from harness.scheduling.base import (
     Job,
     Progress,
     RunOne,
-    detect_devices,
 )
 from harness.scheduling.local import LocalSession, LocalSettings
 from harness.scheduling.queue import JobQueue, last_step

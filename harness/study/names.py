@@ -433,7 +433,7 @@ def _check_own_code(file: StudyFile, catalogue: Catalogue, problems: ProblemList
 KEY = "plugins"
 GROUP = "harness.plugins"  # of the entry points of installed packages
 LONGEST_PATH = 200  # bytes; file systems take 255 of a name
-PACKAGE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # the name of an entry point
+PACKAGE = r"[A-Za-z][A-Za-z0-9_-]*"  # the name of an entry point
 
 
 def study_plugins(path: Path) -> tuple[Path, ...]:
@@ -468,7 +468,7 @@ def study_plugins(path: Path) -> tuple[Path, ...]:
 
 
 def _file(folder: Path, name: Any, at: tuple[str, int], problems: ProblemList) -> Path | None:
-    if isinstance(name, str) and PACKAGE.fullmatch(name):
+    if isinstance(name, str) and re.fullmatch(PACKAGE, name):
         return _package(name, at, problems)
     wrong = _wrong(name)
     if wrong is not None:

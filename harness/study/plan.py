@@ -34,7 +34,7 @@ MOST_SEEDS = MEMBER_STRIDE  # of an arm
 START = 3  # where a study does not say
 GROWTH = 1.5  # seeds at a look over those at the one before, at least
 LAST_STEP = 1.25  # the last look has at least so many times the seeds of the one before it
-_WANTED = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?")
+_WANTED = r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?"
 
 
 def default_looks(start: int, at_most: int) -> tuple[int, ...]:
@@ -80,7 +80,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     Raises:
         ValueError: it is neither a number nor START..AT_MOST, or out of range.
     """
-    found = _WANTED.fullmatch(text.strip())
+    found = re.fullmatch(_WANTED, text.strip())
     if found is None:
         raise ValueError(f"must be a number of seeds (5), or START..AT_MOST (3..10), got {text!r}")
     start = int(found[1])

@@ -74,7 +74,7 @@ TRICKS: frozenset[str] = frozenset(
     | {field.name for field in dataclasses.fields(AugmentSpec)}
     | {"resolution", "seed", "tricks", "plugins", "baseline", "off", "none"}
 )
-DEVICES = re.compile(r"(?:con|prn|aux|nul|clock\$|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)  # of Windows
+DEVICES = r"(?i)(?:con|prn|aux|nul|clock\$|com[0-9]|lpt[0-9])(?:\..*)?"  # of Windows
 LONGEST = 100  # bytes of a name that becomes a key or a file: with suffixes, file systems take 255
 
 # Files of a report: those of a table T are T_values.tex, T_effects_2.svg, ...; those of a study have no T.
@@ -88,7 +88,7 @@ OF_A_STUDY = (
     "scoreboard",
 )
 NO_FILE = "cannot be the name of a file on Windows; choose another one"
-_NUMBERED = re.compile(r"_[0-9]+$")
+_NUMBERED = r"_[0-9]+$"
 
 
 def why_not(kind: str, name: str) -> str:
@@ -99,7 +99,7 @@ def why_not(kind: str, name: str) -> str:
     """
     if len(name.encode()) > LONGEST:
         return f"a {kind} has a name of at most {LONGEST} bytes, got {len(name.encode())}"
-    if DEVICES.fullmatch(name):
+    if re.fullmatch(DEVICES, name):
         return f"a {kind} cannot be called '{name}': on Windows that is a device, not a file"
     if kind == "metric" and (name in METRICS or name.startswith(PREFIXES)):
         return f"a metric cannot be called '{name}': records, curves, tables or MLflow have " + (
@@ -113,14 +113,14 @@ def why_not(kind: str, name: str) -> str:
 def check_files(study: str, sizes: Iterable[str], tables: Sequence[str], problems: ProblemList) -> None:
     """Add the names that cannot be files of one report side by side, on every file system."""
     for name, at in ((study, ("study",)), *((name, ("sizes", name)) for name in sizes)):
-        if DEVICES.fullmatch(name) or name.endswith("."):
+        if re.fullmatch(DEVICES, name) or name.endswith("."):
             problems.add(at, f"'{name}' {NO_FILE}")
     check_apart(list(sizes), ("sizes",), problems)
     check_apart(tables, ("tables",), problems)
     folded = {name.casefold(): name for name in tables}
     for name in tables:
-        base = _NUMBERED.sub("", name.casefold())
-        if DEVICES.fullmatch(name) or name.endswith("."):
+        base = re.sub(_NUMBERED, "", name.casefold())
+        if re.fullmatch(DEVICES, name) or name.endswith("."):
             problems.add(("tables", name), f"'{name}' {NO_FILE}")
         elif name.casefold() in OF_A_STUDY or base in OF_A_STUDY:
             said = f"a table cannot be called '{name}': every report has files of that name"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from harness.data.entry import DataSet
 from harness.errors import DeviceLostError, unknown
-from harness.plugins import TRAINERS, load_stored, only
+from harness.plugins.install import TRAINERS, load_stored, only
 from harness.plugins.load import from_exception
 from harness.runs.folder import RunFolder, exclusive, write_bytes, write_json
 from harness.runs.records import Specs, event_of, read_quickly, summary_of

@@ -20,7 +20,7 @@ from harness.data.entry import DataSet, cache_folder
 from harness.errors import unknown
 from harness.models import build_model
 from harness.models.blocks import SCHEMES, Outputs
-from harness.plugins import METRICS
+from harness.plugins.install import METRICS
 from harness.runs.folder import RunFolder, read_json
 from harness.runs.provenance import data_key, data_name
 from harness.spec import FINISHED, Machine, Recipe, RunSpec

@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from harness.errors import CodeTable
 
 if TYPE_CHECKING:
     from harness.tricks.base import Trick
 
-
-class TrickTable(MutableMapping[str, "type[Trick]"]):
-    """Name -> trick. Its module is imported when the trick is asked for: a study uses few of them."""
-
-    def __init__(self, classes: Mapping[str, str]) -> None:
-        """classes: name -> "module.Class", in `harness.tricks`."""
-        self._tricks: dict[str, str | type[Trick]] = dict(classes)
-
-    def __getitem__(self, name: str) -> type[Trick]:
-        found = self._tricks[name]
-        if isinstance(found, str):
-            module, _, cls = found.partition(".")
-            found = self._tricks[name] = getattr(import_module(f"harness.tricks.{module}"), cls)
-        return found
-
-    def __setitem__(self, name: str, trick: type[Trick]) -> None:
-        self._tricks[name] = trick
-
-    def __delitem__(self, name: str) -> None:
-        del self._tricks[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tricks)
-
-    def __len__(self) -> int:
-        return len(self._tricks)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._tricks
-
-
-TRICKS = TrickTable(
+TRICKS: CodeTable[type[Trick]] = CodeTable(
+    __name__,
     {
         "linear_lr_scaling": "learning_rate.LinearLrScaling",
         "large_batch": "learning_rate.LargeBatch",
@@ -87,5 +57,5 @@ TRICKS = TrickTable(
         "multi_crop": "evaluation.MultiCrop",
         "ensemble": "evaluation.Ensemble",
         "mixed_ensemble": "evaluation.MixedEnsemble",
-    }
+    },
 )

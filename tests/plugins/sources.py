@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.plugins import Plugin, load
+from harness.plugins.load import Plugin, load
 
 TRICK = '''
 """Half of the batch: train on every other image.

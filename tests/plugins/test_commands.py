@@ -10,7 +10,8 @@ import pytest
 
 from harness.cli import main
 from harness.commands.workspace import build_catalogue
-from harness.plugins import load, only
+from harness.plugins.install import only
+from harness.plugins.load import load
 from tests.plugins.sources import DATA, METRIC, MODEL, TRAINER, TRICK, written
 from tests.plugins.test_load import package
 

@@ -8,8 +8,10 @@ import pytest
 
 from harness.cli import main
 from harness.models import MODELS
-from harness.plugins import Plugin, only, trick_contract
+from harness.plugins import trick_contract
 from harness.plugins.contract import CHECKS, check_plugin
+from harness.plugins.install import only
+from harness.plugins.load import Plugin
 from harness.plugins.trick_contract import (
     BROKEN,
     IN_EVERY_SETTING,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.plugins import load, only, trick_contract
+from harness.plugins import trick_contract
 from harness.plugins.contract import check_plugin
-from harness.plugins.load import NAMES
+from harness.plugins.install import only
+from harness.plugins.load import NAMES, load
 from harness.plugins.trick_contract import KEPT
 from harness.training.run import Run
 from harness.tricks import TRICKS

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.plugins import load, only, trick_contract
+from harness.plugins import trick_contract
 from harness.plugins.contract import check_plugin
+from harness.plugins.install import only
+from harness.plugins.load import load
 from harness.plugins.trick_contract import KEPT
 from harness.tricks import TRICKS
 from tests.timing import PATIENCE_S

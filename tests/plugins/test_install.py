@@ -16,8 +16,17 @@ from harness.data import DATASETS
 from harness.data import load as load_data
 from harness.models import MODELS, VARIANTS, build_model
 from harness.models.costs import lookup
-from harness.plugins import METRICS, TRAINERS, PluginError, install, load, load_stored, only, save, uninstall
-from harness.plugins.install import stored_path
+from harness.plugins.install import (
+    METRICS,
+    TRAINERS,
+    install,
+    load_stored,
+    only,
+    save,
+    stored_path,
+    uninstall,
+)
+from harness.plugins.load import PluginError, load
 from harness.tricks import TRICKS
 from harness.tricks.build import make
 from tests.plugins.sources import DATA, METRIC, MODEL, TRAINER, TRICK, loaded, written
@@ -132,7 +141,8 @@ def test_a_stored_plugin_that_is_broken_here_says_so_with_its_line(tmp_path: Pat
     plugin = load(written(tmp_path, text))
     save(plugin, tmp_path / "runs")
     code = (
-        "import sys; from pathlib import Path; from harness.plugins import PluginError, load_stored\n"
+        "import sys; from pathlib import Path; from harness.plugins.install import load_stored\n"
+        "from harness.plugins.load import PluginError\n"
         f"try: load_stored({{'my_lab.py': {plugin.sha256!r}}}, Path({str(tmp_path / 'runs')!r}))\n"
         "except PluginError as error: print(error)"
     )

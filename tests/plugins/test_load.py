@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.plugins import PluginError, load, load_all
-from harness.plugins.load import load_package
+from harness.plugins.load import PluginError, load, load_all, load_package
 from tests.plugins.sources import DATA, METRIC, MODEL, TRAINER, TRICK, loaded, written
 
 
@@ -190,7 +189,8 @@ def test_a_package_that_fails_says_so(tmp_path: Path, monkeypatch) -> None:
 def test_loading_a_plugin_without_torch_imports_no_torch(tmp_path: Path) -> None:
     path = written(tmp_path, TRICK + MODEL + METRIC + TRAINER)
     code = (
-        "import sys; from pathlib import Path; from harness.plugins import install, load\n"
+        "import sys; from pathlib import Path; from harness.plugins.install import install\n"
+        "from harness.plugins.load import load\n"
         f"install(load(Path({str(path)!r}))); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.plugins import METRICS, TRAINERS, Plugin, PluginError, save
+from harness.plugins.install import METRICS, TRAINERS, save
+from harness.plugins.load import Plugin, PluginError
 from harness.runs.folder import RunFolder
 from harness.scheduling.workers import attempt
 from harness.spec import Machine, ModelSpec, RunSpec

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.runs import provenance
 from harness.scheduling import base
 
 
@@ -29,7 +30,7 @@ def two_gpus(tmp_path: Path) -> Path:
 )
 def test_visible_devices_are_read_as_the_driver_reads_them(two_gpus, visible, devices):
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    assert base.detect_devices(environment, two_gpus) == devices
+    assert provenance.detect_devices(environment, two_gpus) == devices
 
 
 @pytest.mark.parametrize(
@@ -45,13 +46,13 @@ def test_visible_devices_are_read_as_the_driver_reads_them(two_gpus, visible, de
     ],
 )
 def test_a_visible_device_that_is_not_there_is_said_in_words(two_gpus, visible, wrong):
-    assert base.wrong_visible({"CUDA_VISIBLE_DEVICES": visible}, two_gpus) == wrong
-    assert base.wrong_visible({}, two_gpus) == ""
+    assert provenance.wrong_visible({"CUDA_VISIBLE_DEVICES": visible}, two_gpus) == wrong
+    assert provenance.wrong_visible({}, two_gpus) == ""
 
 
 def test_without_a_device_file_there_is_only_the_cpu(tmp_path):
     (tmp_path / "nvidiactl").touch()
-    assert base.detect_devices({"CUDA_VISIBLE_DEVICES": "0"}, tmp_path) == ("cpu",)
+    assert provenance.detect_devices({"CUDA_VISIBLE_DEVICES": "0"}, tmp_path) == ("cpu",)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.findings import Effect, Level
-from harness.plugins import PluginError, load
+from harness.plugins.load import PluginError, load
 from harness.reporting.frames import EFFECT, LEVEL, RUN_FIELDS
 from harness.runs.folder import RunFolder
 from harness.study.plan import MEASURES

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from harness.plugins import METRICS
+from harness.plugins.install import METRICS
 from harness.spec import DataSpec
 from tests.training.runs import assert_same_bits, folder_of, load, results, stop_after, tiny_spec, train
 
