@@ -3,6 +3,7 @@ this package is a folder of the tests' own."""
 
 import atexit
 import fcntl
+import gc
 import os
 import pickle
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import typst
 
 from harness.tracking.store import Store
 
@@ -31,17 +33,47 @@ if "HARNESS_CACHE" not in os.environ:  # workers of one session share that of th
     os.environ["HARNESS_CACHE"] = tempfile.mkdtemp(prefix="harness-cache-")
     atexit.register(shutil.rmtree, os.environ["HARNESS_CACHE"], ignore_errors=True)
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # A worker of pytest hears of its tests in a thread that `threading` does not know. Counted as what it is,
-    # a thread of Python, it does not keep this process from forking, and layers of networks are examined in a
-    # copy of it (`kernel_children.can_fork`) and not in a new interpreter each.
-    threading.active_count = lambda: len(sys._current_frames())
+if "PYTEST_XDIST_WORKER" in os.environ and sys.platform == "linux":
+    # A process with threads that `threading` does not know is not forked, and layers of networks are examined
+    # in a new interpreter each (3 seconds), not in a copy of it (`kernel_children.can_fork`). Two kinds hold
+    # nothing that a copy needs and are counted as Python's: that in which a worker of pytest hears of its
+    # tests, and those of typst, which sleep from the first page that it sets to the end of the process.
+    _without = len(os.listdir("/proc/self/task"))
+    typst.compile(b"")
+    _of_typst = {os.getpid(): len(os.listdir("/proc/self/task")) - _without}
+    threading.active_count = lambda: len(sys._current_frames()) + _of_typst.get(os.getpid(), 0)
 
 # pyarrow, which pandas imports, starts a thread of its memory allocator, with which no process forks safely.
 os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
 
 # A plan measures the machine's speed for seconds: tests of that say so themselves.
 os.environ["HARNESS_MEASURE"] = "0"
+
+
+# A million objects of modules and tests stay to the end. Looking for garbage among them takes a second, each
+# time that tests have made enough new ones: what stays is not looked through again.
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[Any]:
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_runtest_logfinish() -> None:
+    """After a test in which everything was looked through."""
+    global _looked
+    if gc.get_stats()[2]["collections"] > _looked:
+        gc.collect()
+        gc.freeze()
+        _looked = gc.get_stats()[2]["collections"]
+
+
+_looked = gc.get_stats()[2]["collections"]
 
 
 def mostly_campaign(parameters: Iterable[Any], *short: Any) -> list[Any]:
