@@ -78,8 +78,7 @@ def is_one_kind(value: Any, kind: str) -> bool:
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """Command -> outputs that together have every key; one study in the folder is faulty."""
-    fresh = begin(tmp_path_factory.mktemp("json") / "fresh")
-    (fresh.path / "faulty.yaml").write_text("study: faulty\n")
+    fresh = begin_with_a_faulty_study(tmp_path_factory.mktemp("json") / "fresh")
     bag_of_tricks = str(ROOT / "studies" / "bag_of_tricks.yaml")
     return {
         "plan": [fresh.json("plan", "tiny.yaml"), fresh.json("plan", bag_of_tricks, "--size", "paper")],
@@ -92,6 +91,12 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "data": [fresh.json("data")],
         "studies": [fresh.json("studies", ".")],
     }
+
+
+def begin_with_a_faulty_study(folder: Path) -> Workplace:
+    place = begin(folder)
+    (place.path / "faulty.yaml").write_text("study: faulty\n")
+    return place
 
 
 def calibration(fresh: Workplace) -> Any:
@@ -142,8 +147,8 @@ def test_every_emitted_key_is_documented_with_its_kind_and_every_documented_key_
         assert wrong == [], command
 
 
-def test_a_study_with_mistakes_is_listed_with_them_and_the_others_without(outputs):
-    [[faulty, tiny]] = outputs["studies"]
+def test_a_study_with_mistakes_is_listed_with_them_and_the_others_without(tmp_path: Path):
+    faulty, tiny = begin_with_a_faulty_study(tmp_path / "fresh").json("studies", ".")
     assert set(faulty) == {"file", "error"}
     assert "faulty.yaml:1: " in faulty["error"]
     assert "error" not in tiny

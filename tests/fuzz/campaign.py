@@ -70,7 +70,7 @@ def cases(seed: int, count: int) -> Iterator[tuple[str, bytes]]:
         if number % 5 == 4:
             if not waiting:
                 batch += 1
-                waiting = drawn(seed * 100_000 + batch, min(DRAWN, count))
+                waiting = drawn(seed * 100_000 + batch, min(DRAWN, -(-count // 5)))
             yield f"drawn {number}", waiting.pop()
         else:
             yield str(number), case(seed, number)
