@@ -143,7 +143,7 @@ def _message(words: str) -> Callable[[Mapping[str, Any]], str]:
 WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "attempt": _attempt,
     "checkpoint_refused": _message("a checkpoint was not used"),
-    "eager": _message("steps were given to the GPU operator by operator"),
+    "eager": _message("work was given to the GPU operator by operator"),
     "stop": lambda event: f"stopped at step {event.get('step', '?')}, with a checkpoint to go on from",
     "script_stopped": lambda event: (
         "stopped, as asked" + " (killed: it did not end in time)" * bool(event.get("killed"))

@@ -264,6 +264,7 @@ class TrainingProgress:
     energy: EnergyMeter = field(default_factory=EnergyMeter)
     # Why a GPU is given the steps operator by operator, where they are not replayed; "": there is none.
     eager: str | None = ""
+    found_eager: str | None = None  # the same where it was found by trying, by this attempt or an earlier one
 
     @staticmethod
     def start(device: torch.device) -> TrainingProgress:

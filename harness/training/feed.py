@@ -208,7 +208,7 @@ class Feed:
         self.tricks = tuple(trick for trick in self.tricks if "edit_batch" in hooks_of(trick))
         # Batches that wait, made ahead of the step, must not be overwritten by the next one.
         if without_graphs(self.device) is None and not self._decodes:
-            self._replayed = Augmented(None)
+            self._replayed = Augmented(None, self.device)
 
     def batches(self, first: int, end: int) -> Generator[Batch]:
         """`batch` of these steps in their order, the same bits; images that are decoded are made ahead. To be
@@ -228,6 +228,11 @@ class Feed:
         """Images (B, 3, S, S) float32, channels last, and soft targets (B, K) float32, on the device; of W
         processes each gets B / W consecutive rows."""
         return self._edited(step, *self._images(step))
+
+    @property
+    def eager(self) -> str | None:
+        """Why the augmentation is not replayed, where that was found by trying."""
+        return self._replayed.eager if self._replayed else None
 
     @property
     def _mixes(self) -> bool:

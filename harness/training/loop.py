@@ -71,7 +71,9 @@ class Step(Replayed):
         eager = without_graphs(setup.device)
         # On a GPU, recorded or not: the same rate, hence the same bits.
         optim.hold_rates(setup.optimizer, None if eager == "" else setup.device)
-        super().__init__(eager_because(setup) if eager is None else eager)
+        if eager is None:
+            eager = progress.found_eager or eager_because(setup)
+        super().__init__(eager, setup.device)
         progress.eager = self.eager
 
     def make(self, batch: Batch) -> None:
@@ -123,7 +125,7 @@ class Step(Replayed):
 
     def stay_eager(self, why: str) -> None:
         super().stay_eager(why)
-        self.progress.eager = why
+        self.progress.eager = self.progress.found_eager = why
 
 
 def eager_because(setup: Setup) -> str | None:

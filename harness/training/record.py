@@ -20,6 +20,7 @@ from harness.spec import DIVERGED, FINISHED, SCHEMA_VERSION, Machine, Recipe, Ru
 from harness.training.checkpoint import TrainingProgress, save_checkpoint
 from harness.training.environment import describe, device_name
 from harness.training.evaluate import Evaluation, curve_subset, evaluate, median
+from harness.training.feed import Feed
 from harness.training.optim import lr_at
 from harness.training.setup import READ_OUTS, Setup, evaluates_another
 from harness.training.weights import write_torch_file
@@ -54,6 +55,7 @@ class Journal:
         last = attempts[-1] if attempts else {}
         self.data, self.train_data = last.get("data"), last.get("train_data")  # fingerprints; None: not said
         kinds = [event["kind"] for event in events]
+        self.found_eager = next((why for event in reversed(events) if (why := _found_eager(event))), None)
         self._could_not_evaluate = (
             UNREADABLE in kinds[-1 - kinds[::-1].index("attempt") :] if attempts else False
         )
@@ -107,6 +109,13 @@ class Journal:
             self.require_folder()
             self._folder.append_event("epoch", step=step, **values)
 
+    def eager(self, progress: TrainingProgress, feed: Feed) -> None:
+        """Why the GPU was given work operator by operator, where it was."""
+        if progress.eager:
+            self.note("eager", message=progress.eager, found=progress.eager == progress.found_eager)
+        if feed.eager:
+            self.note("eager", message=f"augmentation: {feed.eager}")
+
     def note(self, kind: str, **values: Any) -> None:
         """Any other event of this attempt."""
         self.require_folder()
@@ -117,7 +126,7 @@ class Unwritten(Journal):
     """Of a process that trains a run together with others and is not the one that writes."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self.attempt, self.started_s = 0, None
+        self.attempt, self.started_s, self.found_eager = 0, None, None
 
     def see(self, data: DataSet) -> bool:
         return False
@@ -133,6 +142,15 @@ class Unwritten(Journal):
 
     def note(self, kind: str, **values: Any) -> None:
         pass
+
+
+def _found_eager(event: Mapping[str, Any]) -> str | None:
+    """Why steps are not replayed, if this event of an earlier attempt says what will hold again. A run alone
+    on its GPU that ran out of memory may have done so because a recording has memory of its own."""
+    if event["kind"] == "eager" and event.get("found"):
+        return str(event["message"])
+    alone = event["kind"] == "out_of_memory" and event.get("shared") is False
+    return "an earlier attempt ran out of memory" if alone else None
 
 
 def _drop_cut_line(folder: RunFolder) -> None:

@@ -46,6 +46,7 @@ from harness.training.environment import (
     note_peak,
     release_memory,
     require_device,
+    without_graphs,
 )
 from harness.training.evaluate import Answerer, Answers, Evaluation, Viewing, evaluate, make_answers
 from harness.training.feed import seed_default
@@ -455,7 +456,7 @@ def _attempt(
     spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop, journal: Journal, world: World
 ) -> str:
     """One attempt, once there is memory for it; a second one, from the last checkpoint, where other runs on
-    the GPU had its memory.
+    the GPU, or a recording of the step, had its memory.
 
     Raises:
         MemoryError: there is not enough memory on the GPU, in words.
@@ -468,13 +469,14 @@ def _attempt(
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        if not machine.shared or world.size > 1:
+        replays = without_graphs(torch.device(device)) is None  # which take memory of their own
+        if world.size > 1 or not (machine.shared or replays):
             raise MemoryError(_memory_in_words(error, machine)) from error
-        journal.note("out_of_memory", message=_first_line(error))
+        journal.note("out_of_memory", message=_first_line(error), shared=machine.shared)
     finally:
         note_peak(arm_id, device)
     release_memory()  # here, where no traceback holds the network any more
-    deadline_s = time.monotonic() + NEIGHBOUR_S
+    deadline_s = time.monotonic() + (NEIGHBOUR_S if machine.shared else 0.0)
     while time.monotonic() < deadline_s:
         if stop():
             return INTERRUPTED
@@ -535,6 +537,7 @@ def _train(
     start = time.perf_counter()
     with _batch_norm_in_words(spec.arm.recipe):  # kernels are tried on the network while it is built
         setup, progress = _resume(spec, folder, machine, journal, world)
+    progress.found_eager = journal.found_eager
     progress.wall.time_s += time.perf_counter() - start
     attempt = Attempt(
         spec=spec, data=setup.data, progress=progress, folder=folder, machine=machine, journal=journal,
@@ -548,9 +551,10 @@ def _train(
         with recorder.kept_if_it_fails():
             recorder.catch_up()
         with _batch_norm_in_words(setup.recipe):
-            outcome = train(setup, progress, stop, recorder.boundary, recorder.is_due)
-        if progress.eager and world.is_main:
-            journal.note("eager", message=progress.eager)
+            try:
+                outcome = train(setup, progress, stop, recorder.boundary, recorder.is_due)
+            finally:
+                journal.eager(progress, setup.feed)
         if outcome == FINISHED:
             with recorder.kept_if_it_fails():
                 return record.read_out(attempt, setup)

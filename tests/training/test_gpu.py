@@ -236,14 +236,19 @@ def test_a_gpu_on_which_nothing_can_be_begun_is_said_in_words_before_a_run_is_lo
     assert not folder_of(spec, tmp_path).path.exists()
 
 
-def test_a_gpu_that_is_full_is_none_of_these(
+def test_a_gpu_that_is_full_is_none_of_these_and_is_waited_for(
     cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def zeros(*_: object, **__: object) -> None:
-        raise out_of_memory()
+    """Of a GPU that others fill, CUDA itself says so: there is no room for what a process begins with."""
 
-    monkeypatch.setattr(torch, "zeros", zeros)
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: out of memory\nmore")
+
+    for module, name in ((torch, "zeros"), (torch.cuda, "synchronize"), (torch.cuda, "mem_get_info")):
+        monkeypatch.setattr(module, name, full)
     environment.require_device(machine_in(tmp_path, device="cuda:0"))
+    assert not environment.is_lost("cuda:0")
+    assert environment.lacks_memory("arm", "cuda:0").startswith("it has no memory left")
 
 
 def test_memory_errors_in_mid_run_lose_the_gpu_in_words(
@@ -341,6 +346,18 @@ def test_a_run_beside_others_is_tried_again_once_where_memory_was_short(
     assert event["message"] == "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
+def test_a_run_alone_on_a_gpu_is_tried_again_without_recordings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    called = failing(1, monkeypatch)
+    monkeypatch.setattr(run, "without_graphs", lambda device: None)
+    assert train(tiny_spec(), tmp_path) == FINISHED
+    assert len(called) == 2
+    folder = folder_of(tiny_spec(), tmp_path)
+    assert [e["shared"] for e in folder.read_events() if e["kind"] == "out_of_memory"] == [False]
+    assert run.Journal(folder).found_eager == "an earlier attempt ran out of memory"
+
+
 @pytest.mark.parametrize(
     ("shared", "calls", "mend"), [(True, 2, "fewer runs side by side"), (False, 1, "batch")]
 )
@@ -354,8 +371,13 @@ def test_memory_that_is_short_again_or_without_neighbours_is_said_in_words(
 
 
 def test_memory_is_short_in_the_words_of_torch_and_of_its_libraries() -> None:
-    errors = [out_of_memory(), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), ValueError("memory")]
-    assert [is_out_of_memory(error) for error in errors] == [True, True, False]
+    said = (
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    )
+    errors = [out_of_memory(), *map(RuntimeError, said), ValueError("memory")]
+    assert [is_out_of_memory(error) for error in errors] == [True] * 4 + [False]
 
 
 @pytest.mark.campaign
@@ -556,10 +578,11 @@ def test_beside_what_is_replayed_a_step_has_at_most_20_operators(
     for module in (feed, loop):
         monkeypatch.setattr(module, "without_graphs", lambda device: None)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", NoGraph)
-    for call in ("stream", "graph"):
+    for call in ("stream", "graph", "set_sync_debug_mode"):
         monkeypatch.setattr(torch.cuda, call, nothing)
     for call in ("Stream", "current_stream"):
-        monkeypatch.setattr(torch.cuda, call, lambda: SimpleNamespace(wait_stream=lambda other: None))
+        monkeypatch.setattr(torch.cuda, call, lambda *_: SimpleNamespace(wait_stream=lambda other: None))
+    monkeypatch.setattr(environment, "CHECKED", 0)  # without memory there is nothing to compare
     setup = meta(name)
     progress = TrainingProgress.start(setup.device)
     step = Step(setup, progress)

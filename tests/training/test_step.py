@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from harness.errors import DeviceLostError
 from harness.models import MODELS, Model
 from harness.spec import FINISHED, AugmentSpec, ModelSpec, RunSpec
 from harness.training import environment, feed, loop, optim
@@ -52,6 +54,8 @@ class Graph:
 class Recorder(TorchDispatchMode):
     """Writes the operators into the graph, and leaves all memory as it was: to record is not to do."""
 
+    at_work: ClassVar[bool] = False
+
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph, self.before = graph, {}  # type: ignore[var-annotated]
@@ -65,11 +69,27 @@ class Recorder(TorchDispatchMode):
         self.graph.made.append((operator, args, kwargs or {}, result))
         return result
 
+    def __enter__(self) -> Any:
+        Recorder.at_work = True
+        return super().__enter__()
+
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
+        Recorder.at_work = False
         for each, content in reversed(self.before.values()):  # a view that was seen later holds newer content
             if 0 not in each.stride():
                 each.detach().copy_(content)
+        if error[0] is not None:  # as torch.cuda.graph, whose end then fails as well
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+
+class SyncWarnings(TorchDispatchMode):
+    """Torch's mode that warns where the CPU waits for the GPU."""
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(word in str(operator) for word in READ_BACK):
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=4)
+        return operator(*args, **(kwargs or {}))
 
 
 def tensors(values: Any) -> list[Tensor]:
@@ -80,6 +100,19 @@ def tensors(values: Any) -> list[Tensor]:
 class FakeCuda:
     graphs: list[Graph]
     streams: int = 0
+    emptied: int = 0
+    warning: SyncWarnings | None = None
+
+    def set_sync_debug_mode(self, mode: str) -> None:
+        if self.warning is not None:
+            self.warning.__exit__(None, None, None)
+        self.warning = SyncWarnings() if mode == "warn" else None
+        if self.warning is not None:
+            warnings.warn("Synchronization debug mode does not yet detect all synchronizing operations")  # noqa: B028
+            self.warning.__enter__()
+
+    def empty_cache(self) -> None:
+        self.emptied += 1
 
 
 def has_graphs(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
@@ -95,9 +128,11 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
         fake.graphs.append(Graph())
         return fake.graphs[-1]
 
-    def stream() -> Any:
+    def stream(*_: Any) -> Any:
         fake.streams += 1
         return SimpleNamespace(wait_stream=lambda other: None)
+
+    environment.own_stream.cache_clear()
 
     has_graphs(monkeypatch, True)
     monkeypatch.setattr(feed, "without_graphs", lambda device: "")
@@ -106,6 +141,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     monkeypatch.setattr(torch.cuda, "current_stream", stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda own: nullcontext())
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: Recorder(graph))
+    for name in ("set_sync_debug_mode", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
     return fake
 
 
@@ -260,10 +297,53 @@ def test_a_trick_that_counts_in_python_is_found_by_the_first_replays(cuda: FakeC
     assert cuda.graphs[0].replays == 1
 
 
-def test_nothing_is_compared_where_kernels_may_differ(cuda: FakeCuda, tmp_path: Path) -> None:
+def test_replays_are_nearly_the_work_itself_where_kernels_may_differ(cuda: FakeCuda, tmp_path: Path) -> None:
     with built(tiny_spec(epochs=9), tmp_path, exact=False) as (setup, progress):
         loop.train(with_trick(setup, Counting()), progress, stop_after(STEPS), lambda _: None, lambda: False)
-    assert progress.eager is None
+    assert progress.eager == "a replay left other numbers than the work itself"
+    _, why = trained(SPECS["fp16, which overflows"], tmp_path, STEPS, exact=False)
+    assert why is None
+
+
+def test_nearly_is_a_tenth_of_the_change_over_all_fractions_together() -> None:
+    before = {"w": torch.full((2,), 100.0), "b": torch.zeros(2), "steps": torch.tensor(3)}
+    made = {"w": torch.tensor([101.0, 100.0]), "b": torch.tensor([1e-6, 0.0]), "steps": torch.tensor(4)}
+
+    def is_near(**changes: Tensor) -> bool:
+        return environment.nearly_same((None, {**made, **changes}), (None, made), (None, before))
+
+    assert is_near()
+    assert is_near(b=torch.tensor([0.0, 1e-6]))  # noise
+    assert is_near(w=torch.tensor([101.09, 100.0]))
+    assert not is_near(w=torch.tensor([101.11, 100.0]))
+    assert not is_near(steps=torch.tensor(3))
+    assert not is_near(w=torch.tensor([101.0, torch.nan]))
+    assert not environment.nearly_same((torch.ones(2),), (torch.zeros(2),), (None,))
+
+
+def test_a_step_that_waits_for_the_gpu_is_not_recorded(cuda: FakeCuda, tmp_path: Path) -> None:
+    """A recording that fails leaves torch's allocator as if it went on; so none is begun."""
+    with built(tiny_spec(epochs=9), tmp_path) as (setup, progress):
+        loop.train(with_trick(setup, Reading()), progress, stop_after(STEPS), lambda _: None, lambda: False)
+    assert progress.eager is not None
+    assert re.fullmatch(r"its work waits for the GPU, first at \w+\.py:\d+", progress.eager)
+    assert not cuda.graphs
+    assert cuda.warning is None
+
+
+class Refusing(Trick):
+    """Does what only a recording does not allow."""
+
+    name: ClassVar[str] = "refusing"
+    capturable: ClassVar[bool] = True
+
+    def edit_loss(self, loss: Any, context: Any) -> Any:
+        def refused(output: Any, batch: Batch) -> Tensor:
+            if Recorder.at_work:
+                raise ValueError("operation not permitted when stream is capturing\nand more")
+            return loss(output, batch)
+
+        return refused
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -274,14 +354,63 @@ def test_a_step_that_cannot_be_recorded_is_made(
     for recorded in (True, False):
         has_graphs(monkeypatch, recorded)
         with built(spec, tmp_path) as (setup, progress):
-            reading = with_trick(setup, Reading())
-            loop.train(reading, progress, stop_after(STEPS), lambda _: None, lambda: False)
+            refusing = with_trick(setup, Refusing())
+            loop.train(refusing, progress, stop_after(STEPS), lambda _: None, lambda: False)
             states.append(state(setup, progress))
         if recorded:
             why = "it cannot be recorded (operation not permitted when stream is capturing)"
-            assert progress.eager == why
+            assert progress.eager == progress.found_eager == why
             assert not cuda.graphs[0].replays
     assert_same_bits(*states)
+
+
+def test_a_process_that_a_failed_recording_leaves_unable_to_draw_numbers_ends(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def uniform(*_: object) -> None:
+        raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
+
+    with built(tiny_spec(epochs=9), tmp_path) as (setup, progress):
+        monkeypatch.setattr(Tensor, "uniform_", uniform)
+        with pytest.raises(DeviceLostError, match="no random number can be drawn"):
+            loop.train(
+                with_trick(setup, Refusing()), progress, stop_after(STEPS), lambda _: None, lambda: False
+            )
+    assert progress.found_eager is not None
+
+
+def test_what_was_found_by_trying_is_not_tried_again(cuda: FakeCuda, tmp_path: Path) -> None:
+    why, spec = "a replay left other bits than the work itself", tiny_spec()
+    folder = folder_of(spec, tmp_path)
+    folder.path.mkdir(parents=True)
+    folder.append_event("eager", attempt=1, message=why, found=True)
+    assert train(spec, tmp_path) == FINISHED
+    assert not cuda.graphs
+    said = [event for event in folder.read_events() if event["kind"] == "eager"]
+    assert [(event["message"], event["found"]) for event in said] == [(why, True)] * 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_without_memory_for_the_work_beside_its_recording_it_is_made(
+    precision: str, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = tiny_spec("ema", epochs=9, precision=precision)
+    backward, calls = optim.Precision.backward_and_step, []
+
+    def short(*args: Any) -> None:
+        calls.append(1)
+        if len(calls) == WARM_UP + 2:  # after the recording, with batch norms and averages changed
+            raise RuntimeError("CUDA error: out of memory")
+        backward(*args)
+
+    has_graphs(monkeypatch, False)
+    made, _ = trained(spec, tmp_path, STEPS)
+    has_graphs(monkeypatch, True)
+    monkeypatch.setattr(optim.Precision, "backward_and_step", short)
+    short_of, why = trained(spec, tmp_path, STEPS)
+    assert why == "its memory is too small for a recording beside the work itself"
+    assert cuda.graphs[0].replays == cuda.emptied == 1
+    assert_same_bits(short_of, made)
 
 
 class Quiet(Counting):
@@ -365,10 +494,10 @@ def test_replayed_augmentation_gives_the_bits_of_the_one_that_was_made(
     assert_same_bits(replayed, made)
 
 
-def test_augmentation_that_cannot_be_recorded_is_made(
+def test_augmentation_that_waits_for_the_gpu_is_made(
     cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = batches(tiny_spec(), tmp_path, WARM_UP + 2)
     monkeypatch.setattr(feed, "without_graphs", lambda device: None)
     assert_same_bits(batches(tiny_spec(), tmp_path, WARM_UP + 2), made)
-    assert [graph.replays for graph in cuda.graphs] == [0]
+    assert not cuda.graphs
