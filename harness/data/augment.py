@@ -314,23 +314,21 @@ def augmented(images: Images, sent: Mapping[str, Tensor], *, spec: AugmentLike, 
     """
     if view.device != "cpu" or images.channels == 1 or spec.crop_pad > 0:
         batch = images.cut(sent, view.size, view.device)
-        if spec.flip > 0:
-            batch = flip(batch, sent["mirrored"])
         if spec.jitter > 0:
             batch = jitter(batch, sent["jitter"])
         batch = normalise(batch, view, sent["shift"])
         return shifted(batch, sent["places"], spec.crop_pad) if spec.crop_pad > 0 else batch
     out = torch.empty(len(sent["shift"]), view.size, view.size, 3).permute(0, 3, 1, 2)
     block = max(1, BLOCK_PIXELS // view.size**2)
+    planes = torch.empty(block, 3, view.size, view.size)
     offset, scale = _offset_and_scale(view, sent["shift"], view.device)
     for start in range(0, len(out), block):
         some = {name: each[start : start + block] for name, each in sent.items()}
-        batch = images.cut(some, view.size, view.device)
-        if spec.flip > 0:
-            batch = flip(batch, some["mirrored"])
+        into = out[start : start + block]
+        batch = images.cut(some, view.size, view.device, planes[: len(into)] if spec.jitter > 0 else into)
         if spec.jitter > 0:
-            batch = jitter(batch.contiguous(), some["jitter"])
-        _scaled(batch, offset[start : start + block], scale, out=out[start : start + block])
+            batch = jitter(batch, some["jitter"])
+        _scaled(batch, offset[start : start + block], scale, out=into)
     return out
 
 
@@ -395,12 +393,10 @@ def _scaled(images: Tensor, offset: Tensor, scale: Tensor, out: Tensor | None = 
         into = None if out is None else out.permute(0, 2, 3, 1).flatten(2)
         found = torch.addcmul(pattern, rows, scale.repeat(side), out=into)
         return found.unflatten(2, (side, 3)).permute(0, 3, 1, 2)
-    if out is None:
-        return torch.addcmul(offset.view(-1, 3, 1, 1), images, scale.view(1, 3, 1, 1))
-    for channel in range(3):
-        start = offset.view(-1, 3, 1, 1)[:, channel]
-        torch.addcmul(start, images[:, channel], scale[channel], out=out[:, channel])
-    return out
+    found = torch.addcmul(offset.view(-1, 3, 1, 1), images, scale.view(1, 3, 1, 1))
+    for channel in range(3 if out is not None else 0):  # by numpy, in half of the time that torch takes
+        out[:, channel].numpy()[...] = found[:, channel].numpy()
+    return found if out is None else out
 
 
 def _floats(values: np.ndarray) -> Tensor:

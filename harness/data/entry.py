@@ -210,8 +210,9 @@ class Images(Protocol):
         """What `cut` needs of the images at `indices` (B,), on the CPU."""
         ...
 
-    def cut(self, sent: Mapping[str, Tensor], size: int, device: str) -> Tensor:
-        """The crops of `crop_resize`, from what `read` gave, on the device."""
+    def cut(self, sent: Mapping[str, Tensor], size: int, device: str, out: Tensor | None = None) -> Tensor:
+        """The crops of `crop_resize`, from what `read` gave, on the device; those that `sent["mirrored"]`
+        marks are mirrored. `out`: memory of a CPU for them, of any layout, which may be taken or not."""
         ...
 
     def crop_resize(self, indices: Tensor, boxes: Tensor, size: int, device: str = "cpu") -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from harness.data import pixels
-from harness.data.augment import crop_resize, send
+from harness.data.augment import crop_resize, flip, send
 from harness.data.contents import SLICE, THREADS_PER_CORE, Contents, Hashed, fingerprints
 from harness.data.entry import (
     DataSet,
@@ -85,11 +85,11 @@ class ArrayImages:
             return {"indices": indices, "boxes": boxes}
         return {"pixels": self._pixels.index_select(0, indices), "boxes": boxes}
 
-    def cut(self, sent: Mapping[str, Tensor], size: int, device: str) -> Tensor:
+    def cut(self, sent: Mapping[str, Tensor], size: int, device: str, out: Tensor | None = None) -> Tensor:
         """See `harness.data.entry.Images.cut`."""
-        if "pixels" in sent:
-            return crop_resize(sent["pixels"], sent["boxes"], size)
-        return crop_resize(self._on(device).index_select(0, sent["indices"]), sent["boxes"], size)
+        found = sent["pixels"] if "pixels" in sent else self._on(device).index_select(0, sent["indices"])
+        crops = crop_resize(found, sent["boxes"], size)
+        return flip(crops, sent["mirrored"]) if "mirrored" in sent else crops
 
     def _on(self, device: str) -> Tensor:
         if device not in self._resident:

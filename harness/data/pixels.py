@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageChops, UnidentifiedImageError
 from torch import Tensor
 
-from harness.data.augment import send
+from harness.data.augment import flip, send
 from harness.data.entry import PLAIN, Reading
 
 try:
@@ -487,9 +487,14 @@ class CutImages:
         for index, box, crop in wanted:
             crop.copy_(self._read_crop(index, box, len(crop))[0])
 
-    def cut(self, sent: Mapping[str, Tensor], size: int, device: str) -> Tensor:
-        """See `harness.data.entry.Images.cut`."""
-        return sent["crops"].permute(0, 3, 1, 2).float().div_(255)
+    def cut(self, sent: Mapping[str, Tensor], size: int, device: str, out: Tensor | None = None) -> Tensor:
+        """See `harness.data.entry.Images.cut`. Mirrored and laid out as bytes, a quarter of the memory."""
+        crops = sent["crops"].permute(0, 3, 1, 2)
+        if out is None:
+            out = torch.empty_like(crops, dtype=torch.float32)
+        elif out.is_contiguous():
+            crops = crops.contiguous()
+        return out.copy_(flip(crops, sent["mirrored"]) if "mirrored" in sent else crops).div_(255)
 
     def _read_crop(self, index: int, box: Sequence[int], size: int) -> Tensor:
         return resized(self.pixels(index), box, size)

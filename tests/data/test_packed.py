@@ -17,7 +17,7 @@ from PIL import Image
 
 from harness import cli
 from harness.data import DATASETS, contents, load, look_at_data, missing_data, packed
-from harness.data.augment import View, training_batch
+from harness.data.augment import View, draw, flip, jitter, normalise, training_batch
 from harness.data.entry import DataSet, Entry, Files, Packed, Source
 from harness.data.imagefolder import load_folder
 from harness.data.loading import load_cached
@@ -77,6 +77,22 @@ def test_raw_pixels_at_their_own_size_train_as_the_files_do_to_the_bit(pets: Pat
         == files.train.images.sizes(torch.arange(6)).tolist()
     )
     assert ours.fingerprint != files.fingerprint
+
+
+@pytest.mark.parametrize("of", [{}, {"jitter": 0.0}, {"jitter": 0.0, "pca_noise": 0.0, "flip": 0.0}])
+@pytest.mark.parametrize("size", [16, 227])
+def test_crops_that_are_mirrored_as_bytes_are_those_mirrored_as_numbers(
+    of: dict[str, float], size: int, pets: Path
+) -> None:
+    data, spec, view = loaded("packed", make(pets)), replace(AugmentSpec(), **of), replace(VIEW, size=size)
+    which = torch.tensor([5, 0, 3, 1, 2])
+    drawn = draw(data.train.images, which, spec=spec, view=view)
+    numbers = (drawn["crops"].float() / 255).permute(0, 3, 1, 2).contiguous()
+    if spec.flip:
+        assert 0 < drawn["mirrored"].sum() < len(which)
+        numbers = flip(numbers, drawn["mirrored"])
+    want = normalise(jitter(numbers, drawn["jitter"]) if spec.jitter else numbers, view, drawn["shift"])
+    assert torch.equal(training_batch(data.train, which, spec=spec, view=view)[0], want)
 
 
 def test_a_jpeg_that_is_not_resized_is_kept_as_it_is(pets: Path) -> None:
