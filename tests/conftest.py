@@ -81,6 +81,30 @@ def mostly_campaign(parameters: Iterable[Any], *short: Any) -> list[Any]:
     return [each if each in short else pytest.param(each, marks=pytest.mark.campaign) for each in parameters]
 
 
+def of_each(cases: Iterable[Any]) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """Makes a claim about a case one test of all cases, which fails with every case that breaks it.
+
+    For many quick ones: as tests of their own they take longer to be collected and reported than to run.
+    """
+    kept = tuple(cases)
+
+    def of_all(claim: Callable[[Any], None]) -> Callable[[], None]:
+        def test() -> None:
+            wrong = []
+            for case in kept:
+                try:
+                    claim(case)
+                except (Exception, SystemExit, pytest.fail.Exception) as error:
+                    wrong.append(f"{case!r}: {type(error).__name__}: {error}")
+            assert kept, "there is no case"
+            assert not wrong, f"{len(wrong)} of {len(kept)} cases:\n" + "\n".join(wrong)
+
+        test.__name__, test.__doc__, test.__module__ = claim.__name__, claim.__doc__, claim.__module__
+        return test
+
+    return of_all
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once[Made]:
     """`once(name, make)`: what `make` returns, which is given an empty folder of that name.

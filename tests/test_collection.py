@@ -1,7 +1,8 @@
-"""The same tests are collected on every machine, at any time: test processes that disagree run none."""
+"""Of the processes that run the tests: all collect the same ones, and none loses what makes them quick."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.timing import PATIENCE_S
+from tests.timing import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[1]
 HERE = {"PYTHONHASHSEED": "1", "TZ": "Pacific/Kiritimati", "LC_ALL": "C"}
@@ -46,3 +47,18 @@ def test_two_machines_collect_the_same_tests() -> None:
     ids = [line for line in here if "::" in line]
     assert len(ids) > 1000, "one line per test"
     assert ids == [line for line in elsewhere if "::" in line]
+
+
+@pytest.mark.skipif(
+    "PYTEST_XDIST_WORKER" not in os.environ, reason="threads are counted in workers of pytest"
+)
+def test_layers_are_examined_in_forks_whatever_was_tested_before() -> None:
+    """Else each takes a new interpreter: threads of a library that a test left, such as those of typst."""
+    import typst
+
+    from harness.training.kernel_children import can_fork
+
+    typst.compile(b"")
+    assert wait_until(can_fork, 60), "a test left threads that `threading` does not know, see conftest.py"
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(can_fork), "nor may one that was forked"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from harness.cli import build_parser
 from harness.models import find
 from harness.models.costs import lookup
 from harness.tricks.base import HOOKS
+from tests.conftest import of_each
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -26,7 +29,7 @@ def code_lines(text: str) -> list[str]:
     return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@of_each(PAGES)
 def test_every_relative_link_leads_to_a_file(page: Path):
     text = page.read_text()
     targets = [t for t in LINK.findall(text) + IMAGE.findall(text) if "://" not in t]
@@ -34,15 +37,20 @@ def test_every_relative_link_leads_to_a_file(page: Path):
     assert not missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@of_each(PAGES)
 def test_no_page_names_a_path_of_one_machine(page: Path):
     assert MACHINE_PATH.findall(page.read_text()) == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@cache
+def made_and_parsed() -> tuple[set[str], argparse.ArgumentParser]:
+    """The targets of make, and what reads the arguments of `harness`."""
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)), build_parser()
+
+
+@of_each(PAGES)
 def test_every_command_in_a_shell_block_exists(page: Path):
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    parser = build_parser()
+    targets, parser = made_and_parsed()
     for line in code_lines(page.read_text()):
         words = shlex.split(line, comments=True)
         if words[:1] == ["make"]:
@@ -135,9 +143,7 @@ def paths_in(cell: str) -> list[str]:
     return [path for path in re.findall(r"`([^`]+)`", cell) if "/" in path and " " not in path]
 
 
-@pytest.mark.parametrize(
-    "row", table_below("CONTRIBUTING.md", "## Add something else"), ids=lambda row: row[0]
-)
+@of_each(table_below("CONTRIBUTING.md", "## Add something else"))
 def test_what_is_there_already_stands_where_the_table_says(row: list[str]):
     """A path with NAME stands for at least one file, and the place that names it names these."""
     assert len(row) == 4
@@ -152,9 +158,7 @@ def test_what_is_there_already_stands_where_the_table_says(row: list[str]):
             assert found, f"{place} names nothing of {homes[0]}"
 
 
-@pytest.mark.parametrize(
-    "row", table_below("docs/architecture.md", "## Where decisions are made"), ids=lambda row: row[0]
-)
+@of_each(table_below("docs/architecture.md", "## Where decisions are made"))
 def test_a_decision_is_made_where_the_table_says(row: list[str]):
     for path in paths_in(row[1]) + [name for name in re.findall(r"`([a-z]+\.py)`", row[1])]:
         assert (ROOT / "harness" / path).is_file(), path

@@ -25,6 +25,7 @@ import harness.tricks
 from harness.tricks import TRICKS
 from harness.tricks.base import HOOKS, Trick, hooks_of
 from harness.tricks.build import Card, card, describe, make
+from tests.conftest import of_each
 from tests.tricks import tiny
 
 OF_EVALUATION = {"eval_crops", "eval_weights"}  # fields of a recipe that no training reads
@@ -36,7 +37,7 @@ POINTLESS_TOGETHER = (
     {"ensemble", "mixed_ensemble"},  # both say which networks are evaluated
 )
 IN_THIS_ORDER = {("large_batch", "linear_lr_scaling")}  # the second reads what the first sets
-EVERY = pytest.mark.parametrize("trick", [make(name, {}) for name in TRICKS], ids=list(TRICKS))
+EVERY = of_each(make(name, {}) for name in TRICKS)
 
 
 def _settings() -> list[Trick]:
@@ -51,7 +52,7 @@ def _settings() -> list[Trick]:
     return found
 
 
-SETTINGS = pytest.mark.parametrize("trick", _settings(), ids=repr)
+SETTINGS = of_each(_settings())
 
 
 def test_hooks_are_a_closed_set() -> None:
@@ -204,11 +205,7 @@ def _is_finite(value: float) -> bool:
 STATEFUL = [trick for trick in _settings() if tiny.Training([trick]).states[trick.name] is not None]
 
 
-def test_the_table_has_a_stateful_trick() -> None:
-    assert STATEFUL
-
-
-@pytest.mark.parametrize("trick", STATEFUL, ids=repr)
+@of_each(STATEFUL)
 def test_state_survives_save_and_load(trick: Trick) -> None:
     """Three steps, save, load into a fresh run, three steps: the bits of six steps without a break."""
     whole, first, second = (tiny.Training([trick]) for _ in range(3))
@@ -233,7 +230,7 @@ def _partners(name: str) -> list[str]:
     return [other for other in TRICKS if other != name and other not in TRICKS[name].conflicts]
 
 
-@pytest.mark.parametrize("first", TRICKS)
+@of_each(TRICKS)
 def test_recipe_edits_compose_unless_they_conflict(first: str) -> None:
     """The order in a list does not matter, so that neither trick undoes the other, but where it is said."""
     for second in _partners(first):
@@ -244,7 +241,7 @@ def test_recipe_edits_compose_unless_they_conflict(first: str) -> None:
         assert (forwards == backwards) == (not in_order), second
 
 
-@pytest.mark.parametrize("first", TRICKS)
+@of_each(TRICKS)
 def test_every_pair_trains_a_step_unless_it_conflicts(first: str) -> None:
     for second in _partners(first):
         if {first, second} & TRAINING:
@@ -256,7 +253,7 @@ def test_every_pair_trains_a_step_unless_it_conflicts(first: str) -> None:
             assert all(torch.isfinite(p).all() for p in run.eval_model().parameters()), second
 
 
-@pytest.mark.parametrize("trick", [make(name, {}) for name in TRICKS if TRICKS[name].conflicts], ids=repr)
+@of_each(make(name, {}) for name in TRICKS if TRICKS[name].conflicts)
 def test_a_declared_conflict_is_a_real_one(trick: Trick) -> None:
     """One would undo the other, one order gives other numbers, or one is refused after the other."""
     for name in trick.conflicts:

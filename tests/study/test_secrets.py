@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.commands.machine import Finding
 from harness.errors import has_secret, masked
 from harness.tracking.store import Store, StoreError
+from tests.conftest import of_each
 
 SECRET = "hush4SECRET"
 FORMS = (
@@ -62,7 +65,7 @@ PLAIN = (
 )
 
 
-@pytest.mark.parametrize("form", FORMS)
+@of_each(FORMS)
 def test_a_secret_is_masked_in_every_form_of_an_address(form: str):
     uri = form.format(SECRET)
     assert SECRET not in masked(uri)
@@ -71,7 +74,7 @@ def test_a_secret_is_masked_in_every_form_of_an_address(form: str):
     assert masked(masked(uri)) == masked(uri)
 
 
-@pytest.mark.parametrize("text", PLAIN)
+@of_each(PLAIN)
 def test_a_text_without_a_secret_is_as_it_was(text: str):
     assert masked(text) == text
     assert not has_secret(text)
@@ -87,10 +90,10 @@ def test_what_a_driver_says_of_a_password_is_masked_too(form: str):
     assert masked("refused: p&ss w0rd", form.format("p%26ss%20w0rd")) == "refused: ***"
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_no_error_and_no_finding_shows_one(form: str, tmp_path):
+@of_each(FORMS)
+def test_no_error_and_no_finding_shows_one(form: str):
     uri = form.format(SECRET)
-    store = Store(uri, tmp_path)
+    store = Store(uri, Path("runs"))
     assert SECRET not in store.shown
     error = StoreError(f"cannot open the tracking store {uri}")
     assert SECRET not in f"{error} {error.message} {error.problems}"

@@ -14,6 +14,7 @@ import torch
 
 from harness.runs.folder import RunFolder
 from harness.spec import Machine, RunSpec, TrickSpec
+from tests.conftest import mostly_campaign
 from tests.training.runs import (
     assert_same_bits,
     folder_of,
@@ -55,7 +56,7 @@ def stop_every(spec: RunSpec, runs_dir: Path, steps: int) -> None:
 
 
 @pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("steps", mostly_campaign([1, 3], 1))
 def test_a_run_stopped_every_few_steps_ends_in_the_same_bits(name: str, steps: int, tmp_path: Path) -> None:
     spec = SPECS[name]
     assert train(spec, tmp_path / "straight") == "finished"
