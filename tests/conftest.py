@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import typst
 
 from harness.tracking.store import Store
 
@@ -38,6 +37,8 @@ if "PYTEST_XDIST_WORKER" in os.environ and sys.platform == "linux":
     # in a new interpreter each (3 seconds), not in a copy of it (`kernel_children.can_fork`). Two kinds hold
     # nothing that a copy needs and are counted as Python's: that in which a worker of pytest hears of its
     # tests, and those of typst, which sleep from the first page that it sets to the end of the process.
+    import typst  # here: a GPU machine on which some tests are run by hand may lack it
+
     _without = len(os.listdir("/proc/self/task"))
     typst.compile(b"")
     _of_typst = {os.getpid(): len(os.listdir("/proc/self/task")) - _without}
