@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.models import build_model
 from harness.models.half import EmulatedHalf, is_half
+from tests.conftest import of_each
 
 FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -81,8 +83,9 @@ def unit(dtype: torch.dtype, values: Tensor) -> float:
     return torch.finfo(dtype).eps * 2 ** math.ceil(math.log2(float(values.abs().max())))
 
 
-@pytest.mark.parametrize("name", ALIKE)
-def test_each_operator_rounds_where_autocast_rounds(name: str, dtype: torch.dtype) -> None:
+@of_each(product(ALIKE, FORMATS))
+def test_each_operator_rounds_where_autocast_rounds(case: tuple[str, str]) -> None:
+    name, dtype = case[0], FORMATS[case[1]]
     *ours, half = in_format("emulated", dtype, ALIKE[name])
     *theirs, half_there = in_format("autocast", dtype, ALIKE[name])
     assert half == half_there
@@ -105,9 +108,10 @@ FP32_ON_GPUS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("name", FP32_ON_GPUS)
-def test_what_gpus_compute_in_fp32_stays_fp32(name: str, dtype: torch.dtype) -> None:
+@of_each(product(FP32_ON_GPUS, FORMATS))
+def test_what_gpus_compute_in_fp32_stays_fp32(case: tuple[str, str]) -> None:
     """CPU autocast has other lists; a GPU's are the ones that a recipe means."""
+    name, dtype = case[0], FORMATS[case[1]]
     with EmulatedHalf(dtype):
         result = FP32_ON_GPUS[name](functional.conv2d(IMAGES, WEIGHT))
         assert not is_half(result)

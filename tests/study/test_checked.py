@@ -12,6 +12,7 @@ import pytest
 
 from harness.runs import records
 from harness.runs.folder import RunFolder, claim_numbers, read_claim, read_json, read_lines
+from tests.conftest import of_each
 from tests.ended import end
 from tests.tracking.folders import run_spec
 
@@ -59,18 +60,17 @@ def test_a_right_summary_passes_with_any_further_plain_entries(caplog: pytest.Lo
     assert caplog.records == []
 
 
-@pytest.mark.parametrize(
-    ("name", "index"), [(name, i) for name, values in WRONG.items() for i in range(len(values))]
-)
+@of_each((name, index) for name, values in WRONG.items() for index in range(len(values)))
 def test_a_wrong_value_in_a_summary_counts_as_none_however_often_its_like_was_right(
-    name: str, index: int
+    wrong: tuple[str, int],
 ) -> None:
+    name, index = wrong
     assert records.summary_of(text_of(), "ab", "p") is not None
     assert records.summary_of(text_of(**{name: WRONG[name][index]}), "ab", "p") is None
     assert records.summary_of(text_of(), "ab", "p") is not None
 
 
-@pytest.mark.parametrize("name", ["run_id", "arm_id", "status", "metrics", "steps", "started_s", "ended_s"])
+@of_each(["run_id", "arm_id", "status", "metrics", "steps", "started_s", "ended_s"])
 def test_a_summary_without_an_entry_that_readers_need_counts_as_none(name: str) -> None:
     text = json.dumps({key: value for key, value in GOOD.items() if key != name}).encode()
     assert records.summary_of(text, "ab", "p") is None
