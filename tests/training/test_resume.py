@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from harness.runs.folder import RunFolder
 from harness.spec import Machine, RunSpec, TrickSpec
 from tests.conftest import mostly_campaign
+from tests.timing import FOREVER_S, PATIENCE_S, until
 from tests.training.runs import (
     assert_same_bits,
     folder_of,
@@ -124,30 +124,41 @@ def test_the_threads_of_a_run_are_those_of_the_machine_and_are_given_back(
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-KILLED_RUN = """
-import sys, time
-from pathlib import Path
-from tests.training.runs import machine_in, folder_of, train
-from tests.training.test_resume import SPECS
-calls = iter(range(10**6))
-def stop():
-    if next(calls) == 7:  # in the middle of the second epoch; the checkpoint is of step 6 or 7
-        print("reached", flush=True)
-        time.sleep(1800)
-    return False
-train(SPECS["ema and mixup"], Path(sys.argv[1]), stop, checkpoint_every_s=0.0)
-"""
+def train_until_told(
+    runs_dir: Path, spec: RunSpec, steps: int, far_enough: Connection, **machine: Any
+) -> None:
+    """At a step says so, and waits for `go` in the folder."""
+    calls = iter(range(10**6))
+
+    def stop() -> bool:
+        if next(calls) == steps:
+            far_enough.send(None)
+            until((runs_dir / "go").exists, FOREVER_S)
+        return False
+
+    train(spec, runs_dir, stop, **machine)
+
+
+def begun(runs_dir: Path, spec: RunSpec, steps: int, **machine: Any) -> BaseProcess:
+    """A process that trains, at its step."""
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+    process = fork.Process(
+        target=train_until_told, args=(runs_dir, spec, steps, theirs), kwargs=machine, daemon=True
+    )
+    process.start()
+    theirs.close()  # so that the end of a process that fails before is seen
+    ours.recv()
+    return process
 
 
 def test_a_run_killed_with_sigkill_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     spec = SPECS["ema and mixup"]
     killed = folder_of(spec, tmp_path / "killed")
-    with subprocess.Popen(
-        [sys.executable, "-c", KILLED_RUN, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "reached\n"
-        os.kill(process.pid, signal.SIGKILL)
+    # In the middle of the second epoch; the checkpoint is of step 6 or 7.
+    process = begun(tmp_path / "killed", spec, 7, checkpoint_every_s=0.0)
+    process.kill()
+    process.join(PATIENCE_S)
     assert killed.checkpoint.exists()
     killed.events.write_bytes(killed.events.read_bytes()[:-5])  # a line cut off by the crash
     assert train(spec, tmp_path / "killed") == "finished"
@@ -255,30 +266,14 @@ def test_a_run_that_has_ended_is_not_trained_again(tmp_path: Path) -> None:
     assert after == before
 
 
-HOLDER = """
-import sys
-from pathlib import Path
-from tests.timing import until
-from tests.training.runs import train, tiny_spec
-def stop():
-    print("training", flush=True)
-    until((Path(sys.argv[1]) / "go").exists)
-    return False
-train(tiny_spec(epochs=1), Path(sys.argv[1]), stop)
-"""
-
-
 @pytest.mark.campaign
 def test_a_second_process_waits_for_the_first_and_trains_nothing(tmp_path: Path) -> None:
     spec = tiny_spec(epochs=1)
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        assert train(spec, tmp_path, lambda: True) == "interrupted", "it stops while it waits"
-        (tmp_path / "go").touch()
-        assert train(spec, tmp_path) == "finished"
+    process = begun(tmp_path, spec, 0)
+    assert train(spec, tmp_path, lambda: True) == "interrupted", "it stops while it waits"
+    (tmp_path / "go").touch()
+    assert train(spec, tmp_path) == "finished"
+    process.join(PATIENCE_S)
     events = folder_of(spec, tmp_path).read_events()
     assert [event["kind"] for event in events].count("attempt") == 1
 
