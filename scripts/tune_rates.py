@@ -30,7 +30,7 @@ from harness import cli
 
 TUNING = Path(__file__).resolve().parents[1] / "studies" / "tuning"
 HELD_OUT = 2000  # of the 10,000 embedded training images
-LEFT_OUT = ("paper", "expect", "unknown", "claims", "tables", "priority", "smallest_effect")
+LEFT_OUT = ("paper", "expect", "unknown", "claims", "tables", "priority", "smallest_effect", "rate_scale")
 
 
 class Tried(NamedTuple):

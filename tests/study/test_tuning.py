@@ -36,16 +36,23 @@ def test_a_tuning_study_sees_held_out_training_images_and_changes_the_rate_alone
     file.write_text(
         yaml.safe_dump(script().tuning_study(study, settings["networks"], settings["rates"], seeds=1))
     )
-    arms = {arm_id: arm.recipe for arm_id, arm in harness.load(file).plan().arms.items()}
-    assert len(arms) == len(settings["networks"]) * len(settings["rates"])
-    assert {recipe.data.args["held_out"] for recipe in arms.values()} == {2000}
-    assert {recipe.data.test_images for recipe in arms.values()} == {None}
+    recipes_of = planned(file)
+    assert len(recipes_of) == len(settings["networks"]) * len(settings["rates"])
+    assert {recipe.data.args["held_out"] for recipe in recipes_of.values()} == {2000}
+    assert {recipe.data.test_images for recipe in recipes_of.values()} == {None}
     by_network: dict[str, list[dict[str, Any]]] = {}
-    for recipe in arms.values():
-        by_network.setdefault(recipe.model.name, []).append(vars_of(recipe))
+    for label, recipe in recipes_of.items():
+        by_network.setdefault(label.rpartition(", lr ")[0], []).append(vars_of(recipe))
+    assert list(by_network) == list(settings["networks"])
     for recipes in by_network.values():
         assert sorted(recipe.pop("lr") for recipe in recipes) == sorted(settings["rates"])
         assert all(recipe == recipes[0] for recipe in recipes)
+
+
+def planned(file: Path) -> dict[str, Any]:
+    """Row -> the recipe that it trains with at mini."""
+    plan = harness.load(file).plan()
+    return {cell.row: plan.arms[cell.arm_id or ""].recipe for cell in plan.tables[0].cells}
 
 
 def vars_of(recipe: Any) -> dict[str, Any]:
@@ -67,17 +74,20 @@ def test_the_chosen_rate_has_the_highest_mean_the_smaller_one_of_equals_and_a_di
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in TUNING.glob("*.csv")))
-def test_a_study_has_the_rates_that_were_chosen_at_mini_and_no_other(name: str):
+def test_every_network_is_trained_at_mini_with_the_rate_that_was_chosen(name: str, tmp_path: Path):
     with (TUNING / f"{name}.csv").open(newline="") as file:
         best = {
             line["network"]: float(line["lr"]) for line in csv.DictReader(file) if line["chosen"] == "True"
         }
     study = yaml.safe_load((ROOT / "studies" / f"{name}.yaml").read_text())
-    mini, networks = study["sizes"]["mini"], NETWORKS[name]["networks"]
-    places = {
-        network: mini["arms"][arm]["lr"] if arm else mini["set"]["lr"] for network, arm in networks.items()
-    }
-    assert places == best
+    rows = [
+        {"label": network} | ({"start_from": arm} if arm else {})
+        for network, arm in NETWORKS[name]["networks"].items()
+    ]
+    kept = {key: value for key, value in study.items() if key not in ("claims", "priority")}
+    file = tmp_path / "networks.yaml"
+    file.write_text(yaml.safe_dump(kept | {"tables": {"t": {"title": "T", "design": "rows", "rows": rows}}}))
+    assert {network: recipe.lr for network, recipe in planned(file).items()} == best
 
 
 @pytest.mark.campaign
