@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +31,18 @@ def scoreboard_section(report_json: Path, reports: list[Path]) -> str:
 
 
 def of_many_studies(claims: list[tuple[str, Record]], most: int = MOST_CLAIMS) -> list[tuple[str, Record]]:
-    """The first settled claim of each study, then the second of each, and so on; by study."""
+    """Settled claims: with each answer there is, so that misses are shown too, then of many studies."""
+    left = [at for at, (_, claim) in enumerate(claims) if claim["answer"] not in OPEN]
+    shown: list[int] = []
+    answers: set[str] = set()
     of_study: Counter[str] = Counter()
-    found = []
-    for study, claim in claims:
-        if claim["answer"] not in OPEN:
-            found.append((of_study[study], study, claim))
-            of_study[study] += 1
-    first = sorted(found, key=itemgetter(0))[:most]
-    return [(study, claim) for _, study, claim in sorted(first, key=itemgetter(1, 0))]
+    while left and len(shown) < most:
+        at = min(left, key=lambda at: (claims[at][1]["answer"] in answers, of_study[claims[at][0]], at))
+        left.remove(at)
+        shown.append(at)
+        answers.add(claims[at][1]["answer"])
+        of_study[claims[at][0]] += 1
+    return [claims[at] for at in sorted(shown)]
 
 
 def _claims_of_papers(reports: list[Path]) -> list[tuple[str, Record]]:

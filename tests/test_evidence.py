@@ -59,7 +59,11 @@ BELOW_THE_FLOOR = {
         "table6 / 0.25 MobileNet-224",
     },
 }
-CANNOT_BE_TESTED = {"batch_norm": 0.43, "inception_v3": 0.3, "resnet_mobilenet": 0.2}  # of the comparisons; elsewhere a tenth
+CANNOT_BE_TESTED = {
+    "batch_norm": 0.43,
+    "inception_v3": 0.3,
+    "resnet_mobilenet": 0.2,
+}  # of the comparisons; elsewhere a tenth
 SETTLED = {"bag_of_tricks": 0.57}  # 0.6 is wanted; three of its rows need one more seed
 NOT_TUNED = {"colour_check"}  # its images are the user's, which no committed command can hold out
 Record = dict[str, Any]

@@ -87,3 +87,9 @@ def test_the_first_page_has_claims_of_many_studies():
         ("c", settled | {"says": "c1"}),
     ]
     assert [claim["says"] for _, claim in readme_table.of_many_studies(claims, 4)] == ["a1", "a3", "b1", "c1"]
+
+
+def test_the_first_page_shows_every_answer_there_is_misses_too():
+    claims = [(name, {"answer": "same direction", "says": name}) for name in "abcdef"]
+    claims += [("e", {"answer": "opposite", "says": "miss"}), ("e", {"answer": "opposite", "says": "more"})]
+    assert [claim["says"] for _, claim in readme_table.of_many_studies(claims, 3)] == ["a", "b", "miss"]
