@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,7 +109,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dry", action="store_true", help="the same as --device cpu --tiny")
     parser.add_argument("--device", default="cuda:0", help="cuda:0 (the default), cuda:1, ..., cpu")
     parser.add_argument("--tiny", action="store_true", help="a shrunken form of every section")
-    parser.add_argument("--out", type=Path, help="also write the figures to this file, as JSON")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="also write the figures to this file, as JSON, and beside it what a section that failed said; "
+        "without it into the folder that the variable OUT names, if any",
+    )
     parser.add_argument("--plan", type=Path, default=PLAN, help="the plan file of the study")
     parser.add_argument("--write-plan", action="store_true", help="write the plan file and end")
     parser.add_argument(
@@ -124,6 +130,8 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.dry:
         options.device, options.tiny = "cpu", True
+    if options.out is None and (folder := os.environ.get("OUT")):
+        options.out = Path(folder) / f"gpu-{options.call or 'all'}.json"
     mine = [name for name, section in SECTIONS.items() if options.call in (None, section.call)]
     options.only = options.only or mine
     if options.device == "cpu" and not (options.tiny or options.write_plan):
@@ -195,10 +203,13 @@ def run_apart(name: str, options: argparse.Namespace, folder: Path) -> tuple[lis
         finally:
             end_group(process)
         errors.seek(0)
-        last = [line for line in errors.read().splitlines() if line.strip()][-1:]
+        text = errors.read()
+        last = [line for line in text.splitlines() if line.strip()][-1:]
     if code:
         file.add(Row(what="the section", failed=f"its process ended with {code}: {' '.join(last)[:300]}"))
     rows = file.read() or [Row(what="the section", failed="no figure", section=name)]
+    if options.out and text.strip() and any(row.failed for row in rows):
+        options.out.with_name(f"{options.out.stem}-{name}.txt").write_text(text)
     took_s = time.monotonic() - started_s
     print(f"{name}: {len(rows)} rows in {took_s:.0f} s", file=sys.stderr, flush=True)
     return rows, took_s
@@ -228,6 +239,7 @@ def run_section(options: argparse.Namespace) -> int:
         measure = getattr(importlib.import_module(f"gpu_parts.{module}"), name)
         measure(make_settings(options, ended_at_s), file.add)
     except Exception as error:
+        traceback.print_exc()
         file.add(Row(what="the section", failed=reason(error)))
     return 0
 

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from gpu_parts.rows import Add, Row, guarded
-from gpu_parts.settings import Settings, stop_after
+from gpu_parts.settings import Settings, stop_after, without_graphs
 from harness.runs.folder import RunFolder
 from harness.spec import Arm, AugmentSpec, DataSpec, ModelSpec, Recipe, RunSpec, TrickSpec
 from harness.training.checkpoint import TrainingProgress
@@ -30,6 +31,13 @@ from harness.training.weights import read_torch_file
 
 ROOT = Path(__file__).resolve().parents[2]
 HUGE_SCALE = 2.0**60
+# Without what the suite sets up for all tests: that imports packages which a GPU machine lacks.
+PYTEST = [sys.executable, "-m", "pytest", "--noconftest", "-o", "addopts=", "-p", "no:cacheprovider"]
+PYTEST += ["-v", "--tb=short", "-m", "gpu"]
+TESTS = {
+    "tests/training/test_resume.py": "tests of resume",
+    "tests/training/test_replica.py": "tests of two processes",
+}
 
 COMPARED = ("status", "metrics", "train_loss", "steps", "predictions_sha256")
 
@@ -47,21 +55,34 @@ def measure(settings: Settings, add: Add) -> None:
 
 
 def measure_tests(settings: Settings, add: Add) -> None:
-    """The tests of the suite that are marked `gpu`."""
-    what = "tests marked gpu"
-    if not settings.is_cuda or importlib.util.find_spec("pytest") is None:
-        why = "pytest is not installed here" if settings.is_cuda else "they need a GPU"
-        add(Row(what=what, skipped=why))
-        return
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/training"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
-    last = lines[-1] if lines else done.stderr.strip()[-200:]
-    failed = "; ".join(line for line in lines if line.startswith(("FAILED", "ERROR")))
-    if done.returncode:
-        add(Row(what=what, failed=f"{last}: {failed}"[:600]))
-    else:
-        add(Row(what=what, value=last))
+    """The tests of the suite that are marked `gpu`, file by file; each has half of the time that is left."""
+    for place, (name, what) in enumerate(TESTS.items()):
+        if not settings.is_cuda or importlib.util.find_spec("pytest") is None:
+            why = "pytest is not installed here" if settings.is_cuda else "they need a GPU"
+            add(Row(what=what, skipped=why))
+            continue
+        left_s = max(1.0, settings.stop_at_s - time.monotonic())
+        add(run_tests(what, [*PYTEST, name], left_s / (len(TESTS) - place), settings.folder))
+
+
+def run_tests(what: str, command: list[str], limit_s: float, folder: Path) -> Row:
+    """How many passed, also where the time is over; each one that failed."""
+    environment = {**os.environ, "HARNESS_CACHE": str(folder / "cache")}
+    with (folder / "tests.txt").open("w+") as said:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said, env=environment)
+        try:
+            code: int | None = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = None
+        said.seek(0)
+        lines = [line.strip() for line in said if line.strip()]
+    passed = sum(" PASSED" in line for line in lines)
+    if code == 0:
+        return Row(what=what, value=f"{passed} passed")
+    failed = [line for line in lines if " FAILED" in line or line.startswith(("E  ", "ERROR"))]
+    end = f"ended at its bound of {limit_s:.0f} s" if code is None else f"pytest ended with {code}"
+    return Row(what=what, failed=f"{end}, {passed} passed; {'; '.join(failed or lines[-1:])}"[:900])
 
 
 def overflow(settings: Settings, what: str) -> Row:
@@ -149,11 +170,8 @@ def train(settings: Settings, name: str, spec: RunSpec, stop_at: int | None) -> 
 
 def made(settings: Settings, spec: RunSpec) -> RunFolder:
     """The same run without CUDA graphs."""
-    os.environ["HARNESS_GRAPHS"] = "0"
-    try:
+    with without_graphs():
         return train(settings, "made", spec, stop_at=None)
-    finally:
-        del os.environ["HARNESS_GRAPHS"]
 
 
 def how_made(folder: RunFolder) -> str:

@@ -15,7 +15,7 @@ from gpu_parts.rounds import Contender, Length, race
 from gpu_parts.rows import Add, guarded, measured
 from gpu_parts.settings import Settings
 from harness.spec import Arm, AugmentSpec, DataSpec, Machine, ModelSpec, Recipe, RunSpec
-from harness.training.environment import configured
+from harness.training.environment import CHECKED, WARM_UP, configured
 from harness.training.setup import build
 
 AUGMENT = AugmentSpec(jitter=0.4, pca_noise=0.1)  # crops, flips and colours, as He et al. 2019 have them
@@ -41,7 +41,9 @@ def measure(settings: Settings, add: Add) -> None:
         partial(write_photos, _machine(settings, data).data_dir / "photos", files),
     )
     contenders += _contender(settings, add, data, f"feed from JPEG files, batch {batch}", batch)
-    length = Length(batch=batch, warm_up_steps=settings.pick(2, 1), steps=settings.pick(4, 1))
+    length = Length(
+        batch=batch, warm_up_steps=settings.pick(WARM_UP + CHECKED + 1, 1), steps=settings.pick(4, 1)
+    )
     for each in race(contenders, length, settings, add):
         add(measured(each.what, each.images_per_s, "images/s", each.note))
 

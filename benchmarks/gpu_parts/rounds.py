@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -87,6 +88,7 @@ def _survives(contender: Contender, work: Callable[[], None], add: Add) -> bool:
     try:
         work()
     except Exception as error:
+        traceback.print_exc()
         add(Row(what=contender.what, failed=reason(error), note=contender.note))
         return False
     return True

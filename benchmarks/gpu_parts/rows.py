@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,10 +62,12 @@ def measured(what: str, values: Sequence[float], unit: str, note: str = "") -> R
 
 
 def guarded(add: Add, what: str, measure: Callable[[], Any]) -> Any:
-    """The result of `measure`; None where it raised, with the reason in a row of its own."""
+    """The result of `measure`; None where it raised, with the reason in a row of its own, and all of it among
+    what the section says."""
     try:
         return measure()
     except Exception as error:
+        traceback.print_exc()
         add(Row(what=what, failed=reason(error)))
         return None
 

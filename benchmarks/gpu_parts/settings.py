@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,16 @@ class Settings:
 
     def pick(self, usual: Any, tiny: Any) -> Any:
         return tiny if self.tiny else usual
+
+
+@contextmanager
+def without_graphs() -> Iterator[None]:
+    """Steps are made in the block, not replayed."""
+    os.environ["HARNESS_GRAPHS"] = "0"
+    try:
+        yield
+    finally:
+        del os.environ["HARNESS_GRAPHS"]
 
 
 def stop_after(steps: int) -> Callable[[], bool]:

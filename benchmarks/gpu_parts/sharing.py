@@ -15,7 +15,7 @@ from gpu_parts.rows import Add, Row, guarded
 from gpu_parts.settings import Settings
 from harness.runs.folder import RunFolder
 from harness.scheduling.base import Job
-from harness.scheduling.local import Local, LocalSettings
+from harness.scheduling.local import Local, LocalSettings, worth_beside
 from harness.spec import FINISHED, Arm, DataSpec, ModelSpec, Recipe, RunSpec
 from harness.training import run_one
 
@@ -23,7 +23,7 @@ RUNS_PER_WORKER = 4  # the first of them starts the worker up
 
 
 def measure(settings: Settings, add: Add) -> None:
-    single: float | None = None
+    rates: dict[int, float] = {}
     for workers in settings.pick((1, 2, 4, 8), (1, 2)):
         what = f"{workers} run{'s' * (workers > 1)} at a time"
         if settings.is_late:
@@ -32,11 +32,15 @@ def measure(settings: Settings, add: Add) -> None:
         rate = guarded(add, what, partial(runs_per_minute, settings, workers))
         if rate is None:
             continue
-        single = rate if workers == 1 else single
-        beside = f"{rate / single:.2f} x one at a time; " if single and workers > 1 else ""
+        rates[workers] = rate
+        beside = f"{rate / rates[1]:.2f} x one at a time; " if workers > 1 and 1 in rates else ""
         recipe = arm(settings).recipe
         steps = int(recipe.epochs * recipe.data.args["train"] / recipe.batch_size)
         add(Row(what=what, value=rate, unit="runs/min", note=f"{beside}{steps} steps of {recipe.batch_size}"))
+    if len(rates) > 1 and 1 in rates:
+        count, _ = worth_beside(lambda workers: rates.get(workers, 0.0), max(rates))
+        share = f"{rates[count] / max(rates.values()):.2f} of the best rate (target .9)"
+        add(Row(what="by the rule of --per-gpu auto", value=f"{count} at a time", note=share))
 
 
 def arm(settings: Settings) -> Arm:

@@ -8,8 +8,8 @@ generated set that stays in memory.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from gpu_parts.rows import Add, Row, guarded
-from gpu_parts.settings import Settings, stop_after
+from gpu_parts.settings import Settings, stop_after, without_graphs
 from harness.spec import Arm, AugmentSpec, DataSpec, Machine, ModelSpec, Recipe, RunSpec, TrickSpec
+from harness.training import environment
 from harness.training.checkpoint import TrainingProgress
-from harness.training.environment import WARM_UP, configured
+from harness.training.environment import CHECKED, WARM_UP, configured
 from harness.training.evaluate import evaluate
 from harness.training.loop import INTERRUPTED, Step, train
 from harness.training.setup import Setup, build
@@ -40,6 +41,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], int]] = {
     "inception_resnet_v2": ({"width": 0.125, "depth": (1, 1, 1), "stem": "small"}, 40),
     "bn_mlp": ({}, 28),
 }
+LIKE_ALL = WARM_UP + CHECKED + 2  # after so many steps, those that follow are like all others
 TINY_FAMILIES = ("cifar_resnet20", "bn_mlp")
 
 
@@ -65,10 +67,11 @@ def spec(
     return RunSpec(arm=Arm(recipe=recipe, tricks=(TrickSpec(name="label_smoothing"),)), seed=0)
 
 
-def stepper(setup: Setup, machine: Machine) -> Callable[[int], None]:
+def stepper(
+    setup: Setup, machine: Machine, progress: TrainingProgress | None = None
+) -> Callable[[int], None]:
     """Makes so many steps of the training, one call after the other."""
-    progress = TrainingProgress.start(setup.device)
-
+    progress = progress or TrainingProgress.start(setup.device)
     step = Step(setup, progress)
 
     def run(steps: int) -> None:
@@ -89,14 +92,18 @@ def measure_waits(settings: Settings, add: Add) -> None:
     if setup is None:
         return
     step = stepper(setup, machine)
-    guarded(add, "waits: first steps", partial(step, WARM_UP + 1))
-    add(waits("waits in 3 steps", partial(step, 3), settings))
+    guarded(add, "waits: first steps", partial(step, LIKE_ALL))
+    what = "waits in 3 steps"
+    if (row := guarded(add, what, partial(waits, what, partial(step, 3), settings))) is not None:
+        add(row)
 
     def chunk() -> None:
         with configured(machine):
             evaluate(setup.curve_answers(), setup.data.test.labels, torch.arange(32))
 
-    add(waits("waits in a chunk of an evaluation", chunk, settings))
+    what = "waits in a chunk of an evaluation"
+    if (row := guarded(add, what, partial(waits, what, chunk, settings))) is not None:
+        add(row)
 
 
 def waits(what: str, work: Callable[[], None], settings: Settings) -> Row:
@@ -105,20 +112,14 @@ def waits(what: str, work: Callable[[], None], settings: Settings) -> Row:
         work()
         return Row(what=what, skipped="a CPU waits for nothing")
     torch.cuda.synchronize()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            work()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    found = [each for each in caught if "synchroniz" in str(each.message)]
-    places = sorted({f"{each.filename.rsplit('/', 1)[-1]}:{each.lineno}" for each in found})
-    return Row(what=what, value=float(len(found)), note=", ".join(places[:6]) or "none")
+    with environment.waits() as places:
+        work()
+    return Row(what=what, value=float(len(places)), note=", ".join(sorted(set(places))[:6]) or "none")
 
 
 def measure_families(settings: Settings, add: Add) -> None:
-    """Two steps of every family in every precision, in the exact mode: that they run at all."""
+    """First steps of every family in every precision, in the exact mode: that they run at all, and whether
+    what is replayed has the bits of what is made."""
     for name, (args, pixels) in FAMILIES.items():
         if settings.tiny and name not in TINY_FAMILIES:
             continue
@@ -129,19 +130,25 @@ def measure_families(settings: Settings, add: Add) -> None:
                 continue
             machine = settings.machine(f"families/{name}/{precision}", exact=True)
             run = spec(name, args, pixels=pixels, batch=settings.pick(64, 8), precision=precision)
-            took_s = guarded(add, what, partial(_two_steps, run, machine))
-            if took_s is not None:
-                add(Row(what=what, value=took_s, unit="s", note="built, and two steps made"))
+            row = guarded(add, what, partial(_first_steps, run, machine, what))
+            environment.release_memory()
+            if row is not None:
+                add(row)
 
 
-def _two_steps(run: RunSpec, machine: Machine) -> float:
-    """Raises RuntimeError: the loss is not finite."""
+def _first_steps(run: RunSpec, machine: Machine, what: str) -> Row:
+    """Raises RuntimeError: a weight is not finite."""
     started_s = time.perf_counter()
-    setup = build(run, machine)
-    stepper(setup, machine)(2)
+    setup, progress = build(run, machine), TrainingProgress.start(torch.device(machine.device))
+    stepper(setup, machine, progress)(LIKE_ALL)
     if not all(bool(torch.isfinite(each).all()) for each in setup.model.parameters()):
-        raise RuntimeError("a weight is not finite after two steps")
-    return time.perf_counter() - started_s
+        raise RuntimeError(f"a weight is not finite after {LIKE_ALL} steps")
+    note = "replayed with the bits of made steps"
+    if progress.eager is not None:
+        note = f"made one by one: {progress.eager or 'no GPU'}"
+    if setup.feed.eager:
+        note += f"; augmentation: {setup.feed.eager}"
+    return Row(what=what, value=time.perf_counter() - started_s, unit="s", note=note)
 
 
 def measure_profile(settings: Settings, add: Add) -> None:
@@ -151,16 +158,28 @@ def measure_profile(settings: Settings, add: Add) -> None:
         "resnet50": settings.pick((256, 224, {}), (2, 32, {"depth": (1, 1), "width": 1 / 16})),
     }
     for name, (batch, pixels, args) in shapes.items():
-        what = f"{name}, {pixels} px, batch {batch}, bf16"
-        guarded(add, what, partial(_profile, settings, add, spec(
-            name, args, pixels=pixels, batch=batch, precision="bf16"), what))  # fmt: skip
+        title = f"{name}, {pixels} px, batch {batch}, bf16"
+        run = spec(name, args, pixels=pixels, batch=batch, precision="bf16")
+        took_s = []
+        for how, block in (("replayed", nullcontext()), ("made", without_graphs())):
+            what = f"{title}, {how}"
+            if settings.is_late:
+                add(Row(what=what, skipped="no time left within the section's bound"))
+                continue
+            with block:
+                took_s.append(guarded(add, what, partial(_profile, settings, add, run, what)))
+            environment.release_memory()
+        if len(took_s) == 2 and all(took_s):
+            replayed_s, made_s = took_s
+            add(Row(what=f"{title}: made / replayed", value=made_s / replayed_s, unit="x"))
 
 
-def _profile(settings: Settings, add: Add, run: RunSpec, what: str) -> None:
+def _profile(settings: Settings, add: Add, run: RunSpec, what: str) -> float:
+    """Returns: seconds a step."""
     machine = settings.machine(f"profile/{run.arm.recipe.model.name}", exact=False)
     step = stepper(build(run, machine), machine)
-    step(settings.pick(5, 1))
-    steps = settings.pick(5, 1)
+    step(settings.pick(LIKE_ALL, 1))
+    steps = settings.pick(10, 1)
     if settings.is_cuda:
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
@@ -191,7 +210,7 @@ def _profile(settings: Settings, add: Add, run: RunSpec, what: str) -> None:
     )
     add(Row(what=f"{what}: step", value=1e3 * wall_s / steps, unit="ms/step"))
     if not settings.is_cuda:
-        return
+        return wall_s / steps
     busy = device_us / 1e6 / (wall_s / steps)
     add(
         Row(
@@ -209,3 +228,4 @@ def _profile(settings: Settings, add: Add, run: RunSpec, what: str) -> None:
             note="the most at once",
         )
     )
+    return wall_s / steps

@@ -121,6 +121,24 @@ def test_the_study_takes_its_arms_from_the_plan_file_and_says_what_part_was_run(
     assert rate["value"] == pytest.approx(60 * 3 / wall["value"])
 
 
+@pytest.mark.campaign
+def test_the_tests_that_need_a_gpu_are_found_without_what_a_gpu_machine_lacks(
+    blocked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(blocked))
+    row = exact.run_tests("found", [*exact.PYTEST, "--collect-only", *exact.TESTS], PATIENCE_S, tmp_path)
+    assert row.failed is None
+    found = (tmp_path / "tests.txt").read_text()
+    assert "test_two_processes_with_gpus" in found
+    assert "test_resume_on_a_gpu" in found
+
+
+def test_tests_that_take_too_long_say_how_many_passed_before(tmp_path: Path) -> None:
+    text = "print('a PASSED [1%]\\nb FAILED [2%]', flush=True); import time; time.sleep(60)"
+    row = exact.run_tests("tests", [sys.executable, "-c", text], 2.0, tmp_path)
+    assert row.failed == "ended at its bound of 2 s, 1 passed; b FAILED [2%]"
+
+
 def test_without_cuda_nothing_is_measured(blocked: Path) -> None:
     done = run_script(blocked)
     assert (done.returncode, done.stdout.strip()) == (0, "not measured: no CUDA device")
@@ -135,7 +153,7 @@ def test_a_section_that_fails_says_why_in_its_row(blocked: Path, tmp_path: Path)
 
 
 def options_for(**changes: Any) -> argparse.Namespace:
-    return argparse.Namespace(**{"study_seconds": 30.0, "tiny": False, **changes})
+    return argparse.Namespace(**{"study_seconds": 30.0, "tiny": False, "out": None, **changes})
 
 
 def test_a_section_is_ended_at_its_bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
