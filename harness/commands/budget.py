@@ -191,7 +191,7 @@ def _gpus_of(limit: Limit, cluster_file: Path | None, jobs: Sequence[Job]) -> di
     found = {}
     for job in jobs:
         asked = cluster.resources_of(job.spec)
-        found[job.run_id] = asked.nodes * asked.gpus / asked.runs_side_by_side
+        found[job.run_id] = asked.nodes * asked.gpus / asked.least_beside
     if limit.of_gpus and not any(found.values()):
         text = "the cluster file asks for no GPUs; say a time such as 2h"
         raise StudyError([Problem("--budget", 0, text)])

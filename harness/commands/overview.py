@@ -82,7 +82,7 @@ class GroupView:
     @property
     def workers(self) -> int:
         """Runs that its agents train at a time."""
-        return self.running * self.group.resources.runs_side_by_side
+        return self.running * self.group.resources.least_beside
 
 
 @dataclass(slots=True, kw_only=True)

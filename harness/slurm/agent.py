@@ -38,7 +38,7 @@ from harness.scheduling.base import (
     Progress,
     RunOne,
 )
-from harness.scheduling.local import LocalSession, LocalSettings
+from harness.scheduling.local import LocalSession, LocalSettings, runs_beside
 from harness.scheduling.queue import JobQueue, last_step
 from harness.scheduling.ranks import FOLDER as ORDERS
 from harness.scheduling.ranks import leading
@@ -286,7 +286,7 @@ def agent_settings(submission: Submission, group: Group, preload: Sequence[str])
         exact=submission.exact,
         compile=submission.compile and devices[0] != "cpu",
     )
-    workers = resources.runs_side_by_side
+    workers = resources.runs_side_by_side or _worth_beside(submission, group, machine, devices)
     return LocalSettings(
         machine=machine,
         workers=workers,
@@ -295,6 +295,16 @@ def agent_settings(submission: Submission, group: Group, preload: Sequence[str])
         preload=tuple(preload),
         grace_s=TERMINATED_S,
     )
+
+
+def _worth_beside(submission: Submission, group: Group, machine: Machine, devices: Sequence[str]) -> int:
+    """As many workers as a measurement with the longest run that is left finds worth it on these GPUs."""
+    states = (
+        (job, run_state(RunFolder(submission.runs_dir / job.run_id))) for job in submission.jobs(group.name)
+    )
+    count, why = runs_beside(machine, devices, [job for job, state in states if state not in ENDED])
+    print(f"runs that share a GPU: {count} ({why})", flush=True)
+    return count * len(devices)
 
 
 def too_few_gpus(resources: Resources, seen: int, environment: Mapping[str, str]) -> str:

@@ -90,12 +90,16 @@ def anything(value: Any) -> Any:
     return value
 
 
-def whole(lowest: int, highest: int) -> Check:
-    """A whole number in a range."""
+def whole(lowest: int, highest: int, *, auto: bool = False) -> Check:
+    """A whole number in a range; with `auto` that word too, as 0."""
 
     def check(value: Any) -> int:
+        if auto and value == "auto":
+            return 0
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-            raise ValueError(f"is a whole number from {lowest} to {highest}, got {value!r}")
+            raise ValueError(
+                f"is a whole number from {lowest} to {highest}{', or auto' * auto}, got {value!r}"
+            )
         return value
 
     return check
@@ -336,13 +340,15 @@ RESOURCES: Mapping[str, Check] = {
     "setup": setup.commands,
     "python": setup.interpreter,
     "processes": whole(1, 100_000),
-    "runs_side_by_side": whole(1, 1024),
+    "runs_side_by_side": whole(1, 1024, auto=True),
 }
 
 
 def contradictions(resources: Resources) -> Iterator[tuple[str, str]]:
     """(key, what is wrong) for numbers that do not go together."""
-    nodes, processes, beside = resources.nodes, resources.processes, resources.runs_side_by_side
+    nodes, processes, beside = resources.nodes, resources.processes, resources.least_beside
+    if not resources.runs_side_by_side and (not resources.gpus or processes > 1):
+        yield "runs_side_by_side", "auto measures how many runs of one process share a GPU; it needs gpus"
     if processes % nodes:
         yield (
             "nodes",
@@ -399,7 +405,12 @@ class Resources:
     setup: tuple[str, ...] = ()  # commands of bash, run before the agent
     python: str = ""  # the words that start its interpreter; "": that of the command that submits
     processes: int = 1  # that train one run together, over all nodes
-    runs_side_by_side: int = 1  # workers of one agent
+    runs_side_by_side: int = 1  # workers of one agent; 0: it measures how many are worth it on its GPUs
+
+    @property
+    def least_beside(self) -> int:
+        """Runs that an agent trains at a time, as far as is known before it measures."""
+        return max(1, self.runs_side_by_side)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `from_json` gives equal resources back."""
@@ -512,8 +523,7 @@ class _Reader:
         if not isinstance(data, dict):
             self._problems.add((), "a cluster file is a map such as partition: gpu, one key per line")
             data = {}
-        at_top = {**RESOURCES, "at_most": whole(1, 100_000), "shapes": anything}
-        found = self._values(data, (), at_top, {})
+        found = self._values(data, (), {**RESOURCES, "at_most": whole(1, 100_000), "shapes": anything}, {})
         at_most = found.pop("at_most", AT_MOST)
         shapes = found.pop("shapes", [])
         resources = self._checked(Resources(**found), data, ())
@@ -542,8 +552,7 @@ class _Reader:
                 self._problems.add((*at, "match", name), f"{name} is a name or a list of names")
             else:
                 conditions[name] = tuple(names)
-        resources = self._checked(Resources(**{**common, **found}), entry, at)
-        return Shape(match=conditions, resources=resources)
+        return Shape(match=conditions, resources=self._checked(Resources(**{**common, **found}), entry, at))
 
     def _values(
         self,

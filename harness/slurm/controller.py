@@ -392,7 +392,7 @@ class Recovery:
 
     def _submit_again(self, stand: Stand, decision: Decision) -> None:
         session, again = self._session, decision.again
-        width = math.ceil(len(again) / stand.group.resources.runs_side_by_side)
+        width = math.ceil(len(again) / stand.group.resources.least_beside)
         group = dataclasses.replace(stand.group, width=min(stand.group.width, width))
         with session.lock():
             if stand.has_agents(session.queue):  # another controller was quicker

@@ -504,6 +504,8 @@ def scripts(submission: Submission, runs: Mapping[str, int]) -> str:
         text = script(submission, Chunk(group=group, number=0, tasks=group.width), after)
         agents = counted(group.width, "agent")
         count = counted(runs[group.name], "run")
+        if not group.resources.runs_side_by_side:
+            agents += "; each measures how many runs share its GPUs (runs_side_by_side: auto)"
         parts.append(f"# {group.name}: {count}, {agents}\n{text}")
     return "\n".join(parts)
 

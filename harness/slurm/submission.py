@@ -398,7 +398,7 @@ class _Draft:
     @property
     def wanted(self) -> int:
         """As many agents as its runs can keep busy."""
-        return math.ceil(len(self.run_ids) / self.resources.runs_side_by_side)
+        return math.ceil(len(self.run_ids) / self.resources.least_beside)
 
 
 def make_groups(

@@ -15,17 +15,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from harness.runs.folder import RunFolder
-from harness.spec import Arm, DataSpec, ModelSpec, Recipe, RunSpec
+from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec
+from harness.training.setup import build
 from harness.training.weights import write_torch_file
 from tests.ended import end
 from tests.timing import PATIENCE_S
+from tests.training.test_gpu import one_step
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import gpu
-from gpu_parts import exact, rows, study, study_plan
+from gpu_parts import exact, rows, steps, study, study_plan
 from gpu_parts.rounds import Contender, Length, race
 from gpu_parts.settings import Settings, stop_after
 
@@ -131,6 +134,41 @@ def test_the_tests_that_need_a_gpu_are_found_without_what_a_gpu_machine_lacks(
     found = (tmp_path / "tests.txt").read_text()
     assert "test_two_processes_with_gpus" in found
     assert "test_resume_on_a_gpu" in found
+
+
+# What torch refuses on a GPU in the exact mode (torch.use_deterministic_algorithms), as far as a network of
+# images can come to it; forward or backward.
+REFUSED = (
+    *("adaptive_avg_pool2d_backward", "adaptive_max_pool2d_backward", "max_unpool", "fractional_max_pool"),
+    *("upsample_", "reflection_pad", "replication_pad", "grid_sampler_2d_backward", "nll_loss2d", "cumsum"),
+    *("histc", "kthvalue", "median", "put_", "bincount", "embedding_bag", "ctc_loss", "cdist_backward"),
+)
+
+
+@pytest.mark.parametrize("name", steps.FAMILIES)
+def test_a_family_s_step_is_allowed_in_the_exact_mode_and_every_image_of_it_is_channels_last(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kernels = "_get_fused_kernels_supported_devices"
+    monkeypatch.setattr(sys.modules["torch.optim.optimizer"], kernels, lambda: ["meta"])
+    args, pixels = steps.FAMILIES[name]
+    run = steps.spec(name, args, pixels=pixels, batch=8, precision="fp32")
+    setup = build(run, Machine(runs_dir=tmp_path, data_dir=tmp_path, device="meta"))
+    seen: list[bool] = []
+
+    def look(module: Any, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+
+    layers = [each for each in setup.model.modules() if isinstance(each, nn.Conv2d | nn.BatchNorm2d)]
+    for each in layers:
+        each.register_forward_pre_hook(look)
+    _, training = one_step(setup, 0)
+    assert len(seen) == len(layers)
+    assert all(seen)
+    found = {
+        each for each in training.names if any(f".{word}" in each or f"._{word}" in each for word in REFUSED)
+    }
+    assert not found
 
 
 def test_tests_that_take_too_long_say_how_many_passed_before(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from harness.scheduling.base import Job
 from harness.slurm import agent
 from harness.slurm.cluster import Resources
 from harness.slurm.submission import Group, Order, Submission, draft, read_submission, write_submission
-from harness.spec import DIVERGED, FINISHED
+from harness.spec import DIVERGED, FINISHED, Machine
 from tests.scheduling.fakes import events, go, has_begun, job, run_fake
 from tests.timing import PATIENCE_S, until
 
@@ -375,6 +375,28 @@ def test_gpus_are_those_that_slurm_gave(cluster, monkeypatch):
         (4, ("cuda:0", "cuda:1")),
         (1, ("cpu",)),
     ]
+
+
+def test_an_agent_measures_how_many_runs_share_its_gpus_with_those_that_are_left(
+    cluster, monkeypatch, capsys
+):
+    asked: list[Any] = []
+
+    def beside(machine: Machine, devices: Sequence[str], jobs: Sequence[Job]) -> tuple[int, str]:
+        asked.append((machine.device, devices, [each.run_id for each in jobs]))
+        return 3, "1: 100, 2: 190, 4: 200 images/s"
+
+    monkeypatch.setattr(agent, "detect_devices", lambda: ("cuda:0", "cuda:1"))
+    monkeypatch.setattr(agent, "runs_beside", beside)
+    done, left = job(0), job(1)
+    submission = cluster.submission([done, left], gpus=2, cpus=8, runs_side_by_side=0)
+    monkeypatch.setattr(
+        agent, "run_state", lambda folder: "finished" if folder.run_id == done.run_id else None
+    )
+    found = agent.agent_settings(submission, submission.groups["g"], ())
+    assert asked == [("cuda:0", ("cuda:0", "cuda:1"), [left.run_id])]
+    assert (found.workers, found.per_device) == (6, 3)
+    assert capsys.readouterr().out == "runs that share a GPU: 3 (1: 100, 2: 190, 4: 200 images/s)\n"
 
 
 def test_each_of_two_nodes_has_the_devices_of_its_own_processes(cluster, monkeypatch):

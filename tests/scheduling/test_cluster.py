@@ -166,6 +166,8 @@ def test_a_file_that_says_nothing_means_the_defaults(tmp_path: Path, text: str):
         ("shapes:\n  - match: {model: a}\n    at_most: 3\n", "3: unknown key 'at_most'"),
         ("processes: 4\n", "1: 4 processes train on each node"),
         ("cpus: 2\nruns_side_by_side: 3\n", "1: 3 processes train on each node"),
+        ("runs_side_by_side: atuo\n", "1: runs_side_by_side is a whole number from 1 to 1024, or auto, got"),
+        ("cpus: 8\nruns_side_by_side: auto\n", "2: auto measures how many runs of one process share a GPU"),
         ("nodes: 2\ncpus: 2\n", "1: 1 processes cannot be shared equally by 2 nodes; give a multiple of 2"),
         (
             "gpus: 1\nprocesses: 2\ncpus: 2\n",

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,9 @@ def test_a_dry_run_prints_the_golden_scripts_and_writes_nothing(
     text = Slurm(settings).scripts([*teachers, job(1, "sleep", needs=(teachers[0],)), job(3)])
     assert text.replace(str(tmp_path), "/my") == GOLDEN.read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["code"]
+    measuring = Cluster(resources=Resources(gpus=1, runs_side_by_side=0))
+    text = Slurm(replace(settings, cluster=measuring)).scripts(teachers)
+    assert text.startswith("# g1: 2 runs, 2 agents; each measures how many runs share its GPUs")
 
 
 def run_script(tmp_path: Path, **resources: Any) -> tuple[subprocess.CompletedProcess[str], Submission]:
