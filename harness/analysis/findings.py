@@ -49,7 +49,7 @@ def read_outcomes(records: pd.DataFrame, more_metrics: Iterable[str] = ()) -> Ou
 
     `more_metrics`: columns of plugins' metrics, to be read beside `METRICS`.
     """
-    names = tuple(dict.fromkeys((*METRICS, *more_metrics)))
+    names = tuple(name for name in dict.fromkeys((*METRICS, *more_metrics)) if name in records)
     out: dict[str, dict[int, Outcome]] = {}
     read = ("arm_id", "seed", "status", "predictions", "test_images", "reason", *names)
     for row in records[[name for name in read if name in records]].to_dict("records"):

@@ -103,13 +103,28 @@ def from_file(plan: Plan) -> Mapping[str, Any] | None:
 
 def findings_json(findings: Findings) -> dict[str, Any]:
     """As plain data, without what `missing_reason` says and what only files of results have."""
-    data = dataclasses.asdict(findings)
+    data = _as_dict(findings)
     for cell in (cell for table in data["tables"] for cell in table["cells"] if cell["level"]):
         del cell["level"]["without_value"]
     usual = {"percent": False, "lower_is_better": False, "seeds_shared": True}
     settings = data["settings"]
     data["settings"] = {key: value for key, value in settings.items() if usual.get(key) != value}
     return data
+
+
+NUMBERS = {int, float, bool, type(None)}
+
+
+def _as_dict(value: Any) -> Any:
+    """As `dataclasses.asdict`, which copies every number of a list by itself."""
+    if dataclasses.is_dataclass(value):
+        return {each.name: _as_dict(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _as_dict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = value if set(map(type, value)) <= NUMBERS else map(_as_dict, value)
+        return tuple(items) if isinstance(value, tuple) else list(items)
+    return value
 
 
 def plain(value: Any) -> Any:
