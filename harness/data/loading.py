@@ -146,7 +146,7 @@ class PackedImages(CutImages):
         """The image files as they are stored, read when they are asked for."""
         return _StoredFiles(self)
 
-    def _read_crop(self, index: int, box: Sequence[int], size: int) -> Tensor:
+    def _read_crop(self, index: int, box: Sequence[int], size: int) -> np.ndarray:
         if not self._packed.raw:
             return pixels.resized(self.pixels(index), box, size)
         top, left, height, width = box
@@ -160,20 +160,21 @@ class PackedImages(CutImages):
     def _stored(self, index: int, start: int, length: int) -> np.ndarray:
         """Bytes of an image, (length,) uint8, until this thread reads the next."""
         shard, first = self._packed.rows[index, :2].tolist()
-        if shard not in self._files:
-            file = self._packed.shards[shard].open("rb", buffering=0)
-            if _version(os.fstat(file.fileno())) != self._loaded[shard]:
-                raise ValueError(
-                    f"{file.name} was packed again or cut short after this run had begun; run again"
-                )
-            self._files[shard] = file
+        file = self._files.get(shard) or self._opened(shard)
         buffer = getattr(self._buffers, "bytes", None)
         if buffer is None or len(buffer) < length:
             buffer = self._buffers.bytes = np.empty(max(length, 2**20), np.uint8)
         found: np.ndarray = buffer[:length]
-        if os.preadv(self._files[shard].fileno(), [found.data], first + start) != length:
+        if os.preadv(file.fileno(), [found.data], first + start) != length:
             raise ValueError(f"{self._where(index)} is not there: the file is cut short")
         return found
+
+    def _opened(self, shard: int) -> BinaryIO:
+        file = self._packed.shards[shard].open("rb", buffering=0)
+        if _version(os.fstat(file.fileno())) != self._loaded[shard]:
+            raise ValueError(f"{file.name} was packed again or cut short after this run had begun; run again")
+        # Of two threads that open it at once both read the one that stays: the other is closed.
+        return self._files.setdefault(shard, file)
 
     def _where(self, index: int) -> str:
         if self._packed.title:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +20,11 @@ import torch
 from PIL import Image
 
 from harness import cli
-from harness.data import DATASETS, contents, load, look_at_data, missing_data, packed
+from harness.data import DATASETS, contents, load, loading, look_at_data, missing_data, packed
 from harness.data.augment import View, draw, flip, jitter, normalise, training_batch
 from harness.data.entry import DataSet, Entry, Files, Packed, Source
 from harness.data.imagefolder import load_folder
-from harness.data.loading import load_cached
+from harness.data.loading import PackedImages, load_cached
 from harness.data.packed import INDEX, Pack, PackSettings, load_packed
 from harness.spec import AugmentSpec
 
@@ -254,6 +258,34 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_said(pets: Path) -> None:
         ValueError, match=r"train-00000\.bin: the image at byte [\d,]+ is not there: .* cut short"
     ):
         batch(data)
+
+
+def test_threads_that_open_a_file_at_once_do_not_close_it_for_each_other(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = loaded("packed", make(pets)).train.images
+    assert isinstance(images, PackedImages)
+    opened, late, again = threading.Barrier(2), threading.Barrier(2), threading.Event()
+    version, read, number = loading._version, os.preadv, itertools.count(1)
+
+    def both_opened(found: os.stat_result) -> tuple[int, ...]:
+        if opened.wait(10):  # the slower thread goes on when the other is about to read for the second time
+            again.wait(10)
+        return version(found)
+
+    def read_late(*args: Any) -> int:
+        if (which := next(number)) == 2:
+            again.set()
+        if which in (2, 3):
+            late.wait(10)
+        return read(*args)
+
+    monkeypatch.setattr(loading, "_version", both_opened)
+    monkeypatch.setattr(os, "preadv", read_late)
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda some: [images.pixels(index) for index in some], ((0, 1), (1, 0)))
+    one, other = found
+    assert all(map(np.array_equal, one, reversed(other)))
 
 
 def test_a_full_disk_leaves_what_is_whole_and_nothing_else(
