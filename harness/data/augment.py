@@ -314,21 +314,25 @@ def augmented(images: Images, sent: Mapping[str, Tensor], *, spec: AugmentLike, 
     """
     if view.device != "cpu" or images.channels == 1 or spec.crop_pad > 0:
         batch = images.cut(sent, view.size, view.device)
-        if spec.jitter > 0:
-            batch = jitter(batch, sent["jitter"])
+        batch = jitter(batch, sent["jitter"]) if spec.jitter > 0 else batch
         batch = normalise(batch, view, sent["shift"])
         return shifted(batch, sent["places"], spec.crop_pad) if spec.crop_pad > 0 else batch
     out = torch.empty(len(sent["shift"]), view.size, view.size, 3).permute(0, 3, 1, 2)
     block = max(1, BLOCK_PIXELS // view.size**2)
     planes = torch.empty(block, 3, view.size, view.size)
     offset, scale = _offset_and_scale(view, sent["shift"], view.device)
+    rows, pattern, scales = out.permute(0, 2, 3, 1).flatten(2), *_patterns(offset, scale, view.size)
     for start in range(0, len(out), block):
-        some = {name: each[start : start + block] for name, each in sent.items()}
-        into = out[start : start + block]
+        here = slice(start, start + block)
+        some, into = {name: each[here] for name, each in sent.items()}, out[here]
         batch = images.cut(some, view.size, view.device, planes[: len(into)] if spec.jitter > 0 else into)
-        if spec.jitter > 0:
-            batch = jitter(batch, some["jitter"])
-        _scaled(batch, offset[start : start + block], scale, out=into)
+        batch = jitter(batch, some["jitter"]) if spec.jitter > 0 else batch
+        if batch is into:
+            torch.addcmul(pattern[here], rows[here], scales, out=rows[here])
+        else:
+            found = _scaled(batch, offset[here], scale)
+            for channel in range(3):  # by numpy, in half of the time that torch takes
+                into[:, channel].numpy()[...] = found[:, channel].numpy()
     return out
 
 
@@ -349,8 +353,8 @@ def crops_of(images: Images, indices: Tensor, boxes: Tensor, view: View) -> Tens
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
     """Mirror the images (B, C, H, W) whose flag in `mirrored` (B,) is set, left to right."""
-    if images.device.type == "cpu" and mirrored.all() == mirrored.any():  # one image: no second copy
-        return images.flip(3) if mirrored.any() else images
+    if images.device.type == "cpu" and len(flags := set(mirrored.tolist())) == 1:  # one image: no second copy
+        return images.flip(3) if flags.pop() else images
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
@@ -385,18 +389,18 @@ def _offset_and_scale(view: View, shift: Tensor | None, device: str) -> tuple[Te
     return (-mean if shift is None else shift - mean) * scale, scale
 
 
-def _scaled(images: Tensor, offset: Tensor, scale: Tensor, out: Tensor | None = None) -> Tensor:
-    """offset + images * scale. offset: (3,) or (B, 3). out: (B, 3, H, W), channels last, where to write."""
-    if images.shape[1] == 3 and images.stride(1) == 1:  # channels last: rows of W x 3 numbers, one pattern
-        side = images.shape[3]
-        rows, pattern = images.permute(0, 2, 3, 1).flatten(2), offset.view(-1, 1, 3).repeat(1, 1, side)
-        into = None if out is None else out.permute(0, 2, 3, 1).flatten(2)
-        found = torch.addcmul(pattern, rows, scale.repeat(side), out=into)
-        return found.unflatten(2, (side, 3)).permute(0, 3, 1, 2)
-    found = torch.addcmul(offset.view(-1, 3, 1, 1), images, scale.view(1, 3, 1, 1))
-    for channel in range(3 if out is not None else 0):  # by numpy, in half of the time that torch takes
-        out[:, channel].numpy()[...] = found[:, channel].numpy()
-    return found if out is None else out
+def _scaled(images: Tensor, offset: Tensor, scale: Tensor) -> Tensor:
+    """offset + images * scale. offset: (3,) or (B, 3)."""
+    if images.shape[1] == 3 and images.stride(1) == 1:  # channels last
+        pattern, scales = _patterns(offset, scale, images.shape[3])
+        rows = torch.addcmul(pattern, images.permute(0, 2, 3, 1).flatten(2), scales)
+        return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
+    return torch.addcmul(offset.view(-1, 3, 1, 1), images, scale.view(1, 3, 1, 1))
+
+
+def _patterns(offset: Tensor, scale: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Both for each number of a row of R, G, B, R, ...: (1 or B, 1, W * 3) and (W * 3,)."""
+    return offset.view(-1, 1, 3).repeat(1, 1, width), scale.repeat(width)
 
 
 def _floats(values: np.ndarray) -> Tensor:
