@@ -323,7 +323,10 @@ def _down(value: Any) -> Any:
 
 def canonical_json(data: Any) -> str:
     """One text per value: sorted keys, no spaces, no NaN. Tuples and lists are the same."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _canonical(data)
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def digest(text: str) -> str:
@@ -449,7 +452,7 @@ class CanonicalText:
             if name in CAME_LATER and getattr(recipe, name) == CAME_LATER[name]:
                 continue
             text = "%r" if name in _NUMBERS else self._part(getattr(recipe, name)).replace("%", "%%")
-            parts.append(f"{json.dumps(name)}:{text}")
+            parts.append(f'"{name}":{text}')
         return "{" + ",".join(parts) + "}"
 
     def _part(self, value: Any) -> str:
@@ -464,14 +467,15 @@ def check_finite(recipe: Recipe, names: Sequence[str] = _FIELDS) -> None:
     Raises:
         ValueError: a number of these fields is infinite, or not a number.
     """
-    wrong = []
-    for name in names:
-        value = getattr(recipe, name)
-        values = value if type(value) is tuple else (value,)
-        if any(isinstance(each, float) and not math.isfinite(each) for each in values):
-            wrong.append(name)
+    wrong = [name for name in names if not _is_finite(getattr(recipe, name))]
     if wrong:
         raise ValueError(f"{' and '.join(wrong)} must be a finite number")
+
+
+def _is_finite(value: Any) -> bool:
+    if type(value) is tuple:
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _plain(value: Any) -> Any:

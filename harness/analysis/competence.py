@@ -184,7 +184,7 @@ class Judge:
             return None
         dose = conditions.dose_of(arm.recipe, made / arm.recipe.epochs)
         before = self._dose(arm.source) if arm.source and arm.source in self.plan.arms else None
-        return dose if before is None else dataclasses.replace(dose, updates=dose.updates + before.updates)
+        return dose if before is None else dose._replace(updates=dose.updates + before.updates)
 
     def of_pair(self, row: Cell, versus: Cell, measure: str) -> str:
         """Why the two cannot be compared by what the arms are; "": nothing stands against it."""

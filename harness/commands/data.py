@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.data import DATASETS, missing_data
 from harness.runs import provenance
@@ -75,7 +75,7 @@ def look_at_records(plan: Plan, runs_dir: Path, data_dir: Path, how: str = LOOK)
     Where the data are not here, or too large to be read now, those count that the run saw which ended last.
     """
     summaries = reconcile(plan, runs_dir)
-    specs = {provenance.data_key(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
+    specs = provenance.data_of(plan)
     keys = provenance.keys_of(plan)
     seen = sorted({keys[each] for each in summaries if each in keys})
     now = {key: fingerprint_now(specs[key], data_dir, how) for key in seen}
@@ -89,7 +89,7 @@ def with_records(
     plan: Plan, records: Mapping[str, Mapping[str, Any]], data_dir: Path, known: DataNow
 ) -> DataNow:
     """These records (run_id -> what its summary says) beside the data that are known to be there now."""
-    specs = {provenance.data_key(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
+    specs = provenance.data_of(plan)
     keys = provenance.keys_of(plan)  # none of a script, whose data are not known
     known_here = ((run_id, record) for run_id, record in records.items() if run_id in keys)
     seen = {run_id: {name: record.get(name) for name in COMPARED} for run_id, record in known_here}
@@ -406,8 +406,7 @@ def to_stderr(text: str) -> None:
 # How many images the runs of a plan really have: in subsets of their data, and in what batch norm sees.
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """What a plan says of its numbers."""
 
     notes: tuple[str, ...] = ()
@@ -418,17 +417,13 @@ def counts_of(plan: Plan, data_dir: Path) -> Counts:
     """Subsets with another number of images than was asked for, and rows whose batch norm has only one."""
     images: dict[str, int | None] = {}
     notes: list[str] = []
-    specs = {provenance.data_key(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
-    for key, spec in specs.items():
-        groups = any(
-            arm.recipe.norm_images
-            for arm in plan.arms.values()
-            if provenance.data_key(arm.recipe.data) == key
-        )
-        images[key] = spec.train_images or known_images(spec, data_dir, look=groups)
+    keys = provenance.keys_by_arm(plan)
+    in_groups = {keys[arm_id] for arm_id, arm in plan.arms.items() if arm.recipe.norm_images}
+    for key, spec in provenance.data_of(plan).items():
+        images[key] = spec.train_images or known_images(spec, data_dir, look=key in in_groups)
         if (spec.train_images or spec.test_images) and spec.name in DATASETS:
             notes += subset_notes(spec, data_dir)
-    few = list(_of_one_image(plan, images))
+    few = list(_of_one_image(plan, {arm_id: images[key] for arm_id, key in keys.items()}))
     return Counts(tuple(dict.fromkeys(notes)), tuple(few))
 
 
@@ -505,10 +500,11 @@ def subset_notes(spec: DataSpec, data_dir: Path) -> Iterator[str]:
             )
 
 
-def _of_one_image(plan: Plan, images: dict[str, int | None]) -> Iterator[str]:
+def _of_one_image(plan: Plan, images: Mapping[str, int | None]) -> Iterator[str]:
+    """images: arm_id -> of its training part."""
     for arm_id, arm in plan.arms.items():
         recipe = arm.recipe
-        few = fewest_normalised(recipe, images[provenance.data_key(recipe.data)])
+        few = fewest_normalised(recipe, images[arm_id])
         if few == 1 and not arm.observes and recipe.trainer == "harness" and _has_single_values(plan, arm_id):
             yield f"row '{plan.arm_labels[arm_id]}' cannot be trained: {norm_images_in_words(recipe)}"
 

@@ -148,7 +148,7 @@ def _look_and_grow(progress: StudyProgress, place: Workspace, say: Callable[[str
         return None
     seen = _seen(plan, records, grown)
     if hopeless:
-        seen = replace(seen, says=f"{seen.says}; no further seeds, as nothing could be tested: {hopeless}")
+        seen = seen._replace(says=f"{seen.says}; no further seeds, as nothing could be tested: {hopeless}")
     say(seen.says)
     write_blocks(place.runs_dir, grown or plan, [seen])
     if grown is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import time
 from collections import Counter
@@ -47,7 +46,7 @@ def to_json(overview: Overview) -> dict[str, Any]:
         **({"part": overview.part.to_json()} if overview.part else {}),
         "seeds": list(plan.seeds),
         "looks": list(plan.looks),
-        "looks_taken": [dataclasses.asdict(look) for look in overview.looks],
+        "looks_taken": [look._asdict() for look in overview.looks],
         "counts": overview.counts,
         "workers": overview.workers,
         "work_s": overview.work_s,

@@ -18,9 +18,8 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.data import DATASETS
 from harness.data.entry import cache_folder
@@ -50,8 +49,7 @@ FREE: dict[str, Any] = {  # what changes no step's time -> a value for all
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
+class Times(NamedTuple):
     """CPU seconds of one thread on this machine."""
 
     step_s: float  # one step of training
@@ -63,8 +61,7 @@ class Times:
         return self.eval_s * images * self.views.get(str(crops), crops)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(NamedTuple):
     """One way to train, as it is measured."""
 
     key: str
@@ -220,7 +217,7 @@ def _times(questions: Mapping[str, Question], known: Mapping[str, Any]) -> dict[
             times = measured[question.key][1]
         else:
             times = _from_relatives(question, list(measured.values()))
-        found[arm_id] = dataclasses.replace(times, step_s=times.step_s * question.larger)
+        found[arm_id] = times._replace(step_s=times.step_s * question.larger)
     return found
 
 

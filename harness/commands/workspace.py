@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from harness.commands.data import LOOK, QUICK, DataNow, look_at_records
 from harness.commands.step_times import estimate
@@ -134,7 +134,7 @@ class _Models(Mapping[str, ModelEntry]):
         return found
 
     def _entry(self, name: str, model: Model, preset: Mapping[str, Any]) -> ModelEntry:
-        return replace(_model_entry(name, model, preset), plugin=self._files.get(name))
+        return _model_entry(name, model, preset, self._files.get(name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys((*MODELS, *VARIANTS)))
@@ -203,7 +203,7 @@ def _trick_entry(trick: type[Trick], plugin: str | None) -> TrickEntry:
     )
 
 
-def _model_entry(name: str, model: Model, preset: Mapping[str, Any]) -> ModelEntry:
+def _model_entry(name: str, model: Model, preset: Mapping[str, Any], plugin: str | None) -> ModelEntry:
     return ModelEntry(
         name=name,
         args=model.args,
@@ -213,6 +213,7 @@ def _model_entry(name: str, model: Model, preset: Mapping[str, Any]) -> ModelEnt
         minimum_input=model.minimum_input,
         rule=model.rule,
         own_initialisation=model.own_initialisation,
+        plugin=plugin,
     )
 
 
@@ -292,8 +293,7 @@ def store_plugins(runs_dir: Path, plan: Plan) -> None:
 MOST_NAMED = 10  # files that cannot be read, rows that cannot be trained
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workspace:
+class Workspace(NamedTuple):
     """The folders of one working place. Run folders are the truth; the rest can be made again from them."""
 
     runs_dir: Path

@@ -411,8 +411,21 @@ def changed_below(record: Mapping[str, Any], keys: Mapping[str, str], now: Known
 
 def keys_of(plan: Plan) -> dict[str, str]:
     """run_id -> key of the data that it sees."""
-    by_arm = {arm_id: data_key(arm.recipe.data) for arm_id, arm in plan.arms.items()}
+    by_arm = keys_by_arm(plan)
     return {run.run_id: by_arm[run.arm_id] for run in plan.runs if run.arm_id in by_arm}
+
+
+def keys_by_arm(plan: Plan) -> dict[str, str]:
+    """arm_id -> key of the data that it sees."""
+    shared = {id(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
+    keys = {each: data_key(data) for each, data in shared.items()}
+    return {arm_id: keys[id(arm.recipe.data)] for arm_id, arm in plan.arms.items()}
+
+
+def data_of(plan: Plan) -> dict[str, DataSpec]:
+    """Key of data -> the data, of all arms."""
+    shared = {id(arm.recipe.data): arm.recipe.data for arm in plan.arms.values()}
+    return {data_key(data): data for data in shared.values()}
 
 
 def newest(keys: Mapping[str, str], records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

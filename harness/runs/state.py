@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import printable
 from harness.runs import records
@@ -184,8 +184,7 @@ def wrong_with(history: Any) -> str | None:
 FILE = "blocks.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LookRecord:
+class LookRecord(NamedTuple):
     """What was seen at one look, for people."""
 
     seeds: int  # per arm that was still open
@@ -194,8 +193,7 @@ class LookRecord:
     says: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blocks:
+class Blocks(NamedTuple):
     """What the file says of a plan."""
 
     arm_seeds: Mapping[str, int]
@@ -240,7 +238,7 @@ def write_blocks(runs_dir: Path, plan: Plan, looks: Sequence[LookRecord]) -> Non
     taken = {look.seeds: look for look in (*(known.looks if known else ()), *looks)}
     data = {
         "plan_hash": _hash(plan),
-        "looks": [_look(taken[seeds]) for seeds in sorted(taken)],
+        "looks": [taken[seeds]._asdict() for seeds in sorted(taken)],
         "arm_seeds": arm_seeds,
     }
     path = _path(runs_dir, plan)
@@ -258,10 +256,6 @@ def _path(runs_dir: Path, plan: Plan) -> Path:
 
 def _hash(plan: Plan) -> str:
     return declaration.plan_hash(declaration.declaration_of(plan))
-
-
-def _look(look: LookRecord) -> dict[str, Any]:
-    return {name: getattr(look, name) for name in ("seeds", "settled", "comparisons", "says")}
 
 
 # The state of every run of a plan, read fast: ten thousand folders in less than a second. Writes nothing.

@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from harness.errors import Location, ProblemList, unknown
@@ -20,8 +21,7 @@ from harness.spec import AugmentSpec, DataSpec, ModelSpec, Recipe
 Facts = tuple[int | None, int | None, int | None]  # classes, training images, test images; None: not known
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrickEntry:
+class TrickEntry(NamedTuple):
     """One paper trick: its options with their defaults, and how it edits a recipe."""
 
     name: str
@@ -40,15 +40,14 @@ class TrickEntry:
     plugin: str | None = None  # file name of the plugin it comes from; None: of this harness
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelEntry:
+class ModelEntry(NamedTuple):
     """One architecture, or one variant of it: its constructor arguments with their defaults."""
 
     name: str
     args: Mapping[str, Any]  # of the family
     validate: Callable[[Mapping[str, Any]], None]  # raises ValueError on a bad argument value
     family: str = ""  # the name in a spec; of a variant: the architecture it is a setting of
-    preset: Mapping[str, Any] = field(default_factory=dict)  # a variant's arguments
+    preset: Mapping[str, Any] = MappingProxyType({})  # a variant's arguments
     minimum_input: Callable[[Mapping[str, Any]], int] = lambda args: (
         1
     )  # smallest side in pixels, of all arguments
@@ -63,8 +62,7 @@ class ModelEntry:
             object.__setattr__(self, "family", self.name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataEntry:
+class DataEntry(NamedTuple):
     """One data set: its arguments with their defaults, sizes and what is missing on this machine."""
 
     name: str
@@ -89,8 +87,7 @@ class DataEntry:
         return self.counts(args)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class Cost(NamedTuple):
     """The cost of one forward pass of one image: parameters, and multiply-adds of conv and linear layers."""
 
     params: int

@@ -6,11 +6,10 @@ percent and differences in percentage points. Why these conditions: docs/statist
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import Location, counted
 from harness.spec import ACCURACIES, Arm, DataSpec, Recipe, as_plain, canonical_json
@@ -72,8 +71,7 @@ def wrong_with_floors(kept: Any) -> str:
 FEWEST_UPDATES, FEWEST_WARMUP_UPDATES, FEWEST_PHASE_UPDATES = 500, 50, 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dose:
+class Dose(NamedTuple):
     """Updates of the weights (optimizer steps) of one training."""
 
     updates: int
@@ -132,8 +130,7 @@ HEADROOM = 10.0  # smallest effects of interest
 PRINTED_CLOSE_PP, HERE_CLOSE_PP = 1.0, 3.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Floor:
+class Floor(NamedTuple):
     """What simple classifiers reach on the data of an arm; see `harness.data.floor`."""
 
     chance: float
@@ -370,7 +367,7 @@ def _inherited(arms: Mapping[str, Arm], own: Mapping[str, Dose]) -> Iterator[tup
             yield arm_id, min(members, key=lambda dose: dose.updates)
         elif arm.source is not None and arm.source in own and arm_id in own:
             dose = own[arm_id]
-            yield arm_id, dataclasses.replace(dose, updates=dose.updates + own[arm.source].updates)
+            yield arm_id, dose._replace(updates=dose.updates + own[arm.source].updates)
 
 
 def contradictions(
@@ -417,8 +414,7 @@ def _useless(
                 yield f"a table with a control must be able to tell, but {why}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Foresight:
+class Foresight(NamedTuple):
     """What is known of a plan before its first run."""
 
     doses: Mapping[str, Dose]  # by arm_id
@@ -459,7 +455,7 @@ class Foresight:
     def _least(self, spec: DataSpec, measure: str, *, may_fail: bool) -> float:
         """What a network that may stand in a comparison reaches: the floor, where it is known, or chance."""
         classes = self.classes_of(spec)
-        floor = None if may_fail else floor_of(self.floors.get(setting_of(spec)))
+        floor = floor_of(self.floors.get(setting_of(spec))) if self.floors and not may_fail else None
         guessed = min(100.0, 100.0 * (5 if measure == "top5" else 1) / classes) if classes else 0.0
         return max(guessed, floor.value if floor else 0.0)
 

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import Location, ProblemList, unknown
 from harness.study.catalogue import Use, plain
@@ -406,8 +406,7 @@ def _with_paper(rows: tuple[Row, ...], table: Table, at: Location, problems: Pro
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Design:
+class Design(NamedTuple):
     """A way to make rows: the function, the key it reads them from, and every key it takes."""
 
     make: Callable[[Table, Location, ProblemList], Iterable[Row]]

@@ -344,7 +344,7 @@ def expand(study: Study, catalogue: Catalogue, options: ExpandOptions) -> Plan:
     Raises:
         StudyError: every mistake that shows at this size, with file and line.
     """
-    options = dataclasses.replace(options, size=options.wanted(study.file.sizes))
+    options = options._replace(size=options.wanted(study.file.sizes))
     size = study.file.sizes.get(options.size)
     if size is None:
         message = unknown("size", options.size, study.file.sizes)

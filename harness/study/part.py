@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import Problem, StudyError, counted, shortened, unknown
 from harness.study.plan import Cell, Claim, Plan, PlannedRun, PlanTable
@@ -19,8 +18,7 @@ CellName = tuple[str, str, str | None]  # table, row, column
 MOST_NAMED = 6  # rows or tables in one sentence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartNames:
+class PartNames(NamedTuple):
     """What a user names: keys or titles of tables, labels of rows, names of columns; none: all of them."""
 
     tables: tuple[str, ...] = ()
@@ -35,8 +33,7 @@ class PartNames:
         return {"tables": list(self.tables), "rows": list(self.rows), "columns": list(self.columns)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanPart:
+class PlanPart(NamedTuple):
     """Some cells of a plan, and the runs that they need."""
 
     whole: Plan

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.spec import (
     ACCURACIES,
@@ -347,8 +347,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
 # Several studies planned together: how many runs they need, and which of those they share.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Union:
+class Union(NamedTuple):
     """The runs of several plans, each counted once."""
 
     runs: int
@@ -414,8 +413,7 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExpandOptions:
+class ExpandOptions(NamedTuple):
     """What the user chose on the command line."""
 
     size: str = ""  # as nobody said one

@@ -10,8 +10,7 @@ import re
 import sys
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.errors import nearest, unknown
 from harness.tricks import TRICKS
@@ -74,8 +73,12 @@ def instantiate(trick_cls: type[Trick], options: Mapping[str, Any]) -> Trick:
 
 @functools.cache
 def _option_types(trick_cls: type[Trick]) -> dict[str, Any]:
+    fields = dataclasses.fields(trick_cls)
+    plain = {each.__name__: each for each in _WORDS}
+    if all(field.type in plain for field in fields):  # without the annotations of every base class
+        return {field.name: plain[str(field.type)] for field in fields}
     hints = typing.get_type_hints(trick_cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(trick_cls)}
+    return {field.name: hints[field.name] for field in fields}
 
 
 def _typed(trick_cls: type[Trick], key: str, expected: Any, value: Any) -> Any:
@@ -104,8 +107,7 @@ def _typed(trick_cls: type[Trick], key: str, expected: Any, value: Any) -> Any:
 LABELS = ("Paper", "Equation", "Acts on", "Defaults", "Differs")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class Card(NamedTuple):
     """What a reader must know about a trick, in one line of text each."""
 
     summary: str

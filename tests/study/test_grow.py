@@ -151,7 +151,7 @@ def test_reading_writes_nothing_and_writing_the_same_neither(tmp_path: Path) -> 
 def test_what_another_process_decided_meanwhile_is_kept(tmp_path: Path) -> None:
     first = plan(tmp_path)
     far = grow(first, dict.fromkeys(first.arms, 5))
-    later = replace(LOOK, seeds=3, says="look 2 of 3")
+    later = LOOK._replace(seeds=3, says="look 2 of 3")
     write_blocks(tmp_path, far, [later])
     write_blocks(tmp_path, grow(first, {arm(first, "student"): 3}), [LOOK])
     assert as_it_stands(first, tmp_path) == far
