@@ -16,20 +16,20 @@ from harness.analysis.findings import (
     NOT_EVALUABLE,
     UNDECIDED,
     CellFinding,
+    Competence,
     Effect,
     Findings,
     Outcomes,
     Settings,
     TableFinding,
     read_outcomes,
-    roots_of,
 )
+from harness.analysis.fit import roots_of
 from harness.analysis.looks import Name, Tested, tests_of, with_looks
 from harness.analysis.precision import budget_of, flips_of, resolvable
 from harness.analysis.sizes import with_sizes
 from harness.analysis.verdicts import level_of, not_evaluable, paper_effect, sentence_for
 from harness.spec import ACCURACIES
-from harness.study.conditions import Competence
 from harness.study.part import PlanPart
 from harness.study.plan import Cell, Plan, PlanTable
 

@@ -23,9 +23,13 @@ from harness.analysis.findings import (
     NO_DIFFERENCE,
     NOT_EVALUABLE,
     UNDECIDED,
+    ArmCompetence,
     CellFinding,
+    Competence,
+    ControlFinding,
     CreditFinding,
     Effect,
+    FloorFinding,
     Outcomes,
     Settings,
     TableFinding,
@@ -35,7 +39,7 @@ from harness.analysis.verdicts import FEWEST_SEEDS, SAME_RUN, metric_name, sente
 from harness.errors import counted
 from harness.spec import ACCURACIES, DIVERGED, FINISHED, Arm, DataSpec
 from harness.study import conditions
-from harness.study.conditions import Competence, ControlFinding, Dose, Floor
+from harness.study.conditions import Dose, Floor
 from harness.study.plan import Cell, Plan, PlanTable
 
 if TYPE_CHECKING:
@@ -401,9 +405,9 @@ def _why_none(judge: Judge) -> str:
     return "its rows are trained by a plugin's own function" if own and own == len(judge.facts) else ""
 
 
-def _arm(arm_id: str, judge: Judge) -> conditions.ArmCompetence:
+def _arm(arm_id: str, judge: Judge) -> ArmCompetence:
     facts = judge.facts[arm_id]
-    return conditions.ArmCompetence(
+    return ArmCompetence(
         arm_id=arm_id,
         top1=facts.mean,
         lower=facts.lower,
@@ -419,7 +423,7 @@ def _label(plan: Plan, arm_id: str) -> str:
     return next(cell.row for cell in cells)
 
 
-def _floors(judge: Judge) -> Iterator[conditions.FloorFinding]:
+def _floors(judge: Judge) -> Iterator[FloorFinding]:
     specs: dict[str, DataSpec] = {}
     arms: dict[tuple[str, str | None], list[str]] = {}
     for arm_id, facts in judge.facts.items():
@@ -430,7 +434,7 @@ def _floors(judge: Judge) -> Iterator[conditions.FloorFinding]:
     for (setting, problem), arm_ids in arms.items():
         entry = {**judge.entries[setting], "problem": problem}
         found = conditions.floor_of(entry)
-        yield conditions.FloorFinding(
+        yield FloorFinding(
             data=entry["data"],
             resolution=specs[setting].resolution,
             train_images=entry["train_images"],

@@ -9,23 +9,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.findings import (
-    NOT_EVALUABLE,
-    UNRELATED,
-    Relations,
-    Settings,
-    paired,
-    roots_where_shared,
-)
+from harness.analysis.findings import NOT_EVALUABLE, Settings
 from harness.analysis.fit import (
+    UNRELATED,
     BlockDesign,
     BlockFit,
     Guarded,
+    Relations,
     block_fit,
     combination,
     contrast,
     fit,
     guard,
+    paired,
+    roots_where_shared,
     seed_correlation,
     thresholds,
     thresholds_for,

@@ -33,8 +33,8 @@ from harness.analysis.findings import (
     Settings,
     TableFinding,
     TrickCredit,
-    roots_where_shared,
 )
+from harness.analysis.fit import roots_where_shared
 from harness.analysis.intervals import Floats, half_width, holm, p_value
 from harness.analysis.verdicts import (
     FEWEST_SEEDS,

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.analysis.intervals import Estimate, Floats, mean
-from harness.spec import ACCURACIES, DIVERGED, FINISHED, Arm
-from harness.study.conditions import Competence
+from harness.analysis.intervals import Floats
+from harness.spec import ACCURACIES, DIVERGED, FINISHED
 from harness.study.plan import Claim, PaperValue
 
 if TYPE_CHECKING:
@@ -108,99 +107,6 @@ def can_be(metric: str, value: Any) -> bool:
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and math.isfinite(value)
-
-
-# Which arms of a table are fitted together: those of one column, and one row of each trained network.
-#
-# Columns are other networks or other batches, with another spread between seeds, and no contrast crosses
-# them. So each column has its own block fit and its own variance; the Holm family is the table. (One
-# unstable network in one column would otherwise leave every row of every column undecided.) A column with
-# fewer than three arms is fitted with the whole table.
-#
-# Rows that evaluate the same trained networks (other crops, ensembles) are no independent trainings.
-#
-# Their values rise and fall together from seed to seed. Treated as independent trainings they make the
-# pooled variance of a block fit too small for contrasts between different networks, and far too large for
-# contrasts of one network with itself. Measured with three networks, three evaluations of each, 3 seeds,
-# 300 tables: 95 % intervals of the plain fit miss in 11 to 14 % between networks and are 8 times too long
-# within one; treated as follows, they miss in 4 to 6 %.
-#   two arms that share a network are compared by their paired differences alone, with a paired t interval;
-#   every other contrast uses the block fit over its two arms and those arms of the table that share
-#   no network with each other or with the two.
-
-
-Roots = Sequence[frozenset[str]]  # per arm of a table: the trained arms whose networks it evaluates
-Columns = Sequence[frozenset[str | None]]  # per arm of a table: the columns that show it
-FEWEST_IN_A_FIT = 3  # with two arms the residuals mirror each other
-
-
-@dataclass(frozen=True, slots=True)
-class Relations:
-    """What the arms of a table have in common. None: no two share a network; all are in one column."""
-
-    roots: Roots | None = None
-    columns: Columns | None = None
-
-    def share(self, arm: int, other: int) -> bool:
-        """Whether two arms (positions in the table) evaluate a network in common."""
-        return share(self.roots, arm, other)
-
-    def fitted_with(self, pair: Sequence[int], arms: int) -> tuple[int, ...]:
-        """The arms whose noise the contrast of a pair is judged by; `arms` is how many the table has."""
-        everything = range(arms)
-        if self.columns is not None and pair:
-            common = frozenset.intersection(*(self.columns[arm] for arm in pair))
-            column = [arm for arm in everything if self.columns[arm] & common]
-            chosen = independent(self.roots, pair, column)
-            if len(chosen) >= FEWEST_IN_A_FIT:
-                return chosen
-        return independent(self.roots, pair, everything)
-
-
-UNRELATED = Relations()
-
-
-def roots_of(arms: Mapping[str, Arm]) -> dict[str, frozenset[str]]:
-    """arm_id -> the trained arms behind it: itself, or those that an evaluation-only arm observes."""
-    return {
-        arm_id: frozenset(member.arm for member in arm.observes) or frozenset({arm_id})
-        for arm_id, arm in arms.items()
-    }
-
-
-def roots_where_shared(arms: Sequence[str], roots: Mapping[str, frozenset[str]]) -> Roots | None:
-    """The roots of a table's arms (by default each its own), or None where no two arms share a network."""
-    behind = [roots.get(arm, frozenset({arm})) for arm in arms]
-    return behind if sum(map(len, behind)) > len(frozenset().union(*behind)) else None
-
-
-def share(roots: Roots | None, arm: int, other: int) -> bool:
-    """Whether two arms (positions in the table) evaluate a network in common."""
-    return roots is not None and bool(roots[arm] & roots[other])
-
-
-def independent(roots: Roots | None, first: Sequence[int], arms: Sequence[int]) -> tuple[int, ...]:
-    """`first`, and then every arm in order that shares no network with one chosen before; sorted.
-
-    >>> independent([frozenset("a"), frozenset("ab"), frozenset("b"), frozenset("c")], (1,), range(4))
-    (1, 3)
-    """
-    if roots is None:
-        return tuple(arms)
-    chosen = list(first)
-    taken = frozenset().union(*(roots[arm] for arm in chosen))
-    for arm in arms:
-        if arm not in chosen and not taken & roots[arm]:
-            chosen.append(arm)
-            taken |= roots[arm]
-    return tuple(sorted(chosen))
-
-
-def paired(values: Floats, arm: int, versus: int) -> Estimate | None:
-    """The mean difference over the seeds that both arms have; None for fewer than two."""
-    differences = values[arm] - values[versus]
-    differences = differences[np.isfinite(differences)]
-    return mean(differences) if differences.size > 1 else None
 
 
 # How the total of a table splits over its tricks: plain data, in percentage points (or the metric's units).
@@ -559,6 +465,63 @@ class SpeedFinding:
     target_row: str | None  # None: the target is a fixed accuracy
     reference: str | None  # the row that factors are measured from
     panels: tuple[SpeedPanel, ...]
+
+
+# What was found of the conditions in `study.conditions`: plain data, for reports.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloorFinding:
+    """What simple classifiers reach on the data of some arms, in percent; None: `problem` says why."""
+
+    data: str
+    resolution: int
+    train_images: int | None
+    chance: float | None  # share of the largest class of the test images
+    guessing: float | None
+    neighbours: float | None  # 5 nearest training images
+    linear: float | None  # logistic regression
+    value: float | None  # the best of the three
+    problem: str | None
+    arms: tuple[str, ...]  # arm_ids of the rows with these data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmCompetence:
+    """Whether one arm of the tables can stand in a comparison."""
+
+    arm_id: str
+    top1: float | None  # mean over seeds, percent
+    lower: float | None  # one-sided 95 % limit of that mean; None for fewer than 3 seeds
+    floor: float | None  # None: there is none for its data
+    updates: int | None  # of the weights in one training; None: not recorded
+    may_fail: bool
+    fault: str  # why it cannot; "": it can
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlFinding:
+    """A table's control in one column: was the difference seen that is known to be there?"""
+
+    table: str
+    column: str | None
+    row: str
+    versus: str
+    detected: bool
+    says: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Competence:
+    """What the verdicts of a study rest on."""
+
+    no_floor: str  # why no floor was measured for any row; "": see `floors`
+    floors: tuple[FloorFinding, ...]
+    arms: tuple[ArmCompetence, ...]
+    controls: tuple[ControlFinding, ...]
+
+
+# Everything.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

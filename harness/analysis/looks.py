@@ -17,16 +17,14 @@ from harness.analysis.findings import (
     NO_DIFFERENCE,
     NOT_EVALUABLE,
     UNDECIDED,
-    UNRELATED,
     LookResult,
     Outcomes,
-    Relations,
     Settings,
     is_lost,
     matrix,
     read_outcomes,
-    roots_of,
 )
+from harness.analysis.fit import UNRELATED, Relations, roots_of
 from harness.analysis.intervals import Floats, Looks, Stage, half_width
 from harness.analysis.verdicts import FEWEST_SEEDS, too_many_diverged
 from harness.spec import DIVERGED, FAILED, FINISHED

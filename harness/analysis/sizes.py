@@ -55,8 +55,8 @@ from harness.analysis.findings import (
     ClaimSize,
     Settings,
     matrix,
-    roots_of,
 )
+from harness.analysis.fit import roots_of
 from harness.analysis.intervals import Estimate, Floats, Stage
 from harness.analysis.verdicts import FEWEST_SEEDS, level_of, size_text
 from harness.errors import counted

@@ -7,7 +7,6 @@ percent and differences in percentage points. Why these conditions: docs/statist
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -278,60 +277,6 @@ def in_words(room: str) -> str:
         f"{HERE_CLOSE_PP:g} pp here. A row that failed in the paper too need not reach the floor, where its "
         "study says so beforehand."
     )
-
-
-# What was found of these conditions: plain data, for reports.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FloorFinding:
-    """What simple classifiers reach on the data of some arms, in percent; None: `problem` says why."""
-
-    data: str
-    resolution: int
-    train_images: int | None
-    chance: float | None  # share of the largest class of the test images
-    guessing: float | None
-    neighbours: float | None  # 5 nearest training images
-    linear: float | None  # logistic regression
-    value: float | None  # the best of the three
-    problem: str | None
-    arms: tuple[str, ...]  # arm_ids of the rows with these data
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArmCompetence:
-    """Whether one arm of the tables can stand in a comparison."""
-
-    arm_id: str
-    top1: float | None  # mean over seeds, percent
-    lower: float | None  # one-sided 95 % limit of that mean; None for fewer than 3 seeds
-    floor: float | None  # None: there is none for its data
-    updates: int | None  # of the weights in one training; None: not recorded
-    may_fail: bool
-    fault: str  # why it cannot; "": it can
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControlFinding:
-    """A table's control in one column: was the difference seen that is known to be there?"""
-
-    table: str
-    column: str | None
-    row: str
-    versus: str
-    detected: bool
-    says: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Competence:
-    """What the verdicts of a study rest on."""
-
-    no_floor: str  # why no floor was measured for any row; "": see `floors`
-    floors: tuple[FloorFinding, ...]
-    arms: tuple[ArmCompetence, ...]
-    controls: tuple[ControlFinding, ...]
 
 
 # What a plan alone can know: said before the first run.

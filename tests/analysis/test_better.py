@@ -7,7 +7,8 @@ import pytest
 from scipy import special, stats
 
 from harness.analysis.contrasts import compare
-from harness.analysis.findings import Relations, Settings
+from harness.analysis.findings import Settings
+from harness.analysis.fit import Relations
 from harness.analysis.intervals import Estimate
 from harness.analysis.verdicts import better_interval, dependably_better
 from tests.analysis.tables import quiet

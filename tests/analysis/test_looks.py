@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from harness.analysis.contrasts import compare
-from harness.analysis.findings import (
-    HELPS,
-    HURTS,
-    NO_DIFFERENCE,
-    NOT_EVALUABLE,
-    UNDECIDED,
-    UNRELATED,
-    Relations,
-    Settings,
-)
+from harness.analysis.findings import HELPS, HURTS, NO_DIFFERENCE, NOT_EVALUABLE, UNDECIDED, Settings
+from harness.analysis.fit import UNRELATED, Relations
 from harness.analysis.intervals import nominal_levels
 from harness.analysis.looks import Runs, follow, settle
 

@@ -8,7 +8,8 @@ from scipy import stats
 
 from harness.analysis import analyse
 from harness.analysis.contrasts import compare, noise
-from harness.analysis.findings import Relations, Settings, roots_of
+from harness.analysis.findings import Settings
+from harness.analysis.fit import Relations, roots_of
 from harness.analysis.intervals import half_width
 from harness.spec import Member
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained

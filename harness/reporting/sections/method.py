@@ -16,7 +16,9 @@ from harness.analysis.findings import (
     NO_DIFFERENCE,
     NOT_EVALUABLE,
     UNDECIDED,
+    ArmCompetence,
     CellFinding,
+    Competence,
     Effect,
     Findings,
     Settings,
@@ -41,7 +43,6 @@ from harness.reporting.sections.results import (
 from harness.reporting.sections.tables import effect_digits, observed, observer_blocks
 from harness.spec import ACCURACIES, DIVERGED, ENDED, Arm, ModelSpec, as_plain
 from harness.study import conditions
-from harness.study.conditions import ArmCompetence, Competence
 
 # Answers to the questions of a paper checklist, each from the inputs of this report.
 #
