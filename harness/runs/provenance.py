@@ -394,8 +394,9 @@ def outdated(plan: Plan, records: Mapping[str, Mapping[str, Any]], now: Known) -
         key = keys.get(run_id)
         if key is None or not record.get("data_fingerprint"):
             continue  # a record of no data, from a test or a very old version, is told from nothing
-        changed = key if record["data_fingerprint"] != current[key] else changed_below(record, keys, current)
-        if changed is not None:
+        if record["data_fingerprint"] != current[key]:
+            wrong[run_id] = key
+        elif record.get("built_on") and (changed := changed_below(record, keys, current)) is not None:
             wrong[run_id] = changed
     return wrong
 

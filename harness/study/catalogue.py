@@ -44,9 +44,9 @@ class ModelEntry(NamedTuple):
     """One architecture, or one variant of it: its constructor arguments with their defaults."""
 
     name: str
+    family: str  # the name in a spec; of a variant: the architecture it is a setting of
     args: Mapping[str, Any]  # of the family
     validate: Callable[[Mapping[str, Any]], None]  # raises ValueError on a bad argument value
-    family: str = ""  # the name in a spec; of a variant: the architecture it is a setting of
     preset: Mapping[str, Any] = MappingProxyType({})  # a variant's arguments
     minimum_input: Callable[[Mapping[str, Any]], int] = lambda args: (
         1
@@ -56,10 +56,6 @@ class ModelEntry(NamedTuple):
     )  # raises ValueError: they do not go together
     own_initialisation: bool = False  # keeps its constructor's weights, whatever a recipe says
     plugin: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.family:
-            object.__setattr__(self, "family", self.name)
 
 
 class DataEntry(NamedTuple):

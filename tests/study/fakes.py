@@ -169,7 +169,8 @@ CATALOGUE = Catalogue(
     models={
         entry.name: entry
         for entry in (
-            *(ModelEntry(name=name, args=_ARGS, validate=_width) for name in ("resnet50", "resnet152")),
+            ModelEntry(name="resnet50", family="resnet50", args=_ARGS, validate=_width),
+            ModelEntry(name="resnet152", family="resnet152", args=_ARGS, validate=_width),
             ModelEntry(
                 name="resnet50d",
                 family="resnet50",
@@ -179,12 +180,13 @@ CATALOGUE = Catalogue(
             ),
             ModelEntry(
                 name="inception",
+                family="inception",
                 args={"width": 1.0, "stem": "large"},
                 validate=_width,
                 minimum_input=_small_images,
             ),
-            ModelEntry(name="timm/x", args={}, validate=lambda args: None, own_initialisation=True),
-            ModelEntry(name="lab_net", args={"width": 1.0}, validate=_width, plugin="lab.py"),
+            ModelEntry("timm/x", "timm/x", {}, lambda args: None, own_initialisation=True),
+            ModelEntry("lab_net", "lab_net", {"width": 1.0}, _width, plugin="lab.py"),
         )
     },
     data={

@@ -67,8 +67,7 @@ def test_a_size_maps_data_sets_also_the_one_that_the_baseline_has(tmp_path: Path
 def _corrupting(*names: str) -> Catalogue:
     """The catalogue in which these data sets have an argument `corrupt`."""
     changed = {
-        name: dataclasses.replace(
-            entry,
+        name: entry._replace(
             args={**entry.args, "corrupt": 0.0},
             said_if_set=frozenset({"corrupt"}),
             of_a_row=frozenset({"corrupt"}),

@@ -84,8 +84,8 @@ def broken(**changes: object) -> Catalogue:
     def fail(*_values: object) -> None:
         raise TypeError("no such thing\nas this")
 
-    edited = dataclasses.replace(CATALOGUE.tricks["cosine"], edit_recipe=fail)  # type: ignore[arg-type]
-    checked = dataclasses.replace(CATALOGUE.tricks["mixup"], validate=fail)
+    edited = CATALOGUE.tricks["cosine"]._replace(edit_recipe=fail)  # type: ignore[arg-type]
+    checked = CATALOGUE.tricks["mixup"]._replace(validate=fail)
     return dataclasses.replace(
         CATALOGUE,
         tricks={**CATALOGUE.tricks, "cosine": edited, "mixup": checked},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def test_no_study_shares_with_itself(plans: list[Plan]) -> None:
 
 def test_the_union_as_json_has_every_field(plans: list[Plan]) -> None:
     data = json.loads(json.dumps(union_to_json(union(plans))))
-    assert list(data) == [field.name for field in dataclasses.fields(Union)]
+    assert list(data) == list(Union._fields)
     assert data["sharing"][0] == {"studies": ["one", "two"], "runs": 3}
 
 
