@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.data import DATASETS, missing_data
@@ -53,15 +54,17 @@ QUICK, LOOK, THOROUGH = "quick", "look", "thorough"
 COMPARED = ("data_fingerprint", "train_fingerprint", "ended_s", "built_on")  # of a summary
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataNow:
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class DataNow(NamedTuple):
     """What is known of a plan's records and data."""
 
     summaries: Mapping[str, Mapping[str, Any]]  # run_id -> of the runs that have ended on the data of now
-    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of those that saw other data
-    why: Mapping[str, str] = field(default_factory=dict)  # run_id of these -> key of the data that changed
-    now: Known = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)  # key -> the data as a person calls them
+    others: Mapping[str, Mapping[str, Any]] = _NOTHING  # of those that saw other data
+    why: Mapping[str, str] = _NOTHING  # run_id of these -> key of the data that changed
+    now: Known = _NOTHING
+    names: Mapping[str, str] = _NOTHING  # key -> the data as a person calls them
 
     @property
     def says(self) -> tuple[str, ...]:

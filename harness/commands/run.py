@@ -315,7 +315,7 @@ def _of_plan(plan: Plan, found: DataNow) -> DataNow:
     """What was found of these runs."""
     own = {run.run_id for run in plan.runs}
     why = {run_id: key for run_id, key in found.why.items() if run_id in own}
-    return replace(found, why=why, others={run_id: found.others[run_id] for run_id in why})
+    return found._replace(why=why, others={run_id: found.others[run_id] for run_id in why})
 
 
 def _elsewhere(args: argparse.Namespace, plan: Plan) -> str:

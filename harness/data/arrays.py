@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.data.entry import (
     IMAGENET_MEAN,
@@ -227,8 +227,7 @@ BY_SPLIT: tuple[Mapping[str, Any], ...] = ({"split": "train"}, {"split": "test"}
 ALL: tuple[Mapping[str, Any], ...] = ({},)  # no test part: `test_share` says one
 
 
-@dataclass(frozen=True, slots=True)
-class Shelf:
+class Shelf(NamedTuple):
     """Where a set lies below the data folder, how its two parts are called, and how many images they have."""
 
     place: str

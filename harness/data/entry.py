@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,8 +122,7 @@ class Source:
     normalised: tuple[RGB, RGB] | None = None  # mean and std, where they are not those of the entry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Look(NamedTuple):
     """What a plan says of the user's files before anything is trained."""
 
     problems: tuple[str, ...] = ()  # a run would fail

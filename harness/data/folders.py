@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.data.entry import cache_folder
 
@@ -52,8 +52,7 @@ class Found:
         self.left_out.setdefault(reason, []).append(path)
 
 
-@dataclass(frozen=True, slots=True)
-class FolderPart:
+class FolderPart(NamedTuple):
     """One part of an image folder: what each class holds, in the order of the classes."""
 
     folder: Path

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import yaml
 from yaml.error import MarkedYAMLError, YAMLError
-from yaml.events import CollectionEndEvent, CollectionStartEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from harness.errors import UNPRINTABLE, Location, Problem, ProblemList, StudyError, shortened, unknown
@@ -34,6 +33,7 @@ _PLAIN = (  # YAML 1.2.2, Sec. 10.3.2
         "-+.0123456789",
     ),
 )
+DEEPEST = 50  # levels of lists and maps; a study needs about 8
 LARGEST = 2**63 - 1  # a whole number beyond this is a mistake, and takes long to write
 _Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it
 
@@ -46,10 +46,28 @@ def _by_first_letter() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     return found
 
 
+class TooDeepError(ValueError):
+    """Lists and maps lie in more than `DEEPEST` others."""
+
+
 class CoreLoader(_Fast):
-    """Composes nodes and tags plain scalars by the core schema instead of PyYAML's YAML 1.1."""
+    """Composes nodes and tags plain scalars by the core schema instead of PyYAML's YAML 1.1.
+
+    libyaml's composer calls itself for every level, and would overflow the C stack: it ends before.
+    """
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = _by_first_letter()
+    _level = -1  # of the node that is composed; the root has 0
+
+    def descend_resolver(self, current_node: Any, current_index: Any) -> None:
+        """Called before every node."""
+        self._level += 1
+        if self._level > DEEPEST:
+            raise TooDeepError("is nested too deeply")
+
+    def ascend_resolver(self) -> None:
+        """Called after every node."""
+        self._level -= 1
 
 
 def scalar(node: Node) -> str | int | float | bool | None:
@@ -86,7 +104,6 @@ def _whole(text: str) -> int:
 # A YAML file as plain data, with the line of every key and list item.
 
 
-DEEPEST = 50  # a study needs about 8 levels
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 MOST_BYTES = 1_000_000  # the largest shipped study has 14,000
 
@@ -122,9 +139,9 @@ def read_source(path: Path, problems: list[Problem]) -> YamlFile:
     """
     text = read_text(path)
     try:
-        if _depth(text) > DEEPEST:
-            raise _error(path, 0, "nested too deeply to be a study")
         root = yaml.compose(text, Loader=CoreLoader)
+    except TooDeepError:
+        raise _error(path, 0, "nested too deeply to be a study") from None
     except MarkedYAMLError as error:
         mark, begin = error.problem_mark or error.context_mark, error.context_mark
         since = f"that begins on line {begin.line + 1}" if mark and begin and begin.line < mark.line else ""
@@ -152,8 +169,6 @@ def read_value(text: str) -> Any:
     """
     problems: list[Problem] = []
     try:
-        if _depth(text) > DEEPEST:
-            raise ValueError("is nested too deeply")
         root = yaml.compose(text, Loader=CoreLoader)
     except YAMLError:
         raise ValueError("is not valid YAML") from None
@@ -161,17 +176,6 @@ def read_value(text: str) -> Any:
     if problems:
         raise ValueError(problems[0].message)
     return value
-
-
-def _depth(text: str) -> int:
-    """How deep lists and maps are nested; libyaml's composer recurses and would overflow the C stack."""
-    depth = deepest = 0
-    for event in yaml.parse(text, Loader=CoreLoader):
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        deepest = max(deepest, depth)
-        if deepest > DEEPEST:
-            break
-    return deepest
 
 
 def is_script_study(path: Path) -> bool:

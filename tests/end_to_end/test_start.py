@@ -49,8 +49,10 @@ def test_the_command_imports_nothing_heavy(fresh: Workplace, arguments):
 # What takes milliseconds each: a limit of time that holds on any machine.
 SLOW = ("rich", "pydantic", "numpy", "logging", "multiprocessing", "importlib.metadata", "email", "secrets")
 UNUSED = "harness.tricks.inception"  # by Bag of Tricks
-ELSEWHERE = ("subprocess", "shutil", "tempfile", "zipfile", "traceback", "importlib.resources")
-LATER = ("harness.scripts", "harness.runs.claims", "harness.slurm", UNUSED)
+ELSEWHERE = ("subprocess", "shutil", "tempfile", "zipfile", "gzip", "traceback", "importlib.resources")
+OF_DATA = ("harness.data.packed", "harness.data.tables", "harness.data.huggingface", "harness.data.loading")
+LATER = ("harness.scripts", "harness.runs.claims", "harness.slurm", "harness.scheduling", UNUSED)
+LATER += ("harness.plugins.load", *OF_DATA)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ LATER = ("harness.scripts", "harness.runs.claims", "harness.slurm", UNUSED)
         (("tricks",), (*SLOW, "yaml", "harness.study.schema", "harness.models", "harness.data")),
         (("plan", BAG_OF_TRICKS), (*SLOW, *ELSEWHERE, *LATER)),
         (("plan", BAG_OF_TRICKS, "--json"), (*SLOW, *ELSEWHERE, *LATER, "harness.commands.display")),
-        (("status", BAG_OF_TRICKS), (*SLOW, *ELSEWHERE, *LATER, "harness.scheduling")),
+        (("status", BAG_OF_TRICKS), (*SLOW, *ELSEWHERE, *LATER)),
     ],
     ids=lambda each: " ".join(each).replace(f"{ROOT}/", "") if each[0] not in SLOW else "",
 )
