@@ -363,6 +363,7 @@ class Replayed:
             self.break_off()
             said = (str(_first(error)).strip().splitlines() or [""])[0]
             self.stay_eager(f"it cannot be recorded ({said:.200})")
+        if recording.graph is None:
             self._require_generator()
         self.begin()  # the recording may have drawn
 
@@ -370,6 +371,8 @@ class Replayed:
         try:
             torch.empty(1, device=self._device).uniform_()
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                return
             message = f"after a recording that failed no random number can be drawn ({error})"
             raise DeviceLostError(message) from error
 
@@ -447,11 +450,12 @@ def same_bits(a: Any, b: Any) -> bool:
 def nearly_same(a: Any, b: Any, before: Any) -> bool:
     """Whether a and b differ, over all fractions together (L2), by at most `NEARLY` of what b is from before;
     all else is equal. Together: the gradient of a bias before a batch norm is noise alone."""
-    pairs = list(zip(_leaves(a), _leaves(b), strict=True))
-    start = _leaves(before)
-    start = [None] * (len(pairs) - len(start)) + start
+    ones, others, start = _leaves(a), _leaves(b), _leaves(before)
+    if len(ones) != len(others) or len(start) > len(others):
+        return False
+    start = [None] * (len(others) - len(start)) + start
     apart = change = 0.0
-    for (one, other), then in zip(pairs, start, strict=True):
+    for one, other, then in zip(ones, others, start, strict=True):
         if not (isinstance(other, Tensor) and other.is_floating_point()):
             if not same_bits(one, other):
                 return False
