@@ -1,0 +1,202 @@
+"""One run at size mini beside the plain loop that a user would write, and where the time of a step goes.
+
+    python benchmarks/bench_engine.py [--images 2000] [--epochs 2] [--rounds 3] [--out FILE]
+
+The run is the baseline of Bag of Tricks, with the colours of He et al. 2019, trained whole, from building to
+the record. The plain loop has the same network, recipe, precision and images: torchvision's transforms on
+Pillow's images, a DataLoader in the same process, NCHW, torch.optim.SGD, all test images after each epoch.
+One thread, CPU time, in turn; then what a process of its own for each run costs: 2 minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import figures
+import torch
+from PIL import Image
+
+import harness
+from harness.data.entry import Split
+from harness.data.loading import ArrayImages
+from harness.data.torchvision_import import torchvision
+from harness.runs.folder import RunFolder
+from harness.spec import AugmentSpec, Machine, Recipe, RunSpec
+from harness.training import setup as setups
+from harness.training.checkpoint import TrainingProgress
+from harness.training.feed import Feed
+from harness.training.loop import Step, train
+from harness.training.run import run_one
+from harness.training.setup import Setup
+
+REPOSITORY = Path(__file__).parents[1]
+LEAST, MOST_OVERHEAD = 3.0, 0.03
+
+
+def main() -> None:
+    parser = figures.parser(__doc__)
+    parser.add_argument("--images", type=int, default=2000, help="training images, and as many test images")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    spec, table = run_of(options.images, options.epochs), figures.Figures()
+    with tempfile.TemporaryDirectory() as name:
+        machine = Machine(runs_dir=Path(name), data_dir=Path(name))
+        built = setups.build(spec, machine)
+        work: dict[str, Callable[[], object]] = {"ours": lambda: ours(spec), "plain": lambda: plain(built)}
+        times: dict[str, list[float]] = {who: [] for who in work}
+        for number in range(options.rounds + 1):
+            for who in work:
+                took_s = cpu_time_s(work[who])
+                if number:
+                    times[who].append(took_s)
+        for who, found in times.items():
+            table.add(f"{who}: a run of {options.epochs} epochs of {options.images:,} images", found, "s")
+        ratios = [a / b for a, b in zip(times["ours"], times["plain"], strict=True)]
+        table.add("ours / the plain loop, CPU time of a run", ratios, "x", goal=1 / LEAST)
+        table.add("start of a plain process: torch and torchvision", [child_cpu_time_s()], "s")
+        shares = [shares_of_a_step(setups.build(spec, machine)) for _ in range(options.rounds)]
+        for part in shares[0]:
+            goal = MOST_OVERHEAD if part == "the loop itself" else None
+            table.add(f"share of training: {part}", [each[part] for each in shares], "", goal=goal)
+    table.save(options.out)
+
+
+def run_of(images: int, epochs: int) -> RunSpec:
+    """The baseline of Bag of Tricks at size mini, shorter, with the paper's colours."""
+    plan = harness.load(REPOSITORY / "studies" / "bag_of_tricks.yaml").plan()
+    spec = next(found for run in plan.runs if not (found := plan.spec(run)).arm.tricks and not run.needs)
+    recipe = spec.arm.recipe
+    data = dataclasses.replace(recipe.data, train_images=images, test_images=images)
+    jitter = dataclasses.replace(recipe.augment, jitter=AugmentSpec().jitter)
+    shorter = dataclasses.replace(recipe, data=data, epochs=epochs, augment=jitter, milestones=(epochs / 2,))
+    return dataclasses.replace(spec, arm=dataclasses.replace(spec.arm, recipe=shorter))
+
+
+def ours(spec: RunSpec) -> None:
+    """In a folder of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        machine = Machine(runs_dir=Path(name), data_dir=Path(name))
+        run_one(spec, RunFolder(Path(name) / spec.run_id), machine, lambda: False)
+
+
+def plain(built: Setup) -> None:
+    """What a user would write, with the recipe's numbers."""
+    recipe, data = built.recipe, built.data
+    net = setups.build_network(built.spec, (), classes=data.classes).to(memory_format=torch.contiguous_format)
+    optimizer = torch.optim.SGD(
+        net.parameters(), recipe.lr, weight_decay=recipe.weight_decay, **recipe.optimizer_args
+    )
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(each) for each in recipe.milestones])
+    training, test = transforms(recipe, data.mean, data.std)
+    batches = torch.utils.data.DataLoader(
+        Photos(data.train, training), recipe.batch_size, shuffle=True, drop_last=True
+    )
+    test_batches = torch.utils.data.DataLoader(Photos(data.test, test), 250)
+    for _ in range(int(recipe.epochs)):
+        net.train()
+        for images, labels in batches:
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(net(images), labels)
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+        net.eval()
+        with torch.no_grad():
+            sum(int((net(images).argmax(1) == labels).sum()) for images, labels in test_batches)
+
+
+class Photos(torch.utils.data.Dataset[Any]):
+    """The same pixels as Pillow's images, in RGB."""
+
+    def __init__(self, split: Split, transform: Any) -> None:
+        assert isinstance(split.images, ArrayImages)
+        self.pictures = [Image.fromarray(each[..., 0]).convert("RGB") for each in split.images.array]
+        self.labels, self.transform = split.labels.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(self.pictures[index]), self.labels[index]
+
+
+def transforms(recipe: Recipe, mean: Any, std: Any) -> tuple[Any, Any]:
+    """Of training and test images; PCA noise is left out."""
+    steps, spec, side = torchvision.transforms, recipe.augment, recipe.data.resolution
+    last = (steps.ToTensor(), steps.Normalize(mean, std))
+    training = steps.Compose(
+        [
+            steps.RandomResizedCrop(side, spec.crop_area, spec.crop_ratio),
+            steps.RandomHorizontalFlip(spec.flip),
+            steps.ColorJitter(spec.jitter, 0, spec.jitter, spec.jitter / 2),
+            *last,
+        ]
+    )
+    return training, steps.Compose([steps.Resize((side, side)), *last])
+
+
+def shares_of_a_step(built: Setup) -> dict[str, float]:
+    """Of the CPU time of training without evaluation: batches, passes and updates, and what is left."""
+    spent = {"batches": 0.0, "passes and updates": 0.0}
+    with (
+        timed(Feed, "_images", spent, "batches"),
+        timed(Feed, "_edited", spent, "batches"),
+        timed(Step, "work", spent, "passes and updates"),
+    ):
+        progress = TrainingProgress.start(built.device)
+        started_s = time.process_time()
+        train(built, progress, lambda: False, lambda ended: None, lambda: False)
+        whole_s = time.process_time() - started_s
+    shares = {part: took_s / whole_s for part, took_s in spent.items()}
+    return {**shares, "the loop itself": 1 - sum(shares.values())}
+
+
+@contextlib.contextmanager
+def timed(owner: type, name: str, spent: dict[str, float], part: str) -> Iterator[None]:
+    """Adds the CPU time of a method to a part while this lasts."""
+    whole = getattr(owner, name)
+
+    def measured(*args: Any) -> Any:
+        started_s = time.process_time()
+        try:
+            return whole(*args)
+        finally:
+            spent[part] += time.process_time() - started_s
+
+    setattr(owner, name, measured)
+    try:
+        yield
+    finally:
+        setattr(owner, name, whole)
+
+
+def cpu_time_s(work: Callable[[], object]) -> float:
+    started_s = time.process_time()
+    work()
+    return time.process_time() - started_s
+
+
+def child_cpu_time_s() -> float:
+    """Of a process that only imports."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = "from harness.data.torchvision_import import torchvision"  # torchvision beside any torch
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+if __name__ == "__main__":
+    main()
