@@ -45,6 +45,7 @@ from harness.analysis.verdicts import (
     judge,
     level_text,
     not_evaluable,
+    verb,
     why_no_value,
     why_too_few,
 )
@@ -65,7 +66,7 @@ def trick_sentence(credit: TrickCredit, places: tuple[str, str], settings: Setti
     if credit.qualifier == SAME_RUN:
         return f"{name} changes no run at this size: its credit is 0 by construction."
     numbers = f"{_amount_text(credit.credit, settings)} of the total, {counted(credit.n, 'seed')}"
-    claim = f"{_verb(name, credit)}: {numbers} ({_places(credit, places, settings)})"
+    claim = f"{verb(name, credit)}: {numbers} ({_places(credit, places, settings)})"
     if credit.verdict not in (HELPS, HURTS) and credit.qualifier:
         claim += f"; {credit.qualifier}"
     return f"{claim}.{_order(credit, places, settings)}"
@@ -85,12 +86,6 @@ def total_sentence(total: CreditTotal, design: str, tricks: int, settings: Setti
         f"{counted(total.n, 'seed')}. The credits add up to exactly this."
     )
     return f"{text}{_higher_order(total, design, tricks, settings)}"
-
-
-def _verb(name: str, credit: TrickCredit) -> str:
-    if credit.verdict in (HELPS, HURTS):
-        return " ".join(filter(None, (name, credit.verdict, credit.qualifier)))
-    return f"{name} {'is' if credit.verdict == UNDECIDED else 'makes'} {credit.verdict}"
 
 
 def _places(credit: TrickCredit, places: tuple[str, str], settings: Settings) -> str:

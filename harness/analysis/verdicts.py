@@ -25,6 +25,7 @@ from harness.analysis.findings import (
     Level,
     Outcome,
     Settings,
+    TrickCredit,
     is_lost,
     lacks_value,
 )
@@ -269,7 +270,7 @@ def sentence_for(cell: Cell, level: Level | None, effect: Effect | None, setting
         n = counted(effect.n, "seed")
         return f"{why}: no detectable difference by construction, {n}{_paper(effect, settings)}."
     lost = _lost(level, settings)
-    claim = f"{_verb(name, effect)}: {_numbers(effect, settings)}{lost}{_paper(effect, settings)}"
+    claim = f"{verb(name, effect)}: {_numbers(effect, settings)}{lost}{_paper(effect, settings)}"
     if effect.verdict not in (HELPS, HURTS) and effect.qualifier:
         claim += f"; {effect.qualifier}"
     return f"{claim}.{FRAGILE if effect.fragile else ''}"
@@ -302,7 +303,8 @@ def _not_evaluable(name: str, effect: Effect, settings: Settings) -> str:
     return f"{name} is not evaluable against {effect.versus}: {why}."
 
 
-def _verb(name: str, effect: Effect) -> str:
+def verb(name: str, effect: Effect | TrickCredit) -> str:
+    """What the verdict says of the name."""
     if effect.verdict in (HELPS, HURTS):
         return " ".join(filter(None, (name, effect.verdict, effect.qualifier)))
     return f"{name} {'is' if effect.verdict == UNDECIDED else 'makes'} {effect.verdict}"

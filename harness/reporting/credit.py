@@ -33,6 +33,7 @@ from harness.reporting.figures.style import (
     verdict_colour,
 )
 from harness.reporting.sections.opening import with_minus
+from harness.reporting.sections.tables import effect_digits
 
 # Credit: how the total of a table splits over its tricks, and whether the order of adding them matters.
 
@@ -137,15 +138,6 @@ def credit_table(key: str, credit: CreditFinding, settings: Settings) -> doc.Tex
     )
 
 
-def amount_digits(amount: Amount, settings: Settings) -> num.Digits:
-    """Decimals: a quarter of the 95 % interval's width stands for the standard error."""
-    if not settings.in_percent:
-        return None
-    if amount.low is None or amount.high is None:
-        return num.digits_for(None)
-    return num.digits_for((amount.high - amount.low) / 4)
-
-
 def amount_text(amount: Amount, settings: Settings) -> str:
     """The estimate with its interval on one line, for figures and their descriptions."""
     return _amount_cell(amount, settings).joined
@@ -195,7 +187,7 @@ def _total_cells(total: CreditTotal, settings: Settings) -> tuple[doc.TextCell, 
 def _amount_cell(amount: Amount, settings: Settings) -> doc.TextCell:
     if amount.estimate is None:
         return doc.TextCell(num.DASH, "(no value)")
-    digits = amount_digits(amount, settings)
+    digits = effect_digits(amount, settings)
     return doc.TextCell(num.signed(amount.estimate, digits), num.interval(amount.low, amount.high, digits))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from types import MappingProxyType
 
-from harness.analysis.findings import CellFinding, Effect, Level, Settings, TableFinding
+from harness.analysis.findings import Amount, CellFinding, Effect, Level, Settings, TableFinding
 from harness.analysis.verdicts import metric_name, size_text
 from harness.reporting import document as doc
 from harness.reporting import numbers as num
@@ -150,7 +150,7 @@ def level_digits(level: Level, settings: Settings) -> num.Digits:
     return num.digits_for(None if level.sd is None or level.n == 0 else level.sd / math.sqrt(level.n))
 
 
-def effect_digits(effect: Effect, settings: Settings) -> num.Digits:
+def effect_digits(effect: Effect | Amount, settings: Settings) -> num.Digits:
     """Decimals of an effect: a quarter of the 95 % interval's width stands for its standard error."""
     if not settings.in_percent:
         return None
