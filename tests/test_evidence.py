@@ -18,6 +18,7 @@ CAN_TELL = (
     "batch_norm",
     "batch_norm_mnist",
     "colour_check",
+    "goyal_large_batch",
     "inception_v3",
     "mixup",
     "resnet_cifar",
@@ -59,8 +60,11 @@ BELOW_THE_FLOOR = {
         "table6 / 0.25 MobileNet-224",
     },
 }
+# 500 updates with 65,536 images a batch would be 128,000 with 256
+TOO_SHORT = {"goyal_large_batch": {f"figure3 / kn={images}" for images in (16384, 32768, 65536)}}
 CANNOT_BE_TESTED = {
     "batch_norm": 0.43,
+    "goyal_large_batch": 0.14,
     "inception_v3": 0.3,
     "resnet_mobilenet": 0.2,
 }  # of the comparisons; elsewhere a tenth
@@ -99,8 +103,9 @@ def test_the_reference_of_every_table_is_clearly_above_the_floor_of_its_data(stu
 def test_every_network_learnt_enough_and_was_trained_for_long_enough(study: str) -> None:
     labels = report(study)["arms"]
     faulty = {labels[arm["arm_id"]]["label"] for arm in trained(study).values() if arm["fault"]}
-    assert faulty == BELOW_THE_FLOOR.get(study, set())
-    assert min(arm["updates"] for arm in trained(study).values()) >= 500
+    assert faulty == BELOW_THE_FLOOR.get(study, set()) | TOO_SHORT.get(study, set())
+    short = {labels[arm["arm_id"]]["label"] for arm in trained(study).values() if arm["updates"] < 500}
+    assert short == TOO_SHORT.get(study, set())
 
 
 @pytest.mark.parametrize("study", CAN_TELL)
