@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from harness.data import augment
 from harness.errors import DeviceLostError
 from harness.models import MODELS, Model
 from harness.spec import FINISHED, AugmentSpec, ModelSpec, RunSpec
@@ -481,16 +482,18 @@ def batches(spec: RunSpec, runs_dir: Path, count: int) -> list[Batch]:
         return [copy.deepcopy(setup.feed.batch(step)) for step in range(count)]
 
 
+def grey(*tricks: str, **args: Any) -> RunSpec:
+    """Grey images: a CPU makes those of three channels with numpy, of which the stand-in sees nothing."""
+    data = tiny_spec().arm.recipe.data
+    data = replace(data, args={**data.args, "channels": 1})
+    return tiny_spec(*tricks, augment=AugmentSpec(crop_area=(0.5, 1.0), **args), data=data)
+
+
 @pytest.mark.parametrize("crop_pad", [0, 2])
 def test_replayed_augmentation_gives_the_bits_of_the_one_that_was_made(
     crop_pad: int, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without flips: on a CPU these look whether there is one. Grey images: a CPU makes those of three
-    channels with numpy, of which the stand-in sees nothing."""
-    augment = AugmentSpec(crop_area=(0.5, 1.0), flip=0.0, jitter=0.4, pca_noise=0.1, crop_pad=crop_pad)
-    data = tiny_spec().arm.recipe.data
-    data = replace(data, args={**data.args, "channels": 1})
-    spec, count = tiny_spec("mixup", augment=augment, data=data), WARM_UP + CHECKED + 2
+    spec, count = grey("mixup", flip=0.0, jitter=0.4, pca_noise=0.1, crop_pad=crop_pad), WARM_UP + CHECKED + 2
     made = batches(spec, tmp_path, count)
     monkeypatch.setattr(feed, "without_graphs", lambda device: None)
     replayed = batches(spec, tmp_path, count)
@@ -501,7 +504,14 @@ def test_replayed_augmentation_gives_the_bits_of_the_one_that_was_made(
 def test_augmentation_that_waits_for_the_gpu_is_made(
     cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made = batches(tiny_spec(), tmp_path, WARM_UP + 2)
+    made = batches(grey(), tmp_path, WARM_UP + 2)
+    normalise = augment.normalise
+
+    def waiting(images: Tensor, *rest: Any) -> Tensor:
+        assert bool(images.isfinite().all())
+        return normalise(images, *rest)
+
+    monkeypatch.setattr(augment, "normalise", waiting)
     monkeypatch.setattr(feed, "without_graphs", lambda device: None)
-    assert_same_bits(batches(tiny_spec(), tmp_path, WARM_UP + 2), made)
+    assert_same_bits(batches(grey(), tmp_path, WARM_UP + 2), made)
     assert not cuda.graphs
