@@ -28,6 +28,10 @@ for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
+# Workers of pytest share the cores, and a process with threads of OpenMP is not forked (see below). Read when
+# numpy and torch are imported, so set before them, for the workers too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if "HARNESS_CACHE" not in os.environ:  # workers of one session share that of the first process
     os.environ["HARNESS_CACHE"] = tempfile.mkdtemp(prefix="harness-cache-")
     atexit.register(shutil.rmtree, os.environ["HARNESS_CACHE"], ignore_errors=True)
