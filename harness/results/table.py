@@ -39,6 +39,7 @@ LARGEST = 1e60  # of a metric: beyond it, squares of variances overflow
 MOST_PROBLEMS = 20  # that are said of one file
 PERCENT = 100.0
 MOST = {"percent": PERCENT, "fraction": 1.0}
+GAP = 10.0  # times as large as the next: what one file's values in one unit never are, near 1
 ROUNDED = 0.00051  # as a share: an accuracy that was rounded to a tenth of a percent
 LARGEST_FIT = 4_000_000  # runs times (rows + seeds) of a table, up to which a block fit is made
 
@@ -241,9 +242,13 @@ class _Reading:
         wrong = {"percent": _no_percentage, "fraction": _no_fraction}.get(self.chosen.unit)
         if wrong is None:
             return
-        above_1 = [value for _, value in known if 1.0 < value <= PERCENT]
+        values = [value for _, value in known]
+        span = (
+            min((value for value in values if 1.0 < value <= PERCENT), default=None),
+            max((value for value in values if value <= 1.0), default=None),
+        )
         for line, value in known:
-            if said := wrong(value, above_1, len(known)):
+            if said := wrong(value, *span):
                 self.add(line, said, self.chosen.metrics[0])
 
     def check_twice(self, runs: Sequence[FileRun]) -> None:
@@ -262,28 +267,31 @@ class _Reading:
                 self.add(run.line, what, self.chosen.seed)
 
 
-def _no_percentage(value: float, above_1: Sequence[float], _count: int) -> str:
-    """What is wrong with a percentage; "": nothing. `above_1`: those of the file that can be nothing else."""
+def _no_percentage(value: float, least: float | None, most: float | None) -> str:
+    """What is wrong with a percentage; "": nothing.
+
+    Of the file: `least` is its smallest value above 1, which can be nothing else; `most` its largest up to 1.
+    """
     if not 0.0 <= value <= PERCENT:
         return f"{value:g} is no percentage (0 to 100); mend it, or say --plain"
     if not 0.0 < value <= 1.0:
         return ""
-    if not above_1:
+    if least is None:
         return f"{value:g} is at most 1, as all of them: say --fraction"
-    if value * PERCENT < min(above_1):
+    # Percentages that go down to some thousandths, as on ImageNet-A, leave no gap; fractions beside them do.
+    if value * PERCENT < least or (most is not None and least < GAP * most):
         return ""
-    beside = f"{min(above_1):g} and above"
-    return f"{value:g} is a fraction beside percentages ({beside}): write {value * PERCENT:g}"
+    return f"{value:g} is a fraction beside percentages ({least:g} and above): write {value * PERCENT:g}"
 
 
-def _no_fraction(value: float, above_1: Sequence[float], count: int) -> str:
+def _no_fraction(value: float, _least: float | None, most: float | None) -> str:
     """The same of a fraction."""
     if 0.0 <= value <= 1.0:
         return ""
-    if len(above_1) == count:
-        mend = "all are percentages: say --percent"
+    if not 1.0 < value <= PERCENT:
+        mend = "mend it, or say --plain"
     else:
-        mend = "percent beside fractions: mend it" if value in above_1 else "mend it, or say --plain"
+        mend = "all are percentages: say --percent" if most is None else "percent beside fractions: mend it"
     return f"{value:g} is no fraction (0 to 1); {mend}"
 
 

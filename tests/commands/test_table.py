@@ -198,6 +198,15 @@ def test_fractions_are_shown_in_percent(tmp_path: Path):
     assert [cell.sentence for cell in ours.cells] == [cell.sentence for cell in percent.cells]
 
 
+def test_percentages_may_go_down_to_a_half_where_no_gap_parts_them(tmp_path: Path):
+    """As timm's results on ImageNet-A do: 0.48 is beside 1.12."""
+    text = "model,top1\n" + "".join(f"net{k},{v}\n" for k, v in enumerate((88.63, 31.5, 4.1, 1.12, 0.48)))
+    (table,) = report_of(read(tmp_path, text)).findings.tables
+    assert table.cells[-1].level.mean == pytest.approx(0.48)
+    parted = text.replace("4.1", "41").replace("1.12", "52")
+    assert "0.48 is a fraction beside percentages (31.5 and above)" in refused(tmp_path, parted)
+
+
 def test_tables_columns_and_printed_values_are_read(tmp_path: Path):
     text = "table,dataset,recipe,seed,acc,paper\n"
     for table in ("Table 1", "Table 2"):
