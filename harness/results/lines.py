@@ -6,11 +6,14 @@ wrong with the form of a file is said with its line.
 
 from __future__ import annotations
 
+import ast
 import csv
 import hashlib
 import io
+import itertools
 import json
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -132,10 +135,11 @@ def _separated(path: str, text: str, sha256: str) -> ResultsFile:
                 column.append(cells[place].strip())
         return Lines(at=at, cells=dict(zip(wanted, columns, strict=True)))
 
-    return ResultsFile(
+    found = ResultsFile(
         path=path, kind="CSV", names=names, read=read, sha256=sha256, head=head,
         decimal_comma=separator != ",",
     )  # fmt: skip
+    return _unpacked(found, [cell.strip() for cell in next(rows, (0, []))[1]])
 
 
 def _outside_quotes(text: str, head: int) -> str:
@@ -165,6 +169,68 @@ def _uneven(cells: Sequence[str], names: Sequence[str], separator: str) -> str:
     if len(cells) > len(names):
         text += f"; put a value that has {SPELLED[separator]} in it into quotation marks"
     return text
+
+
+# Columns of maps, such as `config` and `summary` where somebody wrote down what the API of W&B gave.
+
+
+NAMES = {"nan": float("nan"), "inf": float("inf"), "infinity": float("inf"), "null": None}
+NAMES |= {"true": True, "false": False}  # as JSON and numbers write them, which is no literal of Python
+
+
+def _unpacked(source: ResultsFile, first: Sequence[Any]) -> ResultsFile:
+    """The same with a column for each entry, `config.seed`. `first`: the cells of the first row.
+
+    Raises:
+        StudyError: a cell below a map is none.
+    """
+    maps = [name for name, cell in zip(source.names, first, strict=False) if _map_in(cell) is not None]
+    if not maps:
+        return source
+    lines = source.read(maps)
+    rows: list[dict[str, Any]] = [{} for _ in lines.at]
+    for name, place in itertools.product(maps, range(len(rows))):
+        cell = lines.cells[name][place]
+        if (found := _map_in(cell)) is not None:
+            rows[place] |= {f"{name}.{key}": value for key, value in found.items()}
+        elif cell not in (None, ""):
+            what = f"'{shortened(str(cell))}' is no map such as {{'seed': 1}}, as in the first line"
+            raise source.wrong(lines.at[place], what, name)
+    inner = dict.fromkeys(name for row in rows for name in row)
+
+    def read(wanted: Sequence[str]) -> Lines:
+        outer = source.read([name for name in wanted if name not in inner])
+        more = {name: [row.get(name) for row in rows] for name in wanted if name in inner}
+        return Lines(at=outer.at, cells={**outer.cells, **more})
+
+    return replace(source, names=[*(name for name in source.names if name not in maps), *inner], read=read)
+
+
+def _map_in(cell: Any) -> dict[str, Any] | None:
+    """A map, flat, of a cell that is one or says one in JSON or Python; None: it is none.
+
+    >>> _map_in("{'seed': 1, 'optim': {'lr': 0.1}, 'loss': nan}"), _map_in("{a}")
+    ({'seed': 1, 'optim.lr': 0.1, 'loss': nan}, None)
+    """
+    if not isinstance(cell, dict | str) or (isinstance(cell, str) and not cell.startswith("{")):
+        return None
+    try:
+        return dict(_flat(cell if isinstance(cell, dict) else _literal(cell)))
+    except (SyntaxError, ValueError, TypeError, AttributeError, RecursionError, MemoryError):
+        return None
+
+
+def _literal(text: str) -> Any:
+    class Named(ast.NodeTransformer):
+        def visit_Name(self, node: ast.Name) -> ast.expr:
+            return ast.Constant(NAMES[node.id.lower()]) if node.id.lower() in NAMES else node
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        with warnings.catch_warnings():  # of what would be an odd escape, if it were Python
+            warnings.simplefilter("ignore")
+            return ast.literal_eval(Named().visit(ast.parse(text, mode="eval")))
 
 
 # JSON lines: one object per line; what is nested is named with a dot.
@@ -321,7 +387,8 @@ def of_frame(
             cells[name] = [None if gone else value for value, gone in values]
         return Lines(at=range(1, len(frame) + 1), cells=cells)
 
-    return ResultsFile(path=path, kind=kind, names=names, read=read, sha256=sha256, head=0)
+    found = ResultsFile(path=path, kind=kind, names=names, read=read, sha256=sha256, head=0)
+    return _unpacked(found, frame.iloc[0].tolist() if len(frame) else ())
 
 
 # Which column of a file of results is what: as the user says, or as columns are usually called.
@@ -471,7 +538,7 @@ def _others(source: ResultsFile, asked: Asked, taken: Collection[str]) -> dict[s
 def _not_there(source: ResultsFile, name: str) -> Iterator[Problem]:
     places = list(source.names).count(name)
     if not places:
-        yield source.problem(source.head, unknown("column", name, dict.fromkeys(source.names)))
+        yield source.problem(source.head, unknown("column", name, dict.fromkeys(filter(None, source.names))))
     if places > 1:
         yield source.problem(source.head, f"{places} columns have this name: rename one", name)
 

@@ -320,6 +320,33 @@ def test_an_export_of_weights_and_biases_is_read(tmp_path: Path):
     assert results.records["status"].count("failed") == 1
 
 
+def test_maps_in_cells_are_columns_as_the_api_of_weights_and_biases_gives_them(tmp_path: Path):
+    """As W&B's own page has it: a frame of summary, config and name, and `to_csv` of that."""
+    frame = pd.DataFrame({
+        "summary": [{"test/acc": v, "loss": float("nan"), "_wandb": {"runtime": 3}} for _, _, v in lines()],
+        "config": [{"recipe": row, "optim": {"seed": seed}} for row, seed, _ in lines()],
+        "name": "swift-wood",
+    })  # fmt: skip
+    frame.to_csv(tmp_path / "project.csv")
+    text = (tmp_path / "project.csv").read_text()
+    assert "'loss': nan" in text
+    results = read(tmp_path, text)
+    assert results.chosen.wanted == ("config.recipe", "summary.test/acc", "config.optim.seed")
+    assert verdicts(results) == verdicts(read(tmp_path, as_csv()))
+    as_json = frame.assign(config=frame["config"].map(json.dumps), summary=frame["summary"].map(json.dumps))
+    for each in (frame, as_json):
+        shown = harness.compare(each, unit="percent").table("results")
+        assert dict(zip(shown["row"][1:], shown["verdict"][1:], strict=True)) == verdicts(results)
+    cut = text.replace("{'recipe': 'cosine', 'optim': {'seed': 1}}", "{'recipe': 'cosine', 'optim'")
+    assert refused(tmp_path, cut) == (
+        "r.csv:8: column 'config': '{'recipe': 'cosine', 'optim'' is no map such as {'seed': 1}, as in the "
+        "first line"
+    )
+    said = refused(tmp_path, text, metrics=("summary.test/ac",))
+    assert "did you mean 'summary.test/acc'? Valid: config.optim.seed, config.recipe, name, " in said
+    assert verdicts(read(tmp_path, "recipe,acc\n{a},1\n{a},2\nb,1\nb,2\n", unit="plain", smallest_effect=1))
+
+
 def exported(folder: Path, row: str, seed: int, value: float, tag: str = "val_acc", last: int = 2) -> Path:
     """The course of one number over one run, as TensorBoard writes it."""
     path = folder / f"run-{row}_seed{seed}-tag-{tag}.csv"
