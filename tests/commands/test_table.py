@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,24 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mine.csv").write_text(as_csv())
     assert main(["table", str(folder / "mine.csv"), "--percent", "--out", str(folder / "out")]) == 0
     return folder / "out"
+
+
+@pytest.mark.parametrize(("name", "place"), [("results.csv", 0), ("wandb_export.csv", 1)])
+def test_the_files_of_the_page_become_reports_in_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: int
+):
+    page = (Path(__file__).parents[2] / "docs" / "results-of-your-own.md").read_text()
+    files, commands = (re.findall(rf"^```{kind}\n(.*?)^```", page, re.M | re.S) for kind in ("csv", "sh"))
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(files[place])
+    assert main(commands[place].split()[1:]) == 0
+    report = json.loads(Path("reports", Path(name).stem, "report.json").read_text())
+    (table,) = report["findings"]["tables"]
+    found = {
+        cell["row"]: (cell["level"]["n"], (cell["effect"] or {}).get("verdict")) for cell in table["cells"]
+    }
+    assert found["cosine"] == (3, "helps")
+    assert found[["no flip", "mixup"][place]] == [(3, "hurts"), (2, "undecided")][place]
 
 
 def words(folder: Path) -> str:
@@ -436,8 +455,8 @@ def test_a_frame_of_mlflow_and_one_of_seml_are_read():
 
 
 @pytest.mark.campaign
-def test_an_experiment_of_mlflow_is_read_by_its_uri(
-    tmp_path: Path,
+def test_an_experiment_of_mlflow_is_read_by_its_uri_and_as_the_frame_of_search_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     import mlflow
 
@@ -451,6 +470,10 @@ def test_an_experiment_of_mlflow_is_read_by_its_uri(
         client.log_metric(run, "acc", value)
         client.set_terminated(run)
     assert len(source_of([f"{uri}#my%20runs"]).read(["params.recipe"]).at) == 12
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    table = harness.compare(mlflow.search_runs([experiment]), unit="percent").table("results")
+    found = {row: word for row, word in zip(table["row"], table["verdict"], strict=True) if row != "baseline"}
+    assert found == verdicts(results_of(source_of([f"{uri}#my runs"]), Asked(unit="percent")))
     for named, said in (
         ("#my_runs", "unknown experiment 'my_runs'; did you mean 'my runs'?"),
         ("", "names no experiment; say it after a #, such as sqlite:///mlflow.db#my_experiment"),
