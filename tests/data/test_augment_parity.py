@@ -245,4 +245,8 @@ def test_the_hue_of_a_gpu_has_the_bits_of_a_cpu_s(last: bool) -> None:
     if last:
         images = images.contiguous(memory_format=torch.channels_last)
     at_once = augment._hue_at_once(images, turn, torch.empty_like(images))
-    assert torch.equal(augment.hue(images, turn), at_once)
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        # kernels without AVX2 round the two ways differently
+        torch.testing.assert_close(augment.hue(images, turn), at_once, rtol=0, atol=4e-7)
+    else:
+        assert torch.equal(augment.hue(images, turn), at_once)
