@@ -492,7 +492,7 @@ def _notes(study: Study, size: Size, options: ExpandOptions, resolver: Resolver)
         name = PurePosixPath(plugin).name
         yield f"code of {name} (sha256 {resolver.catalogue.plugin_hashes[name][:8]}) runs in this study"
     yield from describe(size, resolver.baseline(), resolver.scale.baseline_epochs)
-    if size.metric:
+    if size.metric and size.metric != study.file.metric:
         yield f"the metric is {size.metric} at this size, {study.file.metric} in the study"
     for name, replacement in size.replace.items():
         if name in resolver.replaced:
