@@ -394,7 +394,7 @@ def plan_of(file: Path, data_dir: Path, options: ExpandOptions) -> Plan:
         from harness.scripts.plan import plan_scripts
 
         use(())
-        return plan_scripts(file, script_code, options)
+        return plan_scripts(file, script_code, options, data_dir)
     files = WeightFiles(file.resolve().parent)
     catalogue = replace(build_catalogue(data_dir, load_plugins(file)), weights=files)
     plan = expand(load_study(file, catalogue, options), catalogue, options)
@@ -427,7 +427,7 @@ def _without_folder(plan: Plan) -> Iterator[str]:
     """What {data} stands for in the commands of a script, where it is not there."""
     for data in dict.fromkeys(place.data for place in plan.places.values()):
         if data is not None and not Path(data).exists():
-            yield f"the folder of the data is not there: {data} (data: in the script or in the size)"
+            yield f"the folder of the data is not there: {data} (data: of script or size, or --data)"
 
 
 def require_data(args: argparse.Namespace, plan: Plan, place: Workspace) -> tuple[str, ...]:

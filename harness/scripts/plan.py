@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ CodeOf = Callable[[Path, Path], tuple[str | None, str | None]]
 """(a file, the study file) -> the top of the file's repository, and the digest of what it tracks."""
 
 _LIKE_A_SCRIPT = (".py", ".sh", ".pl", ".rb", ".jl", ".R")
+_FLAG = re.compile(r"""(?<![\w-])--[A-Za-z][\w-]*|(?<=['"])-[A-Za-z](?=['"])""")  # in a script's own text
 _COMBINED = frozenset(name for name, design in DESIGNS.items() if design.rows_from == "tricks")
 
 
@@ -65,6 +67,14 @@ class _Loading:
     @property
     def folder(self) -> Path:
         return self.path.resolve().parent
+
+    def known_flags(self) -> frozenset[str]:
+        """The flags that the script itself names: their defaults may be replaced, too."""
+        found: set[str] = set()
+        for word in shlex.split(self.file.script.run):
+            if word.endswith(_LIKE_A_SCRIPT) and (self.folder / word).is_file():
+                found.update(_FLAG.findall((self.folder / word).read_text(errors="replace")))
+        return frozenset(found)
 
     # What a whole study must be.
 
@@ -250,6 +260,8 @@ class _Arms:
 
     loading: _Loading
     size: ScriptSize
+    data_dir: Path | None = None  # what {data} stands for where the study does not say it
+    known: frozenset[str] = frozenset()  # flags that the script names
     arms: dict[str, ScriptArm] = field(default_factory=dict)
     places: dict[str, ScriptPlace] = field(default_factory=dict)
 
@@ -294,7 +306,7 @@ class _Arms:
         """
         file = self.loading.file
         own = file.tables[name]
-        line = Line(groups_of(shlex.split(file.script.run)))
+        line = Line(groups_of(shlex.split(file.script.run)), self.known)
         line.apply(FlagChange("baseline", tuple(shlex.split(own.baseline))), in_order=True)
         line.apply(FlagChange("the size", tuple(shlex.split(self.size.flags))), in_order=True)
         if column is not None:
@@ -307,8 +319,11 @@ class _Arms:
         return self._added(line.words())
 
     def _added(self, words: tuple[str, ...]) -> str:
-        if any("{data}" in word for word in words) and self.data is None:
-            raise ValueError("the command names {data}; say data: FOLDER in the script or in the size")
+        data = self.data
+        if data is None and any("{data}" in word for word in words):
+            if self.data_dir is None:
+                raise ValueError("the command names {data}; say data: FOLDER in the script or in the size")
+            data = str(self.data_dir.absolute())
         found = _Files(self.loading.folder)
         command = tuple(found.named(word, is_first=place == 0) for place, word in enumerate(words))
         repository, code = self._code(found)
@@ -317,7 +332,7 @@ class _Arms:
         self.arms.setdefault(arm.arm_id, arm)
         self.places[arm.arm_id] = ScriptPlace(
             folder=str(self.loading.folder),
-            data=self.data,
+            data=data,
             paths=found.paths,
             resume=tuple(shlex.split(script.resume or "")),
             progress=script.progress,
@@ -399,8 +414,10 @@ def _cell(
 # The plan.
 
 
-def plan_scripts(path: Path, code_of: CodeOf, options: ExpandOptions) -> Plan:
+def plan_scripts(path: Path, code_of: CodeOf, options: ExpandOptions, data_dir: Path | None = None) -> Plan:
     """The plan of a study with a script, at one size: of an adaptive study, as it is before the first look.
+
+    data_dir: what {data} stands for where the study does not say it.
 
     Raises:
         StudyError: every mistake in the file, each with its line, the nearest valid name and the valid ones.
@@ -408,7 +425,8 @@ def plan_scripts(path: Path, code_of: CodeOf, options: ExpandOptions) -> Plan:
     loading = _load(path, code_of)
     file, source = loading.file, loading.source
     sizes = file.sizes or {ALL: ScriptSize()}
-    plans = {name: _Arms(loading, size) for name, size in sizes.items()}
+    known = loading.known_flags()
+    plans = {name: _Arms(loading, size, data_dir, known) for name, size in sizes.items()}
     tables = {name: tuple(each.table(key, name) for key in file.tables) for name, each in plans.items()}
     loading.problems.raise_if_any()
     wanted = options.wanted(sizes)

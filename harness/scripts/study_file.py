@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from harness.errors import unknown
+from harness.errors import nearest, unknown
 from harness.study import kinds
 from harness.study.kinds import Closed, key
 from harness.study.schema import ClaimEntry, ControlEntry, Seeds, file_name, study_name
@@ -236,6 +236,7 @@ class Line:
     """A command under construction: what is before and after {flags}, and what stands there."""
 
     groups: list[FlagGroup]
+    known: frozenset[str] = frozenset()  # flags that the script's own text has
     of: dict[str, str] = field(default_factory=dict)  # flag -> the change that set it
 
     def apply(self, change: FlagChange, *, in_order: bool) -> None:
@@ -248,8 +249,7 @@ class Line:
         for flag, value in change.replace.items():
             self._replace(flag, value, change, in_order=in_order)
         new = groups_of(change.flags)
-        if new and not any(group.flag == FLAGS for group in self.groups):
-            raise ValueError("'run' has no {flags}, and so no place for the flags of a row")
+        self._require_place(new)
         for group in new:
             if group.flag and (there := self._find(group.flag)) is not None:
                 by = self.of.get(group.flag)
@@ -269,6 +269,10 @@ class Line:
         places = [place for place, group in enumerate(self.groups) if group.flag == flag]
         return places[-1] if places else None
 
+    def _require_place(self, new: Sequence[FlagGroup]) -> None:
+        if new and not any(group.flag == FLAGS for group in self.groups):
+            raise ValueError("'run' has no {flags}, and so no place for the flags of a row")
+
     def _insert(self, new: Sequence[FlagGroup]) -> None:
         at = next((place for place, group in enumerate(self.groups) if group.flag == FLAGS), len(self.groups))
         self.groups[at:at] = new
@@ -278,13 +282,14 @@ class Line:
         if by is not None and not in_order:
             raise ValueError(f"'{by}' and '{change.label}' both set {flag}: they cannot be on together")
         words = value_words(flag, value)
+        added = [FlagGroup(flag, (flag, *words))] if words is not None else []
         if place is None and change.either:
-            self._insert([FlagGroup(flag, (flag, *words))] if words is not None else [])
+            self._insert(added)
+        elif place is None and added and flag in self.known:
+            self._require_place(added)
+            self._insert(added)
         elif place is None:
-            there = [group.flag for group in self.groups if group.flag not in ("", FLAGS)]
-            raise ValueError(
-                f"'{change.label}' replaces a flag that is not there: {unknown('flag', flag, there)}"
-            )
+            raise ValueError(self._not_there(flag, words, change))
         elif any(IN_BRACES.search(word) for word in self.groups[place].words):
             raise ValueError(f"'{change.label}' replaces {self.groups[place]}, which the harness fills in")
         elif words is None:
@@ -294,6 +299,15 @@ class Line:
         else:
             self.groups[place] = FlagGroup(flag, (flag, *words))
         self.of[flag] = change.label
+
+    def _not_there(self, flag: str, words: Sequence[str] | None, change: FlagChange) -> str:
+        there = [group.flag for group in self.groups if group.flag not in ("", FLAGS)]
+        if (near := nearest(flag, sorted(self.known))) is not None:
+            there.append(near)
+        text = f"'{change.label}' replaces a flag that is not there: {unknown('flag', flag, there)}"
+        if words is None:
+            return text
+        return f"{text}; where the script takes it all the same, say flags: {shlex.join((flag, *words))}"
 
     def words(self) -> tuple[str, ...]:
         return tuple(word for group in self.groups if group.flag != FLAGS for word in group.words)

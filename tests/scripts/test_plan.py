@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from harness.errors import StudyError
+from harness.runs.provenance import script_code
+from harness.scripts.plan import plan_scripts
 from harness.scripts.study_file import ReadAs, read_as
 from harness.spec import ScriptRun, run_id, spec_from_json
+from harness.study.expand import ExpandOptions
 from tests.scripts.studies import WRITES, commands, planned, study, with_table
 
 BASE = "--lr 0.1 --flip=0.5 --amp"
@@ -32,6 +38,43 @@ def test_rows_add_flags_and_replace_values(tmp_path):
         "cosine": f"{BASE} --sched cosine",
         "no flip": "--lr 0.1 --flip=0 --amp",
     }
+
+
+FLAGS_OF_A_SCRIPT = """
+study: my_flags
+question: Which of these flags help?
+script:
+  run: python train.py --data {data} --seed {seed} --out {folder} {flags}
+  resume: --resume {folder}/last.pth
+  results: {top1: "summary.csv: eval_top1", loss: "log.txt: /val_loss=([0-9.]+)/ last"}
+tables:
+  main:
+    design: add_one_in
+    baseline: --lr 0.1
+    rows: [{label: cosine, flags: --sched cosine}, {label: no flip, replace: {--hflip: 0}}]
+"""
+
+
+def test_what_a_script_itself_names_may_be_replaced_and_data_are_where_all_data_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    path = tmp_path / "my_flags.yaml"
+    path.write_text(FLAGS_OF_A_SCRIPT)
+    script = tmp_path / "train.py"
+    script.write_text('parser.add_argument("--hflip", type=float, default=0.5)\n')
+    plan = plan_scripts(path, script_code, ExpandOptions(), tmp_path / "data")
+    begin = "python train.py --data {data} --seed {seed} --out {folder} --lr 0.1"
+    assert [arm.line for arm in plan.scripts.values()] == [
+        begin, f"{begin} --sched cosine", f"{begin} --hflip 0"
+    ]  # fmt: skip
+    assert {place.data for place in plan.places.values()} == {str(tmp_path / "data")}
+    path.write_text(FLAGS_OF_A_SCRIPT.replace("--hflip:", "--hflp:"))
+    said = "unknown flag '--hflp'; did you mean '--hflip'? "
+    with pytest.raises(StudyError, match=re.escape(said) + ".* say flags: --hflp 0"):
+        plan_scripts(path, script_code, ExpandOptions(), tmp_path / "data")
+    script.write_text("")
+    path.write_text(FLAGS_OF_A_SCRIPT)
+    with pytest.raises(StudyError, match=r"replaces a flag that is not there.* say flags: --hflip 0"):
+        plan_scripts(path, script_code, ExpandOptions(), tmp_path / "data")
 
 
 ROWS = """
