@@ -237,7 +237,7 @@ def parts_of(spec: DataSpec, data_dir: Path) -> tuple[Part, Part]:
     Raises:
         OSError, ValueError: the data are not there, or not as they must be.
     """
-    from harness.data.loading import subset
+    from harness.data.arrays import subset
 
     entry = DATASETS[spec.name]
     args = {**entry.args, **spec.args}
@@ -346,7 +346,7 @@ def _by_names_and_sizes(spec: DataSpec, data_dir: Path) -> str | None:
     entry = DATASETS[spec.name]
     try:
         if spec.args.get("side") is not None:  # its pixels were hashed
-            from harness.data.loading import subset
+            from harness.data.arrays import subset
 
             source = entry.load({**entry.args, **spec.args}, data_dir)
             train = subset(source.train, spec.train_images, source.classes)
@@ -485,7 +485,7 @@ def subset_notes(spec: DataSpec, data_dir: Path) -> Iterator[str]:
             continue
         import numpy as np
 
-        from harness.data.loading import class_shares
+        from harness.data.arrays import class_shares
 
         labels = (found.train if kind == "training" else found.test).labels
         there = np.bincount(labels, minlength=classes)

@@ -1,4 +1,4 @@
-"""Sets that others hand out: one file of arrays (`.npz`, as MedMNIST), and torchvision's as they lie on disk.
+"""Sets that others hand out: one file of arrays (`.npz`, as MedMNIST), and torchvision's; parts of a set.
 
 A .npz has `train_images`, `train_labels`, `test_images`, `test_labels`, and `val_images`, `val_labels` if
 there are any; images (N, H, W) or (N, H, W, C) uint8 with 1 or 3 channels, labels (N,) or (N, 1) of whole
@@ -9,7 +9,7 @@ numbers from 0 (Yang et al. 2023, "MedMNIST v2", Scientific Data 10:41). A file 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from harness.data.entry import (
     Facts,
     Files,
     Look,
+    Packed,
+    Part,
     PathList,
     Pixels,
     Source,
@@ -173,6 +175,69 @@ def split_lines(name: str, labels: np.ndarray, args: Mapping[str, Any]) -> tuple
     single = int((np.bincount(labels) == 1).sum())
     alone = f"; {single} of its classes have one image each, which is trained on" if single else ""
     return (said + alone,)
+
+
+# Fixed parts of a data set: so many images, as even over the classes as these allow.
+
+
+def class_shares(found: np.ndarray, count: int) -> np.ndarray:
+    """How many images of each class make a subset of `count`: (K,) int64, where `found` (K,) are there.
+
+    Equal shares, a remainder to the first classes. A class with fewer gives all it has, and the others make
+    up for it in the same way. Every class that has images gives at least one, and no more are taken than are
+    there: then the sum is another than `count`.
+
+    >>> import numpy as np
+    >>> class_shares(np.array([5, 5, 5]), 7), class_shares(np.array([9, 1, 9]), 9)
+    (array([3, 2, 2]), array([4, 1, 4]))
+    >>> class_shares(np.array([2, 2, 2]), 100), class_shares(np.array([2, 2, 2]), 1)
+    (array([2, 2, 2]), array([1, 1, 1]))
+    """
+    import numpy as np
+
+    taken = np.zeros(len(found), np.int64)
+    left = min(max(count, int((found > 0).sum())), int(found.sum()))
+    while left:
+        open_classes = np.flatnonzero(taken < found)
+        share, remainder = divmod(left, len(open_classes))
+        more = np.full(len(open_classes), share)
+        more[:remainder] += 1
+        more = np.minimum(more, (found - taken)[open_classes])
+        taken[open_classes] += more
+        left -= int(more.sum())
+    return taken
+
+
+def subset(part: Part, count: int | None, classes: int) -> Part:
+    """The first images of each class, in the set's order, as many as `class_shares` says; None: all.
+
+    Raises:
+        ValueError: less than one image is wanted.
+    """
+    import numpy as np
+
+    if count is None or count >= len(part.labels):
+        return part
+    if count < 1:
+        raise ValueError(f"a part of a data set has at least 1 image, not {count}")
+    shares = class_shares(np.bincount(part.labels, minlength=classes), count)
+    chosen = np.sort(
+        np.concatenate([np.flatnonzero(part.labels == label)[:share] for label, share in enumerate(shares)])
+    )
+    labels = part.labels[chosen]
+    if isinstance(part, Files):
+        return replace(part, paths=_chosen(part.paths, chosen.tolist()), labels=labels)
+    if isinstance(part, Packed):
+        return replace(part, rows=part.rows[chosen], labels=labels, digests=part.digests[chosen])
+    origin = None if part.origin is None else subset(part.origin, count, classes)
+    assert origin is None or isinstance(origin, Files)
+    return Pixels(images=part.images[chosen], labels=labels, origin=origin)
+
+
+def _chosen(paths: Sequence[Path], indices: Sequence[int]) -> Sequence[Path]:
+    if isinstance(paths, PathList):
+        return PathList([paths.names[index] for index in indices])
+    return tuple(paths[index] for index in indices)
 
 
 def normalisation(images: np.ndarray) -> tuple[RGB, RGB]:

@@ -16,10 +16,11 @@ import torch
 from PIL import Image
 
 from harness.data import DATASETS, contents, folders, load, pixels
+from harness.data.arrays import class_shares
 from harness.data.contents import Contents, fingerprints
 from harness.data.entry import DataSet, Entry, Files, Pixels, Source
 from harness.data.imagefolder import load_folder
-from harness.data.loading import class_shares, decode_all, load_cached, open_all
+from harness.data.loading import decode_all, load_cached, open_all
 from tests.conftest import mostly_campaign
 from tests.data.sets import write_classes
 
