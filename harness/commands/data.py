@@ -256,7 +256,7 @@ def source_of(entry: Entry, args: Mapping[str, Any], data_dir: Path) -> Source:
     """
     if entry.listed is not None:
         return entry.listed(args, data_dir)
-    from harness.data.loading import checked
+    from harness.data.entry import checked
 
     return checked(entry.load(args, data_dir), entry)
 

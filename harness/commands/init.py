@@ -313,7 +313,7 @@ def _source(entry: Entry, args: Mapping[str, Any], data_dir: Path) -> Source:
     """Both parts as files, with the entry's own normalisation where it is not the usual one."""
     from dataclasses import replace
 
-    from harness.data.loading import checked
+    from harness.data.entry import checked
     from harness.data.packed import PACKED
 
     source = checked(source_of(entry, args, data_dir), entry)

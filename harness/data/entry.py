@@ -1,10 +1,10 @@
-"""What the table of data sets says about each one, and what its loader hands over. No torch, no numpy."""
+"""What the table says of each data set, what its loader hands over, checked. Imports no torch, no numpy."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
@@ -174,6 +174,141 @@ class Entry:
         if self.counts is None:
             return self.classes, self.train_images, self.test_images
         return self.counts({**self.args, **args})
+
+
+# What a loader handed over, with the types that it promised.
+
+
+class SourceError(ValueError):
+    """A loader handed over what cannot be trained on. `why` and `mend` are the two halves of the sentence."""
+
+    def __init__(self, entry: Entry, why: str, mend: str) -> None:
+        super().__init__(f"{place_of(entry)}{entry.name}: {why}; {mend}")
+        self.why, self.mend = why, mend
+
+
+def place_of(entry: Entry) -> str:
+    """`FILE:LINE: ` of the function that loads a user's data set; empty for the harness's own."""
+    import inspect
+
+    code = getattr(inspect.unwrap(entry.load), "__code__", None)
+    if code is None or Path(code.co_filename).parent == Path(__file__).parent:
+        return ""
+    return f"{code.co_filename}:{code.co_firstlineno}: "
+
+
+def checked(source: Source, entry: Entry) -> Source:
+    """The source with arrays of the promised types, made from what means the same: a list of whole numbers,
+    (N, 1), tensors, whole floats, paths as text, paths relative to the root.
+
+    Raises:
+        SourceError: it is anything else; in words for whoever wrote the loader.
+    """
+    if not isinstance(source, Source):
+        mend = "return a harness.data.entry.Source"
+        raise SourceError(entry, f"its loader returned {type(source).__name__}", mend)
+    parts = []
+    for title, part in (("training", source.train), ("test", source.test)):
+        try:
+            parts.append(_checked_part(part, source.classes))
+        except _Wrong as wrong:
+            raise SourceError(entry, f"the {title} part: {wrong}", wrong.mend) from None
+    return replace(source, train=parts[0], test=parts[1])
+
+
+class _Wrong(Exception):
+    def __init__(self, why: str, mend: str) -> None:
+        super().__init__(why)
+        self.mend = mend
+
+
+def _checked_part(part: Any, classes: int) -> Part:
+    import numpy as np
+
+    if isinstance(part, Files):
+        part = replace(part, root=Path(part.root), paths=_paths(part))
+        images = len(part.paths)
+    elif isinstance(part, Pixels):
+        part = replace(part, images=_pixels(part.images))
+        images = len(part.images)
+    elif isinstance(part, Packed):
+        images = len(part.rows)
+    else:
+        raise _Wrong(f"it is {type(part).__name__}", "use Pixels or Files of harness.data.entry")
+    labels = integer_labels(part.labels)
+    if not images or images != len(labels):
+        raise _Wrong(f"it has {images} images and {len(labels)} labels", "give one label per image")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise _Wrong(
+            f"labels go from {low} to {high}",
+            f"with {classes} classes they must lie in 0..{classes - 1}",
+        )
+    return replace(part, labels=labels.astype(np.int64))
+
+
+def integer_labels(found: Any) -> np.ndarray:
+    """Labels as (N,) whole numbers, where that loses nothing.
+
+    Raises:
+        _Wrong: they are text, fractions, several numbers per image or of unequal length.
+    """
+    import numpy as np
+    import torch
+
+    mend = "give one class number per image, (N,) of integers"
+    try:
+        labels = np.asarray(found.detach().cpu() if isinstance(found, torch.Tensor) else found)
+    except ValueError:
+        raise _Wrong("labels are lists of unequal length", mend) from None
+    if labels.dtype.kind not in "biuf":
+        example = f", for example {labels.flat[0]!r}" if labels.size else ""
+        raise _Wrong(f"labels are {labels.dtype.name}{example}", "number the classes from 0")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2 and np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all():
+        raise _Wrong(f"labels have the form {labels.shape}, one-hot", "give labels.argmax(1)")
+    if labels.ndim != 1:
+        raise _Wrong(
+            f"labels have the form {labels.shape}", f"{mend}; several classes per image are not known"
+        )
+    if labels.dtype.kind == "f":
+        broken = np.flatnonzero(~(np.isfinite(labels) & (labels == np.floor(labels))))
+        if len(broken):
+            at = int(broken[0])
+            raise _Wrong(f"labels are {labels.dtype.name}, and label {at} is {labels[at]:g}", mend)
+        return labels
+    return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
+
+
+def _pixels(images: Any) -> np.ndarray:
+    import numpy as np
+    import torch
+
+    array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else images
+    good = isinstance(array, np.ndarray) and array.dtype == np.uint8
+    if good and array.ndim == 3:
+        array = array[..., None]
+    if not good or array.ndim != 4 or array.shape[3] not in (1, 3):
+        what = (
+            f"{array.dtype} of form {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        )
+        raise _Wrong(f"images are {what}", "give uint8 of form (N, height, width, 1 or 3)")
+    return array
+
+
+def _paths(part: Files) -> Sequence[Path]:
+    root = Path(part.root)
+    if isinstance(part.paths, PathList):  # the harness's own listing of the root
+        return part.paths
+    try:
+        paths = tuple(root / path for path in part.paths)
+    except TypeError:
+        raise _Wrong("a path is neither a Path nor text", "give pathlib.Path") from None
+    outside = next((path for path in paths if not path.is_relative_to(root)), None)
+    if outside is not None:
+        raise _Wrong(f"{outside} does not lie in the root {root}", "make root the folder above all files")
+    return paths
 
 
 def no_arguments_to_check(args: Mapping[str, Any]) -> None:

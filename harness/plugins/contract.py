@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from harness.data import augment
 from harness.data.contents import fingerprints
-from harness.data.entry import DataSet, Entry
-from harness.data.loading import SourceError, checked, load_cached
+from harness.data.entry import DataSet, Entry, SourceError, checked
+from harness.data.loading import load_cached
 from harness.models.blocks import Outputs
 from harness.models.entry import Model
 from harness.plugins.load import Metric, Plugin, from_exception

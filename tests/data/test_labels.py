@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.entry import Entry, Files, Pixels, Source, no_arguments_to_check
-from harness.data.loading import SourceError, load_cached
+from harness.data.entry import Entry, Files, Pixels, Source, SourceError, no_arguments_to_check
+from harness.data.loading import load_cached
 from harness.training.feed import one_hot
 
 RIGHT = [0, 1, 0, 1]
