@@ -132,6 +132,7 @@ VARIABLES = {  # what the harness reads -> what it is
     "HARNESS_RUNS": "the run folders",
     "HARNESS_DATA": "your data sets",
     "HARNESS_CACHE": "what is known of your data files and of this machine",
+    "HARNESS_SHARED_MEMORY": "the share of free memory for decoded images; 0: none",
     "HARNESS_MEASURE": "0: never measure what a step takes here",
     "HARNESS_STORE": "set by the harness for the processes of one run",
     "HARNESS_ORDERS": "set by the harness in a job of several nodes",

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
 import json
 import os
+import re
+import shutil
+import stat
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from io import FileIO
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -110,6 +118,19 @@ def drop_resident() -> None:
     _resident.clear()
 
 
+class _Buffers(threading.local):
+    """One per thread: new memory costs more than the read."""
+
+    whole = np.empty(0, np.uint8)
+
+    def read(self, handle: int, place: int, length: int) -> np.ndarray | None:
+        """Bytes of a file, (length,) uint8, until this thread reads the next; None: it is shorter."""
+        if len(self.whole) < length:
+            self.whole = np.empty(max(length, 2**20), np.uint8)
+        found = self.whole[:length]
+        return found if os.preadv(handle, [found.data], place) == length else None
+
+
 class PackedImages(CutImages):
     """`Images` in a few large files. Each is opened once; an image is a read at its place, whose pages all
     processes share. (A mapped file that is cut short ends a process; a read says so.)"""
@@ -120,13 +141,13 @@ class PackedImages(CutImages):
         self._sizes = torch.from_numpy(packed.rows[:, 3:5].copy())
         self._files: dict[int, BinaryIO] = {}
         self._loaded = [_version(os.stat(path)) for path in packed.shards]
-        self._buffers = threading.local()  # one per thread: new memory costs more than the read
+        self._buffers = _Buffers()
 
     def pixels(self, index: int) -> np.ndarray:
         """See `CutImages.pixels`."""
         if self._packed.raw:
             height = int(self._sizes[index, 0])
-            return self._rows(index, 0, height).copy()
+            return self.rows(index, 0, height).copy()
         stored = self._stored(index, 0, int(self._packed.rows[index, 2]))
         if self._packed.reading is not None:
             return pixels.decode_array(Stored.of(bytes(stored), self._where(index)), self._packed.reading)
@@ -144,14 +165,10 @@ class PackedImages(CutImages):
         """The image files as they are stored, read when they are asked for."""
         return _StoredFiles(self)
 
-    def _read_crop(self, index: int, box: Sequence[int], size: int) -> np.ndarray:
+    def rows(self, index: int, top: int, height: int) -> np.ndarray:
+        """See `CutImages.rows`."""
         if not self._packed.raw:
-            return pixels.resized(self.pixels(index), box, size)
-        top, left, height, width = box
-        return pixels.resized(self._rows(index, top, height), (0, left, height, width), size)
-
-    def _rows(self, index: int, top: int, height: int) -> np.ndarray:
-        """Some rows of a raw image, (height, W, 3), until this thread reads the next."""
+            return super().rows(index, top, height)
         width = int(self._packed.rows[index, 4])
         return self._stored(index, top * width * 3, height * width * 3).reshape(height, width, 3)
 
@@ -159,11 +176,8 @@ class PackedImages(CutImages):
         """Bytes of an image, (length,) uint8, until this thread reads the next."""
         shard, first = self._packed.rows[index, :2].tolist()
         file = self._files.get(shard) or self._opened(shard)
-        buffer = getattr(self._buffers, "bytes", None)
-        if buffer is None or len(buffer) < length:
-            buffer = self._buffers.bytes = np.empty(max(length, 2**20), np.uint8)
-        found: np.ndarray = buffer[:length]
-        if os.preadv(file.fileno(), [found.data], first + start) != length:
+        found = self._buffers.read(file.fileno(), first + start, length)
+        if found is None:
             raise ValueError(f"{self._where(index)} is not there: the file is cut short")
         return found
 
@@ -194,6 +208,161 @@ class _StoredFiles(Sequence[bytes]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._images.stored(index)
+
+
+# Decoded images of a small set in shared memory: each is decoded once by all processes of a machine.
+#
+# A file of Linux's file system in memory holds a mark for each image, then rows of R, G, B of all. Whoever
+# decodes an image writes it; of two that do at once, both write the same bytes, and the mark comes last. The
+# file is read and written, not mapped: where there is no memory left a write says so, and a process goes on
+# with the image files. Whoever uses it has a lock on it, which ends with his process; what nobody has locked
+# is removed by the last to leave, or after a kill by the next to come.
+
+
+IN_MEMORY = Path("/dev/shm")  # noqa: S108  a folder of its own in it, for this user alone
+CGROUPS = Path("/sys/fs/cgroup")
+SHARE_OF_MEMORY = 0.25  # of what is free when a set is opened, for all sets together
+SHARE_SET_BY = "HARNESS_SHARED_MEMORY"
+
+
+class SharedPixels:
+    """The decoded images of one part.
+
+    sizes: (N, 2) integers, height and width; where one of them is not known (0), nothing is shared. reading:
+    how they are decoded. digests: (N, 32) uint8, sha256 of each file.
+    """
+
+    def __init__(self, sizes: np.ndarray, reading: Reading | None, digests: np.ndarray) -> None:
+        self._sizes, self._reading, self._digests = sizes.astype(np.int64), reading, digests
+        self._lock, self._buffers = threading.Lock(), _Buffers()
+        self._pid, self._full = 0, False
+        self._file: FileIO | None = None
+        self._starts = self._marks = np.zeros(0, np.int64)
+
+    def rows(self, images: CutImages, index: int, top: int, height: int) -> np.ndarray:
+        """See `CutImages.rows`, which is asked where the image was not decoded before."""
+        with self._lock:
+            if self._pid != os.getpid():  # also after a fork: the lock of the parent is not ours
+                self._pid, self._full = os.getpid(), False
+                self._file = self._opened()
+        if self._file is None:
+            return images.rows(index, top, height)
+        handle, width = self._file.fileno(), int(self._sizes[index, 1])
+        if self._marks[index] or os.pread(handle, 1, index) == b"\1":
+            self._marks[index] = True
+            place = int(self._starts[index]) + top * width * 3
+            found = self._buffers.read(handle, place, height * width * 3)
+            if found is not None:
+                return found.reshape(height, width, 3)
+            self._full = True  # somebody cut it short: what is written now would lie behind a hole
+        whole = images.pixels(index)
+        if not self._full and whole.shape[:2] == tuple(self._sizes[index]):
+            self._put(handle, index, np.ascontiguousarray(whole))
+        return whole[top : top + height]
+
+    def _put(self, handle: int, index: int, whole: np.ndarray) -> None:
+        try:
+            if os.pwrite(handle, whole.data, int(self._starts[index])) != whole.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.pwrite(handle, b"\1", index)
+        except OSError as error:
+            self._full = True
+            decided(f"what is decoded from now on is not shared: {error.strerror}")
+
+    def _opened(self) -> FileIO | None:
+        """None where nothing can be shared."""
+        lengths, folder = self._sizes.prod(axis=1) * 3, IN_MEMORY / f"harness-{os.getuid()}"
+        if not lengths.all() or not share_of_memory() or not _is_ours(folder):
+            return None
+        self._starts = len(lengths) + np.concatenate([[0], np.cumsum(lengths)])
+        self._marks = np.zeros(len(lengths), bool)
+        wanted, path = int(self._starts[-1]), folder / self._name()
+        try:
+            why_not = None if path.exists() else _why_no_room(folder, wanted)
+            if why_not is None:
+                file = _locked(path, wanted)
+                Finalize(self, _leave, (file, path), exitpriority=0)
+                decided(f"decoded images are shared in {path}, at most {wanted / 1e6:,.0f} MB")
+                return file
+        except OSError as error:
+            why_not = str(error.strerror)
+        decided(f"decoded images of {wanted / 1e6:,.0f} MB are not shared: {why_not}")
+        return None
+
+    def _name(self) -> str:
+        """Another one for other pixels."""
+        total = hashlib.sha256(f"{pixels.RULES} {self._reading} {len(self._sizes)} ".encode())
+        total.update(self._sizes.tobytes())
+        total.update(np.ascontiguousarray(self._digests).data)
+        return total.hexdigest()[:32]
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether this user alone can write to the folder, which is made where it is not there."""
+    with suppress(OSError):
+        folder.mkdir(mode=0o700)
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+
+def _why_no_room(folder: Path, wanted: int) -> str | None:
+    """None where so many bytes are within the share of all sets. Removes what nobody uses."""
+    others = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError), path.open("r+b", buffering=0) as file:
+            if not _leave(file, path):
+                others += path.stat().st_size
+    share = share_of_memory()
+    most = min(int(share * free_memory()) - others, shutil.disk_usage(folder).free)
+    if wanted <= most:
+        return None
+    return f"{max(most, 0) / 1e6:,.0f} MB may be used ({SHARE_SET_BY}={share:g})"
+
+
+def share_of_memory() -> float:
+    """
+    Raises:
+        ValueError: `HARNESS_SHARED_MEMORY` is no share.
+    """
+    said = os.environ.get(SHARE_SET_BY, str(SHARE_OF_MEMORY))
+    with suppress(ValueError):
+        if 0 <= float(said) <= 1:
+            return float(said)
+    raise ValueError(f"{SHARE_SET_BY} must be a share of the memory from 0 to 1 (0: none), not '{said}'")
+
+
+def free_memory() -> int:
+    """Bytes that this process may still use: what Linux calls available, cut by limits of cgroups (v2)."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    amounts = [int(found[1]) * 1024] if found else [0]
+    groups = Path("/proc/self/cgroup").read_text().splitlines()
+    for own in (line.removeprefix("0::/") for line in groups if line.startswith("0::/")):
+        for folder in (CGROUPS / own, *(CGROUPS / own).parents):
+            with suppress(OSError, ValueError):  # "max", or no such group
+                amounts.append(int((folder / "memory.max").read_text()))
+    return min(amounts)
+
+
+def _locked(path: Path, size: int) -> FileIO:
+    while True:
+        file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        if os.fstat(file.fileno()).st_nlink:  # else it was removed while we waited
+            os.truncate(file.fileno(), size)
+            return file
+        file.close()
+
+
+def _leave(file: FileIO, path: Path) -> bool:
+    """Remove it where nobody else uses it. Not closed: when a process ends, its threads may still write."""
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+        return True
+    return False
 
 
 def decoded_once(path: Path, decode: Callable[[], np.ndarray]) -> np.ndarray:
@@ -277,9 +446,12 @@ def _split(part: Part, files: Hashed | None) -> Split:
         images = ArrayImages(part.images)
     elif isinstance(part, Packed):
         images = PackedImages(part)
+        if not part.raw:
+            images.shared = SharedPixels(part.rows[:, 3:5], part.reading, part.digests).rows
     else:
         assert files is not None
         images = FileImages(part.paths, part.reading, files.sizes, partial(_require, files))
+        images.shared = SharedPixels(files.sizes, part.reading, files.digests).rows
     return Split(images=images, labels=torch.from_numpy(np.array(part.labels, np.int64)))
 
 

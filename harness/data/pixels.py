@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -444,6 +445,8 @@ class CutImages:
 
     def __init__(self) -> None:
         self._threads: tuple[int, ThreadPoolExecutor] | None = None
+        # In place of `rows`: of images that are decoded once, and by whom.
+        self.shared: Callable[[CutImages, int, int, int], np.ndarray] | None = None
         keep_freed_memory()
 
     def __len__(self) -> int:
@@ -463,6 +466,10 @@ class CutImages:
             ValueError: it cannot be decoded; the message names the file.
         """
         raise NotImplementedError
+
+    def rows(self, index: int, top: int, height: int) -> np.ndarray:
+        """Rows of an image, (height, W, 3) uint8, until this thread reads the next. Raises as `pixels`."""
+        return self.pixels(index)[top : top + height]
 
     def sizes(self, indices: Tensor) -> Tensor:
         """See `harness.data.entry.Images.sizes`."""
@@ -484,8 +491,9 @@ class CutImages:
         return {"crops": crops}
 
     def _read_some(self, wanted: Sequence[tuple[int, Sequence[int], np.ndarray]]) -> None:
-        for index, box, crop in wanted:
-            crop[...] = self._read_crop(index, box, len(crop))
+        rows = self.rows if self.shared is None else partial(self.shared, self)
+        for index, (top, left, height, width), crop in wanted:
+            crop[...] = resized(rows(index, top, height), (0, left, height, width), len(crop))
 
     def cut(self, sent: Mapping[str, Tensor], size: int, device: str, out: Tensor | None = None) -> Tensor:
         """See `harness.data.entry.Images.cut`. Mirrored and laid out as bytes, a quarter of the memory."""
@@ -495,9 +503,6 @@ class CutImages:
         elif out.is_contiguous():
             crops = crops.contiguous()
         return out.copy_(flip(crops, sent["mirrored"]) if "mirrored" in sent else crops).div_(255)
-
-    def _read_crop(self, index: int, box: Sequence[int], size: int) -> np.ndarray:
-        return resized(self.pixels(index), box, size)
 
 
 class FileImages(CutImages):

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
+from harness.data import contents, loading
+from harness.data.entry import Files
+from harness.data.imagefolder import load_folder
+from harness.data.loading import open_all
+from harness.data.packed import Pack, PackSettings
 from harness.training import feed
 from tests.training.runs import (
     assert_same_bits,
@@ -25,8 +31,8 @@ from tests.training.runs import (
     tiny_spec,
     train,
 )
+from tests.training.test_other_data import OWN, cut_off, own_spec, write_images
 from tests.training.test_other_data import _loads_anew as _loads_anew
-from tests.training.test_other_data import cut_off, own_spec, write_images
 
 MIXED = own_spec("mixup", epochs=3)
 
@@ -97,6 +103,44 @@ def test_what_happens_to_a_file_in_epoch_3_ends_the_run_by_name_and_once_mended_
     shutil.rmtree(folder_of(spec, tmp_path).path)
     assert train(spec, tmp_path) == "finished"
     assert_same_bits(kept, results(folder_of(spec, tmp_path)))
+
+
+@pytest.mark.parametrize("damage", [cut_off, lose, put_another_image])
+def test_images_that_were_decoded_into_shared_memory_are_not_missed(
+    damage: Callable[[Path], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(contents, "RACY_NS", -(10**18))
+    spec, steps = own_spec("mixup", epochs=4), iter(range(100))
+    for each in "ab":
+        write_images(tmp_path / each / "data" / "own")
+    assert train(spec, tmp_path / "a") == "finished"  # of which no header was read: nothing is shared
+    monkeypatch.setattr(loading, "IN_MEMORY", tmp_path)
+    source = load_folder(tmp_path / "b" / "data" / "own")
+    for part in (source.train, source.test):
+        assert isinstance(part, Files)
+        contents.fingerprint(part)
+        assert open_all(part) == []
+    bad = tmp_path / "b" / "data" / "own" / "train" / "light" / "3.png"
+
+    def in_epoch_3() -> bool:
+        if next(steps) == 4:  # two steps an epoch
+            damage(bad)
+        return False
+
+    assert train(spec, tmp_path / "b", in_epoch_3) == "finished"
+    one, other = (results(folder_of(spec, tmp_path / each)) for each in "ab")
+    assert_same_bits(one, other)
+
+
+def test_runs_on_files_and_on_raw_pixels_packed_at_their_own_size_have_the_same_bits(tmp_path: Path) -> None:
+    write_images(tmp_path / "data" / "own")
+    source = load_folder(tmp_path / "data" / "own")
+    Pack(source, tmp_path / "data" / "raw", PackSettings(of="own")).run()
+    packed = replace(OWN, name="packed", args={"folder": "raw"})
+    both = [MIXED, own_spec("mixup", epochs=3, data=packed)]
+    assert [train(spec, tmp_path) for spec in both] == ["finished"] * 2
+    assert_same_bits(*(results(folder_of(spec, tmp_path)) for spec in both))
 
 
 def test_an_interrupt_in_the_middle_of_a_step_leaves_no_thread(tmp_path: Path) -> None:
