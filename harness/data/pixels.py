@@ -444,7 +444,7 @@ class CutImages:
     _sizes: Tensor  # (N, 2) int64, height and width; zeros: not read yet
 
     def __init__(self) -> None:
-        self._threads: tuple[int, ThreadPoolExecutor] | None = None
+        self._pools: dict[int, ThreadPoolExecutor] = {}
         # In place of `rows`: of images that are decoded once, and by whom.
         self.shared: Callable[[CutImages, int, int, int], np.ndarray] | None = None
         keep_freed_memory()
@@ -455,9 +455,10 @@ class CutImages:
     @property
     def _pool(self) -> ThreadPoolExecutor:
         """This process's threads; those of the parent do not survive a fork."""
-        if self._threads is None or self._threads[0] != os.getpid():
-            self._threads = os.getpid(), ThreadPoolExecutor(count_threads(), thread_name_prefix="decode")
-        return self._threads[1]
+        # Of two threads that ask at once both get the one that stays: the other has not started any.
+        return self._pools.get(os.getpid()) or self._pools.setdefault(
+            os.getpid(), ThreadPoolExecutor(count_threads(), thread_name_prefix="decode")
+        )
 
     def pixels(self, index: int) -> np.ndarray:
         """One whole image, (H, W, 3) uint8.

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from harness.data import augment
 from harness.data.entry import DataSet
+from harness.data.pixels import count_threads
 from harness.spec import Recipe
 from harness.training.environment import Replayed, without_graphs
 from harness.training.parallel import ALONE, World
@@ -118,34 +119,40 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return targets.scatter_(1, labels[:, None], 1.0)
 
 
-# Batches ahead of the step: where images are decoded, a thread makes the next ones while a step trains.
+# Batches ahead of the step: where images are decoded, threads make the next ones while a step trains.
+#
+# The threads that decode are shared by all batches. What a batch needs beside it (draws, colours,
+# normalisation) is done by the thread that makes it: with a second one, the next batch is decoded meanwhile.
 
-AHEAD = 2  # whole batches that wait, beside the one that trains
+AHEAD = 2  # whole batches that wait or are being made, beside the one that trains
 Made = TypeVar("Made")
 ImagesAndLabels = tuple[Tensor, Tensor]
 Sent = tuple[ImagesAndLabels, Any]  # and the event after which they are there, if that is on a GPU
 
 
-def in_turn(make: Callable[[int], Made], steps: Iterable[int], ahead: int) -> Generator[Made]:
-    """`make` of every step, in their order; a thread makes up to `ahead` of them in advance.
+def in_turn(
+    make: Callable[[int], Made], steps: Iterable[int], ahead: int, makers: int = 1
+) -> Generator[Made]:
+    """`make` of every step, in their order; up to `ahead` of them in advance, by as many threads as `makers`
+    says.
 
-    What it raises is raised when that step's turn comes. Closing the iterator ends the thread, after the one
-    that it is making.
+    What it raises is raised when that step's turn comes. Closing the iterator ends the threads, after what
+    they are making.
     """
     if not ahead:
         yield from map(make, steps)
         return
-    thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+    threads = ThreadPoolExecutor(min(makers, ahead), thread_name_prefix="batches")
     due: deque[Future[Made]] = deque()
     try:
         for step in steps:
-            due.append(thread.submit(make, step))
+            due.append(threads.submit(make, step))
             if len(due) > ahead:
                 yield due.popleft().result()
         while due:
             yield due.popleft().result()
     finally:
-        thread.shutdown(cancel_futures=True)
+        threads.shutdown(cancel_futures=True)
 
 
 class CopyStream:
@@ -201,8 +208,7 @@ class Feed:
     context: Context
     world: World = ALONE
     _replayed: Augmented | None = None  # where a GPU has all pixels
-    _epoch: int = -1
-    _order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    _order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))  # of an epoch
 
     def __post_init__(self) -> None:
         self.tricks = tuple(trick for trick in self.tricks if "edit_batch" in hooks_of(trick))
@@ -220,7 +226,7 @@ class Feed:
         def arrived(step: int, sent: Sent) -> Batch:
             return self._edited(step, *copies.arrived(*sent))
 
-        with closing(in_turn(partial(copies.sent, self._images), steps, ahead)) as made:
+        with closing(in_turn(partial(copies.sent, self._images), steps, ahead, count_threads())) as made:
             # Not a loop, whose variables would keep the memory of a batch while the next one is made.
             yield from map(arrived, steps, made)
 
@@ -278,11 +284,12 @@ class Feed:
 
     def _indices(self, epoch: int, position: int) -> Tensor:
         """The images of a whole batch, (B,) int64."""
-        if epoch != self._epoch:
-            order = ORDERS[self.recipe.shuffle]
-            self._epoch, self._order = epoch, order(len(self.data.train.labels), self.seed, epoch)
+        known, order = self._order  # one value: another thread may put that of the next epoch there
+        if epoch != known:
+            order = ORDERS[self.recipe.shuffle](len(self.data.train.labels), self.seed, epoch)
+            self._order = epoch, order
         start = position * self.recipe.batch_size
-        return self._order[start : start + self.recipe.batch_size]
+        return order[start : start + self.recipe.batch_size]
 
     def view(self, epoch: int) -> augment.View:
         return augment.View(

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +23,11 @@ from harness.data.entry import Files
 from harness.data.imagefolder import load_folder
 from harness.data.loading import open_all
 from harness.data.packed import Pack, PackSettings
-from harness.training import feed
+from harness.training import feed, setup
 from tests.training.runs import (
     assert_same_bits,
     folder_of,
+    machine_in,
     results,
     stop_after,
     tiny_spec,
@@ -165,10 +167,13 @@ def test_images_in_memory_are_made_by_the_step_itself(
         return real(self, step)
 
     monkeypatch.setattr(feed.Feed, "_images", seen)
+    monkeypatch.setattr(feed, "count_threads", lambda: 2)
     write_images(tmp_path / "data" / "own")
     for spec in (tiny_spec(), own_spec()):
         assert train(spec, tmp_path) == "finished"
-    assert makers == {"array": {threading.current_thread().name}, "files": {"batches_0"}}
+    assert makers["array"] == {threading.current_thread().name}
+    assert makers["files"]
+    assert makers["files"] <= {"batches_0", "batches_1"}
 
 
 class Made:
@@ -183,10 +188,10 @@ class Made:
         Made.most = max(Made.most, len(Made.alive))
 
 
-@pytest.mark.parametrize("ahead", [0, 1, 2, 5])
-def test_results_come_in_their_order_and_never_more_wait_than_were_asked_for(ahead: int) -> None:
+@pytest.mark.parametrize(("ahead", "makers"), [(0, 1), (1, 1), (2, 1), (5, 1), (2, 2), (2, 16), (5, 3)])
+def test_results_come_in_their_order_and_never_more_wait_than_were_asked_for(ahead: int, makers: int) -> None:
     Made.most = 0
-    with closing(feed.in_turn(Made, range(20), ahead)) as made:
+    with closing(feed.in_turn(Made, range(20), ahead, makers)) as made:
         due = iter(range(20))
         for each in made:
             assert each.step == next(due)
@@ -200,8 +205,62 @@ def test_results_come_in_their_order_and_never_more_wait_than_were_asked_for(ahe
     assert not threads()
 
 
+def test_one_batch_is_made_while_another_one_is_not_ready() -> None:
+    second, late = threading.Event(), []
+
+    def make(step: int) -> int:
+        if step == 0:
+            late.append(second.wait(60))
+        elif step == 1:
+            second.set()
+        return step
+
+    assert list(feed.in_turn(make, range(6), 2, 2)) == list(range(6))
+    assert late == [True]
+    assert not threads()
+
+
+def test_threads_that_meet_at_the_end_of_an_epoch_read_each_its_own_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "data" / "own")
+    made = setup.build(own_spec(), machine_in(tmp_path)).feed
+    want = {step: made._indices(step // 2, step % 2).tolist() for step in range(8)}
+    real, both = feed.ORDERS["images"], threading.Barrier(2)
+
+    def together(*given: int) -> torch.Tensor:
+        both.wait(60)
+        return real(*given)
+
+    monkeypatch.setattr(feed, "ORDERS", {"images": together})
+    made._order = (-1, torch.empty(0, dtype=torch.int64))
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda step: made._indices(step // 2, step % 2).tolist(), (1, 6))
+    assert list(found) == [want[1], want[6]]
+
+
+def test_runs_with_one_maker_of_batches_and_with_two_have_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in "ab":
+        write_images(tmp_path / each / "data" / "own")
+    assert train(MIXED, tmp_path / "a") == "finished"
+    real, asked = feed.in_turn, []
+
+    def with_one(make: Any, steps: Any, ahead: int, makers: int) -> Any:
+        asked.append(makers)
+        return real(make, steps, ahead, 1)
+
+    monkeypatch.setattr(feed, "in_turn", with_one)
+    monkeypatch.setattr(feed, "count_threads", lambda: 2)
+    assert train(MIXED, tmp_path / "b") == "finished"
+    assert set(asked) == {2}
+    assert_same_bits(*(results(folder_of(MIXED, tmp_path / each)) for each in "ab"))
+
+
 @pytest.mark.parametrize("ahead", [0, 2])
-def test_an_error_is_raised_at_its_turn_and_what_comes_after_it_is_not_made(ahead: int) -> None:
+@pytest.mark.parametrize("makers", [1, 2])
+def test_an_error_is_raised_at_its_turn_and_what_comes_after_it_is_not_made(ahead: int, makers: int) -> None:
     begun: list[int] = []
 
     def make(step: int) -> int:
@@ -212,7 +271,7 @@ def test_an_error_is_raised_at_its_turn_and_what_comes_after_it_is_not_made(ahea
 
     taken: list[int] = []
     with pytest.raises(ValueError, match=r"photo\.jpg"):
-        list(map(taken.append, feed.in_turn(make, range(20), ahead)))
+        list(map(taken.append, feed.in_turn(make, range(20), ahead, makers)))
     assert taken == [0, 1, 2]
     assert max(begun) <= 3 + ahead
     assert not threads()
