@@ -48,9 +48,10 @@ fuzz: .venv/dev  ## 10,000 damaged studies, 300 damaged sets of records, 200 mut
 	nice $(BIN)/python -m tests.fuzz.files --mutations 200
 
 VERSIONS ?= lowest-direct
+WITH ?= $(BIN)/python
 .PHONY: test-versions
-test-versions: .venv/dev  ## a light part of the tests with the oldest versions that pyproject.toml allows; VERSIONS=highest
-	$(BIN)/python scripts/try_versions.py $(VERSIONS)
+test-versions: .venv/dev  ## a light part of the tests with the oldest versions that pyproject.toml allows; VERSIONS=highest WITH=python3.13
+	$(BIN)/python scripts/try_versions.py $(VERSIONS) --python $(WITH)
 
 test-servers: .venv/dev  ## the mirror on a real PostgreSQL (apt-get install postgresql) and real MLflow servers; 2 minutes
 	$(BIN)/python -m pytest -ra tests/tracking/test_servers.py $(AGAIN)

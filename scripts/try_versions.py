@@ -1,13 +1,15 @@
 """Runs a light part of the tests with the oldest versions that pyproject.toml allows, or with the newest.
 
-    python scripts/try_versions.py [lowest-direct | highest]
+    python scripts/try_versions.py [lowest-direct | highest] [--python python3.13]
 
-torch and torchvision are those of this environment (their oldest builds are gigabytes); all else is resolved
-and installed by uv, in a minute, into build/versions. Ends with the exit code of the tests.
+All is resolved and installed by uv into build/versions. With the Python of this environment, torch and
+torchvision are linked from here (their oldest builds are gigabytes), and the rest takes a minute; another
+Python gets a torch of its own. Ends with the exit code of the tests.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -31,19 +33,29 @@ TESTS = (  # of each library that has a version: reports, analysis, the store, r
 )
 
 
-def main(arguments: list[str]) -> int:
-    resolution = arguments[0] if arguments else RESOLUTIONS[0]
-    if resolution not in RESOLUTIONS:
-        print(f"unknown versions '{resolution}'. Valid: {', '.join(RESOLUTIONS)}", file=sys.stderr)
-        return 2
-    python = install(resolution)
-    link(next((PLACE / "env" / "lib").glob("python*")) / "site-packages")
+def main() -> int:
+    parser = argparse.ArgumentParser(description="A light part of the tests with other versions.")
+    parser.add_argument("versions", nargs="?", default=RESOLUTIONS[0], choices=RESOLUTIONS)
+    parser.add_argument(
+        "--python", default=sys.executable, help="the command of another Python, 3.11 or newer"
+    )
+    asked = parser.parse_args()
+    of_its_own = version_of(asked.python) != version_of(sys.executable)
+    python = install(asked.versions, asked.python, of_its_own)
+    if not of_its_own:
+        link(next((PLACE / "env" / "lib").glob("python*")) / "site-packages")
     tests = [python, "-m", "pytest", "-q", "-W", "ignore", "-m", "not slow and not campaign", *TESTS]
     return subprocess.call(tests, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
-def install(resolution: str) -> str:
-    """A new environment with these versions. Returns: its Python."""
+def version_of(python: str) -> str:
+    """Such as 3.13."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return subprocess.check_output([python, "-c", code], text=True).strip()
+
+
+def install(resolution: str, other: str, with_torch: bool) -> str:
+    """A new environment of that Python with these versions. Returns: its Python."""
     PLACE.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--target", str(PLACE / "uv"), "uv"]
     subprocess.run(pip, check=True)
@@ -53,16 +65,15 @@ def install(resolution: str) -> str:
     needed.write_text("\n".join((*NEEDED, *older)) + "\n")
     kept = PLACE / "kept.txt"
     kept.write_text("".join(f"{each.name}=={each.version.partition('+')[0]}\n" for each in linked()
-                            if each.name in LINKED))  # fmt: skip
+                            if each.name in LINKED and not with_torch))  # fmt: skip
     links = [f"--find-links={each}" for each in os.environ.get("PIP_FIND_LINKS", "").split()]
-    inputs = [str(ROOT / "pyproject.toml"), str(needed)]
+    inputs = [str(ROOT / "pyproject.toml"), str(needed), "--python", other]
     compiled = [str(uv), "pip", "compile", "-q", "--no-annotate", "--no-header", "--resolution", resolution]
     subprocess.run([*compiled, "--override", str(kept), *links, *inputs, "-o", str(found)], check=True)
-    lines = [line for line in found.read_text().splitlines() if not line.startswith(LINKED)]
-    found.write_text("\n".join(lines) + "\n")
-    subprocess.run(
-        [str(uv), "venv", "-q", "--clear", "--python", sys.executable, str(PLACE / "env")], check=True
-    )
+    if not with_torch:
+        lines = [line for line in found.read_text().splitlines() if not line.startswith(LINKED)]
+        found.write_text("\n".join(lines) + "\n")
+    subprocess.run([str(uv), "venv", "-q", "--clear", "--python", other, str(PLACE / "env")], check=True)
     python = str(PLACE / "env" / "bin" / "python")
     subprocess.run(
         [str(uv), "pip", "install", "-q", "--python", python, *links, "-r", str(found)], check=True
@@ -85,4 +96,4 @@ def link(packages: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
