@@ -53,6 +53,7 @@ PROGRESS_S = 2.0  # between two looks at what was printed
 TOLD_LINES, TOLD_CHARACTERS = 5, 600  # of the log, in the message of a failure
 MOST_LOG = 1 << 26  # bytes of a log that are searched: its end
 MOST_RESULT = 1 << 28  # bytes of a file of results
+LITTLE_DISK = 1 << 20  # bytes that are free: a disk with less is full
 SUPERVISOR = Path(__file__).with_name("supervise.py")
 
 
@@ -304,6 +305,9 @@ class _Attempt:
     def _fail(self, why: str) -> str:
         lines = _end_of(self.log, TOLD_CHARACTERS * 20).splitlines()
         last = "\n".join(line for line in lines[-TOLD_LINES:] if line.strip())[-TOLD_CHARACTERS:]
+        if shutil.disk_usage(self.folder.path).free < LITTLE_DISK:  # then its last words are lost, too
+            own_mb = sum(path.lstat().st_size for path in self.output.rglob("*")) / 1e6
+            why += f"; the disk is full, {own_mb:.1f} MB of it with what this command wrote"
         told = (
             f"{why}; its last lines: {' | '.join(last.splitlines())}"
             if last

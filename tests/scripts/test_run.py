@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,6 +86,16 @@ def test_every_other_end_is_a_failure_in_one_sentence(tmp_path, end):
     assert reason(folder).startswith(said)
     assert run_state(folder) == "failed"
     assert not folder.summary.exists()
+
+
+def test_a_script_that_fills_the_disk_is_told_so_and_how_much_of_it_is_its_own(tmp_path, monkeypatch):
+    usage = SimpleNamespace(free=4096)
+    monkeypatch.setattr("harness.scripts.run.shutil.disk_usage", lambda path: usage)
+    path = study(tmp_path, script="head -c 2000000 /dev/zero > $2/big; exit 1\n")
+    said = "the command ended with exit code 1; the disk is full, 2.0 MB of it with what this command wrote; "
+    assert reason(execute(path)[1]) == said + "it printed nothing"
+    usage.free = 1 << 30
+    assert reason(execute(path)[1]) == "the command ended with exit code 1; it printed nothing"
 
 
 PLACES = {  # where the result is -> what the script writes, and the value or what is said
