@@ -176,19 +176,48 @@ def _studies(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 STUDY_FUNCTION = {"bash": "_harness_study", "zsh": "_harness_study"}
-# What `shtab` calls for a study: files and folders here, and the names of those that ship.
+# What is named of a study, by the metavar of its option: a key of the rows of `harness status --json`.
+OF_A_STUDY = {"LABEL": "row", "KEY": "table", "NAME": "column"}
+# What `shtab` calls for a study: files and folders here, and the names of those that ship. For what a study
+# has, that is the first word which may be one.
 FUNCTIONS = {
-    "bash": """_harness_study() {{
+    "bash": r"""_harness_study() {{
   compgen -W "{names}" -- "$1"
   compgen -f -X '!*.y*ml' -- "$1"
   compgen -d -S / -- "$1"
 }}
+_harness_of_a_study() {{
+  local word study='' name typed=${{2//\\/}}
+  for word in "${{COMP_WORDS[@]:2}}"; do
+    case " {names} " in *" $word "*) study=$word; break;; esac
+    case $word in *.y*ml) study=$word; break;; esac
+  done
+  [ -n "$study" ] || return
+  harness status "$study" --json 2> /dev/null | sed -n '/^ *{{"table": /s/.*"'"$1"'": "\([^"]*\)".*/\1/p' |
+    sort -u | while IFS= read -r name; do case $name in "$typed"*) printf '%q\n' "$name";; esac; done
+}}
 """,
-    "zsh": """_harness_study() {{
+    "zsh": r"""_harness_study() {{
   _alternative 'files:study file:_files -g "*.y(a|)ml"' 'names:shipped study:({names})'
+}}
+_harness_of_a_study() {{
+  local word study=''
+  local -a names
+  for word in "${{words[@]:1}}"; do
+    case " {names} " in *" $word "*) study=$word; break;; esac
+    case $word in *.y*ml) study=$word; break;; esac
+  done
+  [ -n "$study" ] || return
+  names=("${{(@f)$(harness status "$study" --json 2> /dev/null |
+    sed -n '/^ *{{"table": /s/.*"'"$1"'": "\([^"]*\)".*/\1/p' | sort -u)}}")
+  compadd -a names
 }}
 """,
 }
+# `shtab` calls a function with what is typed and nothing else.
+for _key in OF_A_STUDY.values():
+    FUNCTIONS["bash"] += f'_harness_{_key}() {{{{ _harness_of_a_study {_key} "$1"; }}}}\n'
+    FUNCTIONS["zsh"] += f"_harness_{_key}() {{{{ _harness_of_a_study {_key}; }}}}\n"
 
 
 def completion(args: argparse.Namespace) -> int:
@@ -202,6 +231,8 @@ def completion(args: argparse.Namespace) -> int:
         for action in command._actions:
             if action.dest == "study":
                 action.complete = STUDY_FUNCTION  # type: ignore[attr-defined]
+            elif action.metavar in OF_A_STUDY and action.dest in OF_A_STUDY.values():
+                action.complete = dict.fromkeys(FUNCTIONS, f"_harness_{OF_A_STUDY[action.metavar]}")  # type: ignore[attr-defined]
             elif action.metavar == "DIR":
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
             elif action.metavar in ("FILE", "TABLE", "REPORT", "RESULTS"):

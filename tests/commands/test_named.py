@@ -176,3 +176,25 @@ def test_bash_takes_its_script(folder: Path, capsys: pytest.CaptureFixture[str])
         typed = f"{script}\nCOMP_WORDS=(harness {words}){call}"
         done = subprocess.run(["bash", "-c", typed], capture_output=True, text=True)
         assert done.stdout.split() == completed.split(), (words, done.stderr)
+
+
+def test_bash_completes_the_rows_tables_and_columns_of_the_study_on_the_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    Path("tiny.yaml").write_text(TINY.read_text().replace("label: Distilled", "label: Baseline (2)"))
+    _, status, _ = said(capsys, "status", "tiny.yaml", "--json")
+    Path("status.json").write_text(status)
+    _, script, _ = said(capsys, "completion", "bash")
+    call = "; COMP_CWORD=$((${#COMP_WORDS[@]}-1)); _shtab_harness; echo ${COMPREPLY[*]}"
+    asked = 'harness() { [ "$*" = "status tiny.yaml --json" ] && cat status.json; }'
+    for words, completed in {
+        r"plan tiny.yaml --row ''": r"Baseline Baseline\ \(2\) Smoothed",
+        r"plan tiny.yaml --row 'Baseline\ \('": r"Baseline\ \(2\)",
+        "cancel tiny.yaml --row S": "Smoothed",
+        "run tiny.yaml --table ''": "only",
+        "plan other --row ''": "",
+        "table tiny.yaml --row ''": "",
+    }.items():
+        typed = f"{script}\n{asked}\nCOMP_WORDS=(harness {words}){call}"
+        done = subprocess.run(["bash", "-c", typed], capture_output=True, text=True)
+        assert done.stdout.strip() == completed, (words, done.stderr)
