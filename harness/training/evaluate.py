@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.data.augment import View, send, views
+from harness.data.augment import View, evaluation_images, send, views
 from harness.data.entry import DataSet
 from harness.spec import PER_CLASS, Recipe
 from harness.training.parallel import ALONE, World
@@ -221,6 +221,16 @@ class Answerer:
     look: Viewing
 
 
+def _seen(
+    data: DataSet, indices: Tensor, crops: int, look: Viewing, view: View
+) -> Iterable[tuple[Tensor, int]]:
+    """As `views`. A single one needs no search for those that coincide, which takes half as long as cutting
+    small images."""
+    if crops == 1:
+        return [(evaluation_images(data.test, indices, eval_crop=look.eval_crop, view=view), 1)]
+    return views(data.test, indices, crops, eval_crop=look.eval_crop, view=view)
+
+
 def make_answers(
     answerers: Sequence[Answerer], data: DataSet, *, crops: int, device: torch.device
 ) -> Answers:
@@ -237,8 +247,7 @@ def make_answers(
         total = None
         for look, predicts in by_look.items():
             view = View(size=look.resolution, mean=data.mean, std=data.std, device=str(device))
-            seen = views(data.test, indices, crops, eval_crop=look.eval_crop, view=view)
-            for images, count in seen:
+            for images, count in _seen(data, indices, crops, look, view):
                 images = images.contiguous(memory_format=torch.channels_last)
                 for predict in predicts:
                     logits = predict(images).float()

@@ -11,19 +11,23 @@ import torch
 from sklearn import metrics as scores
 from torch import Tensor
 
+from harness.data.augment import View, views
 from harness.spec import DataSpec
 from harness.training.evaluate import (
     EVAL_BATCH,
     MEASURED,
     NO_METRICS,
+    Answerer,
     Evaluation,
     Metric,
+    Viewing,
     curve_subset,
     evaluate,
+    make_answers,
     median,
     rank_of_truth,
 )
-from harness.training.setup import build
+from harness.training.setup import build, load_data
 from tests.training.runs import DATA_ARGS, machine_in, tiny_spec
 
 
@@ -160,3 +164,20 @@ def test_a_class_without_test_images_is_refused_in_words(name: str, tmp_path: Pa
 def test_auroc_of_one_class_does_not_exist() -> None:
     with pytest.raises(ValueError, match="two classes"):
         MEASURED["auroc"](torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64))
+
+
+def test_a_single_crop_is_what_the_views_of_one_crop_are(tmp_path: Path) -> None:
+    recipe, shown = tiny_spec().arm.recipe, list[Tensor]()
+    data, indices = load_data(recipe, machine_in(tmp_path)), torch.tensor([3, 0, 5])
+
+    def predict(images: Tensor) -> Tensor:
+        shown.append(images)
+        return images.mean((2, 3))
+
+    answerer = Answerer(predict=predict, look=Viewing(resolution=recipe.data.resolution, eval_crop=0.8))
+    make_answers([answerer], data, crops=1, device=torch.device("cpu"))(indices)
+    view = View(size=recipe.data.resolution, mean=data.mean, std=data.std)
+    ((expected, count),) = views(data.test, indices, 1, eval_crop=0.8, view=view)
+    assert count == 1
+    assert len(shown) == 1
+    assert torch.equal(shown[0], expected)
