@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -82,10 +84,29 @@ def must(wanted: str, value: Any) -> ValueError:
     return ValueError(f"must {wanted}, got {shown}")
 
 
-def number(*, at_least: int = -LARGEST, above: int | None = None, at_most: int = LARGEST) -> Kind:
-    """A number of this range; no text that looks like one, and not true or false."""
+_WRITTEN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s?([kKM])|([0-9]{1,9})\s?/\s?([1-9][0-9]{0,8})")
+_TIMES = {"k": 1000, "K": 1000, "M": 1_000_000}
 
-    def read(value: Any) -> float:
+
+def as_written(value: Any) -> Any:
+    """The number of a text that people write for one: a fraction, thousands, millions. Else the value itself.
+
+    >>> [as_written(each) for each in ("1/4", "50k", "1.28M", "6/3", "3", "10km")]
+    [0.25, 50000, 1280000, 2, '3', '10km']
+    """
+    found = _WRITTEN.fullmatch(value.strip()) if isinstance(value, str) and len(value) < 40 else None
+    if found is None:
+        return value
+    amount, times, above, below = found.groups()
+    exact = Fraction(amount) * _TIMES[times] if times else Fraction(int(above), int(below))
+    return exact.numerator if exact.denominator == 1 else float(exact)
+
+
+def number(*, at_least: int = -LARGEST, above: int | None = None, at_most: int = LARGEST) -> Kind:
+    """A number of this range, also `as_written`; no other text that looks like one, and not true or false."""
+
+    def read(given: Any) -> float:
+        value = as_written(given)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise must("be a number", value)
         if isinstance(value, float) and not math.isfinite(value):
@@ -96,11 +117,12 @@ def number(*, at_least: int = -LARGEST, above: int | None = None, at_most: int =
 
 
 def whole(at_least: int = -LARGEST, at_most: int = LARGEST) -> Kind:
-    """A whole number of this range, written as one."""
+    """A whole number of this range, written as one, or as `as_written`."""
 
-    def read(value: Any) -> int:
+    def read(given: Any) -> int:
+        value = as_written(given)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise must("be a whole number", value)
+            raise must("be a whole number", given)
         _in_range(value, at_least, None, at_most)
         return value
 

@@ -61,6 +61,23 @@ def test_one_size_of_any_name_is_enough_and_is_meant_where_nobody_says_one(tmp_p
         plan_of(tmp_path, ONE_SIZE + TABLE, size="mini")
 
 
+def test_numbers_are_read_as_people_write_them(tmp_path: Path):
+    written = ONE_SIZE.replace("epochs: 30}\n", "epochs: 1/2, train_images: 2k, smallest_effect: 1/4}\n")
+    written = written.replace("sizes:", "seeds: 3\nsizes:")
+    plain = written.replace("1/2", "0.5").replace("2k", "2000").replace("1/4", "0.25")
+    assert plain != written
+    table = TABLE.replace("batch_size: 1024", "batch_size: 1k, lr: 3/20")
+    plans = [plan_of(tmp_path, text, size="lab") for text in (written + table, plain + table)]
+    ids = [[run.run_id for run in plan.runs] for plan in plans]
+    assert ids[0] == ids[1]
+    assert plans[0].header["smallest_effect"] == 0.25
+    recipe = recipe_of(plans[0], "big")
+    assert (recipe.batch_size, recipe.epochs) == (1000, 0.5)
+    for wrong in ("1.2345k", "2km", "2 k k", "1/0"):
+        with pytest.raises(StudyError, match=f"train_images must be a whole number, got '{wrong}'"):
+            plan_of(tmp_path, written.replace("2k", wrong) + table, size="lab")
+
+
 def test_without_sizes_the_numbers_of_the_study_are_the_only_ones(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, OWN + TABLE, size="")
     assert plan.size == "all"
