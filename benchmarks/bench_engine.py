@@ -1,17 +1,23 @@
 """One run at size mini beside the plain loop that a user would write, and where the time of a step goes.
 
     python benchmarks/bench_engine.py [--images 2000] [--epochs 2] [--rounds 3] [--out FILE]
+    python benchmarks/bench_engine.py --study [--images 2000] [--epochs 2] [--rounds 1]
 
 The run is the baseline of Bag of Tricks, with the colours of He et al. 2019, trained whole, from building to
 the record. The plain loop has the same network, recipe, precision and images: torchvision's transforms on
 Pillow's images, a DataLoader in the same process, NCHW, torch.optim.SGD, all test images after each epoch.
 One thread, CPU time, in turn; then what a process of its own for each run costs: 2 minutes.
+
+`--study`: 12 recipes x 3 seeds by `harness run` with two workers, beside `xargs -P 2` over the command lines
+of `plain_run.py`: wall time of all, starts included, on two quiet cores.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
+import os
 import resource
 import subprocess
 import sys
@@ -24,10 +30,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import figures
+import numpy as np
 import torch
 from PIL import Image
 
 import harness
+from harness.data import load
 from harness.data.entry import Split
 from harness.data.loading import ArrayImages
 from harness.data.torchvision_import import torchvision
@@ -49,8 +57,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000, help="training images, and as many test images")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--study", action="store_true", help="12 recipes x 3 seeds beside a shell loop")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.study:
+        compare_studies(options)
+        return
     spec, table = run_of(options.images, options.epochs), figures.Figures()
     with tempfile.TemporaryDirectory() as name:
         machine = Machine(runs_dir=Path(name), data_dir=Path(name))
@@ -64,14 +76,104 @@ def main() -> None:
                     times[who].append(took_s)
         for who, found in times.items():
             table.add(f"{who}: a run of {options.epochs} epochs of {options.images:,} images", found, "s")
-        ratios = [a / b for a, b in zip(times["ours"], times["plain"], strict=True)]
-        table.add("ours / the plain loop, CPU time of a run", ratios, "x", goal=1 / LEAST)
+        ratios = [b / a for a, b in zip(times["ours"], times["plain"], strict=True)]
+        table.ratio("the plain loop / ours, CPU time of a run", ratios, must=LEAST, goal=4.0)
         table.add("start of a plain process: torch and torchvision", [child_cpu_time_s()], "s")
         shares = [shares_of_a_step(setups.build(spec, machine)) for _ in range(options.rounds)]
         for part in shares[0]:
             goal = MOST_OVERHEAD if part == "the loop itself" else None
             table.add(f"share of training: {part}", [each[part] for each in shares], "", goal=goal)
     table.save(options.out)
+
+
+SEEDS, SHARE_OF_WARMUP = 3, 10 / 120
+ROWS = (  # a row of the study, and the flags of the plain script that do the same
+    ("{label: baseline}", ""),
+    ("{label: label smoothing, add: {label_smoothing: {eps: 0.1}}}", "--label-smoothing 0.1"),
+    ("{label: cosine, add: cosine}", "--cosine"),
+    ("{label: warmup, add: {warmup: {epochs: 10}}}", f"--warmup {SHARE_OF_WARMUP:.4f}"),
+    ("{label: no bias decay, add: no_bias_decay}", "--no-bias-decay"),
+    ("{label: zero gamma, add: zero_gamma}", "--zero-gamma"),
+    ("{label: mixup, add: {mixup: {alpha: 0.2}}}", "--mixup 0.2"),
+    ("{label: half of the rate, set: {lr: 0.05}}", "--lr 0.05"),
+    ("{label: no weight decay, set: {weight_decay: 0}}", "--weight-decay 0"),
+    ("{label: no flips, set: {flip: 0}}", "--flip 0"),
+    ("{label: smaller crops, set: {crop_area: [0.5, 1]}}", "--crop-area 0.5"),
+    ("{label: larger batch, set: {batch_size: 512}}", "--batch-size 64"),
+)
+STUDY = """
+study: twelve
+question: What does a study cost beside a shell loop?
+metric: top1
+smallest_effect: 1
+seeds: SEEDS
+baseline: {model: resnet50, recipe: bag_of_tricks_baseline}
+sizes:
+  mini:
+    data: fashion_mnist
+    resolution: 32
+    epochs: EPOCHS
+    train_images: IMAGES
+    test_images: IMAGES
+    batch_scale: 1/8
+    set: {lr: 0.1, crop_area: [0.9, 1], jitter: 0, pca_noise: 0, eval_crop: 1}
+    models: {resnet50: {width: 0.25, depth: [1, 1, 1]}}
+tables:
+  changes:
+    title: One change each
+    design: rows
+    rows:
+ROWS
+"""
+
+
+def compare_studies(options: argparse.Namespace) -> None:
+    """Both from nothing, in turn."""
+    table, ratios = figures.Figures(), []
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as name:
+            ours_s = wall_time_s(study_command(Path(name), options), Path(name))
+            plain_s = wall_time_s(loop_command(Path(name), options), Path(name))
+        ratios.append(plain_s / ours_s)
+        table.add(f"harness run: {len(ROWS)} recipes x {SEEDS} seeds, wall time", [ours_s], "s")
+        table.add("the shell loop, two at a time, wall time", [plain_s], "s")
+    table.ratio("the shell loop / harness run, wall time", ratios, must=3.0, goal=5.0)
+    table.save(options.out)
+
+
+def study_command(folder: Path, options: argparse.Namespace) -> list[str]:
+    rows = "\n".join(f"      - {row}" for row, _ in ROWS)
+    given = {"SEEDS": SEEDS, "EPOCHS": options.epochs, "IMAGES": options.images, "ROWS": rows}
+    text = STUDY
+    for word, value in given.items():
+        text = text.replace(word, str(value))
+    (folder / "twelve.yaml").write_text(text)
+    return [sys.executable, "-m", "harness", "run", "twelve.yaml", "--workers", "2", "--no-report", "-q"]
+
+
+def loop_command(folder: Path, options: argparse.Namespace) -> list[str]:
+    """Its images are those of the study."""
+    data = load("fashion_mnist", {}, train_images=options.images, test_images=options.images, data_dir=folder)
+    arrays = {
+        f"{part}_{what}": found
+        for part, split in (("train", data.train), ("test", data.test))
+        for what, found in (("images", split.images.array[..., 0]), ("labels", split.labels.numpy()))
+    }
+    np.savez(folder / "images.npz", **arrays)
+    script = (
+        f"{sys.executable} {REPOSITORY / 'benchmarks' / 'plain_run.py'} images.npz --epochs {options.epochs}"
+    )
+    lines = [f"{script} --seed {seed} {flags}" for _, flags in ROWS for seed in range(SEEDS)]
+    (folder / "commands.txt").write_text("\n".join(lines) + "\n")
+    return ["sh", "-c", "xargs -P 2 -I LINE sh -c LINE < commands.txt > results.txt"]
+
+
+def wall_time_s(command: list[str], folder: Path) -> float:
+    """Of a command that ends well, with one thread a process."""
+    told = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    started_s = time.perf_counter()
+    subprocess.run(command, check=True, cwd=folder, env=told, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started_s
 
 
 def run_of(images: int, epochs: int) -> RunSpec:

@@ -2,6 +2,8 @@
 
     python benchmarks/bench_loader.py [--images 96] [--rounds 7] [--out FILE]
     python benchmarks/bench_loader.py --tree 1281        how long a process looks at 1,000 x 1,281 known files
+    python benchmarks/bench_loader.py --tree 100 --study how long its second run takes to its first step
+    python benchmarks/bench_loader.py --workers          two threads that load beside one, on two quiet cores
     python benchmarks/bench_loader.py --loop             steps with batches made ahead, on two quiet cores
 
 Made-up photos (500 x 375, JPEG of quality 90, 100 kB each) go through random crop, flip and normalisation to
@@ -12,15 +14,18 @@ everyone in turn; a row is the ratio of the two in the same round: 1 minute.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -33,6 +38,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import harness
 from harness.data import DATASETS, contents, load, pixels
 from harness.data.augment import View, training_batch
 from harness.data.imagefolder import load_folder
@@ -40,11 +46,13 @@ from harness.data.loading import load_cached
 from harness.data.packed import Pack, PackSettings
 from harness.data.torchvision_import import torchvision
 from harness.models import build_model
-from harness.spec import AugmentSpec
+from harness.runs.folder import RunFolder
+from harness.spec import AugmentSpec, Machine
 from harness.training.feed import AHEAD, in_turn
+from harness.training.run import run_one
 
 SIDE, BATCH = 224, 32
-STEPS = 40  # of a loop: the first batch is waited for, whatever is made ahead
+STEPS = 80  # of a loop: the first batch is waited for, whatever is made ahead
 PAPER = AugmentSpec()
 PLAIN = dataclasses.replace(PAPER, jitter=0.0, pca_noise=0.0)
 
@@ -54,34 +62,47 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tree", type=int, metavar="N", help="files of each of 1,000 classes, all links")
+    parser.add_argument("--study", action="store_true", help="of --tree: its second run, on JPEG files")
+    parser.add_argument("--workers", action="store_true", help="two threads that load beside one")
+    parser.add_argument("--start", nargs=2, metavar=("DIR", "SEED"), help=argparse.SUPPRESS)
     torch.set_num_threads(1)
     parser.add_argument("--loop", action="store_true", help="batches ahead of the steps of a network")
     options = parser.parse_args()
+    if options.start:
+        return start_runs(Path(options.start[0]), int(options.start[1]))
+    # Every row reads files or a packed set, but the one that says so.
+    os.environ["HARNESS_SHARED_MEMORY"] = "0"
     table = figures.Figures()
-    if options.tree:
-        with tempfile.TemporaryDirectory() as name:
-            look_at_tree(Path(name), options.tree, table)
-        return table.save(options.out)
     with tempfile.TemporaryDirectory() as name:
-        make_photos(Path(name) / "photos", options.images)
-        if options.loop:
-            run_loops(Path(name), options.rounds, table)
+        data_dir = Path(name)
+        os.environ["HARNESS_CACHE"] = str(data_dir / "cache")
+        if options.tree:
+            (start_study if options.study else look_at_tree)(data_dir, options.tree, table)
             return table.save(options.out)
-        pack_photos(Path(name))
-        times = measure(contestants(Path(name)), options.rounds)
+        make_photos(data_dir / "photos", options.images)
+        if options.loop or options.workers:
+            (run_loops if options.loop else run_workers)(data_dir, options.rounds, table)
+            return table.save(options.out)
+        pack_photos(data_dir)
+        times = measure(contestants(data_dir), options.rounds)
+    compare(times, options.images, table)
+    return table.save(options.out)
+
+
+def compare(times: dict[str, list[float]], images: int, table: figures.Figures) -> None:
+    """The rows of the table; each ratio is that of the same round."""
     for who, seconds in times.items():
-        table.add(f"{who}, CPU time of an image", [1000 * each / options.images for each in seconds], "ms")
-    for ours, theirs, least in (
-        ("files, crop + flip", "torchvision, crop + flip", 1.5),
-        ("files, crop + flip + colour", "torchvision, crop + flip + ColorJitter", 1.3),
-        ("packed JPEG, crop + flip", "torchvision, crop + flip", 3.0),
-        ("packed raw, crop + flip", "torchvision, crop + flip", 8.0),
+        table.add(f"{who}, CPU time of an image", [1000 * each / images for each in seconds], "ms")
+    for ours, theirs, must, goal in (
+        ("files, crop + flip", "torchvision, crop + flip", 1.5, 2.0),
+        ("files, crop + flip + colour", "torchvision, crop + flip + ColorJitter", 1.3, 2.0),
+        ("packed JPEG, crop + flip", "torchvision, crop + flip", 3.0, 5.0),
+        ("packed raw, crop + flip", "torchvision, crop + flip", 8.0, 20.0),
     ):
-        ratios = [a / b for a, b in zip(times[ours], times[theirs], strict=True)]
-        table.add(f"{ours} / {theirs}", ratios, "x of its time", goal=1 / least)
+        ratios = [b / a for a, b in zip(times[ours], times[theirs], strict=True)]
+        table.ratio(f"{ours}: images a CPU-second, times those of {theirs}", ratios, must=must, goal=goal)
     plain, paper = (statistics.median(times[f"files, crop + flip{more}"]) for more in ("", " + colour"))
     table.add("colour / all the rest", [paper / plain - 1], "x", goal=0.25)
-    return table.save(options.out)
 
 
 def look_at_tree(data_dir: Path, files: int, table: figures.Figures) -> None:
@@ -89,7 +110,6 @@ def look_at_tree(data_dir: Path, files: int, table: figures.Figures) -> None:
 
     The files are links to a few; they are not read: each counts as hashed by its name.
     """
-    os.environ["HARNESS_CACHE"] = str(data_dir / "cache")
     for part, count in (("train", files), ("val", 50)):
         for number in range(1000):
             folder = data_dir / "tree" / part / f"n{number:08}"
@@ -113,6 +133,113 @@ def look_at_tree(data_dir: Path, files: int, table: figures.Figures) -> None:
     table.add(f"first look at {1000 * (files + 50):,} files, without reading them", seconds[:1], "s")
     table.add("every further one", seconds[1:], "s", goal=2.0)
     table.add("memory of the process", [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024], "MB")
+
+
+SMALL, SMALL_SIDE = 200, 32  # files of their own, and links to them; pixels
+STUDY = """
+study: tree
+question: How long does the second run of a study on many files take to its first step?
+metric: top1
+seeds: 3
+baseline: {model: cifar_resnet20, recipe: bag_of_tricks_baseline}
+sizes:
+  mini:
+    data: {imagefolder: {folder: tree}}
+    resolution: 32
+    epochs: 1
+    batch_scale: 1
+    set: {jitter: 0, pca_noise: 0}
+    models: {cifar_resnet20: {width: 0.25, depth: [1, 1, 1]}}
+tables:
+  one: {title: One row, design: rows, rows: [{label: baseline}]}
+"""
+
+
+def start_study(data_dir: Path, files: int, table: figures.Figures) -> None:
+    """`harness run` of one seed; then, in two new processes, the start of the second run: as the next of a
+    worker that has made another, and of a process that has made none."""
+    rng = np.random.default_rng(0)
+    for number in range(SMALL):
+        picture = rng.integers(0, 256, (SMALL_SIDE, SMALL_SIDE, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(data_dir / f"{number}.jpg")
+    for part, count in (("train", files), ("val", 2)):
+        for number in range(1000):
+            folder = data_dir / "tree" / part / f"n{number:08}"
+            folder.mkdir(parents=True)
+            for image in range(count):
+                first = data_dir / f"{(number + image) % SMALL}.jpg"
+                os.link(first, folder / f"n{number:08}_{image}.JPEG")
+    time.sleep(2.1)  # what was just written is read again
+    (data_dir / "tree.yaml").write_text(STUDY)
+    command = [sys.executable, "-m", "harness", "run", "tree.yaml", "--seeds", "1", "--no-report", "-q"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    start = time.perf_counter()
+    subprocess.run([*command, "--data", "."], check=True, cwd=data_dir, env=environment)
+    what = f"a study on {1000 * (files + 2):,} JPEG files"
+    table.add(
+        f"{what}: its first run, files looked at, decoded and trained on", [time.perf_counter() - start], "s"
+    )
+    for title, seeds in (("the next run of a worker", "1 2"), ("the first run of a process", "2")):
+        told = [sys.executable, __file__, "--start", str(data_dir), seeds.replace(" ", "")]
+        found = subprocess.run(told, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+        wall_s, cpu_s = map(float, found.splitlines()[-1].split())
+        table.add(f"{what}: {title} to its first step, wall time", [wall_s], "s", goal=2.0)
+        table.add(f"{what}: {title} to its first step, CPU time", [cpu_s], "s", goal=2.0)
+
+
+def start_runs(data_dir: Path, seeds: int) -> None:
+    """Stop each run of these seeds (digits) after its first step; print wall and CPU time of the last."""
+    plan = harness.load(data_dir / "tree.yaml").plan()
+    specs = {spec.seed: spec for spec in map(plan.spec, plan.runs)}
+    machine = Machine(runs_dir=data_dir / "started", data_dir=data_dir)
+    for seed in map(int, str(seeds)):
+        until = FirstStep()
+        run_one(specs[seed], RunFolder(machine.runs_dir / specs[seed].run_id), machine, until)
+    print(*until.took_s)
+
+
+class FirstStep:
+    """Stops a run after its first step, and knows what it took."""
+
+    def __init__(self) -> None:
+        self.started_s, self.asked = (time.perf_counter(), time.process_time()), 0
+        self.took_s = (0.0, 0.0)
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        if self.asked == 2:  # asked before each step
+            wall_s, cpu_s = self.started_s
+            self.took_s = (time.perf_counter() - wall_s, time.process_time() - cpu_s)
+        return self.asked > 1
+
+
+def run_workers(data_dir: Path, rounds: int, table: figures.Figures) -> None:
+    """Wall time of batches of photos, each with one thread that decodes and one that makes them, or two."""
+    times: dict[str, list[tuple[float, float]]] = {}
+    every: dict[str, Callable[[], object]] = {}
+    specs = {"crop + flip": PLAIN, "crop + flip + colour": PAPER}
+    for who in [(what, workers) for what in specs for workers in (1, 2)]:
+        every[f"{who[0]}, loader workers: {who[1]}"] = partial(
+            load_all, batch_of(data_dir, specs[who[0]]), who[1]
+        )
+    for epoch, name in contest(list(every), rounds + 1):
+        if epoch:
+            times.setdefault(name, []).append(timed(every[name]))
+        else:
+            every[name]()
+    for name, found in times.items():
+        table.add(f"{name}, wall time of an image", [1000 * wall / STEPS / BATCH for wall, _ in found], "ms")
+        table.add(f"{name}, CPU time of an image", [1000 * cpu / STEPS / BATCH for _, cpu in found], "ms")
+    for what in specs:
+        one, two = (times[f"{what}, loader workers: {workers}"] for workers in (1, 2))
+        ratios = [a[0] / b[0] for a, b in zip(one, two, strict=True)]
+        table.ratio(f"{what}: images a second, two loader workers / one", ratios, must=1.8, goal=1.95)
+
+
+def load_all(made: Callable[[int], Tensor], workers: int) -> None:
+    """Batches by so many threads that decode, and as many that do the rest."""
+    pixels.count_threads = lambda *given, **named: workers
+    deque(in_turn(made, range(STEPS), AHEAD, workers), 0)
 
 
 def run_loops(data_dir: Path, rounds: int, table: figures.Figures) -> None:

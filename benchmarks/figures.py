@@ -58,6 +58,15 @@ class Figures:
         span = f"{row.low:.3g} to {row.high:.3g}" if len(values) > 1 else ""
         print(f"| {what} | {median:.3g} {unit} | {span} | {wanted} |", flush=True)
 
+    def ratio(self, what: str, values: Sequence[float], *, must: float, goal: float) -> None:
+        """A row of how many times as good, which must be `must` at least and should be `goal`."""
+        median, low, high = statistics.median(values), min(values), max(values)
+        row = Row(what=what, median=median, low=low, high=high, unit="x", goal=must, within=median >= must)
+        self.rows.append(row)
+        verdict = "missed" if median < must else "met" if median < goal else "goal met"
+        span = f"{low:.3g} to {high:.3g}" if len(values) > 1 else ""
+        print(f"| {what} | {median:.3g} x | {span} | must {must:g}, goal {goal:g} ({verdict}) |", flush=True)
+
     def save(self, file: Path | None) -> None:
         """Write the rows, where a file was asked for."""
         if file is not None:
