@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import pytest
 from harness.runs.folder import RunFolder, is_locked, run_state
 from harness.runs.provenance import keep_places
 from harness.scripts.run import run_script, share_of
+from harness.spec import ScriptRun
 from tests.scripts.studies import WRITES, execute, machine, planned, reason, study
 from tests.timing import until, wait_until
 
@@ -86,6 +88,22 @@ def test_every_other_end_is_a_failure_in_one_sentence(tmp_path, end):
     assert reason(folder).startswith(said)
     assert run_state(folder) == "failed"
     assert not folder.summary.exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "seen"), [("cuda:1", None, "1"), ("cuda:1", "4,6", "6"), ("cpu", "4,6", "4,6")]
+)
+def test_the_command_sees_the_one_gpu_of_its_worker(tmp_path, monkeypatch, device, visible, seen):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    plan = planned(study(tmp_path, script='echo "sees $CUDA_VISIBLE_DEVICES"; ' + WRITES))
+    keep_places(tmp_path / "runs", plan.places)
+    spec = plan.spec(plan.runs[0])
+    folder = RunFolder(tmp_path / "runs" / spec.run_id)
+    assert isinstance(spec, ScriptRun)
+    run_script(spec, folder, replace(machine(tmp_path), device=device), lambda: False)
+    assert (folder.path / "log.txt").read_text().splitlines()[0] == f"sees {seen}"
 
 
 def test_a_script_that_fills_the_disk_is_told_so_and_how_much_of_it_is_its_own(tmp_path, monkeypatch):
