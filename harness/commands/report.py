@@ -14,7 +14,6 @@ import time
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -105,6 +104,7 @@ def collected_input(
 ) -> ReportInput:
     """What a report of the mirrored runs is written from, or one of a part. Reads the tracking store, writes
     nothing. under_way: what is still to come, in words, where runs are being trained."""
+    from harness.reporting.render import drawn_with
     from harness.tracking.collect import collect
 
     records, curves = collect(place.store(), study=plan.study, size=plan.size)
@@ -307,18 +307,6 @@ def inputs_digest(plan: Plan, place: Workspace) -> str:
         path = place.folder(run.run_id).summary
         sha.update(run.run_id.encode() + (path.read_bytes() if path.is_file() else b"-"))
     return sha.hexdigest()
-
-
-def drawn_with(plan: Plan) -> list[str]:
-    """What decides the bytes of figures and PDF: versions, style, and what they need of the fonts here."""
-    from harness.reporting.figures.style import STYLE, fonts_for, text_of
-
-    fonts = fonts_for(text_of(plan))
-    return [
-        *(f"{name} {version(name)}" for name in ("matplotlib", "typst", "pikepdf")),
-        f"style {STYLE}",
-        *(f"font {family}" for family in fonts.families),
-    ]
 
 
 # `harness report A B`: reports side by side, from their report.json.

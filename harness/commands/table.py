@@ -15,7 +15,6 @@ from urllib.parse import unquote
 
 from harness import __version__
 from harness.analysis.precision import AssumedSd, Audit, AuditedRow, PrintedRow, PrintedTable, audit
-from harness.commands.report import drawn_with
 from harness.errors import DONE, SOME_FAILED, Location, Problem, ProblemList, StudyError, masked, unknown
 from harness.results.lines import Asked, ResultsFile, of_rows, of_series, open_results
 from harness.results.table import FileResults, results_of
@@ -115,6 +114,7 @@ def report_of(results: FileResults) -> ReportInput:
     from harness.analysis import analyse
     from harness.reporting import ReportInput
     from harness.reporting.frames import raw_digest, raw_files
+    from harness.reporting.render import drawn_with
     from harness.study.reserved import CURVE_COLUMNS
 
     plan = results.plan

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.report import (
-    drawn_with,
     folder_of,
     inputs_digest,
     report_input,
@@ -305,8 +304,8 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
     Raises:
         StudyError: it is no report, its study is not found, or its records are missing or damaged.
     """
-    from harness.reporting import render
     from harness.reporting.frames import read_extra, read_raw
+    from harness.reporting.render import drawn_with, render
 
     report = read_report(folder)
     plan = plan_of(report, args, place, folder)

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from harness.errors import Problem, StudyError, printable
 from harness.reporting import document as doc
 from harness.reporting.credit import belongs_to, credit_section, credit_table, order_note, section_names
 from harness.reporting.figures.runs import draw_all, steps_key
-from harness.reporting.figures.style import Picture, fonts_for, text_of
+from harness.reporting.figures.style import STYLE, Picture, fonts_for, text_of
 from harness.reporting.frames import (
     ARCHIVE,
     claims_to_csv,
@@ -55,6 +56,7 @@ from harness.reporting.sections.paper import boards, is_scoreboard, paper_tables
 from harness.reporting.sections.recipes import runs_section
 from harness.reporting.sections.results import CLASS_COLUMNS, class_effects, classes_table
 from harness.reporting.sections.tables import details_table, main_table, values_table, without_paper
+from harness.study.plan import Plan
 
 # The order of a report.
 
@@ -226,6 +228,16 @@ def render(report: ReportInput, out_dir: Path) -> Rendered:
     draft.files[ARCHIVE] = packed(report.raw or raw_files(*report.kept, extra_files(report.extra)))
     said = fonts_for(shown).sentence()
     return Rendered(write_files(draft.files, out_dir), tuple(draft.failures), (said,) if said else ())
+
+
+def drawn_with(plan: Plan) -> list[str]:
+    """What decides the bytes of figures and PDF: versions, style, and what they need of the fonts here."""
+    fonts = fonts_for(text_of(plan))
+    return [
+        *(f"{name} {version(name)}" for name in ("matplotlib", "typst", "pikepdf")),
+        f"style {STYLE}",
+        *(f"font {family}" for family in fonts.families),
+    ]
 
 
 @dataclass(slots=True)
