@@ -7,8 +7,9 @@ own units. All intervals are two-sided.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,14 +50,13 @@ def read_outcomes(records: pd.DataFrame, more_metrics: Iterable[str] = ()) -> Ou
     `more_metrics`: columns of plugins' metrics, to be read beside `METRICS`.
     """
     names = tuple(name for name in dict.fromkeys((*METRICS, *more_metrics)) if name in records)
-    out: dict[str, dict[int, Outcome]] = {}
-    read = ("arm_id", "seed", "status", "predictions", "test_images", "reason", *names)
-    for row in records[[name for name in read if name in records]].to_dict("records"):
-        arm, seed = str(row["arm_id"]), int(row["seed"])
-        outcome = _outcome(row, names)
-        known = out.setdefault(arm, {}).get(seed)
-        if known is None or _rank(outcome) < _rank(known):
-            out[arm][seed] = outcome
+    out: dict[str, dict[int, Outcome]] = {str(arm): {} for arm in records["arm_id"].unique()}
+    runs = zip(records["arm_id"].tolist(), records["seed"].tolist(), strict=True)
+    for (arm, seed), outcome in zip(runs, _all_outcomes(records, names), strict=True):
+        of_arm = out[str(arm)]
+        known = of_arm.setdefault(int(seed), outcome)
+        if known is not outcome and _rank(outcome) < _rank(known):
+            of_arm[int(seed)] = outcome
     return out
 
 
@@ -86,16 +86,34 @@ def _rank(outcome: Outcome) -> tuple[int, str, tuple[tuple[str, float], ...]]:
     return order, outcome.status, tuple(sorted(outcome.metrics.items()))
 
 
-def _outcome(row: Mapping[Any, Any], names: tuple[str, ...]) -> Outcome:
-    predictions, test_images = row.get("predictions"), row.get("test_images")
-    reason = row.get("reason")
-    return Outcome(
-        status=str(row["status"]),
-        metrics={name: float(row[name]) for name in names if can_be(name, row.get(name))},
-        predictions=predictions if isinstance(predictions, bytes) else None,
-        test_images=int(test_images) if test_images is not None and _is_finite(test_images) else 0,
-        reason=reason if isinstance(reason, str) and reason else None,
+def _all_outcomes(records: pd.DataFrame, names: Sequence[str]) -> Iterator[Outcome]:
+    """Of every record, read by columns: of 100,000, a mapping for each would take a second."""
+    nothing = [None] * len(records)
+    columns = (usable(name, records[name]) for name in names)
+    metrics = zip(*columns, strict=True) if names else repeat((), len(records))
+    others = (
+        records[name].tolist() if name in records else nothing
+        for name in ("predictions", "test_images", "reason")
     )
+    rows = zip(records["status"].tolist(), metrics, *others, strict=True)
+    for status, values, predictions, test_images, reason in rows:
+        yield Outcome(
+            status=str(status),
+            metrics={name: value for name, value in zip(names, values, strict=True) if value is not None},
+            predictions=predictions if isinstance(predictions, bytes) else None,
+            test_images=int(test_images) if test_images is not None and _is_finite(test_images) else 0,
+            reason=reason if isinstance(reason, str) and reason else None,
+        )
+
+
+def usable(metric: str, column: pd.Series[Any]) -> list[float | None]:
+    """The values that a run can have (`can_be`), None in place of any other."""
+    values: list[Any] = column.tolist()
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "f":
+        least, most = (0.0, 100.0) if metric in ACCURACIES else (-LARGEST, LARGEST)
+        if column.between(least, most).all():
+            return values
+    return [float(value) if can_be(metric, value) else None for value in values]
 
 
 def can_be(metric: str, value: Any) -> bool:
@@ -106,7 +124,7 @@ def can_be(metric: str, value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and math.isfinite(value)
+    return isinstance(value, int | float | np.number | np.bool_) and math.isfinite(value)
 
 
 # How the total of a table splits over its tricks: plain data, in percentage points (or the metric's units).

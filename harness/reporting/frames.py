@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,16 +37,18 @@ from harness.reporting.report_input import (
     arm_costs,
     findings_json,
     from_file,
+    indented,
+    json_template,
+    json_texts,
     json_values,
     plain,
     study_cost,
-    with_runs,
 )
 from harness.reporting.sections.opening import declaration_json
 from harness.reporting.sections.results import classes_json
 from harness.runs.records import parsed, reason
 from harness.spec import as_plain
-from harness.study.plan import Claim
+from harness.study.plan import Claim, PlannedRun
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -55,31 +58,10 @@ if TYPE_CHECKING:
 
 LEVEL = ("n", "diverged", "missing", "missing_reason", "mean", "sd")
 EFFECT = (  # fields of `Effect`, in the order of the frame; `effect` is its estimate
-    "versus",
-    "effect",
-    "low",
-    "high",
-    "adjusted_low",
-    "adjusted_high",
-    "p",
-    "p_holm",
-    "verdict",
-    "qualifier",
-    "fragile",
-    "new_images_low",
-    "new_images_high",
-    "detectable",
-    "prob_better",
-    "more_seeds",
-    "settled_at",
-    "exploratory",
-    "paper",
-    "paper_status",
-    "gap",
-    "gap_low",
-    "gap_high",
-    "agreement",
-)
+    "versus", "effect", "low", "high", "adjusted_low", "adjusted_high", "p", "p_holm", "verdict", "qualifier",
+    "fragile", "new_images_low", "new_images_high", "detectable", "prob_better", "more_seeds", "settled_at",
+    "exploratory", "paper", "paper_status", "gap", "gap_low", "gap_high", "agreement",
+)  # fmt: skip
 TEXTS = frozenset(  # every other column is a number
     {"row", "column", "tricks", "missing_reason", "versus", "verdict", "qualifier", "fragile", "exploratory"}
     | {"paper_status", "agreement"}
@@ -362,8 +344,8 @@ def to_json(report: ReportInput) -> str:
             "arms": {arm_id: dataclasses.asdict(cost) for arm_id, cost in arm_costs(report.records).items()},
         },
     }
-    text = json.dumps(plain(data | more), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    return with_runs(text, _runs(report)) + "\n"
+    # The text has one line like this: within texts, the end of a line is escaped.
+    return indented(plain(data | more)).replace('\n "runs": []', f'\n "runs": {_runs(report)}', 1) + "\n"
 
 
 def _arms(report: ReportInput) -> dict[str, Any]:
@@ -372,22 +354,26 @@ def _arms(report: ReportInput) -> dict[str, Any]:
     return {arm_id: {"label": labels.get(arm_id), **as_plain(arm)} for arm_id, arm in arms}
 
 
-def _runs(report: ReportInput) -> list[dict[str, Any]]:
+def _runs(report: ReportInput) -> str:
+    """Of every planned run, column by column: of 100,000, objects would take a second."""
     more = tuple(name for arm in report.plan.arms.values() for name in arm.recipe.metrics)
     if found := from_file(report.plan):
         own = (*report.plan.header["metrics"], *found.get("classes", ()))
         more = (report.findings.settings.metric, *own, "line")
     if report.plan.scripts:
         more = (report.findings.settings.metric, *report.plan.header["metrics"])
-    fields = [key for key in dict.fromkeys((*RUN_FIELDS, *more)) if key in report.records]
-    known = zip(*(json_values(report.records[key]) for key in fields), strict=True)
+    fields = sorted({key for key in (*RUN_FIELDS, *more) if key in report.records})
+    columns = (json_values(report.records[key]) for key in fields)
+    texts = [json_texts(column, partial(indented, depth=3)) for column in columns]
+    of_one = "{\n   " + json_template(fields, ",\n   ") + "\n  }"
     ids = map(str, report.records["run_id"].tolist())
-    records = {run_id: dict(zip(fields, row, strict=True)) for run_id, row in zip(ids, known, strict=True)}
-    return [
-        {"run_id": run.run_id, "arm_id": run.arm_id, "seed": run.seed, "status": "not run"}
-        | records.get(run.run_id, {})
-        for run in report.plan.runs
-    ]
+    known = dict(zip(ids, map(of_one.__mod__, zip(*texts, strict=True)), strict=True))
+    runs = [known.get(run.run_id) or indented(_not_run(run), 2) for run in report.plan.runs]
+    return "[\n  " + ",\n  ".join(runs) + "\n ]" if runs else "[]"
+
+
+def _not_run(run: PlannedRun) -> dict[str, Any]:
+    return {"run_id": run.run_id, "arm_id": run.arm_id, "seed": run.seed, "status": "not run"}
 
 
 # The records a report was written from, kept beside it in one archive, data/records.zip, so that anybody can
@@ -421,10 +407,10 @@ def raw_files(records: DataFrame, curves: DataFrame, more: Mapping[str, bytes]) 
     runs = records.sort_values("run_id", kind="stable")
     header = {"schema": RAW_SCHEMA_VERSION, "runs": _kinds(runs), "curves": _kinds(curves)}
     names = [str(name) for name in runs]
-    rows = zip(*(json_values(runs[name], _json_value) for name in runs), strict=True)
-    lines = [header, *(dict(zip(names, row, strict=True)) for row in rows)]
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-    text = "".join(f"{encode(line)}\n" for line in lines)
+    texts = [json_texts(json_values(runs[name], _json_value), encode) for name in runs]
+    of_one = "{" + json_template(names, ", ") + "}\n"
+    text = encode(header) + "\n" + "".join(map(of_one.__mod__, zip(*texts, strict=True)))
     order = [name for name in ("run_id", "step", "epoch") if name in curves]
     points = curves.sort_values(order, kind="stable")
     return {RUNS: text.encode(), CURVES: points.to_csv(index=False, lineterminator="\n").encode(), **more}

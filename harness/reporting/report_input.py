@@ -6,8 +6,9 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.findings import Findings
@@ -113,13 +114,18 @@ def findings_json(findings: Findings) -> dict[str, Any]:
 
 
 NUMBERS = {int, float, bool, type(None)}
+WORDS = {int, bool, str, type(None)}  # JSON has every one of them
 
 
 def _as_dict(value: Any) -> Any:
     """As `dataclasses.asdict`, which copies every number of a list by itself."""
+    if type(value) is str or type(value) in NUMBERS:
+        return value
     if dataclasses.is_dataclass(value):
         return {each.name: _as_dict(getattr(value, each.name)) for each in dataclasses.fields(value)}
     if isinstance(value, Mapping):
+        if set(map(type, value.values())) <= NUMBERS:
+            return dict(value)
         return {key: _as_dict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         items = value if set(map(type, value)) <= NUMBERS else map(_as_dict, value)
@@ -131,42 +137,77 @@ def plain(value: Any) -> Any:
     """The value in JSON's own types: text keys, lists, no NaN or infinity (they become null)."""
     if value is None or isinstance(value, str | int | bool):
         return value
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if hasattr(value, "item"):  # a scalar of numpy
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return dict(zip(map(str, value), _all_plain(value.values()), strict=True))
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return list(_all_plain(value))
     if isinstance(value, int | bool):
         return value
     return None if value != value else str(value)  # pandas' missing values are not equal to themselves
 
 
+def _all_plain(values: Collection[Any]) -> Iterable[Any]:
+    kinds = set(map(type, values))
+    known = kinds <= WORDS or (kinds == {float} and all(map(math.isfinite, values)))
+    return values if known else map(plain, values)
+
+
 def json_values(column: Series, of_one: Callable[[Any], Any] = plain) -> list[Any]:
-    """Of each run as JSON has it; numbers that all are finite as they are."""
+    """Of each run as JSON has it; texts, and numbers that all are finite, as they are."""
     values = column.tolist()
     known = column.dtype.kind in "iub" or (column.dtype.kind == "f" and all(map(math.isfinite, values)))
-    return values if known else list(map(of_one, values))
+    return values if known or set(map(type, values)) <= WORDS else list(map(of_one, values))
 
 
-def with_runs(text: str, runs: Sequence[Mapping[str, Any]]) -> str:
-    """A report as JSON of which `runs` is empty, with its runs."""
-    # The text has one line like this: within texts, the end of a line is escaped.
-    return text.replace('\n "runs": []', f'\n "runs": {runs_text(runs)}', 1)
+# JSON as the library writes it. With an indent it is Python's own code there that writes each value, which
+# takes ten times as long; so it is asked for what has no lines of its own.
 
 
-def runs_text(runs: Sequence[Mapping[str, Any]]) -> str:
-    """As `json.dumps` with an indent of 1 writes them below the first level, in a tenth of its time: there it
-    is Python's own code that writes each value."""
-    if not runs or any(isinstance(value, dict | list) for run in runs for value in run.values()):
-        text = json.dumps(runs, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-        return text.replace("\n", "\n ")
-    separators = (",\n   ", ": ")
-    encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=separators)
-    texts = (encoder.encode(run)[1:-1] for run in runs)
-    return "[\n  " + ",\n  ".join(f"{{\n   {text}\n  }}" for text in texts) + "\n ]"
+def json_texts(values: list[Any], of_nested: Callable[[Any], str]) -> list[str]:
+    """Each value of a column as JSON; lists and objects by `of_nested`."""
+    if not values:
+        return []
+    if not {dict, list}.isdisjoint(map(type, values)):
+        return list(map(of_nested, values))
+    # Within texts, the end of a line is escaped.
+    text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=("\n", ": ")).encode(values)
+    return text[1:-1].split("\n")
+
+
+def json_template(names: Sequence[str], between: str) -> str:
+    """The inside of an object with these keys: filled by `%` with the texts of its values."""
+    keys = (json.dumps(name, ensure_ascii=False).replace("%", "%%") for name in names)
+    return between.join(f"{key}: %s" for key in keys)
+
+
+def indented(data: Any, depth: int = 0) -> str:
+    """As `json.dumps` with sorted keys and an indent of 1 writes plain data that stand so deep in others."""
+    inside = list(data.values()) if isinstance(data, dict) else data if isinstance(data, list) else []
+    margin = "\n" + " " * (depth + 1)
+    if not any(isinstance(item, dict | list) and item for item in inside):
+        text = _encoder(f",{margin}").encode(data)
+        if not inside:
+            return text
+        text = text[1:-1]
+    elif isinstance(data, dict):
+        key_text = _encoder("").encode
+        lines = (f"{key_text(key)}: {indented(item, depth + 1)}" for key, item in sorted(data.items()))
+        text = f",{margin}".join(lines)
+    else:
+        text = f",{margin}".join(indented(item, depth + 1) for item in data)
+    first, last = "{}" if isinstance(data, dict) else "[]"
+    return f"{first}{margin}{text}{margin[:-1]}{last}"
+
+
+@cache
+def _encoder(between: str) -> json.JSONEncoder:
+    return json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(between, ": "))
 
 
 # What the runs of a report were made with, from the column `env`: the text of each run's env.json.

@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, count
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import Problem, StudyError, counted, shortened, unknown
+from harness.results import read_right
 from harness.results.lines import REFERENCES, Asked, Chosen, Lines, ResultsFile, choose, listed, short
 from harness.spec import DIVERGED, FAILED, FINISHED, canonical_json, digest, run_id
 from harness.study.plan import OF_A_FILE, Cell, PaperValue, Plan, PlannedRun, PlanTable
 from harness.study.reserved import METRICS as RESERVED
 from harness.study.reserved import RESULTS as OWN_RESULTS
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 ENDED_WELL = ("finished", "completed", "complete", "done", "success", "succeeded", "ok")
 NOTHING = ("", "none", "null", "n/a", "na", "-", "–", "—")
@@ -39,22 +37,23 @@ ROUNDED = 0.00051  # as a share: an accuracy that was rounded to a tenth of a pe
 LARGEST_FIT = 4_000_000  # runs times (rows + seeds) of a table, up to which a block fit is made
 
 
-@dataclass(frozen=True, slots=True)
-class FileRun:
-    """One line of the file."""
+Key = tuple[str, str | None, str]  # table, column and row: what a run is one of
 
-    line: int
-    table: str
-    column: str | None
-    row: str
-    seed: int | None  # None: the file has no seeds
-    values: tuple[float | None, ...]  # one per metric; None: nothing there, or not finite
-    paper: float | None
-    status: str
-    reason: str | None
-    classes: tuple[float | None, ...] = ()  # one per class
-    right: bytes | None = None  # one bit per test image, packed; None: not known
-    images: int = 0
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRuns:
+    """The lines of the file by columns, one value per run: of 100,000 lines, objects would take a second."""
+
+    lines: Sequence[int]
+    keys: Sequence[Key]
+    seeds: Sequence[int] | None  # None: the file has no seeds
+    values: Sequence[Sequence[float | None]]  # one column per metric; None: nothing there
+    papers: Sequence[float | None]
+    statuses: Sequence[str]
+    reasons: Sequence[str | None]
+    classes: Sequence[Sequence[float | None]]  # one column per class
+    right: Sequence[bytes | None]  # one bit per test image, packed; None: not known
+    images: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +71,7 @@ class FileResults:
 # What the lines say.
 
 
-def read_runs(source: ResultsFile, chosen: Chosen) -> list[FileRun]:
+def read_runs(source: ResultsFile, chosen: Chosen) -> FileRuns:
     """Every line as a run.
 
     Raises:
@@ -81,12 +80,7 @@ def read_runs(source: ResultsFile, chosen: Chosen) -> list[FileRun]:
     lines = source.read(chosen.wanted)
     if not len(lines.at):
         raise source.wrong(source.head, "there is no line below the names of the columns")
-    reading = _Reading(source=source, chosen=chosen, lines=lines)
-    runs = [run for place in range(len(lines.at)) if (run := reading.run(place)) is not None]
-    reading.check_units(runs)
-    reading.check_twice(runs)
-    reading.raise_if_any()
-    return runs
+    return _Reading(source=source, chosen=chosen, lines=lines).runs()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,170 +90,227 @@ class _Reading:
     source: ResultsFile
     chosen: Chosen
     lines: Lines
+    wrong: dict[int, list[tuple[str, str | None]]] = field(default_factory=dict)  # place -> what, column
     problems: list[Problem] = field(default_factory=list)
-    more: int = 0  # that are counted only,
-    from_line: int = 0  # from this one on
     images: tuple[int, int] | None = None  # of the first file of answers: how many images, and on which line
 
     def add(self, line: int, message: str, column: str | None) -> None:
-        if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(self.source.problem(line, message, column))
-        else:
-            self.more += 1
-            self.from_line = self.from_line or line
+        self.problems.append(self.source.problem(line, message, column))
 
     def raise_if_any(self) -> None:
-        if not self.problems:
-            return
-        if self.more:
-            what = f"and {counted(self.more, 'more mistake')} from here on"
-            self.problems.append(Problem(self.source.path, self.from_line, what))
-        raise StudyError(self.problems)
+        said, more = self.problems[:MOST_PROBLEMS], self.problems[MOST_PROBLEMS:]
+        if more:
+            what = f"and {counted(len(more), 'more mistake')} from here on"
+            said.append(Problem(self.source.path, more[0].line, what))
+        if said:
+            raise StudyError(said)
 
-    def run(self, place: int) -> FileRun | None:
-        """One line; None where something is wrong with it."""
-        chosen, line, before = self.chosen, self.lines.at[place], len(self.problems) + self.more
-        row = self._label(place, line)
-        seed = self._seed(place, line)
-        values = tuple(self._value(name, place, line) for name in chosen.metrics)
-        status, reason = self._status(place, values[0], line)
-        paper = None if chosen.paper is None else self._value(chosen.paper, place, line)
-        classes = tuple(self._of_class(name, place, line) for name in chosen.classes)
-        right, images = self._right(place, line, values[0]) if chosen.images else (None, 0)
-        if len(self.problems) + self.more > before:
-            return None
-        return FileRun(
-            line=line,
-            table=self._text(chosen.table, place) or OF_A_FILE,
-            column=self._text(chosen.column, place) or None,
-            row=row,
-            seed=seed,
-            values=tuple(None if value is None or not math.isfinite(value) else value for value in values),
-            paper=paper,
-            status=status,
-            reason=reason,
-            classes=classes,
-            right=right,
-            images=images,
-        )
+    def runs(self) -> FileRuns:
+        """All columns, in the order in which a line's mistakes are said."""
+        chosen, nothing = self.chosen, [None] * len(self.lines.at)
+        rows = self._labels()
+        seeds = None if chosen.seed is None else self._column(chosen.seed, self._seed)
+        values = [self._numbers(name) for name in chosen.metrics]
+        papers = nothing if chosen.paper is None else self._numbers(chosen.paper)
+        classes = [self._column(name, self._of_class) for name in chosen.classes]
+        right = self._answers(values[0]) if chosen.images else [(None, 0)] * len(self.lines.at)
+        statuses, reasons = self._ends(values[0])
+        tables = [table or OF_A_FILE for table in self._texts(chosen.table)]
+        columns = [column or None for column in self._texts(chosen.column)]
+        runs = FileRuns(
+            lines=self.lines.at, keys=list(zip(tables, columns, rows, strict=True)), seeds=seeds,
+            values=values, papers=papers, statuses=statuses, reasons=reasons, classes=classes,
+            right=[bits for bits, _ in right], images=[size for _, size in right],
+        )  # fmt: skip
+        for place in sorted(self.wrong):
+            for what, name in self.wrong[place]:
+                self.add(self.lines.at[place], what, name)
+        self.check_units(runs)
+        self.check_twice(runs)
+        self.raise_if_any()
+        return runs
 
-    def _of_class(self, name: str, place: int, line: int) -> float | None:
-        value, most = self._value(name, place, line), MOST.get(self.chosen.unit, math.inf)
-        if value is None or not math.isfinite(value):
+    def _column(self, name: str, of_one: Callable[[Any], Any]) -> list[Any]:
+        """Each cell as `of_one` reads it; None, and a mistake of its line, where it raises ValueError."""
+        cells = self.lines.cells[name]
+        try:
+            return _each(cells, of_one)
+        except ValueError:
+            return [self._one(name, place, partial(of_one, cell)) for place, cell in enumerate(cells)]
+
+    def _one(self, name: str | None, place: int, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except ValueError as error:
+            self.wrong.setdefault(place, []).append((str(error), name))
             return None
-        if most < math.inf and not 0.0 <= value <= most:
+
+    def _numbers(self, name: str) -> list[float | None]:
+        """None where nothing is there; not finite where the run diverged."""
+        found = _all_numbers(self.lines.cells[name])
+        return self._column(name, self._value) if found is None else list(found)
+
+    def _of_class(self, cell: Any) -> float | None:
+        value, most = self._value(cell), MOST.get(self.chosen.unit, math.inf)
+        if value is not None and most < math.inf and math.isfinite(value) and not 0.0 <= value <= most:
             word = {"percent": "percentage"}.get(self.chosen.unit, self.chosen.unit)
-            self.add(line, f"{value:g} is no {word} (0 to {most:g})", name)
+            raise ValueError(f"{value:g} is no {word} (0 to {most:g})")
         return value
 
-    def _right(self, place: int, line: int, value: float | None) -> tuple[bytes | None, int]:
+    def _answers(self, values: Sequence[float | None]) -> list[tuple[bytes | None, int]]:
+        """Which images each run had right, packed, and of how many."""
+        name = self.chosen.images
+        found = []
+        for place, (file, value) in enumerate(zip(self._texts(name), values, strict=True)):
+            read = partial(self._right, file, value, self.lines.at[place])
+            found.append(self._one(name, place, read) or (None, 0))
+        return found
+
+    def _right(self, name: str, value: float | None, line: int) -> tuple[bytes | None, int]:
         """The file of a run's answers, which must be of as many images as the others, and of this run."""
         import numpy as np
 
-        chosen, name = self.chosen, self._text(self.chosen.images, place)
+        chosen = self.chosen
         if not name:
             return None, 0
         try:
             right = read_right(Path(self.source.path).parent / name)
         except ValueError as error:
-            self.add(line, f"{name} {error}", chosen.images)
-            return None, 0
+            raise ValueError(f"{name} {error}") from None
         if self.images is None:
             self.images = right.size, line
         if right.size != self.images[0]:
             most, first = self.images
             what = f"{name} has {counted(right.size, 'image')}, that of line {first} has {most}"
-            self.add(line, f"{what}: all runs need the same test images", chosen.images)
-            return None, 0
+            raise ValueError(f"{what}: all runs need the same test images")
         share = float(right.mean()) * MOST[chosen.unit]
         share = MOST[chosen.unit] - share if chosen.lower_is_better else share
         if value is not None and abs(share - value) > ROUNDED * MOST[chosen.unit]:
             what = f"by {name} it is {share:.4g}, the column '{shortened(chosen.metrics[0])}' says {value:g}"
-            self.add(line, f"{what}: they are not of one run", chosen.images)
+            raise ValueError(f"{what}: they are not of one run")
         return np.packbits(right).tobytes(), right.size
 
-    def _cell(self, name: str, place: int) -> Any:
-        return self.lines.cells[name][place]
+    def _texts(self, name: str | None) -> list[str]:
+        return [""] * len(self.lines.at) if name is None else _each(self.lines.cells[name], _text)
 
-    def _text(self, name: str | None, place: int) -> str:
-        value = None if name is None else self._cell(name, place)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        return "" if value is None else " ".join(str(value).split())
-
-    def _label(self, place: int, line: int) -> str:
+    def _labels(self) -> list[str]:
         rows = self.chosen.rows
-        texts = [self._text(name, place) for name in rows]
+        columns = [self._texts(name) for name in rows]
         if len(rows) > 1:
-            named = zip((re.split("[./]", name)[-1] for name in rows), texts, strict=True)
-            return ", ".join(f"{name} {text or 'none'}" for name, text in named)
-        if not texts[0]:
-            self.add(line, "is empty: every line must say which row it is a run of", rows[0])
-        return texts[0]
+            named = [re.split("[./]", name)[-1] for name in rows]
+            known = {
+                texts: ", ".join(f"{name} {text or 'none'}" for name, text in zip(named, texts, strict=True))
+                for texts in set(zip(*columns, strict=True))
+            }
+            return [known[texts] for texts in zip(*columns, strict=True)]
+        if "" in columns[0]:
+            what = "is empty: every line must say which row it is a run of"
+            self.wrong |= {place: [(what, rows[0])] for place, text in enumerate(columns[0]) if not text}
+        return columns[0]
 
-    def _seed(self, place: int, line: int) -> int | None:
-        name = self.chosen.seed
-        if name is None:
-            return None
-        value = self._cell(name, place)
-        found = _number(value, self.source.decimal_comma)
+    def _seed(self, cell: Any) -> int:
+        found = _number(cell, self.source.decimal_comma)
         if found is not None and math.isfinite(found) and found == int(found) and abs(found) < LARGEST_SEED:
-            return int(value) if isinstance(value, str) and value.lstrip("+-").isdigit() else int(found)
-        what = "is empty" if _is_nothing(value) else f"'{shortened(str(value))}' is no whole number"
-        self.add(line, f"{what}: a seed is one, such as 0", name)
-        return None
+            return int(cell) if isinstance(cell, str) and cell.lstrip("+-").isdigit() else int(found)
+        what = "is empty" if _is_nothing(cell) else f"'{shortened(str(cell))}' is no whole number"
+        raise ValueError(f"{what}: a seed is one, such as 0")
 
-    def _value(self, name: str, place: int, line: int) -> float | None:
+    def _value(self, cell: Any) -> float | None:
         """A number; None where nothing is there; not finite where the run diverged."""
-        value = self._cell(name, place)
-        if _is_nothing(value):
+        if _is_nothing(cell):
             return None
-        found = _number(value, self.source.decimal_comma)
+        found = _number(cell, self.source.decimal_comma)
         if found is None:
-            self.add(line, _no_number(str(value)), name)
-            return None
+            raise ValueError(_no_number(str(cell)))
         if abs(found) > LARGEST and math.isfinite(found):
-            self.add(line, f"{found:g} is too large to be reckoned with", name)
+            raise ValueError(f"{found:g} is too large to be reckoned with")
         return found
 
-    def _status(self, place: int, value: float | None, line: int) -> tuple[str, str | None]:
-        """What came of the run. One that did not end well has a metric of some other time than the end."""
-        state = self._text(self.chosen.state, place)
-        if state and short(state) not in ENDED_WELL:
-            return FAILED, f"{self.chosen.state} is {shortened(state)}"
-        if value is None:
-            return FAILED, f"nothing in column {shortened(self.chosen.metrics[0])}"
-        return (FINISHED, None) if math.isfinite(value) else (DIVERGED, None)
+    def _ends(self, values: Sequence[float | None]) -> tuple[list[str], list[str | None]]:
+        """What came of each run. One that did not end well has a metric of some other time than the end."""
+        statuses, found = [FINISHED] * len(values), list[str | None]([None] * len(values))
+        if not _are_finite(values):
+            empty = f"nothing in column {shortened(self.chosen.metrics[0])}"
+            ends = {True: FINISHED, False: DIVERGED}
+            statuses = [FAILED if each is None else ends[math.isfinite(each)] for each in values]
+            found = [empty if each is None else None for each in values]
+        for place, why in enumerate(_each(self._texts(self.chosen.state), self._failed)):
+            if why:
+                statuses[place], found[place] = FAILED, why
+        return statuses, found
 
-    def check_units(self, runs: Sequence[FileRun]) -> None:
+    def _failed(self, state: str) -> str:
+        ended = not state or short(state) in ENDED_WELL
+        return "" if ended else f"{self.chosen.state} is {shortened(state)}"
+
+    def check_units(self, runs: FileRuns) -> None:
         """Percentages beside fractions, and what is neither."""
-        known = [(run.line, run.values[0]) for run in runs if run.values[0] is not None]
+        values = [math.nan if place in self.wrong else value for place, value in enumerate(runs.values[0])]
+        known = [value for value in values if value is not None and math.isfinite(value)]
         wrong = {"percent": _no_percentage, "fraction": _no_fraction}.get(self.chosen.unit)
-        if wrong is None:
+        if wrong is None or not known or _fit(self.chosen.unit, known):
             return
-        values = [value for _, value in known]
-        span = (
-            min((value for value in values if 1.0 < value <= PERCENT), default=None),
-            max((value for value in values if value <= 1.0), default=None),
-        )
-        for line, value in known:
-            if said := wrong(value, *span):
+        least = min((value for value in known if 1.0 < value <= PERCENT), default=None)
+        most = max((value for value in known if value <= 1.0), default=None)
+        for line, value in zip(runs.lines, values, strict=True):
+            if value is not None and math.isfinite(value) and (said := wrong(value, least, most)):
                 self.add(line, said, self.chosen.metrics[0])
 
-    def check_twice(self, runs: Sequence[FileRun]) -> None:
+    def check_twice(self, runs: FileRuns) -> None:
         """Two lines that say they are the same run."""
-        first: dict[tuple[str, str | None, str, int], int] = {}
-        for run in runs:
-            if run.seed is None:
-                continue
-            key = (run.table, run.column, run.row, run.seed)
-            if (line := first.setdefault(key, run.line)) != run.line:
+        if runs.seeds is None:
+            return
+        names = list(zip(runs.keys, runs.seeds, strict=True))
+        if len(set(names)) == len(names):
+            return
+        first: dict[tuple[Key, int], int] = {}
+        for place, (name, seen) in enumerate(zip(names, runs.lines, strict=True)):
+            if place not in self.wrong and (line := first.setdefault(name, seen)) != seen:
                 what = (
-                    f"row '{shortened(run.row)}' has seed {run.seed} twice, here and on line {line}; take "
-                    "one out, "
-                    "or say --column or --table where another column tells them apart"
+                    f"row '{shortened(name[0][2])}' has seed {name[1]} twice, here and on line {line}; take "
+                    "one out, or say --column or --table where another column tells them apart"
                 )
-                self.add(run.line, what, self.chosen.seed)
+                self.add(seen, what, self.chosen.seed)
+
+
+def _each(cells: Sequence[Any], of_one: Callable[[Any], Any]) -> list[Any]:
+    """Of every cell; texts that are there more than once are looked at once."""
+    if set(map(type, cells)) != {str}:
+        return list(map(of_one, cells))
+    known = {cell: of_one(cell) for cell in set(cells)}
+    return [known[cell] for cell in cells]
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return "" if cell is None else " ".join(str(cell).split())
+
+
+def _all_numbers(cells: Sequence[Any]) -> list[float] | None:
+    """Texts that all are numbers as `_number` reads them; None: each has to be looked at."""
+    import numpy as np
+
+    if set(map(type, cells)) != {str}:
+        return None
+    every = "".join(cells)
+    if not every.isascii() or "_" in every:
+        return None
+    try:
+        found = np.array(list(map(float, cells)))
+    except ValueError:
+        return None
+    too_large = (np.abs(found) > LARGEST) & np.isfinite(found)
+    return None if too_large.any() else found.tolist()
+
+
+def _are_finite(values: Sequence[float | None]) -> bool:
+    return None not in values and all(map(math.isfinite, values))  # type: ignore[arg-type]
+
+
+def _fit(unit: str, values: Sequence[float]) -> bool:
+    """Whether all plainly are of the unit, so that none has to be looked at by itself."""
+    return max(values) <= MOST[unit] and min(values) >= 0.0 and (unit == "fraction" or min(values) > 1.0)
 
 
 def _no_percentage(value: float, least: float | None, most: float | None) -> str:
@@ -324,44 +375,6 @@ def _no_number(text: str) -> str:
     return shown
 
 
-# Which test images one run had right.
-
-
-def read_right(path: Path) -> NDArray[np.uint8]:
-    """1 for each test image that the run had right, else 0, (N,).
-
-    Of a .npy, a .npz with one array or one called `correct`, or a text with one line an image, below a name
-    or not.
-
-    Raises:
-        ValueError: what is wrong with it, in words.
-    """
-    import numpy as np
-
-    try:
-        if path.suffix not in (".npy", ".npz"):
-            words = path.read_text(encoding="utf-8-sig").split()
-            named = bool(words) and not words[0].isdigit()
-            found: Any = np.array([{"0": 0, "1": 1}.get(word, 2) for word in words[named:]])
-        else:
-            found = np.load(path, allow_pickle=False)
-        if path.suffix == ".npz":
-            names = found.files
-            if "correct" not in names and len(names) != 1:
-                raise ValueError(f"has the arrays {listed(names)}; one, or one called correct, is needed")
-            found = found["correct" if "correct" in names else names[0]]
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"is damaged: {error}") from None
-    if found.ndim != 1 or not found.size or found.dtype.kind not in "biuf":
-        raise ValueError("must have one number for each test image")
-    if not (fits := np.isin(found, (0, 1))).all():
-        raise ValueError(f"has neither 1 (right) nor 0 for image {int(np.argmin(fits)) + 1}")
-    right: NDArray[np.uint8] = found.astype(np.uint8)
-    return right
-
-
 # From runs to a plan and records.
 
 
@@ -373,17 +386,16 @@ def results_of(source: ResultsFile, asked: Asked) -> FileResults:
     """
     chosen = choose(source, asked)
     runs = read_runs(source, chosen)
-    labels = {run.row for run in runs}
+    labels = dict.fromkeys(row for _, _, row in dict.fromkeys(runs.keys))
     if len(labels) == 1:
-        what = f"every line is a run of '{shortened(runs[0].row)}': nothing to compare; say --row"
+        what = f"every line is a run of '{shortened(runs.keys[0][2])}': nothing to compare; say --row"
         raise source.wrong(source.head, f"{what}. Columns: {listed(source.names)}", chosen.rows[0])
-    versus = _versus(source, chosen, asked.versus, runs)
+    versus = _versus(source, chosen, asked.versus, list(labels))
     return _Making(source=source, chosen=chosen, runs=runs, versus=versus).results()
 
 
-def _versus(source: ResultsFile, chosen: Chosen, asked: str | None, runs: Sequence[FileRun]) -> str:
+def _versus(source: ResultsFile, chosen: Chosen, asked: str | None, labels: Sequence[str]) -> str:
     """The row that the others are compared with: as said, else one that is called so, else the first."""
-    labels = dict.fromkeys(run.row for run in runs)
     if asked == ABOVE and asked not in labels:
         return ABOVE
     if asked is not None:
@@ -391,7 +403,7 @@ def _versus(source: ResultsFile, chosen: Chosen, asked: str | None, runs: Sequen
             raise source.wrong(source.head, unknown("row", asked, labels), chosen.rows[0])
         return asked
     called = {short(label): label for label in reversed(labels)}
-    return next((called[name] for name in REFERENCES if name in called), runs[0].row)
+    return next((called[name] for name in REFERENCES if name in called), labels[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,24 +412,19 @@ class _Making:
 
     source: ResultsFile
     chosen: Chosen
-    runs: Sequence[FileRun]
+    runs: FileRuns
     versus: str
 
     def results(self) -> FileResults:
-        numbered = [(run, seed) for run, seed in zip(self.runs, self._seeds(), strict=True)]
-        arms: dict[tuple[str, str | None, str], str] = {}
-        own: dict[str, list[int]] = {}
+        seeds = self._seeds()
+        arms = {key: digest(canonical_json([OF_A_FILE, *key])) for key in dict.fromkeys(self.runs.keys)}
+        own: dict[str, list[int]] = {arm: [] for arm in arms.values()}
         planned = []
-        for run, seed in numbered:
-            key = (run.table, run.column, run.row)
-            if key not in arms:
-                arms[key] = digest(canonical_json([OF_A_FILE, *key]))
-            own.setdefault(arms[key], []).append(seed)
-            planned.append(
-                PlannedRun(
-                    run_id=run_id(arms[key], seed), arm_id=arms[key], seed=seed, needs=(), macs=0.0, done=True
-                )
-            )
+        for key, seed in zip(self.runs.keys, seeds, strict=True):
+            arm = arms[key]
+            own[arm].append(seed)
+            run = PlannedRun(run_id=run_id(arm, seed), arm_id=arm, seed=seed, needs=(), macs=0.0, done=True)
+            planned.append(run)
         why_welch = self._why_welch(own)
         metric = self._names()[0]
         plan = Plan(
@@ -434,34 +441,26 @@ class _Making:
         )
         records = self._records(planned)
         return FileResults(
-            plan=plan,
-            records=records,
-            metric=metric,
-            chosen=self.chosen,
-            seeds_shared=not why_welch,
+            plan=plan, records=records, metric=metric, chosen=self.chosen, seeds_shared=not why_welch,
             notes=plan.notes,
-        )
+        )  # fmt: skip
 
-    def _seeds(self) -> Iterator[int]:
+    def _seeds(self) -> Sequence[int]:
         """The file's seeds; without any, the runs of each row are counted."""
-        seen: Counter[tuple[str, str | None, str]] = Counter()
-        for run in self.runs:
-            if run.seed is not None:
-                yield run.seed
-                continue
-            key = (run.table, run.column, run.row)
-            yield seen[key]
-            seen[key] += 1
+        if self.runs.seeds is not None:
+            return self.runs.seeds
+        counters: dict[Key, Iterator[int]] = {}
+        return [next(counters.setdefault(key, count())) for key in self.runs.keys]
 
     def _why_welch(self, own: Mapping[str, Sequence[int]]) -> str:
         """Why no fit over the seeds is made; "": it is."""
         each = "every comparison is Welch's test, in which each row has its own variance."
-        counts = Counter(seed for seeds in own.values() for seed in seeds)
+        counts = Counter(chain.from_iterable(own.values()))
         if self.chosen.seed is None:
             return f"The file has no seeds: no two runs are paired, and {each}"
         if max(counts.values()) < 2:
             return f"No two rows share a seed: {each}"
-        if len(self.runs) * (len(own) + len(counts)) > LARGEST_FIT:
+        if len(self.runs.keys) * (len(own) + len(counts)) > LARGEST_FIT:
             return f"There are too many runs for one fit over all seeds: {each}"
         return ""
 
@@ -494,7 +493,7 @@ class _Making:
                 "file": PurePath(self.source.path).name,
                 "kind": self.source.kind,
                 "sha256": self.source.sha256,
-                "lines": len(self.runs),
+                "lines": len(self.runs.keys),
                 "columns": {name: column for name, column in said.items() if column is not None},
                 "unit": chosen.unit,
                 "lower_is_better": chosen.lower_is_better,
@@ -503,11 +502,11 @@ class _Making:
             },
         }
 
-    def _tables(self, arms: Mapping[tuple[str, str | None, str], str]) -> tuple[PlanTable, ...]:
+    def _tables(self, arms: Mapping[Key, str]) -> tuple[PlanTable, ...]:
         paper, metric = self._paper(), self._names()[0]
         keys: dict[str, str] = {}
         tables = []
-        of_table: dict[str, list[tuple[str, str | None, str]]] = {}
+        of_table: dict[str, list[Key]] = {}
         for key in arms:
             of_table.setdefault(key[0], []).append(key)
         for table, inside in of_table.items():
@@ -534,17 +533,16 @@ class _Making:
             )
         return tuple(tables)
 
-    def _paper(self) -> dict[tuple[str, str | None, str], PaperValue]:
+    def _paper(self) -> dict[Key, PaperValue]:
         """The printed value of each row, which its lines must agree on."""
-        found: dict[tuple[str, str | None, str], tuple[float, int]] = {}
-        for run in self.runs:
-            if run.paper is None:
+        found: dict[Key, tuple[float, int]] = {}
+        for key, paper, at in zip(self.runs.keys, self.runs.papers, self.runs.lines, strict=True):
+            if paper is None:
                 continue
-            key = (run.table, run.column, run.row)
-            value, line = found.setdefault(key, (run.paper, run.line))
-            if value != run.paper:
-                what = f"row '{shortened(run.row)}' has {run.paper:g} here and {value:g} on line {line}"
-                raise self.source.wrong(run.line, f"{what}; a row has one printed value", self.chosen.paper)
+            value, line = found.setdefault(key, (paper, at))
+            if value != paper:
+                what = f"row '{shortened(key[2])}' has {paper:g} here and {value:g} on line {line}"
+                raise self.source.wrong(at, f"{what}; a row has one printed value", self.chosen.paper)
         scale = self._scale(0)
         return {key: PaperValue(value=value * scale, status="verified") for key, (value, _) in found.items()}
 
@@ -554,30 +552,33 @@ class _Making:
         if len(counts) > 1:
             yield f"The rows have {min(counts)} to {max(counts)} runs each, as the file has them."
 
-    def _records(self, planned: Sequence[PlannedRun]) -> dict[str, list[Any]]:
-        columns: dict[str, list[Any]] = {
+    def _records(self, planned: Sequence[PlannedRun]) -> dict[str, Sequence[Any]]:
+        runs = self.runs
+        columns: dict[str, Sequence[Any]] = {
             "run_id": [run.run_id for run in planned],
             "arm_id": [run.arm_id for run in planned],
             "seed": [run.seed for run in planned],
-            "status": [run.status for run in self.runs],
-            "error": [run.reason for run in self.runs],
-            "line": [run.line for run in self.runs],
+            "status": runs.statuses,
+            "error": runs.reasons,
+            "line": list(runs.lines),
         }
-        for place, name in enumerate(self._names()):
-            scale = self._scale(place)
-            values = [run.values[place] for run in self.runs]
-            columns[name] = [math.nan if value is None else value * scale for value in values]
-        for place, name in enumerate(self._class_names()):
-            values = [run.classes[place] for run in self.runs]
-            columns[name] = [math.nan if value is None else value * self._scale(0) for value in values]
+        for place, (name, values) in enumerate(zip(self._names(), runs.values, strict=True)):
+            columns[name] = _scaled(values, self._scale(place))
+        for name, values in zip(self._class_names(), runs.classes, strict=True):
+            columns[name] = _scaled(values, self._scale(0))
         if self.chosen.images:
-            columns["predictions"] = [run.right for run in self.runs]
-            columns["test_images"] = [run.images for run in self.runs]
+            columns |= {"predictions": runs.right, "test_images": runs.images}
         return columns
 
     def _class_names(self) -> dict[str, str]:
         """The column of records of each class -> the class."""
         return {f"class {name}": name for name in self.chosen.classes.values()}
+
+
+def _scaled(values: Sequence[float | None], scale: float) -> list[float]:
+    if _are_finite(values):
+        return [value * scale for value in values if value is not None]
+    return [value * scale if value is not None and math.isfinite(value) else math.nan for value in values]
 
 
 def _study_name(path: str) -> str:

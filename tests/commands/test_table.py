@@ -24,7 +24,7 @@ from harness.errors import StudyError
 from harness.reporting.document import Block, ClaimList, TextTable
 from harness.reporting.frames import to_csv, to_json
 from harness.reporting.render import outline
-from harness.reporting.report_input import runs_text
+from harness.reporting.report_input import indented, json_template, json_texts
 from harness.reporting.sections.results import class_effects, classes_table
 from harness.reporting.sections.tables import main_table, values_table, without_paper
 from harness.results.lines import Asked, open_results
@@ -795,8 +795,23 @@ def test_json_is_that_of_the_library_whatever_a_run_holds(written: Path):
     text = (written / "report.json").read_text()
     data = json.loads(text)
     assert text == json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    for runs in ([], [{"a": {"b": [1, "x\ny"]}}, {"c": None}]):
-        assert f'{{\n "runs": {runs_text(runs)}\n}}' == json.dumps({"runs": runs}, indent=1)
+    for data in (
+        [],
+        {},
+        [{"a": {"b": [1, "x\ny"], "a": []}}, {"c": None}],
+        {"%s": [[0.1, -1e300], True, {}]},
+    ):
+        assert indented(data) == json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False)
+
+
+def test_columns_become_the_lines_of_json_that_the_library_writes_for_each_run():
+    columns = {"a % s": [1, -2, 3], "b\n": ["x\ny", "\u2028é", None], "c": [[1, {"k": 2.5}], {}, 0.1]}
+    texts = [json_texts(values, json.dumps) for values in columns.values()]
+    of_one = "{" + json_template(list(columns), ", ") + "}"
+    runs = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    written = [of_one % row for row in zip(*texts, strict=True)]
+    assert written == [json.dumps(run, ensure_ascii=False) for run in runs]
+    assert json_texts([], json.dumps) == []
 
 
 def test_a_report_does_not_wait_for_what_it_does_not_use():

@@ -19,7 +19,7 @@ from harness.analysis.findings import (
     UNDECIDED,
     CellFinding,
     TableFinding,
-    can_be,
+    usable,
 )
 from harness.analysis.verdicts import no_value, size_text
 from harness.reporting import document as doc
@@ -293,9 +293,12 @@ def _lacking(report: ReportInput, metric: str) -> frozenset[str]:
     """The finished runs without a value of the metric that the analysis takes for one."""
     if metric not in report.records:
         return frozenset()
-    rows = report.records[["run_id", "status", metric]].itertuples(index=False)
+    runs = zip(report.records["run_id"], report.records["status"], strict=True)
+    values = usable(metric, report.records[metric])
     return frozenset(
-        str(run) for run, status, value in rows if status == FINISHED and not can_be(metric, value)
+        str(run)
+        for (run, status), value in zip(runs, values, strict=True)
+        if status == FINISHED and value is None
     )
 
 
