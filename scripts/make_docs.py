@@ -8,7 +8,6 @@ measures a sample of them again); `--fresh` measures them all again, as must be 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import subprocess
 import sys
@@ -120,7 +119,7 @@ def model_costs() -> str:
         questions.append({**about, "classes": classes})
         return Cost(params=0, macs=0)  # only which questions are asked matters here
 
-    listening = dataclasses.replace(catalogue, cost=cost)
+    listening = catalogue._replace(cost=cost)
     with tempfile.TemporaryDirectory() as folder:
         shown = Path(folder) / "my_study.yaml"
         shown.write_text((ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0])

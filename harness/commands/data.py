@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,10 +25,13 @@ from harness.spec import (
     RunSpec,
     fewest_normalised,
     norm_images_in_words,
+    sha256_of,
 )
 from harness.study.plan import Plan
 
 if TYPE_CHECKING:
+    import threading
+
     from harness.data.contents import Fingerprints
     from harness.data.entry import Entry, Files, Part, Source
 
@@ -166,6 +166,8 @@ class Watch:
     """Looks through the files of a plan before its first run, and at the rest while the runs are trained."""
 
     def __init__(self, plan: Plan, data_dir: Path) -> None:
+        import threading  # plans, which import this file, do not watch
+
         self._plan, self._data_dir = plan, data_dir
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -176,8 +178,10 @@ class Watch:
         return look_through(self._plan, self._data_dir, lambda: time.monotonic() > end_s, to_stderr)
 
     def __enter__(self) -> Watch:
+        from threading import Thread
+
         if any(not run.done for run in self._plan.runs):
-            self._thread = threading.Thread(target=self._decode_the_rest, name="decode-once", daemon=True)
+            self._thread = Thread(target=self._decode_the_rest, name="decode-once", daemon=True)
             self._thread.start()
         return self
 
@@ -188,10 +192,12 @@ class Watch:
 
     def _decode_the_rest(self) -> None:
         """At the lowest priority; what is wrong is said once, and the runs go on until they meet it."""
+        from threading import get_native_id
+
         from harness.data.loading import decode_all
 
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), 19)
         try:
             wrong = [
                 text
@@ -309,7 +315,7 @@ def _kept_file(spec: DataSpec, data_dir: Path) -> Path | None:
     from harness.data.entry import cache_folder
 
     folder = cache_folder()
-    name = sha256(f"{data_dir} {provenance.data_key(spec)}".encode(errors="surrogateescape")).hexdigest()[:32]
+    name = sha256_of(f"{data_dir} {provenance.data_key(spec)}".encode(errors="surrogateescape"))[:32]
     return folder / "looks" / f"{name}.json" if folder else None
 
 
@@ -358,11 +364,13 @@ def _by_names_and_sizes(spec: DataSpec, data_dir: Path) -> str | None:
 
 def by_names_and_sizes(train: Part, test: Part) -> str:
     """What records held before contents were recorded: of files, sorted names and sizes in bytes."""
+    import hashlib
+
     import numpy as np
 
     from harness.data.entry import Files, Pixels
 
-    total = sha256()
+    total = hashlib.sha256()
     for part in (train, test):
         total.update(np.ascontiguousarray(part.labels, "<i8").tobytes())
         if isinstance(part, Pixels):
@@ -386,12 +394,12 @@ def _changed(found: DataNow, key: str, count: int) -> str:
     return f"{runs} saw another {found.names[key]} than the one that ended last"
 
 
-@dataclass(slots=True)
 class _Progress:
     """Says now and then how far a first look has come."""
 
-    say: Callable[[str], None]
-    _last: float = field(default_factory=time.monotonic)
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self._last = time.monotonic()
 
     def of(self, name: str) -> Callable[[int, int], None]:
         def told(done: int, of: int) -> None:

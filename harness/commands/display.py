@@ -197,6 +197,8 @@ def broken(line: str, width: int, *, fold: bool) -> list[str]:
     >>> broken("one two three", 8, fold=True)
     ['one two ', 'three']
     """
+    if len(line) <= width and _ONE_COLUMN.issuperset(line):
+        return [line]
     starts, used = [0], 0
     for found in _WORD.finditer(line):
         word, start = found[0], found.start()

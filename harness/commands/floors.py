@@ -8,7 +8,6 @@ canonical JSON. What is not as it was written, or is of other data than are ther
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from harness.data import DATASETS, missing_data
 from harness.runs.folder import write_json
 from harness.runs.provenance import data_name
 from harness.runs.records import read_map
-from harness.spec import ACCURACIES, DataSpec
+from harness.spec import ACCURACIES, DataSpec, sha256_of
 from harness.study.conditions import (
     FLOORS_SCHEMA,
     NOT_MEASURED,
@@ -220,7 +219,7 @@ def _without(spec: DataSpec, problem: str | None) -> dict[str, Any]:
 
 
 def _path(spec: DataSpec, runs_dir: Path) -> Path:
-    name = hashlib.sha256(setting_of(spec).encode()).hexdigest()[:32]
+    name = sha256_of(setting_of(spec).encode())[:32]
     return runs_dir / FOLDER / f"{name}.json"
 
 

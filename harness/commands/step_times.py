@@ -128,7 +128,7 @@ def _question(arm: Arm, macs_per_image: float, share: float, text: CanonicalText
     batch = min(recipe.batch_size, at_most)
     if recipe.norm_images and batch < recipe.batch_size:  # whole groups
         batch = max(recipe.norm_images, batch // recipe.norm_images * recipe.norm_images)
-    measured = dataclasses.replace(recipe, **FREE, batch_size=batch)
+    measured = recipe.but(**FREE, batch_size=batch)
     tricks = tuple(trick for trick in arm.tricks if trick.name != "distillation")  # priced by the teacher
     spec = RunSpec(arm=Arm(recipe=measured, tricks=tricks), seed=0)
     alike = tuple(TrickSpec(name=trick.name, options=_words(trick.options)) for trick in tricks)

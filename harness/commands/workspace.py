@@ -35,7 +35,7 @@ from harness.study.schema import ALL
 from harness.study.yaml import STUDIES, is_script_study, shipped_studies
 from harness.tricks import TRICKS
 from harness.tricks.base import Trick
-from harness.tricks.build import describe, instantiate, validate
+from harness.tricks.build import describe, instantiate
 
 if TYPE_CHECKING:
     from harness.plugins.load import Plugin
@@ -172,9 +172,6 @@ class _Entries(Mapping[str, Kind]):
 def _trick_entry(trick: type[Trick], plugin: str | None) -> TrickEntry:
     about = describe(trick)
 
-    def check(options: Mapping[str, Any]) -> None:
-        validate(trick, options)
-
     made: dict[str, Trick] = {}  # a study asks for few settings of a trick, many times
 
     def setting(options: Mapping[str, Any]) -> Trick:
@@ -192,7 +189,7 @@ def _trick_entry(trick: type[Trick], plugin: str | None) -> TrickEntry:
         options=about["options"],
         conflicts=frozenset(about["conflicts"]),
         acts_in_training=about["acts_in_training"],
-        validate=check,
+        validate=setting,
         edit_recipe=edit_recipe,
         edits_recipe="edit_recipe" in about["hooks"],
         arms=trick.arms,
@@ -396,7 +393,7 @@ def plan_of(file: Path, data_dir: Path, options: ExpandOptions) -> Plan:
         use(())
         return plan_scripts(file, script_code, options, data_dir)
     files = WeightFiles(file.resolve().parent)
-    catalogue = replace(build_catalogue(data_dir, load_plugins(file)), weights=files)
+    catalogue = build_catalogue(data_dir, load_plugins(file))._replace(weights=files)
     plan = expand(load_study(file, catalogue, options), catalogue, options)
     used = {arm.recipe.model.weights.partition(":")[0] for arm in plan.arms.values()} - {""}
     here = {sha256: str(path) for sha256, path in files.found.items() if sha256 in used}

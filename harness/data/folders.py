@@ -10,7 +10,6 @@ class belong to it, in the order of torchvision.datasets.ImageFolder.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.data.entry import cache_folder
+from harness.spec import sha256_of
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 TEST_NAMES = ("val", "test", "validation")
@@ -194,7 +194,7 @@ def _signature(paths: Iterable[str]) -> list[Times]:
 
 def _kept_file(root: Path) -> Path | None:
     folder = cache_folder()
-    name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:32]
+    name = sha256_of(os.fsencode(root.absolute()))[:32]
     return folder / "listings" / name if folder else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -408,6 +407,8 @@ def balanced_subset(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def content_sha256(arrays: Mapping[str, np.ndarray]) -> str:
     """sha256 over names, shapes and bytes, so that it does not depend on the compressor's version."""
+    import hashlib  # of whole arrays: OpenSSL is several times faster, and takes 3 ms to load
+
     total = hashlib.sha256()
     for name in FILES:
         total.update(f"{name} {arrays[name].shape}\n".encode())

@@ -150,8 +150,7 @@ def _by_question(kept: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]
     return {_canonical(each["question"]): (each["params"], each["macs"]) for each in kept}
 
 
-def _canonical(asked: Mapping[str, Any]) -> str:
-    return json.dumps(asked, sort_keys=True, separators=(",", ":"))
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def main(argv: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from harness.data import DATASETS
 from harness.models import MODELS, VARIANTS
 from harness.runs.folder import write_bytes
+from harness.spec import sha256_of
 from harness.tricks import TRICKS
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _load_one(name: str, sha256: str, runs_dir: Path) -> Plugin:
         raise PluginError(
             "is not in the store of the runs folder; `harness run` on the study puts it there", path=path
         ) from None
-    if hashlib.sha256(source).hexdigest() != sha256:
+    if sha256_of(source) != sha256:
         raise PluginError(
             "has been changed since it was stored and is not run; delete it, and `harness run` on the study "
             "stores it again",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -14,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import printable
 from harness.runs import records
 from harness.runs.records import is_count, is_time, parsed, read_with_time
-from harness.spec import FAILED, FINISHED, Stop
+from harness.spec import FAILED, FINISHED, Stop, sha256_of
 
 # Who holds a run: the claims in its folder, read by any process on any machine. Nothing here writes.
 #
@@ -38,8 +37,7 @@ MOST_PID = 2**31
 LONGEST_NAME = 300  # characters of a host, a job, ... in a claim
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class Holder(NamedTuple):
     """What a claim file says. Everything but `number` and the beat is unknown where it is empty or cut."""
 
     number: int
@@ -327,7 +325,7 @@ class RunFolder:
             if summary is not None and not self.spec.exists():
                 records.note(self.spec, records.NO_SPEC)
             return None, ""
-        return summary, hashlib.sha256(text).hexdigest()
+        return summary, sha256_of(text)
 
     def has_spec(self, specs: records.Specs | None = None) -> bool:
         """Whether the spec is there and hashes to the folder's name. One that does not is named."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.runs.folder import PREFIX, RunFolder, read_json, write_bytes, write_json
-from harness.spec import DataSpec, ScriptPlace, canonical_json
+from harness.spec import DataSpec, ScriptPlace, canonical_json, sha256_of
 from harness.study.plan import Plan
 
 # With which code and on which data a run was made, and the code of a submission, frozen.
@@ -55,13 +54,13 @@ def changes(root: Path) -> str:
 def changes_digest(root: Path) -> str | None:
     """sha256 of that patch; None where there is none."""
     text = changes(root)
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest() if text else None
+    return sha256_of(text.encode(errors="surrogateescape")) if text else None
 
 
 def keep_changes(runs_dir: Path, root: Path) -> None:
     """Keep that patch beside the runs under its digest, unless it is there, or too long for a report."""
     data = changes(root).encode(errors="surrogateescape")
-    path = runs_dir / CHANGES_FOLDER / f"{hashlib.sha256(data).hexdigest()}.patch"
+    path = runs_dir / CHANGES_FOLDER / f"{sha256_of(data)}.patch"
     if data and len(data) <= LONGEST_CHANGES and not path.exists():
         write_bytes(path, data)
 
@@ -72,7 +71,7 @@ def kept_changes(runs_dir: Path, digests: Iterable[str]) -> dict[str, str]:
     for digest in digests:
         path = runs_dir / CHANGES_FOLDER / f"{digest}.patch"
         data = path.read_bytes() if re.fullmatch(HEX, digest) and path.is_file() else b""
-        if data and hashlib.sha256(data).hexdigest() == digest:
+        if data and sha256_of(data) == digest:
             found[digest] = data.decode(errors="surrogateescape")
     return found
 
@@ -138,7 +137,7 @@ def tracked_digest(top: Path, leave_out: Iterable[Path] = ()) -> str | None:
     for path in leave_out:
         with contextlib.suppress(ValueError):
             entries.pop(path.resolve().relative_to(top).as_posix(), None)
-    return hashlib.sha256(canonical_json(entries).encode()).hexdigest()
+    return sha256_of(canonical_json(entries).encode())
 
 
 def keep_places(runs_dir: Path, places: Mapping[str, ScriptPlace]) -> None:
@@ -231,6 +230,8 @@ def snapshot_path(runs_dir: Path, source: Path) -> Path:
 
 def digest(source: Path) -> str:
     """sha256 over the names and bytes of all files of a package."""
+    import hashlib
+
     total = hashlib.sha256()
     for file in _files(source):
         content = file.read_bytes()

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -458,13 +458,13 @@ def reconcile(plan: Plan, runs_dir: Path) -> dict[str, dict[str, Any]]:
     return summaries
 
 
-@dataclass(slots=True)
 class _Speeds:
     """Multiply-adds per second of finished trainings, by how alike the trainings are."""
 
-    found: dict[tuple[Any, ...], list[float]] = field(default_factory=dict)
-    medians: dict[tuple[Any, ...], float] = field(default_factory=dict)
-    done: list[PlannedRun] = field(default_factory=list)  # of a script, with their times
+    def __init__(self) -> None:
+        self.found: dict[tuple[Any, ...], list[float]] = {}
+        self.medians: dict[tuple[Any, ...], float] = {}
+        self.done: list[PlannedRun] = []  # of a script, with their times
 
     def add(self, summary: Mapping[str, Any]) -> None:
         work = 3.0 * (summary.get("macs") or 0) * (summary.get("images_seen") or 0)

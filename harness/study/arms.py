@@ -172,6 +172,7 @@ class Fields:
     def __init__(self, file: StudyFile, size: Size, inputs: Inputs, architectures: Architectures) -> None:
         self._file, self._size = file, size
         self._inputs, self._architectures = inputs, architectures
+        self._owns: dict[str | None, dict[str, Any]] = {}  # named recipe -> its fields in the paper's units
         self._starts: dict[str | None, dict[str, Any]] = {}  # named recipe -> its fields at this size
         self._same: dict[Any, Any] = {}
         self.baseline_epochs = float(self._own(None)["epochs"])
@@ -205,12 +206,13 @@ class Fields:
 
     def _own(self, recipe: str | None) -> dict[str, Any]:
         """The numbers of the study's baseline, or of another named recipe, in the paper's units."""
-        if recipe is not None:
-            return {**_DEFAULTS, **RECIPES[recipe]}
-        baseline = self._file.baseline
-        fields = {**_DEFAULTS, **RECIPES[baseline.recipe], **_numbers(baseline.set.values())}
-        fields["augment"] = dataclasses.replace(fields["augment"], **_augment(baseline.set.values()))
-        return fields
+        if recipe not in self._owns:
+            own = {**_DEFAULTS, **RECIPES[recipe or self._file.baseline.recipe]}
+            if recipe is None:
+                said = self._file.baseline.set.values()
+                own |= {**_numbers(said), "augment": dataclasses.replace(own["augment"], **_augment(said))}
+            self._owns[recipe] = own
+        return self._owns[recipe]
 
     def _start(self, recipe: str | None) -> dict[str, Any]:
         """What every row with this recipe starts from: `_own`, and what the size and the file say on top."""
@@ -441,7 +443,7 @@ class Resolver:
         self.costs: dict[str, Cost] = {}
         self.named: dict[str, str] = {}  # arm_id -> how another arm needs it, e.g. "teacher / large"
         self._trained: dict[str, str] = {}  # name of an arm that others need -> arm_id
-        self.catalogue, self._study, self._priced = catalogue, study, mode.priced
+        self.catalogue, self._study, self.priced = catalogue, study, mode.priced
         paper = study.file.sizes.get("paper", size)
         self.inputs = Inputs(catalogue, size, paper, mode)
         self._architectures = Architectures(catalogue, size, mode)
@@ -489,7 +491,7 @@ class Resolver:
         return self._finished(self._fields.of(Draft()))[0]
 
     def _added(self, arm: Arm, cost: Cost) -> str:
-        if self._priced:
+        if self.priced:
             arm_id = self._text.arm_id(arm)
         else:  # it is only looked for mistakes
             check_finite(arm.recipe)

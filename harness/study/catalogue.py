@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ class TrickEntry(NamedTuple):
     options: Mapping[str, Any]  # option name -> default
     conflicts: frozenset[str]  # names of tricks that may not be on beside this one
     acts_in_training: bool  # False: everything it does is in the edited recipe
-    validate: Callable[[Mapping[str, Any]], None]  # raises ValueError on a bad option value
+    validate: Callable[[Mapping[str, Any]], object]  # raises ValueError on a bad option value
     edit_recipe: Callable[[Recipe, Mapping[str, Any]], Recipe]  # raises ValueError where it cannot apply
     edits_recipe: bool = True  # False: `edit_recipe` returns what it was given, and planning need not call it
     arms: tuple[str, ...] = ()  # options beside `options` in which a study must name an arm
@@ -90,19 +89,16 @@ class Cost(NamedTuple):
     macs: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Catalogue:
+class Catalogue(NamedTuple):
     """Every name a study may use."""
 
     tricks: Mapping[str, TrickEntry]
     models: Mapping[str, ModelEntry]
     data: Mapping[str, DataEntry]
     cost: Callable[[ModelSpec, DataSpec], Cost]
-    trainers: Mapping[str, str | None] = field(default_factory=dict)  # name -> its plugin's file
-    metrics: Mapping[str, str | None] = field(
-        default_factory=dict
-    )  # beside top1, top5 and loss; name -> file
-    plugin_hashes: Mapping[str, str] = field(default_factory=dict)  # file name -> sha256 of its bytes
+    trainers: Mapping[str, str | None] = MappingProxyType({})  # name -> its plugin's file
+    metrics: Mapping[str, str | None] = MappingProxyType({})  # beside top1, top5 and loss; name -> file
+    plugin_hashes: Mapping[str, str] = MappingProxyType({})  # file name -> sha256 of its bytes
     # (model, file of weights; None: the library's own) -> `ModelSpec.weights`; ValueError: it is not there
     weights: Callable[[str, str | None], str] = lambda model, file: ""
 
@@ -212,7 +208,7 @@ class Mode(NamedTuple):
     """What a study is resolved for."""
 
     names_are_wrong: bool = False  # some were reported as mistakes, so that lookups may fail
-    priced: bool = True  # False: only to find mistakes
+    priced: bool = True  # False: only to find mistakes; those in printed values were found with the rows
 
 
 class Unusable(Exception):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.errors import counted
-from harness.spec import ACCURACIES, canonical_json
+from harness.spec import ACCURACIES, canonical_json, sha256_of
 from harness.study.plan import Cell, Plan, PlanTable, control_of
 
 # What a study declares before its first run: what is compared, on what metric, with how many seeds.
@@ -63,7 +62,7 @@ def plan_hash(declaration: Declaration) -> str:
     Raises:
         ValueError, TypeError: it holds something that is no JSON.
     """
-    return hashlib.sha256(canonical_json(declaration).encode()).hexdigest()
+    return sha256_of(canonical_json(declaration).encode())
 
 
 def contrasts(declaration: Declaration) -> dict[Contrast, tuple[str, str | None, str | None]]:

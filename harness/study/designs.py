@@ -9,7 +9,6 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from harness.errors import Location, ProblemList, unknown
@@ -25,13 +24,13 @@ _OFF = object()  # the value of the level `off`; a trick's option may itself be 
 _SWITCH = {"off": _OFF, "on": True, False: _OFF, True: True}  # YAML 1.2 reads `off` as a text
 
 
-@dataclass(slots=True)
 class _Factor:
     """One factor: the text and the effect of each of its levels."""
 
-    name: str
-    texts: list[str] = field(default_factory=list)
-    values: list[Any] = field(default_factory=list)
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.texts: list[str] = []
+        self.values: list[Any] = []
 
     @property
     def is_field(self) -> bool:

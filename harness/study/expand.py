@@ -63,13 +63,13 @@ def check_rows(key: str, table: Table, rows: tuple[Row, ...], problems: ProblemL
 
 
 def resolve_table(key: str, study: Study, resolver: Resolver, problems: ProblemList, size: str) -> PlanTable:
-    """The table's cells in reading order. A cell that cannot be resolved is reported and left out."""
+    """Its cells in reading order, with printed values where it is priced; what cannot be resolved is said."""
     table = study.file.tables[key]
     columns, switches = _columns(table), short_names(table.tricks)
     bases: dict[tuple[str | None, str], Draft] = {}
     cells = []
     for row in study.rows[key]:
-        values = paper_values(row, columns, _paper_at(row), problems) if row.paper else {}
+        values = paper_values(row, columns, _paper_at(row), problems) if row.paper and resolver.priced else {}
         for column in columns:
             if row.columns is not None and column not in row.columns:
                 continue
@@ -421,7 +421,7 @@ def _resolve(
     if size.arms:
         unheard = study.source.problem_list()  # circles, which were reported when the file was loaded
         own = named_arms(arms_at(study.file.arms, size), catalogue, unheard)
-        study = dataclasses.replace(study, arms=own)
+        study = study._replace(arms=own)
     resolver = Resolver(study, catalogue, size, mode)
     return resolver, tuple(resolve_table(key, study, resolver, problems, name) for key in study.file.tables)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.errors import Location, Problem, ProblemList, StudyError, shortened, unknown
-from harness.spec import ACCURACIES, Recipe
+from harness.spec import ACCURACIES, Recipe, sha256_of
 from harness.study.catalogue import (
     RECIPES,
     Catalogue,
@@ -289,7 +288,7 @@ def name_of_changes(study: str, changes: Sequence[str]) -> str:
     """
     said = "-".join(re.findall("[a-z0-9_]+", "-".join(sorted(changes)).lower()))
     if len(said) > LONGEST_SAID:
-        said = f"{said[:LONGEST_SAID]}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+        said = f"{said[:LONGEST_SAID]}-{sha256_of(said.encode())[:8]}"
     return f"{study}-set-{said}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.errors import Location, ProblemList, unknown
@@ -73,8 +72,7 @@ class ArmError(ValueError):
         self.arm = arm
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Study:
+class Study(NamedTuple):
     """A checked study file: its named arms and the rows of its tables, and where each stands in the file."""
 
     file: StudyFile

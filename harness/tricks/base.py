@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, dataclass_transform
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -60,7 +60,20 @@ Predict = Callable[["Tensor"], "Tensor"]  # images (B, C, H, W) -> logits (B, K)
 ParameterGroup = dict[str, Any]  # {"params": [(name, parameter), ...], "weight_decay": float, ...}
 
 
-@dataclass(frozen=True, kw_only=True)
+_Class = TypeVar("_Class")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def trick(cls: type[_Class]) -> type[_Class]:
+    """What stands above the class of every trick here: a frozen dataclass that `Trick` compares and shows.
+
+    A plug-in's trick may have `@dataclass(frozen=True, kw_only=True)`, which writes methods of its own for
+    that: 0.3 ms a class, 8 ms of every plan.
+    """
+    return dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
+
+
+@trick
 class Trick:
     """The identity: every hook returns what it was given."""
 
@@ -129,6 +142,16 @@ class Trick:
         """Every option with its value."""
         return dataclasses.asdict(self)
 
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.options() == other.options()
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.options().values()))
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}={value!r}" for name, value in self.options().items())
+        return f"{type(self).__qualname__}({said})"
+
 
 def hooks_of(trick: Trick | type[Trick]) -> tuple[str, ...]:
     """The hooks that a trick defines itself, in the order of `HOOKS`."""
@@ -156,4 +179,4 @@ def with_model_args(recipe: Any, purpose: str, **values: Any) -> Any:
     model = recipe.model
     for argument in values:
         require(argument in model.args, f"{purpose}: {model.name} has no argument '{argument}'")
-    return dataclasses.replace(recipe, model=model.with_args(**values))
+    return recipe.but(model=model.with_args(**values))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.tricks.base import Trick, require, with_model_args
+from harness.tricks.base import Trick, require, trick, with_model_args
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class BatchNorm(Trick):
     """Batch normalisation: each channel is normalised over the batch, then scaled and shifted.
 
@@ -29,7 +28,7 @@ class BatchNorm(Trick):
         return with_model_args(recipe, "batch_norm needs a network that can be without it", norm="batch")
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class Sigmoid(Trick):
     """Sigmoid units: the logistic function in place of ReLU.
 
@@ -47,7 +46,7 @@ class Sigmoid(Trick):
         return with_model_args(recipe, "sigmoid replaces the nonlinearity", activation="sigmoid")
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class HigherLr(Trick):
     """Higher learning rate: the peak rate is multiplied, which batch normalisation allows.
 
@@ -66,10 +65,10 @@ class HigherLr(Trick):
         require(self.times > 0, f"higher_lr: times must be a number > 0, got {self.times!r}")
 
     def edit_recipe(self, recipe: Any) -> Any:
-        return dataclasses.replace(recipe, lr=recipe.lr * self.times)
+        return recipe.but(lr=recipe.lr * self.times)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class NoDropout(Trick):
     """No dropout: the layer before the classifier drops nothing.
 
@@ -86,7 +85,7 @@ class NoDropout(Trick):
         return with_model_args(recipe, "no_dropout takes dropout away", dropout=0.0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class WeakerL2(Trick):
     """Weaker L2: the weight decay is divided.
 
@@ -104,10 +103,10 @@ class WeakerL2(Trick):
         require(self.divide_by > 0, f"weaker_l2: divide_by must be a number > 0, got {self.divide_by!r}")
 
     def edit_recipe(self, recipe: Any) -> Any:
-        return dataclasses.replace(recipe, weight_decay=recipe.weight_decay / self.divide_by)
+        return recipe.but(weight_decay=recipe.weight_decay / self.divide_by)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class FasterDecay(Trick):
     """Faster decay: the learning rate falls as many times faster.
 
@@ -130,15 +129,15 @@ class FasterDecay(Trick):
     def edit_recipe(self, recipe: Any) -> Any:
         if recipe.schedule == "step":
             sooner = tuple(milestone / self.times for milestone in recipe.milestones)
-            return dataclasses.replace(recipe, milestones=sooner)
+            return recipe.but(milestones=sooner)
         require(
             recipe.schedule == "exponential",
             f"faster_decay needs the schedule 'exponential' or 'step': the recipe has '{recipe.schedule}'",
         )
-        return dataclasses.replace(recipe, decay_every=recipe.decay_every / self.times)
+        return recipe.but(decay_every=recipe.decay_every / self.times)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class NoLrn(Trick):
     """No local response normalisation: the layers that divide by their neighbours' activity are left out.
 
@@ -156,7 +155,7 @@ class NoLrn(Trick):
         return with_model_args(recipe, "no_lrn takes response normalisation away", lrn=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class ShardShuffling(Trick):
     """Within-shard shuffling: the images of a shard are put in a new order every epoch, not only the shards.
 
@@ -177,10 +176,10 @@ class ShardShuffling(Trick):
             "shard_shuffling needs a recipe that puts only shards in a new order (shuffle: shards);"
             f" this one has shuffle: {recipe.shuffle}, which mixes more",
         )
-        return dataclasses.replace(recipe, shuffle="within_shards")
+        return recipe.but(shuffle="within_shards")
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class WeakerDistortion(Trick):
     """Weaker photometric distortion: fewer examples are seen, so they should look more like real ones.
 
@@ -205,4 +204,4 @@ class WeakerDistortion(Trick):
         weaker = dataclasses.replace(
             augment, jitter=augment.jitter * self.factor, pca_noise=augment.pca_noise * self.factor
         )
-        return dataclasses.replace(recipe, augment=weaker)
+        return recipe.but(augment=weaker)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.tricks.base import State, Trick, require
+from harness.tricks.base import State, Trick, require, trick
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class Ema(Trick):
     """Weight averaging: evaluate an exponential moving average of the weights.
 
@@ -121,7 +119,7 @@ class Average:
             average.copy_(state["average"][name])
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class RawWeights(Trick):
     """Raw weights: the network is evaluated with the weights it ends with, not with their average.
 
@@ -138,10 +136,10 @@ class RawWeights(Trick):
     observes: ClassVar[bool] = True
 
     def edit_recipe(self, recipe: Any) -> Any:
-        return dataclasses.replace(recipe, eval_weights="raw")
+        return recipe.but(eval_weights="raw")
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class MultiCrop(Trick):
     """Multi-crop evaluation: a test image's probabilities are the mean over several views of it.
 
@@ -162,10 +160,10 @@ class MultiCrop(Trick):
     crops: Literal[10, 12, 144] = 10
 
     def edit_recipe(self, recipe: Any) -> Any:
-        return dataclasses.replace(recipe, eval_crops=self.crops)
+        return recipe.but(eval_crops=self.crops)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class Ensemble(Trick):
     """Ensemble: several trainings of one arm, which differ in their seeds, answer together.
 
@@ -192,7 +190,7 @@ class Ensemble(Trick):
         return (self.members,)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class MixedEnsemble(Trick):
     """Mixed ensemble: trainings of two arms answer together.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from harness.tricks.base import Trick, require, with_model_args
+from harness.tricks.base import Trick, require, trick, with_model_args
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class Two3x3(Trick):
     """Two 3x3 in place of a 5x5: the same receptive field with 28 % fewer weights.
 
@@ -32,7 +31,7 @@ class Two3x3(Trick):
         return with_model_args(recipe, "two_3x3 replaces 5x5 convolutions", five=five)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class AsymmetricConvolutions(Trick):
     """Asymmetric convolutions: an n x n convolution becomes a 1 x n and an n x 1.
 
@@ -50,7 +49,7 @@ class AsymmetricConvolutions(Trick):
         return with_model_args(recipe, "asymmetric_convolutions splits n x n convolutions", asymmetric=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class Factorized7x7(Trick):
     """Factorized 7x7: the first convolution becomes three convolutions of 3x3.
 
@@ -72,7 +71,7 @@ class Factorized7x7(Trick):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class GridReduction(Trick):
     """Grid reduction: convolution and pooling, both with stride 2, beside each other.
 
@@ -93,7 +92,7 @@ class GridReduction(Trick):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class ReceptiveField(Trick):
     """Receptive field at constant cost: smaller images, and less stride in the first layers.
 
@@ -114,13 +113,13 @@ class ReceptiveField(Trick):
         edited = with_model_args(
             recipe, "receptive_field changes the first layers", first_layer=FIRST_LAYERS[self.pixels]
         )
-        return dataclasses.replace(edited, data=dataclasses.replace(recipe.data, resolution=self.pixels))
+        return edited.but(data=dataclasses.replace(recipe.data, resolution=self.pixels))
 
 
 FIRST_LAYERS = {299: "stride2_pool", 151: "stride1_pool", 79: "stride1"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class AuxiliaryHead(Trick):
     """Auxiliary head: a small classifier in the middle of the network that is trained along.
 
@@ -142,7 +141,7 @@ class AuxiliaryHead(Trick):
         return with_model_args(recipe, "auxiliary_head needs a place for a head", auxiliary=kind)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class AuxiliaryLoss(Trick):
     """Auxiliary loss: how much the loss of each auxiliary head counts.
 
@@ -166,10 +165,10 @@ class AuxiliaryLoss(Trick):
             "auxiliary" in recipe.model.args,
             f"auxiliary_loss weighs auxiliary heads: {recipe.model.name} has no argument 'auxiliary'",
         )
-        return dataclasses.replace(recipe, auxiliary_weight=self.weight)
+        return recipe.but(auxiliary_weight=self.weight)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class BnAuxiliary(Trick):
     """BN-auxiliary: the fully connected part of the auxiliary head is batch-normalised as well.
 

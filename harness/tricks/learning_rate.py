@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.tricks.base import Trick, require
+from harness.tricks.base import Trick, require, trick
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class LinearLrScaling(Trick):
     """Linear learning-rate scaling: the peak learning rate grows in proportion to the batch.
 
@@ -36,7 +34,7 @@ class LinearLrScaling(Trick):
 
     def edit_recipe(self, recipe: Any) -> Any:
         lr = scaled_lr(recipe.lr, batch_size=recipe.batch_size, reference_batch=self.reference_batch)
-        return dataclasses.replace(recipe, lr=lr)
+        return recipe.but(lr=lr)
 
 
 def scaled_lr(lr: float, *, batch_size: int, reference_batch: int) -> float:
@@ -48,7 +46,7 @@ def scaled_lr(lr: float, *, batch_size: int, reference_batch: int) -> float:
     return lr * batch_size / reference_batch
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class LargeBatch(Trick):
     """Large batch: more images in each optimizer step.
 
@@ -68,10 +66,10 @@ class LargeBatch(Trick):
         require(self.images >= 1, f"large_batch: images must be an integer >= 1, got {self.images!r}")
 
     def edit_recipe(self, recipe: Any) -> Any:
-        return dataclasses.replace(recipe, batch_size=self.images)
+        return recipe.but(batch_size=self.images)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class Warmup(Trick):
     """Gradual warm-up: the learning rate rises linearly to its peak over the first epochs.
 
@@ -100,9 +98,7 @@ class Warmup(Trick):
             f"warmup: {self.epochs:g} epochs of warm-up do not fit into {recipe.epochs:g} epochs of training",
         )
         shape = "proportional" if self.start_lr == 0 else "linear"
-        return dataclasses.replace(
-            recipe, warmup_epochs=self.epochs, warmup_lr=self.start_lr, warmup_shape=shape
-        )
+        return recipe.but(warmup_epochs=self.epochs, warmup_lr=self.start_lr, warmup_shape=shape)
 
 
 def warmup_lr(step: int, *, warmup_steps: int, lr_peak: float, start_lr: float = 0.0) -> float:
@@ -120,7 +116,7 @@ def warmup_lr(step: int, *, warmup_steps: int, lr_peak: float, start_lr: float =
     return start_lr + step / warmup_steps * (lr_peak - start_lr)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class ConstantWarmup(Trick):
     """Constant warm-up: a low, constant learning rate for the first epochs, then the full one at once.
 
@@ -146,12 +142,10 @@ class ConstantWarmup(Trick):
             f"constant_warmup: {self.epochs:g} epochs of warm-up do not fit into {recipe.epochs:g} epochs of"
             " training",
         )
-        return dataclasses.replace(
-            recipe, warmup_epochs=self.epochs, warmup_lr=self.lr, warmup_shape="constant"
-        )
+        return recipe.but(warmup_epochs=self.epochs, warmup_lr=self.lr, warmup_shape="constant")
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class Cosine(Trick):
     """Cosine decay: the learning rate follows half a cosine from its peak to 0.
 
@@ -168,7 +162,7 @@ class Cosine(Trick):
     conflicts: ClassVar[tuple[str, ...]] = ("exponential_decay", "step_decay", "faster_decay")
 
     def edit_recipe(self, recipe: Any) -> Any:
-        return dataclasses.replace(recipe, schedule="cosine", milestones=())
+        return recipe.but(schedule="cosine", milestones=())
 
 
 def cosine_lr(step: int, *, total_steps: int, lr_peak: float) -> float:
@@ -182,7 +176,7 @@ def cosine_lr(step: int, *, total_steps: int, lr_peak: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / total_steps)) * lr_peak
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class StepDecay(Trick):
     """Step decay: the learning rate is divided at fixed epochs.
 
@@ -212,7 +206,7 @@ class StepDecay(Trick):
             bool(epochs),
             f"step_decay: {self.every:g} epochs do not pass within {recipe.epochs:g} epochs of training",
         )
-        return dataclasses.replace(recipe, schedule="step", milestones=epochs, decay=self.factor)
+        return recipe.but(schedule="step", milestones=epochs, decay=self.factor)
 
 
 MOST_MILESTONES = 1_000
@@ -230,7 +224,7 @@ def milestones(*, epochs: float, every: float) -> tuple[float, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class ExponentialDecay(Trick):
     """Exponential decay: the learning rate is multiplied by a factor every few epochs, in stairs.
 
@@ -255,9 +249,7 @@ class ExponentialDecay(Trick):
         require(self.every > 0, f"exponential_decay: every must be a number > 0, got {self.every!r}")
 
     def edit_recipe(self, recipe: Any) -> Any:
-        return dataclasses.replace(
-            recipe, schedule="exponential", decay=self.factor, decay_every=self.every, milestones=()
-        )
+        return recipe.but(schedule="exponential", decay=self.factor, decay_every=self.every, milestones=())
 
 
 def exponential_lr(epoch: float, *, lr_peak: float, factor: float, every: float) -> float:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.tricks.base import ParameterGroup, Trick, require
+from harness.tricks.base import ParameterGroup, Trick, require, trick
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class Initialisation(Trick):
     """Initialisation: how the weights are drawn before training.
 
@@ -37,10 +35,10 @@ class Initialisation(Trick):
     ] = "xavier"
 
     def edit_recipe(self, recipe: Any) -> Any:
-        return dataclasses.replace(recipe, initialisation=self.scheme)
+        return recipe.but(initialisation=self.scheme)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class FineTuning(Trick):
     """Fine-tuning: training starts from the weights of another, finished training.
 
@@ -58,7 +56,7 @@ class FineTuning(Trick):
     arms: ClassVar[tuple[str, ...]] = ("source",)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class Fp16(Trick):
     """FP16: forward and backward in half precision, with FP32 master weights and loss scaling.
 
@@ -78,10 +76,10 @@ class Fp16(Trick):
     conflicts: ClassVar[tuple[str, ...]] = ("bf16",)
 
     def edit_recipe(self, recipe: Any) -> Any:
-        return dataclasses.replace(recipe, precision="fp16")
+        return recipe.but(precision="fp16")
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class Bf16(Trick):
     """BF16: forward and backward in bfloat16, with FP32 master weights and no loss scaling.
 
@@ -98,10 +96,10 @@ class Bf16(Trick):
     conflicts: ClassVar[tuple[str, ...]] = ("fp16",)
 
     def edit_recipe(self, recipe: Any) -> Any:
-        return dataclasses.replace(recipe, precision="bf16")
+        return recipe.but(precision="bf16")
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class RmsProp(Trick):
     """RMSProp: each step is divided by a running root mean square of the gradient.
 
@@ -135,8 +133,7 @@ class RmsProp(Trick):
         require(self.lr > 0, f"rmsprop: lr must be a number > 0, got {self.lr!r}")
 
     def edit_recipe(self, recipe: Any) -> Any:
-        return dataclasses.replace(
-            recipe,
+        return recipe.but(
             optimizer="rmsprop_tf" if self.form == "tf" else "rmsprop",
             optimizer_args={"alpha": self.decay, "eps": self.eps, "momentum": self.momentum},
             lr=self.lr,
@@ -157,7 +154,7 @@ def first_step(gradient: float, *, decay: float, eps: float, form: str) -> float
     return gradient / (math.sqrt(square + eps) if form == "tf" else math.sqrt(square) + eps)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class GradientClipping(Trick):
     """Gradient clipping: a gradient that is too long is cut before the optimizer sees it.
 
@@ -180,10 +177,10 @@ class GradientClipping(Trick):
 
     def edit_recipe(self, recipe: Any) -> Any:
         norm, value = (self.threshold, 0.0) if self.by == "norm" else (0.0, self.threshold)
-        return dataclasses.replace(recipe, clip_norm=norm, clip_value=value)
+        return recipe.but(clip_norm=norm, clip_value=value)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class NoBiasDecay(Trick):
     """No bias decay: weight decay acts on the weights of convolutions and linear layers only.
 

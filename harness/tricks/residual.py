@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from harness.tricks.base import Trick, require, with_model_args
+from harness.tricks.base import Trick, require, trick, with_model_args
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class ResNetB(Trick):
     """ResNet-B: the down-sampling block halves the resolution in its 3x3 convolution.
 
@@ -27,7 +26,7 @@ class ResNetB(Trick):
         return with_model_args(recipe, "resnet_b moves the stride of a bottleneck block", stride_in="3x3")
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class ResNetC(Trick):
     """ResNet-C: the 7x7 convolution of the stem becomes three 3x3 convolutions.
 
@@ -50,7 +49,7 @@ class ResNetC(Trick):
         return with_model_args(recipe, purpose, stem="deep")
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class ResNetD(Trick):
     """ResNet-D: the shortcut of a down-sampling block averages before its 1x1 convolution.
 
@@ -71,7 +70,7 @@ class ResNetD(Trick):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class ZeroGamma(Trick):
     """Zero gamma: every residual block starts as the identity.
 
@@ -90,7 +89,7 @@ class ZeroGamma(Trick):
         return with_model_args(recipe, "zero_gamma needs residual blocks", zero_gamma=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class ResidualScaling(Trick):
     """Residual scaling: the residuals are made smaller before they are added.
 
@@ -123,7 +122,7 @@ class ResidualScaling(Trick):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class NoResidual(Trick):
     """No residual connections: the blocks of an Inception-ResNet lose their shortcuts.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from harness.tricks.base import Batch, Context, Loss, Trick, require
+from harness.tricks.base import Batch, Context, Loss, Trick, require, trick
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class LabelSmoothing(Trick):
     """Label smoothing: a share eps of each target is spread over the classes.
 
@@ -59,7 +58,7 @@ def smooth_off_target(y: Any, eps: float, classes: int) -> Any:
     return (1 - eps) * y + eps * (1 - y) / (classes - 1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class Mixup(Trick):
     """Mixup: train on convex combinations of pairs of images and of their labels.
 
@@ -111,7 +110,7 @@ def draw_lam(alpha: float, rng: Generator) -> float:
     return float(np.random.default_rng(seed).beta(alpha, alpha))
 
 
-@dataclass(frozen=True, kw_only=True)
+@trick
 class Distillation(Trick):
     """Knowledge distillation: the student also learns from the softened predictions of a trained teacher.
 

@@ -50,6 +50,7 @@ def test_the_command_imports_nothing_heavy(fresh: Workplace, arguments):
 SLOW = ("rich", "pydantic", "numpy", "logging", "multiprocessing", "importlib.metadata", "email", "secrets")
 UNUSED = "harness.tricks.inception"  # by Bag of Tricks
 ELSEWHERE = ("subprocess", "shutil", "tempfile", "zipfile", "gzip", "traceback", "importlib.resources")
+ELSEWHERE += ("hashlib", "threading", "shlex")
 OF_DATA = ("harness.data.packed", "harness.data.tables", "harness.data.huggingface", "harness.data.loading")
 LATER = ("harness.scripts", "harness.runs.claims", "harness.slurm", "harness.scheduling", UNUSED)
 LATER += ("harness.plugins.load", *OF_DATA)

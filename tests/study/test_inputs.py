@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -75,7 +74,7 @@ def _corrupting(*names: str) -> Catalogue:
         for name, entry in CATALOGUE.data.items()
         if name in names
     }
-    return dataclasses.replace(CATALOGUE, data={**CATALOGUE.data, **changed})
+    return CATALOGUE._replace(data={**CATALOGUE.data, **changed})
 
 
 def test_what_a_row_does_to_its_data_is_done_to_what_stands_for_it(tmp_path: Path) -> None:

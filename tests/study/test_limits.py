@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from pathlib import Path
@@ -86,8 +85,7 @@ def broken(**changes: object) -> Catalogue:
 
     edited = CATALOGUE.tricks["cosine"]._replace(edit_recipe=fail)  # type: ignore[arg-type]
     checked = CATALOGUE.tricks["mixup"]._replace(validate=fail)
-    return dataclasses.replace(
-        CATALOGUE,
+    return CATALOGUE._replace(
         tricks={**CATALOGUE.tricks, "cosine": edited, "mixup": checked},
         **changes,  # type: ignore[arg-type]
     )
