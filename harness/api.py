@@ -143,10 +143,13 @@ class Results:
 
     def _repr_html_(self) -> str:
         from harness.reporting.report_input import place_labels
-        from harness.reporting.sections.tables import main_table
+        from harness.reporting.sections.tables import main_table, of_plan
 
         labels = place_labels(self.plan)
-        shown = [main_table(table, self.findings.settings, labels) for table in self.findings.tables]
+        shown = [
+            of_plan(main_table(table, self.findings.settings, labels), self.plan)
+            for table in self.findings.tables
+        ]
         heads = [f"<h4>{escape(table.title)}</h4>" for table in self.findings.tables]
         return "".join(head + _html(table) for head, table in zip(heads, shown, strict=True))
 

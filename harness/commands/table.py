@@ -162,14 +162,14 @@ def show(report: ReportInput) -> None:
     from rich.table import Table
 
     from harness.commands.progress import plain_console
-    from harness.reporting.sections.tables import main_table
+    from harness.reporting.sections.tables import main_table, of_plan
 
     console = plain_console()
     found = report.plan.header["results"]
     read = ", ".join(f"{name} = {column}" for name, column in found["columns"].items())
     print(f"{found['file']}: {found['lines']:,} lines; {read}; compared with {found['versus']}")
     for table in report.findings.tables:
-        shown = main_table(table, report.findings.settings)
+        shown = of_plan(main_table(table, report.findings.settings), report.plan)
         grid = Table(title=shown.title, title_justify="left", box=None, pad_edge=False)
         for place, column in enumerate(shown.columns):
             grid.add_column(column.title, justify="left" if place in (0, VERDICT) else "right")

@@ -11,7 +11,7 @@ from harness.reporting import document as doc
 from harness.reporting import numbers as num
 from harness.reporting.report_input import ReportInput, place_labels
 from harness.reporting.sections.opening import answer, banner, question, scope, sentences
-from harness.reporting.sections.tables import main_table
+from harness.reporting.sections.tables import main_table, of_plan
 
 # A document as GitHub-flavoured Markdown.
 
@@ -184,7 +184,8 @@ def _tally(report: ReportInput) -> doc.Section:
 
 def _forms(report: ReportInput, table: TableFinding) -> list[doc.Section]:
     """The table whole with its sentences, without them, and with fewer and fewer rows."""
-    shown = doc.first_rows(main_table(table, report.findings.settings, place_labels(report.plan)))
+    effects = main_table(table, report.findings.settings, place_labels(report.plan))
+    shown = doc.first_rows(of_plan(effects, report.plan))
     shown = replace(shown, notes=tuple(map(_cut, shown.notes)))
     words = doc.first_claims(sentences(table, "In words"))
     name = _cut(doc.table_name(table))

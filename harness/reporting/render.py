@@ -55,7 +55,7 @@ from harness.reporting.sections.opening import (
 from harness.reporting.sections.paper import boards, is_scoreboard, paper_tables
 from harness.reporting.sections.recipes import runs_section
 from harness.reporting.sections.results import CLASS_COLUMNS, class_effects, classes_table
-from harness.reporting.sections.tables import details_table, main_table, values_table, without_paper
+from harness.reporting.sections.tables import details_table, main_table, of_plan, values_table
 from harness.study.plan import Plan
 
 # The order of a report.
@@ -123,11 +123,6 @@ def _results(report: ReportInput) -> list[doc.Section]:
     ]
 
 
-def _with_paper(report: ReportInput, table: doc.TextTable) -> doc.TextTable:
-    """A table as it is; of a study without a paper without empty columns for printed values."""
-    return table if report.plan.header.get("paper") else without_paper(table)
-
-
 def details_title(table: TableFinding) -> str:
     """The heading under which everything else of a table stands."""
     name = doc.short_name(table.key)
@@ -141,12 +136,12 @@ def _details(report: ReportInput, pictures: list[Picture]) -> list[doc.Section]:
     for place, table in enumerate(report.findings.tables):
         blocks: list[doc.Block] = [
             sentences(table, f"{doc.short_name(table.key)} in words"),
-            _with_paper(report, main_table(table, report.findings.settings, labels)),
+            of_plan(main_table(table, report.findings.settings, labels), report.plan),
         ]
         blocks += [_block(picture) for picture in pictures if picture.table == table.key]
         blocks += [note] if (note := order_note(table)) else []
         if details := details_table(table, report.findings.settings, costs):
-            blocks += [_with_paper(report, values_table(table, report.findings.settings)), details]
+            blocks += [of_plan(values_table(table, report.findings.settings), report.plan), details]
         blocks += [classes_table(report, place)] if report.by_class else []
         sections.append(doc.Section(details_title(table), tuple(blocks)))
         figures = [_block(picture) for picture in pictures if picture.table == belongs_to(table.key)]
@@ -337,11 +332,11 @@ def _of_table(report: ReportInput, table: TableFinding, draft: ReportDraft) -> N
     settings, places = report.findings.settings, place_labels(report.plan)
     draft.add(f"tables/{table.key}.csv", lambda: to_csv(table))
     draft.add(f"tables/{table.key}.tex", lambda: _paper_latex(report, table))
-    effects = _with_paper(report, main_table(table, settings, places))
+    effects = of_plan(main_table(table, settings, places), report.plan)
     if effects.key != table.key:
         draft.add(f"tables/{effects.key}.tex", partial(_latex, effects))
     if details := details_table(table, settings, arm_costs(report.records)):
-        for more in (_with_paper(report, values_table(table, settings)), details):
+        for more in (of_plan(values_table(table, settings), report.plan), details):
             draft.add(f"tables/{more.key}.tex", partial(_latex, more))
     if (credit := table.credit) is not None and credit.credits:
         shown = credit_table(table.key, credit, settings)

@@ -18,11 +18,13 @@ from scipy import stats
 import harness
 from harness.analysis.findings import Effect
 from harness.analysis.intervals import Estimate, mean_squares, new_images_half_width
+from harness.api import Results
 from harness.cli import main
-from harness.commands.table import report_of, source_of
+from harness.commands.table import report_of, show, source_of
 from harness.errors import StudyError
 from harness.reporting.document import Block, ClaimList, TextTable
 from harness.reporting.frames import to_csv, to_json
+from harness.reporting.markdown import to_short
 from harness.reporting.render import outline
 from harness.reporting.report_input import indented, json_template, json_texts
 from harness.reporting.sections.results import class_effects, classes_table
@@ -236,6 +238,19 @@ def test_tables_columns_and_printed_values_are_read(tmp_path: Path):
         ("Table 1", ("cifar10", "svhn")), ("Table 2", ("cifar10", "svhn"))
     ]  # fmt: skip
     assert found[0].cells[2].effect.paper == pytest.approx(1.0)
+
+
+def test_columns_for_printed_values_are_there_where_some_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = "recipe,seed,acc,paper\n" + "".join(f"{r},{s},{v},{ROWS[r]}\n" for r, s, v in lines())
+    for printed, said in ((False, as_csv()), (True, text)):
+        results = read(tmp_path, said)
+        report = report_of(results)
+        show(report)
+        shown = (capsys.readouterr().out, to_short(report), Results(report)._repr_html_())
+        assert ["Paper effect" in each for each in shown] == [printed] * 3
 
 
 def test_the_reference_is_named_or_is_the_row_above(tmp_path: Path):

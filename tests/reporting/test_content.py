@@ -13,6 +13,7 @@ import pytest
 from harness.analysis.findings import HELPS, UNDECIDED
 from harness.commands.workspace import build_catalogue
 from harness.reporting.document import TextTable
+from harness.reporting.markdown import to_short
 from harness.reporting.render import outline
 from harness.reporting.report_input import gains_at_the_end
 from harness.reporting.sections import opening
@@ -58,6 +59,8 @@ def test_a_study_without_a_paper_has_no_columns_and_no_words_for_one(report):
             assert not any("aper" in each.title for each in without_paper(whole).columns)
     details = whole_text(ours)
     assert "Paper effect" not in details
+    assert "Paper effect" not in to_short(ours)
+    assert "Paper effect" in to_short(report)
     assert "differs from the paper" not in details
     for table in report.findings.tables:
         whole = main_table(table, report.findings.settings)

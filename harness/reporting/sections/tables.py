@@ -126,6 +126,11 @@ def _of_file(
     ]
 
 
+def of_plan(table: doc.TextTable, plan: Plan) -> doc.TextTable:
+    """A table as it is; of a study without a paper without empty columns for printed values."""
+    return table if plan.header.get("paper") else without_paper(table)
+
+
 def without_paper(table: doc.TextTable) -> doc.TextTable:
     """Without the columns of the paper's in which no row has a number: of a study without a paper."""
     kept = [
