@@ -2,6 +2,7 @@
 
     python benchmarks/bench_engine.py [--images 2000] [--epochs 2] [--rounds 3] [--out FILE]
     python benchmarks/bench_engine.py --study [--images 2000] [--epochs 2] [--rounds 1]
+    python benchmarks/bench_engine.py --profile inception_v3 [--rounds 40]
 
 The run is the baseline of Bag of Tricks, with the colours of He et al. 2019, trained whole, from building to
 the record. The plain loop has the same network, recipe, precision and images: torchvision's transforms on
@@ -10,6 +11,10 @@ One thread, CPU time, in turn; then what a process of its own for each run costs
 
 `--study`: 12 recipes x 3 seeds by `harness run` with two workers, beside `xargs -P 2` over the command lines
 of `plain_run.py`: wall time of all, starts included, on two quiet cores.
+
+`--profile`: what each operator of a step takes by itself, by torch's profiler, its own 1 us a call included.
+That is wall time: of every call the least of as many steps as rounds counts, so that it can be had beside
+other work.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,12 +62,16 @@ def main() -> None:
     parser = figures.parser(__doc__)
     parser.add_argument("--images", type=int, default=2000, help="training images, and as many test images")
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--profile", metavar="MODEL", help="of Bag of Tricks: resnet50, inception_v3, ...")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--study", action="store_true", help="12 recipes x 3 seeds beside a shell loop")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.study:
         compare_studies(options)
+        return
+    if options.profile:
+        profile_a_step(options)
         return
     spec, table = run_of(options.images, options.epochs), figures.Figures()
     with tempfile.TemporaryDirectory() as name:
@@ -176,10 +186,11 @@ def wall_time_s(command: list[str], folder: Path) -> float:
     return time.perf_counter() - started_s
 
 
-def run_of(images: int, epochs: int) -> RunSpec:
+def run_of(images: int, epochs: int, model: str = "resnet50") -> RunSpec:
     """The baseline of Bag of Tricks at size mini, shorter, with the paper's colours."""
     plan = harness.load(REPOSITORY / "studies" / "bag_of_tricks.yaml").plan()
-    spec = next(found for run in plan.runs if not (found := plan.spec(run)).arm.tricks and not run.needs)
+    specs = [found for run in plan.runs if not (found := plan.spec(run)).arm.tricks and not run.needs]
+    spec = next(each for each in specs if each.arm.recipe.model.name == model)
     recipe = spec.arm.recipe
     data = dataclasses.replace(recipe.data, train_images=images, test_images=images)
     jitter = dataclasses.replace(recipe.augment, jitter=AugmentSpec().jitter)
@@ -283,6 +294,42 @@ def timed(owner: type, name: str, spent: dict[str, float], part: str) -> Iterato
         yield
     finally:
         setattr(owner, name, whole)
+
+
+WARM_UP, SHOWN = 5, 20  # steps; operators of a table
+
+
+def profile_a_step(options: argparse.Namespace) -> None:
+    spec, table = run_of(options.images, options.epochs, options.profile), figures.Figures()
+    with tempfile.TemporaryDirectory() as name:
+        machine = Machine(runs_dir=Path(name), data_dir=Path(name))
+        add_operators(table, setups.build(spec, machine), options.rounds)
+    table.save(options.out)
+
+
+def add_operators(table: figures.Figures, built: Setup, steps: int) -> None:
+    """Rows: the operators that take longest by themselves, all occurrences in a step together; and all."""
+    built.train_mode()
+    step, batch = Step(built, TrainingProgress.start(built.device)), built.feed.batch(0)
+    for _ in range(WARM_UP):
+        step.make(batch)
+    names: list[str] = []
+    least_ms: list[float] = []
+    for _ in range(steps):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            step.make(batch)
+        calls = sorted(profile.events(), key=lambda call: call.time_range.start)
+        names = names or [call.name for call in calls]
+        if names != [call.name for call in calls]:
+            continue
+        taken_ms = [call.self_cpu_time_total / 1000 for call in calls]
+        least_ms = list(map(min, least_ms or taken_ms, taken_ms))
+    spent = Counter[str]()
+    for name, took_ms in zip(names, least_ms, strict=True):
+        spent[name] += took_ms
+    for name, took_ms in spent.most_common(SHOWN):
+        table.add(f"{names.count(name)} x {name}", [took_ms], "ms")
+    table.add(f"all {len(names)} calls of a step", [sum(least_ms)], "ms")
 
 
 def cpu_time_s(work: Callable[[], object]) -> float:
