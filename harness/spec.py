@@ -10,19 +10,10 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
-
-# The digest of short texts. The interpreter's own spares every command the 3 ms in which hashlib loads
-# OpenSSL, which is several times faster on whole files.
-try:
-    if sys.version_info >= (3, 12):
-        from _sha2 import sha256  # type: ignore[import-not-found]
-    else:
-        from _sha256 import sha256  # type: ignore[import-not-found]
-except ImportError:  # an interpreter built without
-    from hashlib import sha256
 
 # What one run is: every number that changes the meaning of its result, and nothing else.
 #
@@ -351,15 +342,29 @@ def canonical_json(data: Any) -> str:
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
+def _quick_sha256() -> Any:
+    """For short texts: the interpreter's own spares every command the 3 ms in which hashlib loads OpenSSL,
+    which is several times faster on whole files."""
+    try:
+        return import_module("_sha2" if sys.version_info >= (3, 12) else "_sha256").sha256
+    except ImportError:  # an interpreter built without
+        from hashlib import sha256
+
+        return sha256
+
+
+_sha256 = _quick_sha256()
+
+
 def digest(text: str) -> str:
     """The first 128 bits of sha256, as 32 hexadecimal digits."""
-    found: str = sha256(text.encode()).hexdigest()
+    found: str = _sha256(text.encode()).hexdigest()
     return found[:ID_HEX_DIGITS]
 
 
 def sha256_of(content: bytes) -> str:
     """sha256 of a short content, as 64 hexadecimal digits."""
-    found: str = sha256(content).hexdigest()
+    found: str = _sha256(content).hexdigest()
     return found
 
 
