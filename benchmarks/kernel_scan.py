@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import torch
 
-from harness.training.kernel_children import examine_all
 from harness.training.kernel_probe import AS_IT_IS, LayerCall
+from harness.training.kernels import examine_all
 
 AT_ONCE = 100
 

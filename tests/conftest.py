@@ -39,7 +39,7 @@ if "HARNESS_CACHE" not in os.environ:  # workers of one session share that of th
 
 if "PYTEST_XDIST_WORKER" in os.environ and sys.platform == "linux":
     # A process with threads that `threading` does not know is not forked, and layers of networks are examined
-    # in a new interpreter each (3 seconds), not in a copy of it (`kernel_children.can_fork`). Two kinds hold
+    # in a new interpreter each (3 seconds), not in a copy of it (`kernel_probe.can_fork`). Two kinds hold
     # nothing that a copy needs and are counted as Python's: that in which a worker of pytest hears of its
     # tests, and those of typst, which sleep from the first page that it sets to the end of the process.
     _without = len(os.listdir("/proc/self/task"))

@@ -56,7 +56,7 @@ def test_layers_are_examined_in_forks_whatever_was_tested_before() -> None:
     """Else each takes a new interpreter: threads of a library that a test left, such as those of typst."""
     import typst
 
-    from harness.training.kernel_children import can_fork
+    from harness.training.kernel_probe import can_fork
 
     typst.compile(b"")
     assert wait_until(can_fork, 60), "a test left threads that `threading` does not know, see conftest.py"

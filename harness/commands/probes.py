@@ -96,9 +96,8 @@ def kernels() -> dict[str, Any]:
     The family of which faults are known (1x1, stride 2, few channels) is examined now. Keeps nothing."""
     import torch
 
-    from harness.training.kernel_children import examine_all
     from harness.training.kernel_probe import AS_IT_IS, LayerCall
-    from harness.training.kernels import Answers
+    from harness.training.kernels import Answers, examine_all
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)

@@ -1,4 +1,4 @@
-"""One layer's kernels, forward and backward, against a reference: what the child process of `kernels` does.
+"""One layer's kernels, forward and backward, against a reference, in a child process, which one may end.
 
 A layer call is plain data (`LayerCall`). Its operands are random numbers in [1/2, 1). The reference computes
 the same function in float64 on contiguous memory, where torch uses its own plain loops, not oneDNN.
@@ -20,10 +20,15 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import signal
+import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -346,6 +351,143 @@ def die_with_parent(limit_s: float) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(int(limit_s) + 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+# The process in which a layer is examined, as its parent sees it.
+
+
+LIMIT_S = 120.0  # for one step of a child, on a machine with other work
+HANGS = f"it did not end within {LIMIT_S:g} s"
+
+
+class ChildError(Exception):
+    """No child process could be started, or it ended before it examined anything."""
+
+
+def can_fork() -> bool:
+    """Whether a forked copy of this process can compute: no thread of a library is lost with the fork."""
+    if sys.platform != "linux" or torch.cuda.is_initialized():
+        return False
+    try:
+        return len(os.listdir("/proc/self/task")) == threading.active_count()
+    except OSError:
+        return False
+
+
+class Child:
+    """A process that examines layers and tells each step in a line; ended with the block."""
+
+    def __init__(self, request: Mapping[str, Any], *, fork: bool) -> None:
+        self.hung = False
+        self.how = ""
+        self._request = request
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pid, self._pipe = self._fork() if fork else self._start()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def steps(self) -> Iterator[dict[str, Any]]:
+        """What the child says, until it ends or says nothing for `LIMIT_S`; then `how` says how it ended."""
+        rest = b""
+        while True:
+            if not select.select([self._pipe], [], [], LIMIT_S)[0]:
+                self.hung, self.how = True, HANGS
+                return
+            data = os.read(self._pipe, 1 << 16)
+            if not data:
+                self._end()
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            yield from map(json.loads, lines)
+
+    def _end(self) -> None:
+        if self._pid == 0:
+            return
+        if self._process is not None:
+            self._process.kill() if self.hung else None
+            code = self._process.wait(timeout=LIMIT_S)
+        else:
+            if self.hung:
+                os.kill(self._pid, signal.SIGKILL)
+            code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        self._pid = 0
+        os.close(self._pipe)
+        self.how = self.how or f"it ends the process ({_name_of(code)})"
+
+    def _fork(self) -> tuple[int, int]:
+        """A copy of this process; it has torch already."""
+        read, write = os.pipe()
+        with warnings.catch_warnings():
+            # Python 3.12 warns of threads; the others of this process wait in system calls (see can_fork).
+            warnings.simplefilter("ignore", DeprecationWarning)
+            try:
+                pid = os.fork()
+            except OSError as error:
+                raise ChildError(f"a child process cannot be forked: {error}") from None
+        if pid == 0:
+            _be_child(self._request, write)
+        os.close(write)
+        return pid, read
+
+    def _start(self) -> tuple[int, int]:
+        """A new interpreter, which takes a second."""
+        command = [sys.executable, "-m", __name__]
+        path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+        try:
+            process = subprocess.Popen(  # noqa: S603  an argument list, no shell
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        except OSError as error:
+            raise ChildError(f"a child process cannot be started: {error}") from None
+        self._process = process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(self._request).encode() + b"\n")
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+        return process.pid, os.dup(process.stdout.fileno())
+
+
+def _be_child(request: Mapping[str, Any], pipe: int) -> None:
+    """In the forked child: examine, say so, and leave without any of the parent's business."""
+    code = 1
+    try:
+        die_with_parent(request["limit_s"])
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(nothing, descriptor)
+        # Locks and pipes of the parent are not held open by its child.
+        os.closerange(3, pipe)
+        os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
+        work(request, lambda step: _say(pipe, step))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _say(pipe: int, step: Mapping[str, Any]) -> None:
+    os.write(pipe, (json.dumps(step) + "\n").encode())
+
+
+def _name_of(code: int) -> str:
+    """
+    >>> _name_of(-6), _name_of(1)
+    ('SIGABRT', 'exit code 1')
+    """
+    try:
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    except ValueError:
+        return f"signal {-code}"
 
 
 def main() -> None:

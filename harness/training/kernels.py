@@ -13,6 +13,7 @@ Answers are kept in a file per CPU, torch build and threads in the user's cache 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
@@ -32,13 +33,18 @@ from harness.data.entry import cache_folder
 from harness.runs.folder import exclusive
 from harness.runs.provenance import cpu_name
 from harness.spec import Machine, RunSpec, digest
-from harness.training.kernel_children import KernelVerdict, examine_all
+from harness.training import kernel_probe
 from harness.training.kernel_probe import (
     AS_IT_IS,
     CONTIGUOUS,
     FORMS,
     PARAMETERS,
+    REPETITIONS,
+    REPETITIONS_ALONE,
+    Child,
+    ChildError,
     LayerCall,
+    can_fork,
     compute,
     is_channels_last,
 )
@@ -269,6 +275,137 @@ def _zeros_of_conv2d(
     result = input.new_zeros(len(input), len(weight), *one.shape[2:])
     last = is_channels_last(input) or is_channels_last(weight)
     return result.contiguous(memory_format=torch.channels_last) if last else result
+
+
+# What a child process says of layers, and what a dead or hung one means.
+
+
+@dataclass(frozen=True, slots=True)
+class KernelVerdict:
+    """The fastest form in which a layer is exact (empty: none), and what is wrong with the ones before it."""
+
+    form: str
+    faults: Mapping[str, str] = field(default_factory=dict)
+    is_certain: bool = True  # False: no child could be started; nothing is known
+
+    def says(self) -> str:
+        """
+        >>> KernelVerdict("", {"as it is": "it ends the process (SIGABRT)"}).says()
+        'as it is: it ends the process (SIGABRT)'
+        """
+        return "; ".join(f"{form}: {fault}" for form, fault in self.faults.items())
+
+
+@dataclass(slots=True)
+class _Case:
+    """A layer on its way to a verdict."""
+
+    call: LayerCall
+    forms: list[str]  # still to be tried
+    faults: dict[str, str] = field(default_factory=dict)
+    is_exact: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.forms) and not self.is_exact
+
+    def fail(self, form: str, fault: str) -> None:
+        self.faults[form] = fault
+        self.forms = [each for each in self.call.forms() if each not in self.faults]
+        self.is_exact = False
+
+    def verdict(self) -> KernelVerdict:
+        return KernelVerdict(self.forms[0] if self.is_exact else "", dict(self.faults))
+
+
+def examine_all(calls: Sequence[LayerCall]) -> list[KernelVerdict]:
+    """What holds for each layer, in child processes of this one; this one computes nothing of it.
+
+    A child that dies names the layer that it was at. Memory that one layer broke may kill the child in a
+    later one, so the layer is then examined alone, often; where it is innocent, so are those before it, each
+    alone.
+    """
+    cases = [_Case(call, list(call.forms())) for call in calls]
+    try:
+        while rest := [case for case in cases if case.is_open]:
+            done = _examine(rest, REPETITIONS)
+            if done is not None:
+                _find_culprit(*done)
+    except ChildError as error:
+        return [KernelVerdict(AS_IT_IS, {"unchecked": str(error)}, is_certain=False) for _ in calls]
+    return [case.verdict() for case in cases]
+
+
+def _find_culprit(before: Sequence[_Case], at: _Case, how: str) -> None:
+    """Blame the layers that end a child of their own; of none the one at which the first child ended."""
+    for suspects in ([at], before):
+        guilty = [case for case in suspects if _ends_alone(case)]
+        if guilty:
+            return
+    at.fail(at.forms[0], how)
+
+
+def _ends_alone(case: _Case) -> bool:
+    """Whether a layer ends a child of its own in its present form; then it has failed."""
+    form = case.forms[0]
+    alone = _Case(case.call, [form])
+    ended = _examine([alone], REPETITIONS_ALONE)
+    if ended is not None:
+        case.fail(form, ended[2])
+    elif alone.faults:
+        case.fail(form, alone.faults[form])
+    return form in case.faults
+
+
+def _examine(cases: Sequence[_Case], repetitions: int) -> tuple[list[_Case], _Case, str] | None:
+    """Let one child examine cases, and take in what it says.
+
+    Returns:
+        Nothing when it came to its end; else the cases that it had examined, the one that it was at, and how
+        it ended.
+
+    Raises:
+        ChildError: it ended before it examined anything, twice.
+    """
+    request = {
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "repetitions": repetitions,
+        "limit_s": kernel_probe.LIMIT_S * (1 + len(cases)),
+        "layers": [(asdict(case.call), case.forms) for case in cases],
+    }
+    return _follow(request, cases, fork=can_fork())
+
+
+def _follow(
+    request: Mapping[str, Any], cases: Sequence[_Case], *, fork: bool
+) -> tuple[list[_Case], _Case, str] | None:
+    before: list[_Case] = []
+    at: _Case | None = None
+    child = Child(request, fork=fork)
+    with child:
+        for step in child.steps():
+            if "end" in step:
+                return None
+            at = cases[step["layer"]]
+            if "fault" not in step:
+                continue
+            before.append(at)
+            if step["fault"]:
+                at.fail(step["form"], step["fault"])
+            else:
+                at.is_exact = True
+                at.forms = [step["form"]]
+    # A forked child may hang or die for being forked: believe a fresh one, if it says anything.
+    if fork and (at is None or child.hung):
+        with contextlib.suppress(*([] if at is None else [ChildError])):
+            return _follow(request, cases, fork=False)
+    if at is None:
+        raise ChildError(f"a child process {child.how}")
+    return [each for each in before if each is not at], at, child.how
+
+
+# What is known on this machine, kept in a file.
 
 
 @dataclass(kw_only=True)

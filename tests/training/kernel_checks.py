@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.half import EmulatedHalf
-from harness.training import kernel_children, kernel_probe, kernels
-from harness.training.kernel_children import examine_all
+from harness.training import kernel_probe, kernels
 from harness.training.kernel_probe import AS_IT_IS, CONTIGUOUS, UNFOLDED, LayerCall
-from harness.training.kernels import layer_calls, make_safer, safer_layers, trust_kernels
+from harness.training.kernels import examine_all, layer_calls, make_safer, safer_layers, trust_kernels
 from harness.training.setup import build_network
 from tests.training.runs import assert_same_bits, folder_of, machine_in, results, stop_after, tiny_spec, train
 
@@ -155,9 +154,9 @@ def test_a_planted_kernel_is_found_and_the_layers_beside_it_are_trusted(
 
 def test_a_kernel_that_hangs_counts_as_wrong(plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(hang)
-    monkeypatch.setattr(kernel_children, "LIMIT_S", 1.0)
+    monkeypatch.setattr(kernel_probe, "LIMIT_S", 1.0)
     # A fresh interpreter has no planted kernel: the second opinion comes from a fork, too.
-    monkeypatch.setattr(kernel_children.Child, "_start", kernel_children.Child._fork)
+    monkeypatch.setattr(kernel_probe.Child, "_start", kernel_probe.Child._fork)
     (verdict,) = examine_all([conv(4, 8)])
     assert verdict.form == CONTIGUOUS
     assert "did not end within" in verdict.faults[AS_IT_IS]

@@ -1,6 +1,6 @@
 """The checks of kernels, in an interpreter of their own: planted kernels reach a child only by a fork.
 
-A process in which other tests left threads of a library does not fork (`kernel_children.can_fork`).
+A process in which other tests left threads of a library does not fork (`kernel_probe.can_fork`).
 """
 
 import os
