@@ -15,7 +15,8 @@ from gpu_parts.rounds import Contender, Length, race
 from gpu_parts.rows import Add, guarded, measured
 from gpu_parts.settings import Settings
 from harness.spec import Arm, AugmentSpec, DataSpec, Machine, ModelSpec, Recipe, RunSpec
-from harness.training.environment import CHECKED, WARM_UP, configured
+from harness.training.environment import configured
+from harness.training.graphs import CHECKED, WARM_UP
 from harness.training.setup import build
 
 AUGMENT = AugmentSpec(jitter=0.4, pca_noise=0.1)  # crops, flips and colours, as He et al. 2019 have them

@@ -19,10 +19,11 @@ from torch.profiler import ProfilerActivity, profile
 from gpu_parts.rows import Add, Row, guarded
 from gpu_parts.settings import Settings, stop_after, without_graphs
 from harness.spec import Arm, AugmentSpec, DataSpec, Machine, ModelSpec, Recipe, RunSpec, TrickSpec
-from harness.training import environment
+from harness.training import environment, graphs
 from harness.training.checkpoint import TrainingProgress
-from harness.training.environment import CHECKED, WARM_UP, configured
+from harness.training.environment import configured
 from harness.training.evaluate import evaluate
+from harness.training.graphs import CHECKED, WARM_UP
 from harness.training.loop import INTERRUPTED, Step, train
 from harness.training.setup import Setup, build
 
@@ -112,7 +113,7 @@ def waits(what: str, work: Callable[[], None], settings: Settings) -> Row:
         work()
         return Row(what=what, skipped="a CPU waits for nothing")
     torch.cuda.synchronize()
-    with environment.waits() as places:
+    with graphs.waits() as places:
         work()
     return Row(what=what, value=float(len(places)), note=", ".join(sorted(set(places))[:6]) or "none")
 

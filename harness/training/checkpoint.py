@@ -1,214 +1,23 @@
-"""How far a training is, what it used, and the complete state of an unfinished run in one file."""
+"""How far a training is, and the complete state of an unfinished run in one file."""
 
 from __future__ import annotations
 
-import ctypes
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-from harness.spec import Machine
+from harness.training.environment import EnergyMeter
 from harness.training.evaluate import Evaluation
 from harness.training.setup import Setup
 from harness.training.weights import TensorFileError, read_torch_file, write_torch_file
-
-# Joules that the devices of a run used, from their own counters; None wherever that is not known.
-#
-# GPUs: NVML's nvmlDeviceGetTotalEnergyConsumption (NVML API reference, "Device Queries": millijoules since
-# the driver was loaded; Volta and later). CPUs: the packages' energy_uj of the powercap interface (Linux,
-# Documentation/power/powercap), which most systems show to root only.
-#
-# A counter is of the whole device. So nothing is measured where another run or another process uses it too.
-
-
-POWERCAP = Path("/sys/class/powercap")
-CPU_TIMES = Path("/proc/stat")
-NVML = "libnvidia-ml.so.1"
-LARGEST_W = 1000.0  # of a CPU package: a counter is read before it can have gone round at this power
-OTHERS_SHARE = 0.1  # of the CPU time of a machine that others may have used beside this run
-
-
-class Counter(Protocol):
-    """Of one or several devices."""
-
-    source: str
-
-    def read_j(self) -> float | None:
-        """Joules since some moment; None: it cannot be read, or the reading is no longer this run's alone."""
-
-
-@dataclass(slots=True)
-class EnergyMeter:
-    """Over every attempt of a run, up to the state that was saved: work that a killed attempt lost is in
-    neither the energy nor the times. Once something was not measured, the run was not."""
-
-    carried_j: float | None = 0.0  # by earlier attempts
-    counter: Counter | None = None
-    _start_j: float | None = None
-
-    def start(self, machine: Machine, *, knows_earlier: bool = True) -> None:
-        """This attempt begins; False: what earlier ones used was not kept."""
-        if not knows_earlier:
-            self.carried_j = None
-        self.counter = open_counter(machine)
-        self._start_j = self.counter.read_j() if self.counter else None
-
-    def joules(self) -> float | None:
-        """So far."""
-        now_j = self.counter.read_j() if self.counter else None
-        if self.carried_j is None or self._start_j is None or now_j is None or now_j < self._start_j:
-            self.carried_j = None
-            return None
-        return self.carried_j + now_j - self._start_j
-
-    def tick(self) -> None:
-        """To be called often: some counters must be read before they go round."""
-        if isinstance(self.counter, CpuCounter):
-            self.counter.read_in_time()
-
-    @property
-    def source(self) -> str | None:
-        """nvml | powercap; None: nothing is measured."""
-        return self.counter.source if self.counter else None
-
-
-def open_counter(machine: Machine) -> Counter | None:
-    """The counter of the devices that the machine's settings name; None: there is none, or it is shared."""
-    devices = machine.devices or (machine.device,)
-    if machine.shared or len(devices) != machine.processes:
-        return None
-    if machine.device == "cpu":
-        return CpuCounter.open() if machine.processes == 1 else None
-    try:
-        return GpuCounter(ctypes.CDLL(NVML), [_uuid(device) for device in dict.fromkeys(devices)])
-    except (OSError, AttributeError, RuntimeError, ValueError):
-        return None
-
-
-def _uuid(device: str) -> str:
-    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-
-
-class GpuCounter:
-    """The GPUs of one run.
-
-    Raises:
-        RuntimeError: NVML refuses, for example a slice of a GPU (MIG).
-        AttributeError: an NVML without energy counters.
-    """
-
-    source = "nvml"
-
-    def __init__(self, library: Any, uuids: Sequence[str]) -> None:
-        self._library = library
-        self._energy = library.nvmlDeviceGetTotalEnergyConsumption
-        self._running = library.nvmlDeviceGetComputeRunningProcesses_v3
-        self._check(library.nvmlInit_v2())
-        self._handles = [self._handle(uuid) for uuid in uuids]
-
-    def read_j(self) -> float | None:
-        total_mj = 0
-        for handle in self._handles:
-            used = ctypes.c_ulonglong()
-            if self._energy(handle, ctypes.byref(used)) != 0 or self._processes(handle) > 1:
-                return None
-            total_mj += used.value
-        return total_mj / 1000
-
-    def _handle(self, uuid: str) -> ctypes.c_void_p:
-        handle = ctypes.c_void_p()
-        self._check(self._library.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle)))
-        return handle
-
-    def _processes(self, handle: ctypes.c_void_p) -> int:
-        """How many compute on it; 0 in a container that hides them."""
-        count = ctypes.c_uint(0)
-        self._running(handle, ctypes.byref(count), None)
-        return count.value
-
-    @staticmethod
-    def _check(code: int) -> None:
-        if code != 0:
-            raise RuntimeError(f"NVML answers {code}")
-
-
-@dataclass(slots=True)
-class CpuCounter:
-    """The CPU packages of this machine, while no other process uses much of them."""
-
-    packages: tuple[Path, ...]
-    ranges_j: tuple[float, ...]  # at which each goes round
-    clock: Callable[[], float] = time.monotonic
-    cpu_times: Path = CPU_TIMES
-    source: str = "powercap"
-    _total_j: float = 0.0
-    _last: tuple[float, tuple[float, ...]] | None = None  # when, and what each said
-    _lost: bool = False
-    _busy_before: tuple[float, float] | None = field(default=None)
-
-    @staticmethod
-    def open(root: Path = POWERCAP) -> CpuCounter | None:
-        """None: no packages, or they may not be read."""
-        packages = tuple(sorted(path for path in root.glob("*-rapl:*") if path.name.count(":") == 1))
-        try:
-            ranges = tuple(_joules(path / "max_energy_range_uj") for path in packages)
-            _ = [_joules(path / "energy_uj") for path in packages]
-        except (OSError, ValueError):
-            return None
-        return CpuCounter(packages, ranges) if packages else None
-
-    def read_j(self) -> float | None:
-        self._read()
-        if self._lost or not self._is_alone():
-            return None
-        return self._total_j
-
-    def read_in_time(self) -> None:
-        """Read where half the time has passed in which a counter could go round."""
-        if self._last is not None and self.clock() - self._last[0] > min(self.ranges_j) / LARGEST_W / 2:
-            self._read()
-
-    def _read(self) -> None:
-        now_s = self.clock()
-        try:
-            values = tuple(_joules(path / "energy_uj") for path in self.packages)
-        except (OSError, ValueError):
-            self._lost = True
-            return
-        if self._last is not None:
-            before_s, before = self._last
-            self._lost = self._lost or now_s - before_s > min(self.ranges_j) / LARGEST_W
-            pairs = zip(before, values, self.ranges_j, strict=True)
-            self._total_j += sum(new - old if new >= old else new - old + whole for old, new, whole in pairs)
-        self._last = (now_s, values)
-
-    def _is_alone(self) -> bool:
-        """Whether this process used nearly all of the CPU time since the first reading."""
-        try:
-            fields = self.cpu_times.read_text().split("\n", 1)[0].split()[1:]
-            user, nice, system, _idle, _wait, irq, soft, *_ = map(float, fields)
-        except (OSError, ValueError):
-            return False
-        busy_s = (user + nice + system + irq + soft) / 100  # USER_HZ
-        now = (busy_s, time.process_time())
-        if self._busy_before is None:
-            self._busy_before = now
-            return True
-        all_s, own_s = (after - before for after, before in zip(now, self._busy_before, strict=True))
-        return all_s - own_s <= max(OTHERS_SHARE * all_s, 1.0)
-
-
-def _joules(path: Path) -> float:
-    return int(path.read_text()) / 1e6
-
 
 # How far a training is: the only state of the loop beside the network, the optimizer and the tricks.
 

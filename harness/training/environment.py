@@ -1,28 +1,27 @@
-"""What this process computes with: settings that make results repeatable, a record of it, recorded work."""
+"""What this process computes with: settings that make results repeatable, a record of it, its energy."""
 
 from __future__ import annotations
 
-import copy
+import ctypes
 import functools
 import gc
 import os
 import platform
 import socket
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils import deterministic
 
 from harness.data.loading import drop_resident
-from harness.errors import DeviceLostError, DeviceUnusableError, decided
+from harness.errors import DeviceUnusableError
 from harness.runs.provenance import changes_digest, code_version, cpu_name, describe_hardware
 from harness.spec import Machine
 
@@ -234,251 +233,6 @@ def release_memory() -> None:
     torch.cuda.empty_cache()
 
 
-# Work of a GPU that is the same operators on the same memory every time: told once, as a CUDA graph.
-
-WARM_UP = 3  # calls before the recording, in which libraries choose their kernels
-CHECKED = 2  # the first replays are compared with the work itself
-NEARLY = 0.1  # of what a call changes: so much may differ where kernels sum in any order (bf16: some 0.01)
-
-
-def without_graphs(device: torch.device) -> str | None:
-    """Why nothing is replayed on the device, "" where it is no GPU; None: it is."""
-    if device.type != "cuda":
-        return ""
-    return "HARNESS_GRAPHS is 0" if os.environ.get("HARNESS_GRAPHS") == "0" else None
-
-
-@functools.cache
-def own_stream(device: torch.device) -> Any:
-    """Where this process warms up and records: one stream, because cuBLAS keeps memory for each for ever."""
-    return torch.cuda.Stream(device)
-
-
-@dataclass(slots=True)
-class Recording:
-    """Of the work on tensors of one form: where the graph finds them, and what it leaves there."""
-
-    places: tuple[Tensor, ...]
-    graph: Any = None  # torch.cuda.CUDAGraph
-    result: Any = None
-    warmed: int = 0
-    checked: int = 0
-
-
-class Replayed:
-    """Calls `work` on tensors, or replays it from a recording for each form of them. The result of a replay
-    is overwritten by the next.
-
-    The first calls are made, on a stream of their own, and are the warm-up: nothing has to be undone and no
-    random number is drawn twice. `eager` says why all are made; None: they are not.
-    """
-
-    def __init__(self, eager: str | None, device: torch.device) -> None:
-        self.eager, self._device = eager, device
-        self._recordings: dict[Any, Recording] = {}
-
-    def __call__(self, *args: Tensor) -> Any:
-        if self.eager is not None:
-            return self.work(*args)
-        form = tuple((each.shape, each.dtype) for each in args)
-        if form not in self._recordings:
-            self._recordings[form] = Recording(tuple(map(torch.empty_like, args)))
-        recording = self._recordings[form]
-        for place, new in zip(recording.places, args, strict=True):
-            place.copy_(new)
-        if recording.warmed < WARM_UP:
-            return self._warm_up(recording)
-        if recording.graph is None:
-            self._record(recording)
-        if recording.graph is None:
-            return self.work(*recording.places)
-        if recording.checked < CHECKED:
-            return self._check(recording)
-        recording.graph.replay()
-        return recording.result
-
-    def work(self, *args: Tensor) -> Any:
-        """The same operators every time. A method: kept as a function, it would keep this alive."""
-
-    def while_recorded(self) -> AbstractContextManager[None]:
-        """What the work has to be told while it is recorded."""
-        return nullcontext()
-
-    def begin(self) -> None:
-        """What comes before each call, from the state of this process: seeds."""
-
-    def state(self) -> Any:
-        """What a call changes beside its result."""
-
-    def put_back(self, state: Any) -> None:
-        """Undo that in the same memory, where the graph finds it."""
-
-    def break_off(self) -> None:
-        """A call was left in the middle."""
-
-    def stay_eager(self, why: str) -> None:
-        """Replay nothing from now on."""
-        decided(f"a GPU is given its work operator by operator: {why}")
-        self.eager = why
-        self._recordings.clear()
-
-    def _beside(self, recording: Recording) -> Any:
-        """Work on the own stream, as torch asks for before a recording (torch.cuda.graph)."""
-        current, own = torch.cuda.current_stream(), own_stream(self._device)
-        own.wait_stream(current)
-        with torch.cuda.stream(own):
-            result = self.work(*recording.places)
-        current.wait_stream(own)
-        return result
-
-    def _warm_up(self, recording: Recording) -> Any:
-        """Make the work. The last time what cannot be recorded is looked for: a recording that fails half-way
-        leaves torch's allocator, and in older versions its generator, as if it went on."""
-        recording.warmed += 1
-        if recording.warmed < WARM_UP:
-            return self._beside(recording)
-        with waits() as places:
-            result = self._beside(recording)
-        if places:
-            self.stay_eager(f"its work waits for the GPU, first at {places[0]}")
-        return result
-
-    def _record(self, recording: Recording) -> None:
-        """What is recorded is not done; where that fails, nothing has changed.
-
-        Raises:
-            DeviceLostError: it failed, and left torch unable to draw numbers on the device.
-        """
-        graph, stream = torch.cuda.CUDAGraph(), own_stream(self._device)
-        try:
-            # The outer block leaves the stream again also where the inner one cannot.
-            with (
-                self.while_recorded(),
-                torch.cuda.stream(stream),
-                torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
-            ):
-                recording.result = self.work(*recording.places)
-            recording.graph = graph
-        except Exception as error:  # whatever it is: the same work was done before
-            self.break_off()
-            said = (str(_first(error)).strip().splitlines() or [""])[0]
-            self.stay_eager(f"it cannot be recorded ({said:.200})")
-        if recording.graph is None:
-            self._require_generator()
-        self.begin()  # the recording may have drawn
-
-    def _require_generator(self) -> None:
-        try:
-            torch.empty(1, device=self._device).uniform_()
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                return
-            message = f"after a recording that failed no random number can be drawn ({error})"
-            raise DeviceLostError(message) from error
-
-    def _check(self, recording: Recording) -> Any:
-        """Replay, take it back, and make it. What was made counts, and must be what was replayed; nearly so
-        where kernels sum in any order."""
-        recording.checked += 1
-        before = copy.deepcopy(self.state())
-        recording.graph.replay()
-        replayed = copy.deepcopy((recording.result, self.state()))
-        self.put_back(before)
-        self.begin()
-        is_made, result = self._made(recording)
-        if not is_made:
-            recording.graph = recording.result = None
-            self.break_off()
-            self.put_back(before)
-            self.begin()
-            self.stay_eager("its memory is too small for a recording beside the work itself")
-            torch.cuda.empty_cache()
-            return self._beside(recording)
-        made = (result, self.state())
-        exact = torch.are_deterministic_algorithms_enabled()
-        if not (same_bits(replayed, made) if exact else nearly_same(replayed, made, (None, before))):
-            self.stay_eager(f"a replay left other {'bits' if exact else 'numbers'} than the work itself")
-        if recording.checked == CHECKED:
-            del replayed, before
-            torch.cuda.empty_cache()  # what the work itself needs has the graph in memory of its own
-        return result
-
-    def _made(self, recording: Recording) -> tuple[bool, Any]:
-        """Whether there was memory for the work, and its result. No traceback keeps what it held."""
-        try:
-            return True, self._beside(recording)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        return False, None
-
-
-@contextmanager
-def waits() -> Iterator[list[str]]:
-    """After the block: where in it the CPU waited for the GPU, as far as torch says so (file:line)."""
-    places: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield places
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-            # Torch's warning that this mode is a prototype has nearly the same words.
-            found = [each for each in caught if "called a synchronizing" in str(each.message)]
-            places += [f"{Path(each.filename).name}:{each.lineno}" for each in found]
-
-
-def _first(error: BaseException) -> BaseException:
-    """The error that others followed: where a recording ends after one, its end fails too."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
-
-
-def same_bits(a: Any, b: Any) -> bool:
-    """Equal structure, and equal bits in every tensor (or NaN in both)."""
-    if isinstance(a, Tensor):
-        return bool(((a == b) | ((a != a) & (b != b))).all())
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same_bits(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same_bits, a, b))
-    return bool(a == b)
-
-
-def nearly_same(a: Any, b: Any, before: Any) -> bool:
-    """Whether a and b differ, over all fractions together (L2), by at most `NEARLY` of what b is from before;
-    all else is equal. Together: the gradient of a bias before a batch norm is noise alone."""
-    ones, others, start = _leaves(a), _leaves(b), _leaves(before)
-    if len(ones) != len(others) or len(start) > len(others):
-        return False
-    start = [None] * (len(others) - len(start)) + start
-    apart = change = 0.0
-    for one, other, then in zip(ones, others, start, strict=True):
-        if not (isinstance(other, Tensor) and other.is_floating_point()):
-            if not same_bits(one, other):
-                return False
-            continue
-        finite = other.isfinite()
-        if not torch.equal(one.isfinite(), finite):
-            return False
-        made, replayed = other.double()[finite], one.double()[finite]
-        apart += float((replayed - made).square().sum())
-        change += float((made if then is None else made - then.double()[finite]).square().sum())
-    return apart <= NEARLY**2 * change
-
-
-def _leaves(values: Any) -> list[Any]:
-    if isinstance(values, dict | list | tuple):
-        return [
-            leaf
-            for each in (values.values() if isinstance(values, dict) else values)
-            for leaf in _leaves(each)
-        ]
-    return [] if values is None else [values]
-
-
 # In which format the products of FP32 numbers are computed: torch has two interfaces to it.
 #
 # The older one is a switch (`allow_tf32`) and a word ("highest", "high", "medium"), the newer one (torch 2.9)
@@ -527,3 +281,193 @@ def _newer() -> dict[str, Any]:
         return {}
     cudnn: Any = torch.backends.cudnn
     return {"cudnn.conv": cudnn.conv, "cudnn.rnn": cudnn.rnn, "cuda.matmul": torch.backends.cuda.matmul}
+
+
+# Joules that the devices of a run used, from their own counters; None wherever that is not known.
+#
+# GPUs: NVML's nvmlDeviceGetTotalEnergyConsumption (NVML API reference, "Device Queries": millijoules since
+# the driver was loaded; Volta and later). CPUs: the packages' energy_uj of the powercap interface (Linux,
+# Documentation/power/powercap), which most systems show to root only.
+#
+# A counter is of the whole device. So nothing is measured where another run or another process uses it too.
+
+
+POWERCAP = Path("/sys/class/powercap")
+CPU_TIMES = Path("/proc/stat")
+NVML = "libnvidia-ml.so.1"
+LARGEST_W = 1000.0  # of a CPU package: a counter is read before it can have gone round at this power
+OTHERS_SHARE = 0.1  # of the CPU time of a machine that others may have used beside this run
+
+
+class Counter(Protocol):
+    """Of one or several devices."""
+
+    source: str
+
+    def read_j(self) -> float | None:
+        """Joules since some moment; None: it cannot be read, or the reading is no longer this run's alone."""
+
+
+@dataclass(slots=True)
+class EnergyMeter:
+    """Over every attempt of a run, up to the state that was saved: work that a killed attempt lost is in
+    neither the energy nor the times. Once something was not measured, the run was not."""
+
+    carried_j: float | None = 0.0  # by earlier attempts
+    counter: Counter | None = None
+    _start_j: float | None = None
+
+    def start(self, machine: Machine, *, knows_earlier: bool = True) -> None:
+        """This attempt begins; False: what earlier ones used was not kept."""
+        if not knows_earlier:
+            self.carried_j = None
+        self.counter = open_counter(machine)
+        self._start_j = self.counter.read_j() if self.counter else None
+
+    def joules(self) -> float | None:
+        """So far."""
+        now_j = self.counter.read_j() if self.counter else None
+        if self.carried_j is None or self._start_j is None or now_j is None or now_j < self._start_j:
+            self.carried_j = None
+            return None
+        return self.carried_j + now_j - self._start_j
+
+    def tick(self) -> None:
+        """To be called often: some counters must be read before they go round."""
+        if isinstance(self.counter, CpuCounter):
+            self.counter.read_in_time()
+
+    @property
+    def source(self) -> str | None:
+        """nvml | powercap; None: nothing is measured."""
+        return self.counter.source if self.counter else None
+
+
+def open_counter(machine: Machine) -> Counter | None:
+    """The counter of the devices that the machine's settings name; None: there is none, or it is shared."""
+    devices = machine.devices or (machine.device,)
+    if machine.shared or len(devices) != machine.processes:
+        return None
+    if machine.device == "cpu":
+        return CpuCounter.open() if machine.processes == 1 else None
+    try:
+        return GpuCounter(ctypes.CDLL(NVML), [_uuid(device) for device in dict.fromkeys(devices)])
+    except (OSError, AttributeError, RuntimeError, ValueError):
+        return None
+
+
+def _uuid(device: str) -> str:
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+
+
+class GpuCounter:
+    """The GPUs of one run.
+
+    Raises:
+        RuntimeError: NVML refuses, for example a slice of a GPU (MIG).
+        AttributeError: an NVML without energy counters.
+    """
+
+    source = "nvml"
+
+    def __init__(self, library: Any, uuids: Sequence[str]) -> None:
+        self._library = library
+        self._energy = library.nvmlDeviceGetTotalEnergyConsumption
+        self._running = library.nvmlDeviceGetComputeRunningProcesses_v3
+        self._check(library.nvmlInit_v2())
+        self._handles = [self._handle(uuid) for uuid in uuids]
+
+    def read_j(self) -> float | None:
+        total_mj = 0
+        for handle in self._handles:
+            used = ctypes.c_ulonglong()
+            if self._energy(handle, ctypes.byref(used)) != 0 or self._processes(handle) > 1:
+                return None
+            total_mj += used.value
+        return total_mj / 1000
+
+    def _handle(self, uuid: str) -> ctypes.c_void_p:
+        handle = ctypes.c_void_p()
+        self._check(self._library.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle)))
+        return handle
+
+    def _processes(self, handle: ctypes.c_void_p) -> int:
+        """How many compute on it; 0 in a container that hides them."""
+        count = ctypes.c_uint(0)
+        self._running(handle, ctypes.byref(count), None)
+        return count.value
+
+    @staticmethod
+    def _check(code: int) -> None:
+        if code != 0:
+            raise RuntimeError(f"NVML answers {code}")
+
+
+@dataclass(slots=True)
+class CpuCounter:
+    """The CPU packages of this machine, while no other process uses much of them."""
+
+    packages: tuple[Path, ...]
+    ranges_j: tuple[float, ...]  # at which each goes round
+    clock: Callable[[], float] = time.monotonic
+    cpu_times: Path = CPU_TIMES
+    source: str = "powercap"
+    _total_j: float = 0.0
+    _last: tuple[float, tuple[float, ...]] | None = None  # when, and what each said
+    _lost: bool = False
+    _busy_before: tuple[float, float] | None = field(default=None)
+
+    @staticmethod
+    def open(root: Path = POWERCAP) -> CpuCounter | None:
+        """None: no packages, or they may not be read."""
+        packages = tuple(sorted(path for path in root.glob("*-rapl:*") if path.name.count(":") == 1))
+        try:
+            ranges = tuple(_joules(path / "max_energy_range_uj") for path in packages)
+            _ = [_joules(path / "energy_uj") for path in packages]
+        except (OSError, ValueError):
+            return None
+        return CpuCounter(packages, ranges) if packages else None
+
+    def read_j(self) -> float | None:
+        self._read()
+        if self._lost or not self._is_alone():
+            return None
+        return self._total_j
+
+    def read_in_time(self) -> None:
+        """Read where half the time has passed in which a counter could go round."""
+        if self._last is not None and self.clock() - self._last[0] > min(self.ranges_j) / LARGEST_W / 2:
+            self._read()
+
+    def _read(self) -> None:
+        now_s = self.clock()
+        try:
+            values = tuple(_joules(path / "energy_uj") for path in self.packages)
+        except (OSError, ValueError):
+            self._lost = True
+            return
+        if self._last is not None:
+            before_s, before = self._last
+            self._lost = self._lost or now_s - before_s > min(self.ranges_j) / LARGEST_W
+            pairs = zip(before, values, self.ranges_j, strict=True)
+            self._total_j += sum(new - old if new >= old else new - old + whole for old, new, whole in pairs)
+        self._last = (now_s, values)
+
+    def _is_alone(self) -> bool:
+        """Whether this process used nearly all of the CPU time since the first reading."""
+        try:
+            fields = self.cpu_times.read_text().split("\n", 1)[0].split()[1:]
+            user, nice, system, _idle, _wait, irq, soft, *_ = map(float, fields)
+        except (OSError, ValueError):
+            return False
+        busy_s = (user + nice + system + irq + soft) / 100  # USER_HZ
+        now = (busy_s, time.process_time())
+        if self._busy_before is None:
+            self._busy_before = now
+            return True
+        all_s, own_s = (after - before for after, before in zip(now, self._busy_before, strict=True))
+        return all_s - own_s <= max(OTHERS_SHARE * all_s, 1.0)
+
+
+def _joules(path: Path) -> float:
+    return int(path.read_text()) / 1e6

@@ -18,7 +18,7 @@ from harness.data import augment
 from harness.data.entry import DataSet
 from harness.data.pixels import count_threads
 from harness.spec import Recipe
-from harness.training.environment import Replayed, without_graphs
+from harness.training.graphs import Replayed, without_graphs
 from harness.training.parallel import ALONE, World
 from harness.tricks.base import Batch, Context, Trick, hooks_of
 

@@ -12,8 +12,8 @@ from harness.models import find
 from harness.spec import DIVERGED, FINISHED, Stop
 from harness.training import optim
 from harness.training.checkpoint import TrainingProgress
-from harness.training.environment import Replayed, without_graphs
 from harness.training.feed import seed_default
+from harness.training.graphs import Replayed, without_graphs
 from harness.training.setup import Setup
 from harness.tricks.base import Batch, acts_in_steps
 
@@ -59,7 +59,7 @@ def train(
 
 # One step. What the device does of it is `Step.work` alone: the same operators on the same tensors at
 # every step, with the learning rate in a tensor, nothing read back, nothing decided. So a GPU can be told
-# once, and then replays it with one call in place of some 400 (`environment.Replayed`). What changes from
+# once, and then replays it with one call in place of some 400 (`graphs.Replayed`). What changes from
 # step to step is done outside, before it: the batch, the learning rate, the seed of dropout.
 
 

@@ -46,10 +46,10 @@ from harness.training.environment import (
     note_peak,
     release_memory,
     require_device,
-    without_graphs,
 )
 from harness.training.evaluate import Answerer, Answers, Evaluation, Viewing, evaluate, make_answers
 from harness.training.feed import seed_default
+from harness.training.graphs import without_graphs
 from harness.training.kernels import record_of_kernels
 from harness.training.loop import INTERRUPTED, train
 from harness.training.optim import Precision

@@ -33,8 +33,9 @@ from torch import Tensor
 from harness.data.augment import CROPS, views
 from harness.spec import Machine, RunSpec, Stop
 from harness.training.checkpoint import TrainingProgress
-from harness.training.environment import CHECKED, WARM_UP, configured
+from harness.training.environment import configured
 from harness.training.evaluate import EVAL_BATCH, Answers
+from harness.training.graphs import CHECKED, WARM_UP
 from harness.training.loop import Step, train
 from harness.training.setup import Setup, build, load_data
 

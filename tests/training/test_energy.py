@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.spec import Machine
-from harness.training import checkpoint
-from harness.training.checkpoint import CpuCounter, EnergyMeter, GpuCounter, open_counter
+from harness.training import environment
+from harness.training.environment import CpuCounter, EnergyMeter, GpuCounter, open_counter
 
 BUSY = "cpu  {busy} 0 0 999 0 0 0 0 0 0\n"
 
@@ -106,13 +106,13 @@ def test_a_gpu_that_another_process_uses_too_is_not_measured(processes: int, jou
 )
 def test_where_nvml_cannot_tell_nothing_is_measured(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: nvml)
-    monkeypatch.setattr(checkpoint, "_uuid", lambda device: "GPU-a")
+    monkeypatch.setattr(environment, "_uuid", lambda device: "GPU-a")
     assert open_counter(machine(device="cuda:0")) is None
 
 
 def test_a_device_that_runs_share_and_ranks_on_other_nodes_are_not_measured(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeNvml({"GPU-cuda:0": 1, "GPU-cuda:1": 1}))
-    monkeypatch.setattr(checkpoint, "_uuid", lambda device: f"GPU-{device}")
+    monkeypatch.setattr(environment, "_uuid", lambda device: f"GPU-{device}")
     two = ("cuda:0", "cuda:1")
     assert isinstance(open_counter(machine(device="cuda:0")), GpuCounter)
     assert isinstance(open_counter(machine(device="cuda:0", devices=two, processes=2)), GpuCounter)

@@ -23,7 +23,7 @@ from harness.errors import DeviceLostError, DeviceUnusableError
 from harness.models.googlenet import four_by_four
 from harness.scheduling.workers import see_one_device
 from harness.spec import FINISHED, AugmentSpec, ModelSpec
-from harness.training import environment, feed, loop, run
+from harness.training import environment, feed, graphs, loop, run
 from harness.training.checkpoint import TrainingProgress
 from harness.training.environment import configured, is_out_of_memory
 from harness.training.evaluate import evaluate
@@ -588,11 +588,11 @@ def test_beside_what_is_replayed_a_step_has_at_most_20_operators(
         monkeypatch.setattr(torch.cuda, call, nothing)
     for call in ("Stream", "current_stream"):
         monkeypatch.setattr(torch.cuda, call, lambda *_: SimpleNamespace(wait_stream=lambda other: None))
-    monkeypatch.setattr(environment, "CHECKED", 0)  # without memory there is nothing to compare
+    monkeypatch.setattr(graphs, "CHECKED", 0)  # without memory there is nothing to compare
     setup = meta(name)
     progress = TrainingProgress.start(setup.device)
     step = Step(setup, progress)
-    for number in range(environment.WARM_UP + 2):
+    for number in range(graphs.WARM_UP + 2):
         with Calls() as calls:
             step.make(setup.feed.batch(number))
     assert progress.eager is None

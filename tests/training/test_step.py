@@ -22,9 +22,10 @@ from harness.data import augment
 from harness.errors import DeviceLostError
 from harness.models import MODELS, Model
 from harness.spec import FINISHED, AugmentSpec, ModelSpec, RunSpec
-from harness.training import environment, feed, loop, optim
+from harness.training import feed, graphs, loop, optim
 from harness.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint
-from harness.training.environment import CHECKED, WARM_UP, configured
+from harness.training.environment import configured
+from harness.training.graphs import CHECKED, WARM_UP
 from harness.training.loop import INTERRUPTED, Step, eager_because
 from harness.training.parallel import World
 from harness.training.setup import Setup, build
@@ -133,7 +134,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
         fake.streams += 1
         return SimpleNamespace(wait_stream=lambda other: None)
 
-    environment.own_stream.cache_clear()
+    graphs.own_stream.cache_clear()
 
     has_graphs(monkeypatch, True)
     monkeypatch.setattr(feed, "without_graphs", lambda device: "")
@@ -311,7 +312,7 @@ def test_nearly_is_a_tenth_of_the_change_over_all_fractions_together() -> None:
     made = {"w": torch.tensor([101.0, 100.0]), "b": torch.tensor([1e-6, 0.0]), "steps": torch.tensor(4)}
 
     def is_near(**changes: Tensor) -> bool:
-        return environment.nearly_same((None, {**made, **changes}), (None, made), (None, before))
+        return graphs.nearly_same((None, {**made, **changes}), (None, made), (None, before))
 
     assert is_near()
     assert is_near(b=torch.tensor([0.0, 1e-6]))  # noise
@@ -319,8 +320,8 @@ def test_nearly_is_a_tenth_of_the_change_over_all_fractions_together() -> None:
     assert not is_near(w=torch.tensor([101.11, 100.0]))
     assert not is_near(steps=torch.tensor(3))
     assert not is_near(w=torch.tensor([101.0, torch.nan]))
-    assert not environment.nearly_same((torch.ones(2),), (torch.zeros(2),), (None,))
-    assert not environment.nearly_same((torch.ones(2), None), (torch.ones(2), torch.ones(2)), (None,))
+    assert not graphs.nearly_same((torch.ones(2),), (torch.zeros(2),), (None,))
+    assert not graphs.nearly_same((torch.ones(2), None), (torch.ones(2), torch.ones(2)), (None,))
 
 
 def test_a_step_that_waits_for_the_gpu_is_not_recorded(cuda: FakeCuda, tmp_path: Path) -> None:
@@ -446,9 +447,7 @@ def test_a_run_says_once_why_it_was_not_replayed(
     cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HARNESS_GRAPHS", "0")
-    monkeypatch.setattr(
-        loop, "without_graphs", lambda device: environment.without_graphs(torch.device("cuda"))
-    )
+    monkeypatch.setattr(loop, "without_graphs", lambda device: graphs.without_graphs(torch.device("cuda")))
     assert train(tiny_spec(), tmp_path) == FINISHED
     said = [event for event in folder_of(tiny_spec(), tmp_path).read_events() if event["kind"] == "eager"]
     assert [event["message"] for event in said] == ["HARNESS_GRAPHS is 0"]
