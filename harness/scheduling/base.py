@@ -1,4 +1,4 @@
-"""One interface for every place where runs are executed, and what such a place needs of a machine."""
+"""One interface for every place where runs are executed; signals as arrivals; cores, and the fork server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes from both sides: starting and hearing them, and one attempt at one run."""
+"""Worker processes from both sides: starting and hearing them; what SIGTERM does to one; one attempt."""
 
 from __future__ import annotations
 
@@ -198,6 +198,10 @@ def _listen(connection: Connection, orders: queue.SimpleQueue[Order | None], gra
     orders.put(None)
     time.sleep(grace_s)  # the process ends before this does, unless the run does not come to a step
     os._exit(1)
+
+
+# What a worker does on SIGTERM, Ctrl-C and the end of its terminal: nothing. Whoever started it hears them
+# too (`base.Interrupts`), and orders it to `STOP`: its run writes a checkpoint, and it leaves.
 
 
 def _keep_signals_from_ending_this_process() -> None:
