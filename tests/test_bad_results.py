@@ -26,7 +26,7 @@ from harness.analysis import analyse
 from harness.analysis.findings import NOT_EVALUABLE, UNDECIDED, Settings
 from harness.reporting import ReportInput
 from harness.reporting.figures.runs import draw_all
-from harness.reporting.frames import ARCHIVE, packed, raw_files, read_raw, to_csv, to_json
+from harness.reporting.frames import ARCHIVE, packed, raw_files, read_raw, to_csv, to_json, unpacked
 from harness.spec import Member
 from harness.study.plan import Claim, Plan
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
@@ -525,3 +525,13 @@ def test_an_audit_refuses_what_is_no_result_and_names_the_line(
     code, printed, wrong = audited(text, tmp_path, capsys)
     assert (code, printed) == (2, "")
     assert says in wrong
+
+
+def test_a_large_file_of_records_is_packed_as_it_was_and_less_tightly(tmp_path: Path, monkeypatch):
+    files = {"runs.jsonl": b"".join(b'{"run": %d}\n' % (number * number) for number in range(5000))}
+    tight = packed(files)
+    monkeypatch.setattr("harness.reporting.frames.LARGE", 1000)
+    (tmp_path / "data").mkdir()
+    (tmp_path / ARCHIVE).write_bytes(packed(files))
+    assert len(tight) < (tmp_path / ARCHIVE).stat().st_size
+    assert unpacked(tmp_path)[1] == files
