@@ -215,9 +215,10 @@ _harness_of_a_study() {{
 """,
 }
 # `shtab` calls a function with what is typed and nothing else.
-for _key in OF_A_STUDY.values():
-    FUNCTIONS["bash"] += f'_harness_{_key}() {{{{ _harness_of_a_study {_key} "$1"; }}}}\n'
-    FUNCTIONS["zsh"] += f"_harness_{_key}() {{{{ _harness_of_a_study {_key}; }}}}\n"
+OF_KEY = {
+    "bash": """_harness_{key}() {{ _harness_of_a_study {key} "$1"; }}\n""",
+    "zsh": """_harness_{key}() {{ _harness_of_a_study {key}; }}\n""",
+}
 
 
 def completion(args: argparse.Namespace) -> int:
@@ -238,7 +239,8 @@ def completion(args: argparse.Namespace) -> int:
             elif action.metavar in ("FILE", "TABLE", "REPORT", "RESULTS"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     names = " ".join(sorted(file.stem for file in shipped_studies().glob("*.yaml")))
-    print(shtab.complete(parser, args.shell, preamble=FUNCTIONS[args.shell].format(names=names)))
+    of_keys = "".join(OF_KEY[args.shell].format(key=key) for key in OF_A_STUDY.values())
+    print(shtab.complete(parser, args.shell, preamble=FUNCTIONS[args.shell].format(names=names) + of_keys))
     return DONE
 
 
