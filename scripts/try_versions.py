@@ -61,7 +61,7 @@ def install(resolution: str, other: str, with_torch: bool) -> str:
     subprocess.run(pip, check=True)
     uv, needed, found = PLACE / "uv" / "bin" / "uv", PLACE / "needed.txt", PLACE / f"{resolution}.txt"
     # MLflow 3.5, the oldest that resolves, was made for SQLAlchemy 2.0 and does not say so.
-    older = ("sqlalchemy<2.1",) if resolution == RESOLUTIONS[0] else ()
+    older = ("sqlalchemy>=2,<2.1",) if resolution == RESOLUTIONS[0] else ()
     needed.write_text("\n".join((*NEEDED, *older)) + "\n")
     kept = PLACE / "kept.txt"
     kept.write_text("".join(f"{each.name}=={each.version.partition('+')[0]}\n" for each in linked()
