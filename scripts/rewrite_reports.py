@@ -19,7 +19,7 @@ from harness import open_report
 from harness.cli import build_parser
 from harness.commands.verify import verify
 from harness.commands.workspace import workspace
-from harness.reporting import render
+from harness.reporting.render import drawn_with, render
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,7 +32,7 @@ def rewrite(folder: Path, *, study: Path | None = None, anyway: bool = False) ->
     if wrong:
         return wrong
     report = open_report(folder, study=study)._report
-    report = replace(report, provenance={**report.provenance, "drawn_with": render.drawn_with(report.plan)})
+    report = replace(report, provenance={**report.provenance, "drawn_with": drawn_with(report.plan)})
     with tempfile.TemporaryDirectory() as draft:
         failures = list(render(report, Path(draft)).failures)
     return failures or list(render(report, folder).failures)
