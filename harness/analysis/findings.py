@@ -49,6 +49,9 @@ def read_outcomes(records: pd.DataFrame, more_metrics: Iterable[str] = ()) -> Ou
 
     `more_metrics`: columns of plugins' metrics, to be read beside `METRICS`.
     """
+    # A frame made of no records has no columns.
+    if records.empty:
+        return {}
     names = tuple(name for name in dict.fromkeys((*METRICS, *more_metrics)) if name in records)
     out: dict[str, dict[int, Outcome]] = {str(arm): {} for arm in records["arm_id"].unique()}
     runs = zip(records["arm_id"].tolist(), records["seed"].tolist(), strict=True)
