@@ -65,13 +65,13 @@ def test_a_run_costs_steps_evaluated_images_and_its_start(here: Workspace, monke
     assert all(run.time_s is not None for run in plan.runs)
     run = next(run for run in plan.runs if not plan.arms[run.arm_id].observes)
     recipe = plan.arms[run.arm_id].recipe
-    assert (recipe.data.train_images, recipe.data.test_images, recipe.eval_crops) == (5000, 1000, 1)
-    steps = 5000 // recipe.batch_size * recipe.epochs
-    evaluated = recipe.epochs * recipe.curve_points * 1000 + 1000
+    assert (recipe.data.train_images, recipe.data.test_images, recipe.eval_crops) == (None, 5000, 1)
+    steps = 10_000 // recipe.batch_size * recipe.epochs
+    evaluated = recipe.epochs * recipe.curve_points * 1000 + 5000
     assert run.time_s == pytest.approx(steps * 0.01 + evaluated * 0.001 + 0.5 + step_times.RUN_S)
     watched = next(run for run in plan.runs if plan.arms[run.arm_id].recipe.eval_crops == 144)
     networks = sum(member.runs for member in plan.arms[watched.arm_id].observes)
-    assert watched.time_s == pytest.approx(networks * 24 * 1000 * 0.001 + step_times.RUN_S)
+    assert watched.time_s == pytest.approx(networks * 24 * 5000 * 0.001 + step_times.RUN_S)
 
 
 def test_it_is_measured_once_and_said_on_stderr(here: Workspace, monkeypatch, capsys):
