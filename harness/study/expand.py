@@ -527,7 +527,8 @@ def load_study(path: Path, catalogue: Catalogue, options: ExpandOptions | None =
     file = with_own_size(file, source, problems) if file and not file.sizes else file
     if file is None:
         raise StudyError([*unreadable, *problems.problems()])
-    check_names(file, catalogue, problems)
+    one_size = None if options is None or options.every_size else (options.wanted(file.sizes),)
+    check_names(file, catalogue, problems, one_size)
     rows: dict[str, tuple[Row, ...]] = {}
     with without_garbage_collection():
         for key, table in file.tables.items():
@@ -542,7 +543,7 @@ def load_study(path: Path, catalogue: Catalogue, options: ExpandOptions | None =
     is_cheap = (
         all(recipe in RECIPES for _, recipe in recipe_names(file)) and _cells(file, rows) <= CHEAP_CELLS
     )
-    if is_cheap and (options is None or options.every_size):
+    if is_cheap and one_size is None:
         check_sizes(study, catalogue, problems, options.wanted(file.sizes) if options else "")
     found = [*unreadable, *problems.problems()]
     if found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -311,8 +311,13 @@ def with_own_size(file: StudyFile, source: YamlFile, problems: ProblemList) -> S
     return file.but(sizes={ALL: size}, baseline=file.baseline.but(set=Changes(**own)))
 
 
-def check_names(file: StudyFile, catalogue: Catalogue, problems: ProblemList) -> None:
-    """Add every name that does not exist, and every option that its owner refuses, to `problems`."""
+def check_names(
+    file: StudyFile, catalogue: Catalogue, problems: ProblemList, sizes: Iterable[str] | None = None
+) -> None:
+    """Add every name that does not exist, and every option that its owner refuses, to `problems`.
+
+    sizes: whose names are looked at; None: all.
+    """
     if not file.tables:
         problems.add(("tables",), "the study has no tables")
     for at, recipe in recipe_names(file):
@@ -320,8 +325,9 @@ def check_names(file: StudyFile, catalogue: Catalogue, problems: ProblemList) ->
             problems.add(at, unknown("recipe", recipe, RECIPES))
     check_files(file.study, file.sizes, tuple(file.tables), problems)
     _check_labels(file, problems)
-    for name in file.sizes:
-        _check_size(name, file, catalogue, problems)
+    for name in file.sizes if sizes is None else sizes:
+        if name in file.sizes:
+            _check_size(name, file, catalogue, problems)
     _check_arms(file, catalogue, problems)
     for at, use in model_uses(file):
         attempt(at, problems, check_model, use, catalogue)

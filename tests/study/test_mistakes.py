@@ -20,10 +20,19 @@ def test_a_mistake_is_said_in_full(case: str, tmp_path: Path) -> None:
     assert mistakes(tmp_path, text, ExpandOptions()) == expected
 
 
-def test_a_mistake_at_another_size_stops_who_plans_and_not_who_looks(tmp_path: Path) -> None:
-    text = HEAD.replace("batch_scale: 1/2", "batch_scale: 1/3") + FINE
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ("batch_scale: 1/2", "batch_scale: 1/3", "256 x batch_scale 1/3 = 85.3333 is not a whole number"),
+        ("cifar10", "cifar", "unknown data set 'cifar'"),
+    ],
+)
+def test_a_mistake_at_another_size_stops_who_plans_and_not_who_looks(
+    right: str, wrong: str, words: str, tmp_path: Path
+) -> None:
+    text = HEAD.replace(right, wrong) + FINE
     (said,) = mistakes(tmp_path, text, ExpandOptions(size="mini"))
-    assert "256 x batch_scale 1/3 = 85.3333 is not a whole number" in said
+    assert words in said
     assert mistakes(tmp_path, text, ExpandOptions(size="mini", every_size=False)) == []
     assert mistakes(tmp_path, text, ExpandOptions(size="gpu", every_size=False)) == [said]
 
