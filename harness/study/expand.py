@@ -545,8 +545,7 @@ def load_study(path: Path, catalogue: Catalogue, options: ExpandOptions | None =
     )
     if is_cheap and one_size is None:
         check_sizes(study, catalogue, problems, options.wanted(file.sizes) if options else "")
-    found = [*unreadable, *problems.problems()]
-    if found:
+    if found := [*unreadable, *problems.problems()]:
         raise StudyError(found)
     return study
 
