@@ -220,6 +220,8 @@ def run_workers(data_dir: Path, rounds: int, table: figures.Figures) -> None:
     every: dict[str, Callable[[], object]] = {}
     specs = {"crop + flip": PLAIN, "crop + flip + colour": PAPER}
     for who in [(what, workers) for what in specs for workers in (1, 2)]:
+        # Images start their threads once: each number of them needs images of its own.
+        loading._loaded.clear()
         every[f"{who[0]}, loader workers: {who[1]}"] = partial(
             load_all, batch_of(data_dir, specs[who[0]]), who[1]
         )
