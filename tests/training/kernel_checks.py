@@ -333,7 +333,8 @@ def test_a_run_with_a_safer_layer_resumes_to_the_same_bits_and_says_so(plant: An
     assert train(spec, tmp_path / "b") == "finished"
     assert_same_bits(*(results(folder_of(spec, tmp_path / name)) for name in "ab"))
     record = json.loads(folder_of(spec, tmp_path / "a").env.read_text())["kernels"]
-    assert record == {"safer_layers": {LAYER: CONTIGUOUS}, "unchecked": ""}
+    # Which one is the machine's matter: on one, capped to AVX2, the first was now and then wrong, too.
+    assert record in [{"safer_layers": {LAYER: form}, "unchecked": ""} for form in (CONTIGUOUS, UNFOLDED)]
 
 
 def test_networks_whose_layers_are_right_are_not_touched(tmp_path: Path) -> None:
