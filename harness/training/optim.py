@@ -18,6 +18,28 @@ from harness.models.half import EmulatedHalf
 from harness.spec import Recipe
 from harness.tricks.base import ParameterGroup, Trick
 
+
+class _ByGroup(Optimizer):
+    """A step that updates the parameters of a group together, by `_update`."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient; many small tensors at a time, which on an
+        accelerator is a few kernels in all."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if weights:
+                self._update(weights, group)
+        return loss
+
+    def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
 # RMSProp as TensorFlow computes it, which the Inception papers trained with.
 #
 # Beside the learning rate's place, torch.optim.RMSprop differs in two ways that matter with the papers' eps
@@ -25,7 +47,7 @@ from harness.tricks.base import ParameterGroup, Trick
 # 0.
 
 
-class RMSpropTF(Optimizer):
+class RMSpropTF(_ByGroup):
     """For each parameter w with gradient g, starting from s = 1 and m = 0:
 
         g <- g + weight_decay w
@@ -59,19 +81,6 @@ class RMSpropTF(Optimizer):
             )
         numbers = {"alpha": alpha, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, {"lr": lr, **numbers})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update; many small tensors at a time, which on an accelerator is a few kernels in all."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            if weights:
-                self._update(weights, group)
-        return loss
 
     def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         gradients = [weight.grad for weight in weights if weight.grad is not None]
@@ -114,22 +123,9 @@ def _add_quotients(
 # twice and asks the compiler; for a network of size mini that takes three times as long as the kernel.
 
 
-class BareSGD(torch.optim.SGD):
+class BareSGD(_ByGroup, torch.optim.SGD):
     """torch.optim.SGD(fused=True) for parameters of one format on a CPU: the same kernel with the same
     arguments at every step, hence the same bits, and the same state and hooks."""
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            if weights:
-                self._update(weights, group)
-        return loss
 
     def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         numbers = ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
