@@ -13,11 +13,12 @@ import pytest
 
 from harness.runs.folder import RunFolder, run_state
 from tests.end_to_end.conftest import Finished
-from tests.end_to_end.workplace import Workplace, group_of, states_of_group
+from tests.end_to_end.workplace import Workplace, group_of, pending, state_of, states_of_group
 from tests.timing import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.campaign
 STILL_S = 10.0  # until all have stopped; else they go on, and are stopped a little later
+AT_REST = 20  # looks in a row at a process that waits for something
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts processes in /proc")
 
@@ -42,6 +43,21 @@ def is_frozen_half_way(place: Workplace, process: subprocess.Popen[str]) -> bool
         return True
     os.killpg(process.pid, signal.SIGCONT)
     return False
+
+
+def hears(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Of a frozen group only the controller goes on, until it has taken the signal and waits again: however
+    slow the machine is, no worker ends its run before the controller's order to stop is there."""
+    os.kill(process.pid, number)
+    os.kill(process.pid, signal.SIGCONT)
+    rests = 0
+
+    def is_at_rest() -> bool:
+        nonlocal rests
+        rests = rests + 1 if not pending(process.pid, number) and state_of(process.pid) == "S" else 0
+        return rests >= AT_REST
+
+    assert wait_until(is_at_rest)
 
 
 def epochs(folder: RunFolder) -> list[float]:
@@ -107,7 +123,7 @@ def test_ctrl_c_ends_with_exit_code_3_and_the_same_command_goes_on_to_the_same_r
     fresh: Workplace, finished: Finished
 ):
     with half_way(fresh) as process:
-        os.kill(process.pid, signal.SIGINT)
+        hears(process, signal.SIGINT)
         os.killpg(process.pid, signal.SIGCONT)
         _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 3, errors

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -152,3 +153,14 @@ def states_of_group(process: subprocess.Popen[str]) -> dict[int, str]:
         if int(group) == process.pid and state != "Z":
             alive[int(file.parent.name)] = state
     return alive
+
+
+def state_of(pid: int) -> str:
+    """The letter of /proc for what a living process does: S waits for something, T is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal that was sent to a process has not been taken by it."""
+    lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(lines["ShdPnd"], 16) >> (number - 1) & 1)
