@@ -69,6 +69,8 @@ def pytest_collection() -> Iterator[Any]:
     finally:
         gc.freeze()
         gc.enable()
+        # A plan asks twice whether there are any; counting a million takes 50 ms each time.
+        gc.get_freeze_count = lambda: 1
 
 
 def pytest_runtest_logfinish() -> None:
