@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -44,8 +46,19 @@ def main() -> int:
     python = install(asked.versions, asked.python, of_its_own)
     if not of_its_own:
         link(next((PLACE / "env" / "lib").glob("python*")) / "site-packages")
+    print(f"{asked.versions}, Python {version_of(python)}: {', '.join(direct(python))}", flush=True)
     tests = [python, "-m", "pytest", "-q", "-W", "ignore", "-m", "not slow and not campaign", *TESTS]
     return subprocess.call(tests, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def direct(python: str) -> list[str]:
+    """What pyproject.toml itself asks for, each as NAME VERSION of that Python's environment, as a failure is
+    read without the environment: `scipy 1.13.0`."""
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = [re.match(r"[\w.-]+", line)[0] for line in asked]  # type: ignore[index]
+    code = "import sys; from importlib.metadata import version as of; print(*map(of, sys.argv[1:]))"
+    found = subprocess.check_output([python, "-c", code, *names], text=True).split()
+    return [f"{name} {version}" for name, version in zip(names, found, strict=True)]
 
 
 def version_of(python: str) -> str:
