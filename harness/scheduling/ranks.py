@@ -111,6 +111,11 @@ class RankGroup:
         """Whether no process of this machine's ranks is left."""
         return all(each.exit_code is not None for each in self._ranks)
 
+    @property
+    def has_said_all(self) -> bool:
+        """Whether all ranks of the run are of this machine and have reported or died: no more will show."""
+        return self.place.local == self.place.world and all(each.accounted for each in self._ranks)
+
     def tell_to_stop(self) -> None:
         """Rank 0, where it is here, is asked to stop; it takes the others along."""
         if self.place.node == 0:
@@ -461,7 +466,8 @@ def _lead(group: RankGroup, stop: Stop, others: Callable[[], list[Trouble]], set
         if troubles:  # an exception may be the echo of a death that is not yet seen
             now_s = time.monotonic()
             give_up_s = min(give_up_s, now_s + settle_s)
-            if now_s >= give_up_s or any(each.kind == "died" for each in troubles):
+            is_clear = group.has_said_all or any(each.kind == "died" for each in troubles)
+            if is_clear or now_s >= give_up_s:
                 raise _verdict(troubles)
 
 

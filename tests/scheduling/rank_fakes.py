@@ -55,8 +55,11 @@ def run_rank(spec: RunSpec, folder: RunFolder, machine: Machine, stop: Stop) -> 
     return answer
 
 
-def count(rank: int, folder: RunFolder, stop: Stop, steps: float) -> str:
-    """Rank 0 counts, and writes a checkpoint when it is asked to stop; the others wait for its end."""
+def count(rank: int, folder: RunFolder, stop: Stop, steps: float, waits: float = 0) -> str:
+    """Rank 0 counts, and writes a checkpoint when it is asked to stop; the others wait for its end.
+
+    Where it `waits`, it does not come to its last step before `go`, so that a test may interrupt at leisure.
+    """
     if rank:
         return _wait_for_rank_0(folder)
     _meet(folder)
@@ -66,7 +69,8 @@ def count(rank: int, folder: RunFolder, stop: Stop, steps: float) -> str:
             write_json(folder.checkpoint, {"step": step})
             return _end(folder, INTERRUPTED)
         time.sleep(STEP_S)
-        step += 1
+        if not waits or step < steps - 1 or (folder.path.parent / "go").exists():
+            step += 1
     end(folder, RunSpec.from_json(read_json(folder.spec)), metrics={"steps": step})
     return _end(folder, FINISHED)
 

@@ -26,7 +26,7 @@ from harness.scheduling.ranks import Orders, RankDied, RankFailed, follow, leadi
 from harness.scheduling.workers import attempt
 from harness.spec import FAILED, FINISHED, Arm, DataSpec, Machine, Member, ModelSpec, Recipe, RunSpec
 from tests.scheduling.rank_fakes import STEP_S, run_rank
-from tests.timing import FOREVER_S, PATIENCE_S, until
+from tests.timing import FOREVER_S, PATIENCE_S, not_waited_out, until
 
 
 def never() -> bool:
@@ -155,7 +155,7 @@ def test_a_rank_that_does_not_end_after_rank_0_has_is_ended(
 
 
 def test_stopped_in_the_middle_rank_0_is_told_and_the_next_attempt_goes_on(machine: Machine) -> None:
-    run = spec("count", steps=300)
+    run = spec("count", steps=50, waits=1)
     folder = folder_of(run, machine)
     stop = lambda: seen(folder, 0) is not None and seen(folder, 1) is not None  # noqa: E731
     assert run_ranks(run_rank, run, machine, stop) == INTERRUPTED
@@ -165,8 +165,9 @@ def test_stopped_in_the_middle_rank_0_is_told_and_the_next_attempt_goes_on(machi
     ]
     reached = read_json(folder.checkpoint)
     assert reached is not None
-    assert 0 <= reached["step"] < 300
+    assert 0 <= reached["step"] < 50
     (folder.path / "over.json").unlink()
+    (machine.runs_dir / "go").touch()
     assert run_ranks(run_rank, replace(run), machine, never) == FINISHED
 
 
@@ -193,13 +194,13 @@ def test_a_rank_that_leaves_without_a_word_has_died(machine: Machine) -> None:
         run_ranks(run_rank, spec("leave"), machine, never)
 
 
-@pytest.mark.campaign
 def test_an_exception_is_the_runs_failure_and_the_cause_is_told_not_its_echo(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranks, "SETTLE_S", 3.0)
+    monkeypatch.setattr(ranks, "SETTLE_S", FOREVER_S)
     run = spec("crash", silent_s=0.1)
-    assert attempt(run_rank, run, machine, never) == FAILED
+    with not_waited_out():  # once every rank has said what it knows
+        assert attempt(run_rank, run, machine, never) == FAILED
     event = folder_of(run, machine).read_events()[-1]
     assert event["kind"] == "failed"
     assert event["message"] == "KeyError: 'the cause' (rank 1 of 2)"
@@ -249,11 +250,12 @@ def test_where_the_parent_is_killed_ranks_that_come_to_no_step_end_after_a_grace
 
 
 def test_signals_that_reach_every_process_of_a_job_do_not_end_a_rank(machine: Machine) -> None:
-    run = spec("count", steps=150)
+    run = spec("count", steps=50, waits=1)
     ask = in_background(lambda: run_ranks(run_rank, run, machine, never))
     for pid in pids(folder_of(run, machine)):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             os.kill(pid, number)
+    (machine.runs_dir / "go").touch()
     assert ask() == FINISHED
 
 
