@@ -9,9 +9,10 @@ import os
 import shutil
 import socket
 import sqlite3
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,10 +126,23 @@ def test_a_machine_without_slurm_is_in_order_and_one_with_half_of_it_is_not(plac
 
 
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(place, cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "LIMIT_S", 0.3)
-    program(cluster, "sinfo", f"/bin/sleep 1000 & echo $! > {tmp_path}/pid; wait")
+    written = f"echo $! > {tmp_path}/draft; /bin/mv {tmp_path}/draft {tmp_path}/pid"
+    program(cluster, "sinfo", f"/bin/sleep 1800 & {written}; wait")
+    answer_of, started = machine.answer_of, subprocess.Popen
+
+    def within(command: Sequence[str], limit_s: float) -> str:
+        return answer_of(command, 0.3 if command[0] == "sinfo" else PATIENCE_S)
+
+    def begun(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        process = started(command, **options)
+        assert command[0] != "sinfo" or wait_until((tmp_path / "pid").exists)
+        return process
+
+    monkeypatch.setattr(doctor, "answer_of", within)
+    monkeypatch.setattr(machine.subprocess, "Popen", begun)
     with not_waited_out():
         found = {each.name: each for each in doctor.slurm(place)}
+    monkeypatch.undo()
     assert (found["slurm nodes"].level, found["slurm"].level) == (FAIL, OK)
     assert found["slurm nodes"].says == "sinfo gave no answer within 0.3 s"
     child = int((tmp_path / "pid").read_text())
@@ -331,8 +345,20 @@ def file_system(place: Workspace, name: str) -> Finding:
     return only(iter(found), name)
 
 
-def test_the_file_system_of_the_tests_is_sound(place):
+def test_the_file_system_of_the_tests_is_sound(place, monkeypatch):
+    monkeypatch.setattr(machine, "SLOW_FSYNC_S", PATIENCE_S)  # how quick it is does not matter
     assert {each.level for each in machine.file_system(place)} == {OK}
+
+
+def test_a_machine_that_was_held_up_for_a_moment_has_neither_coarse_times_nor_a_wrong_clock(
+    place, monkeypatch
+):
+    steps_s, late_s, now_s = iter((7.0, 0.004, 0.004)), iter((5.0,)), time.time
+    monkeypatch.setattr(machine, "_step_s", lambda _: next(steps_s))
+    monkeypatch.setattr(machine.time, "time", lambda: now_s() - next(late_s, 0.0))
+    assert {each.level for each in machine.file_system(place) if each.name in ("beat", "clock")} == {OK}
+    monkeypatch.setattr(machine, "_step_s", lambda _: 7.0)
+    assert file_system(place, "beat").level == WARN
 
 
 def test_a_mount_where_two_create_the_same_file_fails(place, monkeypatch):
