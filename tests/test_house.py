@@ -245,24 +245,41 @@ def seconds_counted(text: str, path: str) -> Iterator[str]:
             is_number = isinstance(node.comparators[0], ast.Constant)
             if is_number and CLOCKS & {name for _, name in calls(ast.unparse(node.left))}:
                 yield f"{path}:{node.lineno} has a limit in seconds: see tests/timing.py"
+        made = decorated(node) if isinstance(node, ast.FunctionDef) else {}
+        if "given" in made and "deadline=None" not in made.get("settings", ""):
+            yield f"{path}:{node.lineno} has Hypothesis' limit of 200 ms: @settings(deadline=None)"
+
+
+def decorated(function: ast.FunctionDef) -> dict[str, str]:
+    """Name of each decorator that is a call -> the call."""
+    made = [each for each in function.decorator_list if isinstance(each, ast.Call)]
+    return {ast.unparse(each.func): ast.unparse(each) for each in made}
 
 
 def test_no_test_counts_seconds():
     files = sorted((REPOSITORY / "tests").rglob("*.py"))
     texts = {str(path.relative_to(REPOSITORY)): path.read_text() for path in files}
-    with_clocks = {path: text for path, text in texts.items() if "time." in text}
+    with_clocks = {path: text for path, text in texts.items() if "time." in text or "@given" in text}
     assert [wrong for path, text in with_clocks.items() for wrong in seconds_counted(text, path)] == []
 
 
 @pytest.mark.parametrize(
-    "text", ["time.sleep(1)", "assert time.monotonic() - began_s < 5", "assert time.process_time() <= 0.3"]
+    "text",
+    [
+        *("time.sleep(1)", "assert time.monotonic() - began_s < 5", "assert time.process_time() <= 0.3"),
+        *("@given(x=1)\ndef test(): ...", "@settings(max_examples=9)\n@given(x=1)\ndef test(): ..."),
+    ],
 )
 def test_a_planted_count_of_seconds_is_found(text):
     assert len(list(seconds_counted(text, "tests/test_planted.py"))) == 1
 
 
 @pytest.mark.parametrize(
-    "text", ["time.sleep(0.01)", "assert time.monotonic() < deadline_s", "assert time.monotonic() - a > 0.3"]
+    "text",
+    [
+        *("time.sleep(0.01)", "assert time.monotonic() < deadline_s", "assert time.monotonic() - a > 0.3"),
+        "@settings(max_examples=9, deadline=None)\n@given(x=1)\ndef test(): ...",
+    ],
 )
 def test_looking_again_and_least_times_are_allowed(text):
     assert list(seconds_counted(text, "tests/test_planted.py")) == []

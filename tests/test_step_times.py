@@ -19,6 +19,7 @@ from harness.commands.step_times import Times, cache_file, estimate, machine_key
 from harness.commands.workspace import Workspace, first_plan, workspace
 from harness.runs.state import reconcile
 from harness.study.plan import Plan
+from tests.timing import PATIENCE_S
 
 ROOT = Path(__file__).parents[1]
 FOUND = {"step_s": 0.01, "eval_s": 0.001, "start_s": 0.5, "views": {"1": 1, "10": 8, "12": 6, "144": 24}}
@@ -267,7 +268,7 @@ def test_the_real_measurement_answers_and_afterwards_without_torch(tmp_path: Pat
     environment |= {"CUDA_VISIBLE_DEVICES": ""}
     first, second = (
         subprocess.run(
-            plan, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=True
+            plan, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=True
         )
         for _ in range(2)
     )

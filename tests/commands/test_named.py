@@ -18,6 +18,7 @@ from harness.cli import build_parser, main
 from harness.runs.provenance import code_version, package
 from harness.study.yaml import shipped_studies, study_file
 from tests.end_to_end.workplace import TINY
+from tests.timing import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,7 +127,7 @@ def test_a_reader_that_leaves_early_is_no_error(words: tuple[str, ...]):
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=ROOT, env=kept) as process:
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
 

@@ -27,6 +27,7 @@ from harness.data.imagefolder import load_folder
 from harness.data.loading import PackedImages, load_cached
 from harness.data.packed import INDEX, Pack, PackSettings, load_packed
 from harness.spec import AugmentSpec
+from tests.timing import PATIENCE_S
 
 VIEW = View(size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25), seed=5, epoch=3)
 RAW, JPEG = PackSettings(of="pets"), PackSettings(of="pets", jpeg=95)
@@ -269,15 +270,16 @@ def test_threads_that_open_a_file_at_once_do_not_close_it_for_each_other(
     version, read, number = loading._version, os.preadv, itertools.count(1)
 
     def both_opened(found: os.stat_result) -> tuple[int, ...]:
-        if opened.wait(10):  # the slower thread goes on when the other is about to read for the second time
-            again.wait(10)
+        # The slower thread goes on when the other is about to read for the second time.
+        if opened.wait(PATIENCE_S):
+            again.wait(PATIENCE_S)
         return version(found)
 
     def read_late(*args: Any) -> int:
         if (which := next(number)) == 2:
             again.set()
         if which in (2, 3):
-            late.wait(10)
+            late.wait(PATIENCE_S)
         return read(*args)
 
     monkeypatch.setattr(loading, "_version", both_opened)

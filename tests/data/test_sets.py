@@ -18,6 +18,7 @@ from PIL import Image
 from harness.data import DATASETS, count_classes, load, missing_data, sets, validate_data
 from harness.data.entry import DataSet
 from tests.data.sets import write_idx
+from tests.timing import PATIENCE_S
 
 NOWHERE = Path("no-such-folder")
 
@@ -272,7 +273,7 @@ def test_a_forked_worker_decodes_with_threads_of_its_own(tmp_path: Path) -> None
     if child == 0:
         import signal
 
-        signal.alarm(10)  # threads lost in the fork would wait for ever
+        signal.alarm(int(PATIENCE_S))  # threads lost in the fork would wait for ever
         os._exit(0 if images.sizes(torch.tensor([1, 2])).tolist() == [[20, 30]] * 2 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

@@ -167,6 +167,7 @@ def test_a_run_given_twice_and_a_circle_are_refused_by_name():
         JobQueue([first, second], nothing_before)
 
 
+@settings(deadline=None)
 @given(jobs=acyclic_jobs())
 def test_jobs_in_an_order_are_taken_in_just_this_order(jobs):
     """Where what is needed goes first, and whatever the costs were."""

@@ -359,6 +359,7 @@ def test_a_holder_whose_folder_was_deleted_has_lost_the_run(tmp_path, claims):
 def test_who_holds_a_run_is_read_without_writing(holder, tmp_path):
     folder = RunFolder(tmp_path / RUN)
     folder.append_event("attempt", attempt=1, device="cpu")
+    holder.freeze()  # so that the beat is the last one
     before = sorted((tmp_path / RUN).iterdir())
     living = holder_of(folder)
     assert (living.pid, living.job, living.number) == (holder.process.pid, "17", 1)

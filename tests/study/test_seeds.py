@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.cli import build_parser
@@ -36,6 +36,7 @@ def test_looks_are_made_from_the_first_and_the_last(start: int, at_most: int, ex
     assert default_looks(start, at_most) == expected
 
 
+@settings(deadline=None)
 @given(start=st.integers(1, 60), more=st.integers(0, MOST_SEEDS - 60))
 def test_made_looks_rise_from_start_to_at_most_and_none_is_a_small_step(start: int, more: int) -> None:
     looks = default_looks(start, start + more)

@@ -278,7 +278,7 @@ def test_the_live_mirror_follows_and_closes_with_everything(store: Store, runs_d
             return count
 
     live = LiveMirror(lambda: Watched(store, "study", "mini"), folders, every_s=0.01)
-    assert synced.wait(60)
+    assert synced.wait(PATIENCE_S)
     assert collect(store, "study", "mini")[0]["seed"].tolist() == [0]
     finished(runs_dir, seed=1)
     assert live.close() is None

@@ -21,6 +21,7 @@ from harness.training import kernel_probe, kernels
 from harness.training.kernel_probe import AS_IT_IS, CONTIGUOUS, UNFOLDED, LayerCall
 from harness.training.kernels import examine_all, layer_calls, make_safer, safer_layers, trust_kernels
 from harness.training.setup import build_network
+from tests.timing import PATIENCE_S
 from tests.training.runs import assert_same_bits, folder_of, machine_in, results, stop_after, tiny_spec, train
 
 Compute = Callable[..., Any]
@@ -260,7 +261,7 @@ def test_of_two_processes_at_once_one_examines(tmp_path: Path) -> None:
     both = [subprocess.Popen(command, cwd=root, **pipes) for _ in range(2)]
     for process in both:
         assert process.stdout.readline() == "ready\n"  # type: ignore[union-attr]
-    said = [process.communicate("go\n", timeout=100)[0].splitlines() for process in both]
+    said = [process.communicate("go\n", timeout=PATIENCE_S)[0].splitlines() for process in both]
     # Where a kernel is wrong, the one that examines does so again with the layer in its safer form.
     idle, busy = sorted(len(lines) for lines in said)
     assert idle == 1 < busy
@@ -352,7 +353,7 @@ def capped(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **CAPPED, **environment},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE_S,
         check=False,
     )
 

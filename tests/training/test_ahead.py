@@ -24,6 +24,7 @@ from harness.data.imagefolder import load_folder
 from harness.data.loading import open_all
 from harness.data.packed import Pack, PackSettings
 from harness.training import feed, setup
+from tests.timing import PATIENCE_S, wait_until
 from tests.training.runs import (
     assert_same_bits,
     folder_of,
@@ -41,12 +42,11 @@ MIXED = own_spec("mixup", epochs=3)
 
 def threads() -> list[str]:
     """Of the pipeline; a thread that was told to end may take a moment."""
-    for _ in range(200):
-        found = [each.name for each in threading.enumerate() if each.name.startswith("batches")]
-        if not found:
-            return found
-        time.sleep(0.005)
-    return found
+
+    def found() -> list[str]:
+        return [each.name for each in threading.enumerate() if each.name.startswith("batches")]
+
+    return [] if wait_until(lambda: not found()) else found()
 
 
 def test_runs_with_and_without_batches_ahead_have_the_same_bits_stopped_or_not(
@@ -195,9 +195,9 @@ def test_results_come_in_their_order_and_never_more_wait_than_were_asked_for(ahe
         due = iter(range(20))
         for each in made:
             assert each.step == next(due)
-            deadline, filled = time.monotonic() + 5, min(ahead + 1, 20 - each.step)
+            deadline_s, filled = time.monotonic() + PATIENCE_S, min(ahead + 1, 20 - each.step)
             while len(Made.alive) < filled:  # the thread fills up, and no further
-                assert time.monotonic() < deadline
+                assert time.monotonic() < deadline_s
             del each
     gc.collect()
     assert Made.most <= ahead + 1
@@ -210,7 +210,7 @@ def test_one_batch_is_made_while_another_one_is_not_ready() -> None:
 
     def make(step: int) -> int:
         if step == 0:
-            late.append(second.wait(60))
+            late.append(second.wait(PATIENCE_S))
         elif step == 1:
             second.set()
         return step
@@ -229,7 +229,7 @@ def test_threads_that_meet_at_the_end_of_an_epoch_read_each_its_own_order(
     real, both = feed.ORDERS["images"], threading.Barrier(2)
 
     def together(*given: int) -> torch.Tensor:
-        both.wait(60)
+        both.wait(PATIENCE_S)
         return real(*given)
 
     monkeypatch.setattr(feed, "ORDERS", {"images": together})
