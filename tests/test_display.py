@@ -23,6 +23,7 @@ from harness.runs.state import RunView
 from harness.scheduling.base import INTERRUPTED, Progress
 from harness.spec import FAILED, FINISHED
 from harness.study.plan import Plan
+from tests.conftest import mostly_campaign
 from tests.ended import end
 from tests.study.fakes import HEAD, plan_of
 
@@ -433,15 +434,16 @@ def test_a_text_is_broken_as_rich_breaks_it(width: int, monkeypatch, capsys):
     assert capsys.readouterr().out == by_rich(width, *texts)
 
 
+@pytest.mark.parametrize("tables", mostly_campaign([10, 60], 10))
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(
     "how",
     [{}, {"has_edges": False, "pads": (0, 2)}, {"has_edges": False, "indent": 1}],
     ids=["as a listing", "as a status", "as a plan"],
 )
-def test_a_table_is_set_as_rich_sets_it(width: int, how: dict, monkeypatch, capsys):
+def test_a_table_is_set_as_rich_sets_it(tables: int, width: int, how: dict, monkeypatch, capsys):
     random = Random(width)
-    for _ in range(60):
+    for _ in range(tables):
         headings = [
             Heading(random.choice(WORDS), is_right=random.random() < 0.3, is_whole=random.random() < 0.3)
             for _ in range(random.randint(1, 6))

@@ -67,7 +67,7 @@ def work_at_import(text: str, path: str) -> Iterator[str]:
 
 def unpickling(text: str, path: str) -> Iterator[str]:
     """Whatever runs code from data: pickle and its kin, torch.load and numpy.load with unsafe settings."""
-    for node in ast.walk(parse(text)):
+    for node in nodes(text):
         if isinstance(node, ast.Import | ast.ImportFrom):
             from_module = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names = from_module or [alias.name for alias in node.names]
@@ -104,23 +104,30 @@ def parse(text: str) -> ast.Module:
     return ast.parse(text)
 
 
+@cache
+def nodes(text: str) -> list[ast.AST]:
+    return list(ast.walk(parse(text)))
+
+
 def functions(text: str) -> Iterator[Function]:
-    return (node for node in ast.walk(parse(text)) if isinstance(node, Function))
+    return (node for node in nodes(text) if isinstance(node, Function))
 
 
-def calls(text: str) -> Iterator[tuple[ast.Call, str]]:
+@cache
+def calls(text: str) -> list[tuple[ast.Call, str]]:
     """Every call, with the dotted name of what is called: the full name where it was imported by another."""
-    tree = parse(text)
     full = {}
-    for node in ast.walk(tree):
+    for node in nodes(text):
         if isinstance(node, ast.Import):
             full.update({alias.asname: alias.name for alias in node.names if alias.asname})
         elif isinstance(node, ast.ImportFrom):
             full.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
-    for node in ast.walk(tree):
+    found = []
+    for node in nodes(text):
         if isinstance(node, ast.Call):
             first, dot, rest = ast.unparse(node.func).partition(".")
-            yield node, full.get(first, first) + dot + rest
+            found.append((node, full.get(first, first) + dot + rest))
+    return found
 
 
 def sets(call: ast.Call, keyword: str, value: object) -> bool:

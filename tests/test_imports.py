@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -140,17 +140,19 @@ def _inside(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
-def imports(source: Source) -> Iterator[Import]:
+@cache
+def imports(source: Source) -> list[Import]:
     """Every import of a module, also in functions, under TYPE_CHECKING and by import_module("a.literal")."""
+    found = []
     pending: list[tuple[ast.AST, bool, bool]] = [(source.tree, False, False)]
     while pending:
         node, lazy, typing_only = pending.pop()
-        for target in _targets(node, source):
-            yield Import(target, node.lineno, lazy, typing_only)
+        found += [Import(target, node.lineno, lazy, typing_only) for target in _targets(node, source)]
         lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         guarded = node.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) else []
         for child in ast.iter_child_nodes(node):
             pending.append((child, lazy, typing_only or child in guarded))
+    return found
 
 
 def _targets(node: ast.AST, source: Source) -> list[str]:
@@ -164,7 +166,7 @@ def _targets(node: ast.AST, source: Source) -> list[str]:
             base = ".".join([*above, *([base] if base else [])])
         return [f"{base}.{alias.name}" for alias in node.names]
     if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-        called = ast.unparse(node.func).rsplit(".", 1)[-1]
+        called = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
         if called in ("import_module", "__import__"):
             return [str(node.args[0].value)]
     return []
