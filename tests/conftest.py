@@ -156,7 +156,7 @@ def empty_database(once: Once[Path]) -> Path:
 def new_stores_are_copies(request: pytest.FixtureRequest) -> Iterator[None]:
     """What is called in this process copies the empty store in place of making one.
 
-    The tests of tests/tracking make theirs, and so does every process that a test starts.
+    A test that asks for `stores_are_made` makes its own, and so does every process that a test starts.
     """
 
     def copy(store: Store) -> None:

@@ -11,9 +11,9 @@ from harness.tracking.store import Store
 from tests.conftest import CREATE_STORE
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def stores_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they are for users, where a test does not ask for the copy."""
+    """As they are for users: a new store is migrated, in place of copied."""
     monkeypatch.setattr(Store, "_create", CREATE_STORE)
 
 

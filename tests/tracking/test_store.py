@@ -112,6 +112,7 @@ def test_the_user_interface_is_for_this_machine_only() -> None:
     assert command[:4] == [sys.executable, "-m", "mlflow", "ui"]
 
 
+@pytest.mark.usefixtures("stores_are_made")
 @pytest.mark.parametrize(
     "name", mostly_campaign(["a?b", "x?y=z", "50%25", "a#b", "[a]* b", "\u732b"], "x?y=z")
 )
