@@ -1,13 +1,12 @@
-"""What all import: errors that teach (where, what, the nearest name), what may be shown, tables of code."""
+"""What all import: errors that teach (where, what, nearest name), what may be shown, code, frozen data."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
-from typing import Any, TextIO, TypeVar
+from typing import Any, NamedTuple, Self, TextIO, TypeVar, dataclass_transform
 from urllib.parse import unquote, unquote_plus
 
 # Errors that teach: where, what is wrong, the nearest valid name, the valid ones.
@@ -34,16 +33,19 @@ UNPRINTABLE = f"[\x00-\x1f{_NEVER}]"
 _COMMANDS = f"[\x00-\x08\x0b-\x1f{_NEVER}]"  # lines and tabs are none
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
-    """One mistake in a study, in the words a user sees."""
-
+class _Said(NamedTuple):
     path: str
     line: int
     message: str
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "message", printable(self.message))
+
+class Problem(_Said):
+    """One mistake in a study, in the words a user sees."""
+
+    __slots__ = ()
+
+    def __new__(cls, path: str, line: int, message: str) -> Self:
+        return super().__new__(cls, path, line, printable(message))
 
     def __str__(self) -> str:
         path = printable(self.path)
@@ -351,3 +353,43 @@ class CodeTable(MutableMapping[str, Thing]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
+
+
+# Frozen data classes whose comparing, hashing and showing is written once, and not compiled for each of them.
+
+
+_Class = TypeVar("_Class")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def frozen(cls: type[_Class]) -> type[_Class]:
+    """`dataclass(frozen=True, slots=True, kw_only=True)`, made in half the time: every plan makes thirty.
+
+    >>> @frozen
+    ... class Point:
+    ...     x: int
+    >>> Point(x=1), Point(x=1) == Point(x=1), hash(Point(x=1)) == hash(Point(x=1)), Point(x=1) == 1
+    (Point(x=1), True, True, False)
+    """
+    from dataclasses import dataclass  # with what it imports it takes 6 ms, which `--help` does without
+
+    for name, written in (("__eq__", _is_equal), ("__hash__", _hash), ("__repr__", _shown)):
+        setattr(cls, name, written)
+    return dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)(cls)
+
+
+def _is_equal(one: Any, other: object) -> bool:
+    return _compared(one) == _compared(other) if type(one) is type(other) else NotImplemented
+
+
+def _hash(one: Any) -> int:
+    return hash(_compared(one))
+
+
+def _compared(one: Any) -> tuple[Any, ...]:
+    return tuple(getattr(one, name) for name, each in one.__dataclass_fields__.items() if each.compare)
+
+
+def _shown(one: Any) -> str:
+    fields = ((name, each) for name, each in one.__dataclass_fields__.items() if each.repr)
+    return f"{type(one).__qualname__}({', '.join(f'{name}={getattr(one, name)!r}' for name, _ in fields)})"

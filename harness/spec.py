@@ -9,11 +9,13 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
+
+from harness.errors import frozen
 
 # What one run is: every number that changes the meaning of its result, and nothing else.
 #
@@ -35,7 +37,7 @@ ID_HEX_DIGITS = 32  # 128 bits of sha256
 MEMBER_STRIDE = 1000  # member k of the ensemble with seed s is the run with seed s + k * MEMBER_STRIDE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ModelSpec:
     """An architecture by name, with every constructor argument filled in."""
 
@@ -49,7 +51,7 @@ class ModelSpec:
         return dataclasses.replace(self, args={**self.args, **changes})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DataSpec:
     """A data set by name, the side of the square input in pixels, and how much of the set is used."""
 
@@ -60,7 +62,7 @@ class DataSpec:
     args: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AugmentSpec:
     """Training-time augmentation, in the order in which it is applied (He et al. 2019, Sec. 2.1)."""
 
@@ -74,7 +76,7 @@ class AugmentSpec:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Recipe:
     """Everything numeric about one training. Epochs, batches and milestones are the real ones of a size.
 
@@ -133,7 +135,7 @@ class Recipe:
         return recipe_of(fields)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TrickSpec:
     """A trick that acts while training, with every option filled in."""
 
@@ -141,7 +143,7 @@ class TrickSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Member:
     """Trained networks that an evaluation-only arm observes: `runs` runs of one arm."""
 
@@ -149,7 +151,7 @@ class Member:
     runs: int = 1  # seeds s, s + MEMBER_STRIDE, s + 2 MEMBER_STRIDE, ... for the observer with seed s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Arm:
     """A fully resolved recipe without its seed.
 
@@ -170,7 +172,7 @@ class Arm:
         return digest(canonical_json(as_plain(self)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RunSpec:
     """An arm and a seed: the unit that is trained, stored and found again."""
 
@@ -238,7 +240,7 @@ class RunSpec:
 # A run that a command of the user's own makes: what decides its result, and nothing of this machine.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ScriptArm:
     """A command without its seed.
 
@@ -264,7 +266,7 @@ class ScriptArm:
         return re.sub(r"'(\S*\{[^\s']+\}\S*)'", r"\1", shlex.join(self.command))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ScriptRun:
     """A command and a seed: what `RunSpec` is for a training of the harness's own. It needs no other run."""
 
@@ -383,7 +385,7 @@ def _tuples(data: Any) -> Any:
 Stop = Callable[[], bool]  # asked at every step boundary: True means checkpoint now and return
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Machine:
     """The settings of the process that executes a run."""
 
@@ -405,7 +407,7 @@ class Machine:
         return self.listed_as or self.device
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ScriptPlace:
     """Where and how a command is executed here; kept beside the runs, by arm (`runs.provenance`)."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
+
+from harness.errors import frozen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +22,7 @@ IMAGENET_MEAN: RGB = (123.68 / 255, 116.779 / 255, 103.939 / 255)
 IMAGENET_STD: RGB = (58.393 / 255, 57.12 / 255, 57.375 / 255)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Reading:
     """What an image file does not say of its own pixels (docs/data.md, "Pixels")."""
 
@@ -31,7 +33,7 @@ class Reading:
 PLAIN = Reading()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Pixels:
     """Decoded images. images: (N, H, W, C) uint8. labels: (N,) int64.
 
@@ -63,7 +65,7 @@ class PathList(Sequence[Path]):
         return PathList(self.names[index]) if isinstance(index, slice) else Path(self.names[index])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Files:
     """Image files that are decoded when they are read. labels: one class index per path.
 
@@ -91,7 +93,7 @@ class Stored(bytes):
         return self.where
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Packed:
     """Images in a few large files (`harness.data.packed`), in the order of `rows`.
 
@@ -111,7 +113,7 @@ class Packed:
 Part = Pixels | Files | Packed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Source:
     """Both parts of a data set as its loader found them, before any subset is taken."""
 
@@ -129,7 +131,7 @@ class Look(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Entry:
     """One data set of the table.
 
@@ -356,16 +358,14 @@ class Images(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(NamedTuple):
     """One part of a data set. labels: (N,) int64."""
 
     images: Images
     labels: Tensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataSet:
+class DataSet(NamedTuple):
     """A data set, ready to be read."""
 
     name: str

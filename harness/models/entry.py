@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import unknown
+from harness.errors import frozen, unknown
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Argument:
     """One constructor argument: its default (a JSON value, or a tuple of them) and what it accepts."""
 
@@ -23,7 +23,7 @@ class Argument:
     changes_cost: bool = True  # False: parameters and multiply-adds are the same for every value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Model:
     """One architecture. `build` takes every argument by name, and `classes` and `in_channels`."""
 

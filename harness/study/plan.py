@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from harness.errors import frozen
 from harness.spec import (
     ACCURACIES,
     MEMBER_STRIDE,
@@ -98,7 +99,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 MEASURES = (*ACCURACIES, "loss", "train_loss", "steps_to_target")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PaperValue:
     """One printed number. `status` is `verified` or `memory` (see docs/references.md)."""
 
@@ -106,7 +107,7 @@ class PaperValue:
     status: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cell:
     """One row of one table, in one column: the arm that answers it and what the paper printed."""
 
@@ -125,7 +126,7 @@ class Cell:
 OF_A_FILE = "results"  # the design of a table whose rows were found in a file of results
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PlanTable:
     """One table of a study, its cells in reading order."""
 
@@ -143,7 +144,7 @@ class PlanTable:
     ground: str = ""  # the same text in tables that switch the same tricks on the same starting points
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Claim:
     """One sentence of the paper that two trained rows of a table can answer."""
 

@@ -6,10 +6,11 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from typing import Any
 
+from harness.errors import frozen
 from harness.spec import DataSpec, ModelSpec, Recipe, recipe_of
 from harness.study.catalogue import (
     Catalogue,
@@ -53,7 +54,7 @@ _FLOATS = tuple(
 SMOKE_IMAGES, SMOKE_SEEDS, SMOKE_EPOCHS = 256, 2, 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Scale:
     """Time x `epochs` / `baseline_epochs`, batches x `batch`, learning rates x `rate`."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Hashable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -108,13 +107,12 @@ PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 MOST_BYTES = 1_000_000  # the largest shipped study has 14,000
 
 
-@dataclass(slots=True)
 class YamlFile:
     """What was read from a file. Lines count from 1."""
 
-    path: str
-    data: Any = None
-    lines: dict[Location, int] = field(default_factory=dict)
+    def __init__(self, path: str, data: Any = None) -> None:
+        self.path, self.data = path, data
+        self.lines: dict[Location, int] = {}
 
     def line(self, location: Location) -> int:
         """The line of a place in the file, or of the nearest place around it that the file has."""

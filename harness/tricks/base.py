@@ -38,8 +38,7 @@ class Batch(NamedTuple):
     targets: Tensor  # (B, K) float, rows sum to 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(NamedTuple):
     """What a trick may know about the run it acts in."""
 
     classes: int

@@ -59,7 +59,7 @@ LATER += ("harness.plugins.load", *OF_DATA)
 @pytest.mark.parametrize(
     ("arguments", "slow"),
     [
-        (("--help",), (*SLOW, "json", "harness.spec", "harness.commands.display")),
+        (("--help",), (*SLOW, "json", "dataclasses", "harness.spec", "harness.commands.display")),
         (("tricks",), (*SLOW, "yaml", "harness.study.schema", "harness.models", "harness.data")),
         (("plan", BAG_OF_TRICKS), (*SLOW, *ELSEWHERE, *LATER)),
         (("plan", BAG_OF_TRICKS, "--json"), (*SLOW, *ELSEWHERE, *LATER, "harness.commands.display")),
