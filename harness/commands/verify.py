@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import re
 import tempfile
@@ -11,7 +10,6 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +22,7 @@ from harness.commands.report import (
 )
 from harness.commands.workspace import Workspace, first_plan, workspace
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError
-from harness.reporting.numbers import count
+from harness.reporting.numbers import PERCENT, PRINTED, RELATIVE, count, with_own_numbers
 from harness.runs.folder import RunFolder
 from harness.runs.provenance import data_key, data_name
 from harness.runs.records import parsed, reason
@@ -44,11 +42,7 @@ if TYPE_CHECKING:
     from harness.reporting import ReportInput
 
 
-# Where two versions of a report differ, in words; and where only in the last digits, as two CPUs do.
-#
-# Sums come in another order on another CPU, so a number that was computed may differ in its last digits.
-# The report's own number is taken in its place if both agree within `RELATIVE`; then every byte is
-# compared.
+# Where two versions of a report differ, in words.
 
 
 NUMBER = re.compile(rb"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w.])")
@@ -58,18 +52,6 @@ TAG = re.compile(r"<[^>]*>")
 SAID = re.compile(r'\b(?:aria-label|data-value)="([^"]*)"')
 TEXTS = (".md", ".csv", ".tex", ".jsonl", ".html", ".svg")
 MOST = 5  # of one file
-
-RELATIVE = 1e-9  # by which a computed number may differ
-# A difference of two means carries their rounding error, some 1e-14 of their size, whatever is left of it: a
-# difference that is 0 comes out as 8e-14 here and as -9e-14 there. So much of the metric's scale is no
-# difference: 1e-10 percentage points, where the reports print two decimals.
-FLOOR = 1e-12
-PERCENT = 100.0
-CHANCES = ("p", "p_holm", "check_p")  # tiny values mean something: no floor
-
-PRINTED = re.compile(r"[-+\u2212]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
-SIGNS = str.maketrans("", "", "-+\u2212,")
-SIGNIFICANT = (2, 3, 4)  # digits that sentences use where they do not count decimals
 
 
 def numbers_in(name: str, content: bytes) -> int:
@@ -155,102 +137,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-@dataclass(slots=True)
-class LastDigits:
-    """What another CPU computed otherwise, in the last digits only."""
-
-    pairs: list[tuple[float, float]] = field(default_factory=list)  # (the report's, computed here)
-    texts: int = 0  # sentences in which one of the pairs is rounded the other way
-
-    def __str__(self) -> str:
-        most = max((abs(a - b) / max(abs(a), abs(b)) for a, b in self.pairs), default=0.0)
-        size = f"by at most {most:.0e} of their size"
-        if most > RELATIVE:
-            size = f"within {RELATIVE:g} of their size, or both 0 but for rounding"
-        numbers = count(len(self.pairs), "computed number")
-        rounded = f"; rounded the other way in {count(self.texts, 'sentence')}" if self.texts else ""
-        return f"differs in the last digits only (another CPU): {numbers}, {size}{rounded}"
-
-
-def with_own_numbers(computed: Any, own: Mapping[str, Any], scale: float) -> tuple[Any, LastDigits]:
-    """What was computed, each number that agrees with the report's own within `RELATIVE` replaced by that.
-
-    computed: dataclasses, mappings, tuples and lists of numbers and texts, such as `Findings`.
-    own: the same as read from report.json.
-    scale: of the metric (100: percent); smaller differences than `FLOOR` of it are none.
-
-    A text that differs from the report's only where a number rounds the other way is the report's, too.
-    Nothing else is replaced: whatever differs beyond that still differs afterwards.
-    """
-    found = LastDigits()
-
-    def closer(value: Any, other: Any, name: str) -> Any:
-        is_number = isinstance(value, float) and isinstance(other, float)
-        if is_number and value != other and agree(value, other, 0.0 if name in CHANCES else scale):
-            found.pairs.append((other, float(value)))
-            return other
-        return value
-
-    def retold(value: Any, other: Any, _: str) -> Any:
-        are_texts = isinstance(value, str) and isinstance(other, str)
-        if are_texts and value != other and _rounded_apart(other, value, found.pairs):
-            found.texts += 1
-            return other
-        return value
-
-    numbers = _walk(computed, own, closer)
-    return _walk(numbers, own, retold), found
-
-
-def agree(one: float, other: float, scale: float = 0.0) -> bool:
-    """Whether two CPUs may have computed one for the other.
-
-    >>> agree(0.5769878681566913, 0.5769878681566971), agree(8.5e-14, -8.5e-14, 100.0), agree(1.0, 1.0001)
-    (True, True, False)
-    """
-    return abs(one - other) <= max(RELATIVE * max(abs(one), abs(other)), FLOOR * scale)
-
-
-def _walk(value: Any, own: Any, edit: Any, name: str = "") -> Any:
-    """The value with `edit(leaf, own leaf, name of its field)` in place of each leaf that `own` has, too."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type) and isinstance(own, Mapping):
-        names = [each.name for each in dataclasses.fields(value) if each.name in own]
-        return dataclasses.replace(
-            value, **{name: _walk(getattr(value, name), own[name], edit, name) for name in names}
-        )
-    if isinstance(value, Mapping) and isinstance(own, Mapping):
-        return {
-            key: _walk(item, own[str(key)], edit, str(key)) if str(key) in own else item
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple) and isinstance(own, list) and len(own) == len(value):
-        return type(value)(_walk(item, other, edit, name) for item, other in zip(value, own, strict=True))
-    return edit(value, own, name)
-
-
-def _rounded_apart(own: str, computed: str, pairs: list[tuple[float, float]]) -> bool:
-    """Whether each number in which two texts differ is one of the pairs, rounded the other way."""
-    if PRINTED.sub("#", own) != PRINTED.sub("#", computed):
-        return False
-    printed = zip(PRINTED.findall(own), PRINTED.findall(computed), strict=True)
-    return all(a == b or any(_rounds_to(a, b, pair) for pair in pairs) for a, b in printed)
-
-
-def _rounds_to(own: str, computed: str, pair: tuple[float, float]) -> bool:
-    a, b = own.translate(SIGNS), computed.translate(SIGNS)
-    if a == b:  # only the sign differs: a zero
-        return float(a) == 0 and pair[0] * pair[1] <= 0
-    decimals = len(a.partition(".")[2])
-    forms = [f".{decimals}f", *(f".{digits}g" for digits in SIGNIFICANT)]
-    return any(
-        format(abs(pair[0]) * times, form) == a and format(abs(pair[1]) * times, form) == b
-        for times, form in product((1.0, PERCENT), forms)
-    )
-
-
 # `harness verify`: compute every number of a report again from its raw records, and compare every byte.
 #
-# Computed numbers may differ in the last digits, as two CPUs do (`differences.with_own_numbers`).
+# Computed numbers may differ in the last digits, as two CPUs do (`reporting.numbers.with_own_numbers`).
 #
 # Where the run folders are here too, the records are compared with them first: then every number is
 # followed back to what the runs themselves wrote.
