@@ -8,8 +8,9 @@ import re
 import tempfile
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,8 @@ from harness.commands.report import (
     wrong_with_says,
 )
 from harness.commands.workspace import Workspace, first_plan, workspace
-from harness.errors import DONE, SOME_FAILED, Problem, StudyError
-from harness.reporting.numbers import PERCENT, PRINTED, RELATIVE, count, with_own_numbers
+from harness.errors import DONE, SOME_FAILED, Problem, StudyError, printable
+from harness.reporting.numbers import PERCENT, PRINTED, RELATIVE, count, is_number, with_own_numbers
 from harness.runs.folder import RunFolder
 from harness.runs.provenance import data_key, data_name
 from harness.runs.records import parsed, reason
@@ -141,8 +142,9 @@ def _short(value: Any) -> str:
 #
 # Computed numbers may differ in the last digits, as two CPUs do (`reporting.numbers.with_own_numbers`).
 #
-# Where the run folders are here too, the records are compared with them first: then every number is
-# followed back to what the runs themselves wrote.
+# Where the folders of the same trainings are here too, the records are compared with them first: then every
+# number is followed back to what the runs themselves wrote. A run_id says what is trained, not when or where,
+# so a folder may have another training of the run, such as the demo's of a report that came with the code.
 
 
 # Their bytes depend on the style of the drawings and on the versions of the packages that draw. Where those
@@ -155,8 +157,21 @@ FOLDERS = ("tables", "figures", "data")
 SHOWN = 20  # differences
 COMPARED = (
     *("top1", "top5", "loss", "train_loss", "params", "macs", "steps", "images_seen", "test_images"),
-    *("train_time_s", "wall_time_s", "energy_j"),
+    *("train_time_s", "wall_time_s", "energy_j", "started_s", "ended_s"),
 )
+TIMES = ("started_s", "ended_s")  # which training it was: to the microsecond
+RESULTS = ("top1", "top5", "loss", "train_loss", "predictions")  # what two trainings may have in common
+CHANGED = "data/: is not what the report was computed from: report.json has another digest of its records"
+HALF_AN_IMAGE = 50.0  # over the number of test images, in percent: rounding
+
+
+@dataclass(frozen=True, slots=True)
+class OtherTraining:
+    """A run that was trained for the report, and once more in the folder that is here."""
+
+    report: tuple[float, str]  # when it began (seconds since 1970), and on which device
+    here: tuple[float, str]
+    is_alike: bool  # whether both came to the same results, to the last bit
 
 
 @dataclass(slots=True)
@@ -168,6 +183,7 @@ class Verification:
     numbers: int = 0
     runs: int = 0
     runs_here: int = 0  # whose folders are on this machine
+    others: list[OtherTraining] = field(default_factory=list)  # in folders that are here
     notes: list[str] = field(default_factory=list)
 
 
@@ -201,11 +217,11 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
     records, curves = read_raw(folder)
     extra = checked_extra(folder, read_extra(folder))
     result = Verification(runs=len(records))
-    if not _were_changed(report, records, curves, extra):
-        result.wrong = not_planned(plan, records)
-        if result.wrong:
-            return result
-    result.wrong += mixed_data(plan, records)
+    were_changed = _were_changed(report, records, curves, extra)
+    result.wrong = [CHANGED] if were_changed else not_planned(plan, records)
+    if result.wrong and not were_changed:
+        return result
+    result.wrong += [*mixed_data(plan, records), *_miscounted(records)]
     _compare_runs(records, curves, place, result)
     software = {key: report["provenance"].get(key) for key in ("harness", "drawn_with", "inputs")}
     if result.runs_here == len(plan.runs) and inputs_digest(plan, place) != software["inputs"]:
@@ -218,7 +234,7 @@ def verify(folder: Path, args: argparse.Namespace, place: Workspace) -> Verifica
         except StudyError:
             raise
         except Exception as error:  # the analysis of records that no run writes may end in any way
-            if not _were_changed(report, records, curves, extra):
+            if not were_changed:
                 raise
             text = f"was changed since the report was written, and cannot be analysed ({error!r})"
             raise StudyError([Problem(str(folder / "data"), 0, text)]) from None
@@ -361,6 +377,22 @@ def _grown(plan: Plan, report: dict[str, Any], folder: Path) -> Plan:
         raise StudyError([Problem(str(folder / "report.json"), 0, f"its seeds: {error}")]) from None
 
 
+def _miscounted(records: DataFrame) -> Iterator[str]:
+    """Records of which the top-1 accuracy is not the share of the images that they say were right."""
+    from harness.analysis.intervals import unpack
+    from harness.reporting.frames import ARCHIVE, RUNS
+
+    for row in records.to_dict("records"):
+        bits, top1, images = (row.get(name) for name in ("predictions", "top1", "test_images"))
+        if not isinstance(bits, bytes) or not is_number(top1) or not is_number(images):
+            continue
+        right = unpack(bits, int(images))
+        if right is None:
+            yield f"{ARCHIVE}/{RUNS}: run {row['run_id']}: has not one prediction for each of its test images"
+        elif abs((share := PERCENT * float(right.mean())) - top1) > HALF_AN_IMAGE / images:
+            yield f"{ARCHIVE}/{RUNS}: run {row['run_id']}: top1 is {top1}, its predictions say {share}"
+
+
 def _compare_runs(records: DataFrame, curves: DataFrame, place: Workspace, result: Verification) -> None:
     """The records against the folders of those runs that are here."""
     from harness.reporting.frames import ARCHIVE, CURVES, RUNS
@@ -370,6 +402,9 @@ def _compare_runs(records: DataFrame, curves: DataFrame, place: Workspace, resul
         folder = place.folder(row["run_id"])
         summary = folder.read_summary()
         if summary is None or row["status"] not in ENDED:
+            continue
+        if _is_another(row, summary):
+            result.others.append(_other(row, summary, folder))
             continue
         result.runs_here += 1
         result.wrong += [
@@ -381,18 +416,63 @@ def _compare_runs(records: DataFrame, curves: DataFrame, place: Workspace, resul
                 f"{ARCHIVE}/{CURVES}: run {folder.run_id}: {text}"
                 for text in _curve_differences(points[folder.run_id], folder)
             ]
+    if result.others:
+        result.notes.append(_trained_again(result.others, len(records)))
+
+
+def _is_another(row: Mapping[Any, Any], summary: Mapping[str, Any]) -> bool:
+    """Whether the folder has another training of the run: it began and ended at other times.
+
+    Where one of the two times is the record's, it is the same training, and whatever else differs is a
+    difference. An edited record is no other training either: the report's digest of its records says so.
+    """
+    return all(is_number(row.get(name)) and row[name] != summary[name] for name in TIMES)
+
+
+def _other(row: Mapping[Any, Any], summary: Mapping[str, Any], folder: RunFolder) -> OtherTraining:
+    found = {**summary, **summary.get("metrics", {}), "predictions": _predictions(folder)}
+    return OtherTraining(
+        report=(row["started_s"], str(row.get("device"))),
+        here=(summary["started_s"], str(summary.get("device"))),
+        is_alike=all(_same(row.get(name), found.get(name)) for name in RESULTS),
+    )
+
+
+def _trained_again(others: Sequence[OtherTraining], runs: int) -> str:
+    """That folders here have other trainings of a report's runs, in one line."""
+    from harness.reporting.frames import ARCHIVE
+
+    alike = sum(each.is_alike for each in others)
+    here, report = (_first([getattr(each, name) for each in others]) for name in ("here", "report"))
+    return (
+        f"{len(others)} of the report's {count(runs, 'run')} {'was' if len(others) == 1 else 'were'} trained "
+        f"again here ({here}; {alike} to the same results): the report was computed from other trainings of "
+        f"{'it' if len(others) == 1 else 'them'} ({report}), and is verified against their records, {ARCHIVE}"
+    )
+
+
+def _first(trainings: Sequence[tuple[float, str]]) -> str:
+    """When the first of them began, and on which devices they were."""
+    try:
+        began = f"from {datetime.fromtimestamp(min(trainings)[0], UTC):%Y-%m-%d %H:%M} UTC"
+    except (ValueError, OverflowError, OSError):  # an edited record may say any number
+        began = "at an unknown time"
+    return f"{began} on {' and '.join(sorted({printable(device) for _, device in trainings}))}"
 
 
 def _run_differences(row: Mapping[Any, Any], summary: Mapping[str, Any], folder: RunFolder) -> Iterator[str]:
     found = {**summary, **summary.get("metrics", {})}
     for name in COMPARED:
-        if not _same(row.get(name), found.get(name)):
+        if (name in row or name not in TIMES) and not _same(row.get(name), found.get(name)):
             yield f"{name} is {row.get(name)}, its folder has {found.get(name)}"
     if row.get("env") is not None and row["env"] != env_text(folder):
         yield "env differs from its folder's env.json"
-    bits = folder.predictions.read_bytes() if folder.predictions.exists() else None
-    if bits != row.get("predictions"):
+    if _predictions(folder) != row.get("predictions"):
         yield "predictions differ from its folder's"
+
+
+def _predictions(folder: RunFolder) -> bytes | None:
+    return folder.predictions.read_bytes() if folder.predictions.exists() else None
 
 
 def _curve_differences(own: DataFrame, folder: RunFolder) -> Iterator[str]:
@@ -475,7 +555,8 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def _verdict(result: Verification) -> str:
     places = f"{result.runs_here} of {result.runs} runs compared with their folders"
     if not result.runs_here:
-        places = f"computed from the records of {result.runs} runs (no run folder is here)"
+        none = "no folder of these trainings" if result.others else "no run folder"
+        places = f"computed from the records of {result.runs} runs ({none} is here)"
     what = f"{result.files} files, {result.numbers:,} numbers; {places}"
     rule = f"computed floats within {RELATIVE:g} relative, all else exactly"
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,8 @@ from harness.commands.workspace import workspace
 from harness.reporting.figures.style import STYLE
 from harness.reporting.frames import ARCHIVE, packed, unpacked
 from scripts.rewrite_reports import rewrite
+from tests.conftest import Once
+from tests.end_to_end.conftest import Finished, copy_of
 from tests.end_to_end.workplace import ROOT, Workplace
 from tests.reporting.edits import edit_raw, loosen
 from tests.timing import PATIENCE_S
@@ -190,6 +194,93 @@ def test_an_edited_record_is_followed_back_to_its_run(copy: Workplace):
     done = verify(copy)
     assert done.returncode == 1
     assert re.search(r"records.zip/runs.jsonl: run \w+: top1 is [\d.]+, its folder has [\d.]+", done.stdout)
+
+
+def edit_summary(place: Workplace, **values: Any) -> str:
+    """Change the summary of the first run that is here. Returns: its run_id."""
+    folder = place.folders()[0]
+    summary = json.loads(folder.summary.read_text())
+    summary["metrics"] |= {name: value for name, value in values.items() if name in summary["metrics"]}
+    summary |= {name: value for name, value in values.items() if name in summary}
+    folder.summary.write_text(json.dumps(summary))
+    return folder.run_id
+
+
+@pytest.fixture(scope="module")
+def trained_again(finished: Finished, once: Once[Workplace]) -> Workplace:
+    """The report of the finished study; of its runs two folders have another training."""
+
+    def train(folder: Path) -> Workplace:
+        place = copy_of(finished, folder / "again")
+        for run in place.folders()[:2]:
+            shutil.rmtree(run.path)
+        done = place.call("run", "tiny.yaml", "--no-report", "--on", "inline")
+        assert done.returncode == 0, done.stderr
+        return place
+
+    return once("trained again", train)
+
+
+@pytest.fixture
+def again(trained_again: Workplace, tmp_path: Path) -> Workplace:
+    return Workplace(shutil.copytree(trained_again.path, tmp_path / "again"))
+
+
+def test_beside_another_training_of_its_runs_a_report_is_verified_against_its_own_records(again: Workplace):
+    done = verify(again)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(
+        r"  note: 2 of the report's 6 runs were trained again here \(from 20.* UTC on .*; 2 to the same "
+        r"results\): the report was computed from other trainings of them \(from 20.* UTC on .*\), and is "
+        r"verified against their records, data/records.zip\n",
+        done.stdout,
+    )
+    assert "; 4 of 6 runs compared with their folders; " in done.stdout
+    # As on another CPU: the same run, other bits.
+    edit_summary(again, top1=12.5, loss=2.0)
+    for run in again.folders()[2:]:
+        shutil.rmtree(run.path)
+    done = verify(again)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "; 1 to the same results)" in done.stdout
+    assert "computed from the records of 6 runs (no folder of these trainings is here)" in done.stdout
+
+
+def test_beside_another_training_an_edited_record_is_found_all_the_same(again: Workplace):
+    edit_one_digit(again.report_dir, "data/records.zip/runs.jsonl", r'"top1": \d\d')
+    done = verify(again)
+    assert done.returncode == 1, done.stdout
+    assert re.search(r"runs.jsonl: run \w+: top1 is [\d.]+, its predictions say [\d.]+\n", done.stdout)
+    assert "  data/: is not what the report was computed from: " in done.stdout
+
+
+def test_a_whole_report_written_anew_from_an_edited_record_does_not_follow_from_its_predictions(
+    again: Workplace,
+):
+    edit_one_digit(again.report_dir, "data/records.zip/runs.jsonl", r'"top1": \d\d')
+    shutil.move(again.runs_dir, again.path / "elsewhere")
+    rewrite(again.report_dir, study=again.study, anyway=True)
+    done = verify(again)
+    assert done.returncode == 1, done.stdout
+    assert len(done.stdout.splitlines()) == 2
+    assert re.match(r"  data/records.zip/runs.jsonl: run \w+: top1 is .*, its predictions say", done.stdout)
+
+
+@pytest.mark.parametrize("name", ["top1", "started_s", campaign("loss"), campaign("ended_s")])
+def test_a_folder_of_the_same_training_with_another_number_is_a_difference(copy: Workplace, name: str):
+    run_id = edit_summary(copy, **{name: 1.5})
+    done = verify(copy)
+    assert done.returncode == 1
+    assert f"run {run_id}: {name} is " in done.stdout
+    assert "trained again" not in done.stdout
+
+
+def test_a_record_that_says_other_times_is_no_other_training(copy: Workplace):
+    for name in ("started_s", "ended_s"):
+        edit_one_digit(copy.report_dir, "data/records.zip/runs.jsonl", rf'"{name}": \d+')
+    done = verify(copy)
+    assert done.returncode == 1, done.stdout
+    assert "  data/: is not what the report was computed from: " in done.stdout
 
 
 @pytest.mark.campaign
