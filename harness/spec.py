@@ -259,6 +259,13 @@ class ScriptArm:
         return digest(canonical_json(as_plain(self)))
 
     @property
+    def command_id(self) -> str:
+        """The same over all but `results`: arms that share it execute the same, and read it differently."""
+        plain = as_plain(self)
+        del plain["results"]
+        return digest(canonical_json(plain))
+
+    @property
     def line(self) -> str:
         """As one would type it; what stands in braces is not quoted."""
         import shlex
@@ -419,6 +426,7 @@ class ScriptPlace:
     grace_s: float = 60.0  # from SIGTERM to SIGKILL
     repository: str | None = None  # the top of the script's repository
     study: str = ""  # the study file, which is no part of the repository's digest
+    command_id: str = ""  # of its arm: see `ScriptArm.command_id`
 
 
 # The canonical text of an arm, as `spec.canonical_json` writes it, for 100,000 arms in a few seconds.

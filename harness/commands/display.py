@@ -322,8 +322,9 @@ def listing_page() -> Page:
     return Page(least=NARROWEST)
 
 
-def show_plan(plan: Plan, data: Look) -> None:
-    """Every row with its paper cells, then the runs, what is shared and the cost."""
+def show_plan(plan: Plan, data: Look, more: str = "") -> None:
+    """Every row with its paper cells, then the runs, what is shared and the cost; `more`: further words on
+    that."""
     page = listing_page()
     has_paper = any(cell.paper for table in plan.tables for cell in table.cells)
     for table in plan.tables:
@@ -336,7 +337,7 @@ def show_plan(plan: Plan, data: Look) -> None:
     for note in plan.notes:
         page.print(f"note: {note}")
     _show_data(page, data)
-    page.print(plan_line(plan))
+    page.print(plan_line(plan) + more)
 
 
 def _show_data(page: Page, data: Look) -> None:

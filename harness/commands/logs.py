@@ -128,6 +128,8 @@ def _unknown_kind(event: Mapping[str, Any]) -> str:
 def _attempt(event: Mapping[str, Any]) -> str:
     if "command" in event:
         how = "going on: " if event.get("resumed") else ""
+        if "read_from" in event:
+            return f"not run again: its results are read in what run {event['read_from']} wrote"
         return f"attempt {event.get('attempt', '?')} on {event.get('device', '?')}: {how}{event['command']}"
     device = event.get("device", "an unknown device")
     name = event.get("device_name")

@@ -91,6 +91,17 @@ def declared_line(plan: Plan, place: Workspace) -> str:
     return f"{line}; this plan differs: {'; '.join(changes)}{_of_other_code(history, plan, place)}"
 
 
+def read_anew(plan: Plan, place: Workspace) -> str:
+    """The end of a line about a plan: how many runs of a script need not be executed, because only how
+    their results are read has changed; ""."""
+    if not plan.scripts:
+        return ""
+    from harness.scripts.run import is_read_anew
+
+    found = sum(is_read_anew(plan.spec(run), place.folder(run.run_id)) for run in plan.runs if not run.done)
+    return f"; {found} of them were executed before: what they wrote is read anew" if found else ""
+
+
 def _of_other_code(history: Mapping[str, Any], plan: Plan, place: Workspace) -> str:
     """How many runs of the newest declaration ended with other code of a script than there is now."""
     newest = history["declarations"][-1]
@@ -157,7 +168,7 @@ def _one(args: argparse.Namespace, place: Workspace) -> None:
     else:
         from harness.commands.display import show_plan
 
-        show_plan(plan, found)
+        show_plan(plan, found, read_anew(plan, place))
         for text in untestable(plan, place):
             print(text)
         if part:

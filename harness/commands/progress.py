@@ -322,13 +322,15 @@ class ProgressDisplay:
     def _say_why(self, run_id: str) -> None:
         """Each reason is printed once, with the first run it ended and where the details are."""
         folder = self._folder_of(run_id)
-        reasons = [event.get("message", "") for event in folder.read_events() if event["kind"] == FAILED]
+        events = [event for event in folder.read_events() if event["kind"] == FAILED]
         gone = "its folder was deleted while it was trained" if not folder.path.exists() else ""
-        reason = reasons[-1] if reasons else gone or "no reason recorded"
+        told = events[-1].get("message", "") if events else gone or "no reason recorded"
+        # Of a command that failed, not its last words, in which each run has numbers of its own.
+        reason = events[-1].get("reason", told) if events else told
         labels = self._reasons.setdefault(reason, [])
         labels.append(self._labels.get(run_id, run_id))
         if len(labels) == 1:
-            self._say(f"failed: {labels[0]}: {reason}\n  {folder.events}")
+            self._say(f"failed: {labels[0]}: {told}\n  {folder.events}")
 
     def _say(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False, emoji=False, highlight=False)

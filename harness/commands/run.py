@@ -22,7 +22,7 @@ from harness.commands.data import (
 )
 from harness.commands.display import plan_line
 from harness.commands.floors import AfterTheFirstBlock, FloorsBeside, hopeless_by_now, measure_floors
-from harness.commands.plan import declare
+from harness.commands.plan import declare, read_anew
 from harness.commands.progress import ProgressDisplay
 from harness.commands.report import GrowingReport, is_up_to_date, open_report, settings_of, write_report
 from harness.commands.step_times import estimate
@@ -254,7 +254,9 @@ def main(args: argparse.Namespace) -> int:
     require_none(args, plan, watch.look_through())
     if args.on != "slurm":
         estimate(mine, place.data_dir, measure=True)
-    print(plan_line(mine, hint=args.on != "slurm") + _elsewhere(args, mine), flush=True)
+    print(
+        plan_line(mine, hint=args.on != "slurm") + _elsewhere(args, mine) + read_anew(mine, place), flush=True
+    )
     train = _Trainer(args, place, budget)
     if any(not run.done for run in mine.runs):
         train.get_ready(mine)
@@ -320,10 +322,8 @@ def _of_plan(plan: Plan, found: DataNow) -> DataNow:
 
 def _elsewhere(args: argparse.Namespace, plan: Plan) -> str:
     """Why a plan for a cluster has no seconds."""
-    unknown = any(run.time_s is None and not run.done for run in plan.runs)
-    return (
-        " (seconds are not known: this machine is not the cluster)" if args.on == "slurm" and unknown else ""
-    )
+    unknown = args.on == "slurm" and any(run.time_s is None and not run.done for run in plan.runs)
+    return " (seconds are not known: this machine is not the cluster)" if unknown else ""
 
 
 def _checked(args: argparse.Namespace, place: Workspace) -> tuple[Plan, DataNow]:

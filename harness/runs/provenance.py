@@ -150,6 +150,16 @@ def keep_places(runs_dir: Path, places: Mapping[str, ScriptPlace]) -> None:
             is_known = False
         if not is_known:
             write_json(path, data)
+        mark = runs_dir / PLACES_FOLDER / place.command_id / arm_id
+        if place.command_id and not mark.exists():
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
+
+
+def arms_of_command(runs_dir: Path, command_id: str) -> list[str]:
+    """The arms that were to execute it here: more than one where a study reads its results otherwise now."""
+    folder = runs_dir / PLACES_FOLDER / command_id
+    return sorted(path.name for path in folder.iterdir()) if command_id and folder.is_dir() else []
 
 
 def read_place(runs_dir: Path, arm_id: str) -> ScriptPlace:

@@ -339,6 +339,7 @@ class _Arms:
             grace_s=script.grace,
             repository=repository,
             study=str(self.loading.path.resolve()),
+            command_id=arm.command_id,
         )
         return arm.arm_id
 

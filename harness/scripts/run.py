@@ -2,6 +2,7 @@
 
 runs/<run_id>/output/   the command's own folder, {folder}
               log.txt   what it printed; log.<n>.txt: at attempt n, which was begun anew since
+Where only `results` changed since the command ended well, it is not executed again: what it wrote is read.
 Its place on this machine is `provenance.read_place`, its end `supervise.py`'s to see to.
 """
 
@@ -24,7 +25,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,13 @@ from harness.spec import (
     FAILED,
     FINISHED,
     SCHEMA_VERSION,
+    AnyRun,
     Machine,
     ScriptPlace,
     ScriptRun,
     Stop,
     canonical_json,
+    run_id,
 )
 
 OUTPUT, LOG = "output", "log.txt"
@@ -65,7 +68,7 @@ def run_script(spec: ScriptRun, folder: RunFolder, machine: Machine, stop: Stop)
     """Execute the command, or go on where an earlier attempt stopped, and write the record into `folder`.
 
     Waits while another process executes the same run, or what it started is still ending. A run that has
-    ended is not executed again.
+    ended is not executed again, nor one whose results alone are to be read otherwise.
 
     Returns:
         finished; failed, with the reason in the events; interrupted (`stop()` was True).
@@ -84,8 +87,32 @@ def run_script(spec: ScriptRun, folder: RunFolder, machine: Machine, stop: Stop)
             return str(summary["status"])
         place = provenance.read_place(machine.runs_dir, spec.arm.arm_id)
         _check_code(spec, place)
+        before = _executed_before(spec, folder)
         attempt = _Attempt(spec=spec, folder=folder, machine=machine, place=place, lock=lock)
-        return attempt.execute(stop)
+        return attempt.execute(stop) if before is None else attempt.read(before)
+
+
+def is_read_anew(spec: AnyRun, folder: RunFolder) -> bool:
+    """Whether the run needs not be executed: the same command and seed ended well in another run, whose
+    results were to be read otherwise."""
+    return isinstance(spec, ScriptRun) and _executed_before(spec, folder) is not None
+
+
+def _executed_before(spec: ScriptRun, folder: RunFolder) -> RunFolder | None:
+    if folder.events.exists():  # also where it was read before, and the result was not to be found
+        return None
+    runs_dir = folder.path.parent
+    arms = provenance.arms_of_command(runs_dir, spec.arm.command_id)
+    others = (RunFolder(runs_dir / run_id(arm_id, spec.seed)) for arm_id in arms if arm_id != spec.arm.arm_id)
+    return next((each for each in others if _has_ended_well(each)), None)
+
+
+def _has_ended_well(folder: RunFolder) -> bool:
+    """Whether its command ended with exit code 0, whatever could be read, and what it wrote is there."""
+    if not (folder.path / OUTPUT).is_dir():
+        return False
+    last = folder.read_events()[-1]
+    return last["kind"] == "end" or (last["kind"] == FAILED and last.get("code") == 0)
 
 
 def _check_code(spec: ScriptRun, place: ScriptPlace) -> None:
@@ -170,14 +197,38 @@ class _Attempt:
         if end.was_stopped:  # whatever it wrote: a command that was cut short may well leave some results
             self._note("script_stopped", killed=end.killed, code=end.code)
             return INTERRUPTED
+        if end.in_words:
+            return self._fail(f"{end.in_words}{_left_in_words(end.left)}", end.code)
+        self._require_folder()
+        write_json(self.folder.env, self._describe())
+        return self._conclude(wall_s, time.time(), _left_in_words(end.left))
+
+    def read(self, before: RunFolder) -> str:
+        """Read the results in what that run wrote, of which this one gets its own copy: its times, machine
+        and code are those of its execution."""
+        events = before.read_events()
+        begun = next(event for event in reversed(events) if event["kind"] == "attempt")
+        self.started_s = min(event["time_s"] for event in events)
+        self._device_name, self.machine = (
+            begun["device_name"],
+            replace(self.machine, threads=begun["threads"]),
+        )
+        self._begin_anew()
+        shutil.copytree(before.path / OUTPUT, self.output, copy_function=_link_or_copy, symlinks=True)
+        _link_or_copy(before.path / LOG, self.log)
+        shutil.copyfile(before.env, self.folder.env)
+        same = {name: value for name, value in begun.items() if name not in ("kind", "time_s", "resumed")}
+        self._note("attempt", **{**same, "attempt": self.number}, resumed=False, read_from=before.run_id)
+        ended_s = events[-1]["time_s"]
+        return self._conclude(ended_s - begun["time_s"], ended_s)
+
+    def _conclude(self, wall_s: float, ended_s: float, left: str = "") -> str:
+        """After an end with exit code 0."""
         try:
-            metrics = {} if end.in_words else self._results()
-            why = end.in_words
+            metrics = self._results()
         except NoResultError as error:
-            why = str(error)
-        if why:
-            return self._fail(f"{why}{_left_in_words(end.left)}")
-        self._write_end(metrics, wall_s)
+            return self._fail(f"{error}{left}", code=0)
+        self._write_end(metrics, wall_s, ended_s)
         return FINISHED
 
     # Before.
@@ -302,7 +353,7 @@ class _Attempt:
             )
         return found[0]
 
-    def _fail(self, why: str) -> str:
+    def _fail(self, why: str, code: int | None) -> str:
         lines = _end_of(self.log, TOLD_CHARACTERS * 20).splitlines()
         last = "\n".join(line for line in lines[-TOLD_LINES:] if line.strip())[-TOLD_CHARACTERS:]
         if shutil.disk_usage(self.folder.path).free < LITTLE_DISK:  # then its last words are lost, too
@@ -313,13 +364,10 @@ class _Attempt:
             if last
             else f"{why}; it printed nothing"
         )
-        self._note(FAILED, message=told, traceback="\n".join(lines[-40:]))
+        self._note(FAILED, message=told, reason=why, code=code, traceback="\n".join(lines[-40:]))
         return FAILED
 
-    def _write_end(self, metrics: Mapping[str, float], wall_s: float) -> None:
-        ended_s = time.time()
-        self._require_folder()
-        write_json(self.folder.env, self._describe())
+    def _write_end(self, metrics: Mapping[str, float], wall_s: float, ended_s: float) -> None:
         self._note("end", status=FINISHED)
         self._require_folder()
         write_json(
@@ -376,6 +424,14 @@ class _Attempt:
     def _note(self, kind: str, **values: Any) -> None:
         self._require_folder()
         self.folder.append_event(kind, **values)
+
+
+def _link_or_copy(source: Path | str, target: Path | str) -> None:
+    """The same bytes under another name: a script's checkpoints may be large."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _filled(word: str, filled: Mapping[str, str]) -> str:

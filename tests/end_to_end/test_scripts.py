@@ -123,6 +123,25 @@ def test_it_can_be_verified_and_is_not_done_twice(done):
     assert "is up to date" in again.stdout
 
 
+def test_a_mended_place_of_results_costs_no_execution(tmp_path: Path):
+    script = 'echo run >> count; echo "$@"\n' + WRITES
+    study(tmp_path, {'"r.csv: acc"': '"s.csv: acc"'}, script)
+    place = Workplace(tmp_path)
+    failed = place.call("run", "flags.yaml", "--no-report", "--workers", "1")
+    said = failed.stderr.splitlines()
+    assert sum("its last lines: " in line for line in said) == 1, "though each printed something else"
+    assert any(line.startswith("failed for the same reason (no result: ") for line in said)
+    study(tmp_path, script=script)
+    again = "; 6 of them were executed before: what they wrote is read anew"
+    assert again in " ".join(place.call("plan", "flags.yaml").stdout.split())
+    done = place.call("run", "flags.yaml", "--no-report", "--workers", "1")
+    assert again in " ".join(done.stdout.split())
+    assert "6 finished" in done.stderr
+    assert len((tmp_path / "count").read_text().splitlines()) == 6
+    logs = place.call("logs", "cosine", "flags.yaml", "--seed", "1").stdout
+    assert "not run again: its results are read in what run " in logs
+
+
 def test_status_and_logs_tell_of_a_run(done):
     place, _ = done
     assert "12 finished" in place.call("status", "flags.yaml").stdout

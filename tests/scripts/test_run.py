@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,59 @@ def test_nothing_of_an_earlier_attempt_is_taken_for_a_result(tmp_path):
     execute(path)
     assert not marker.exists()
     assert (folder.path / "log.1.txt").exists()
+
+
+COUNTS = 'echo run >> count; printf "epoch,acc,loss\\n0,50,2\\n1,7$1,1\\n" > "$2/r.csv"; echo "did $*"\n'
+
+
+def count_of(folder: Path) -> int:
+    """How often the script was executed."""
+    return len((folder / "count").read_text().splitlines())
+
+
+@pytest.mark.parametrize("first", ["no.csv: acc", "r.csv: loss"], ids=["unreadable", "another result"])
+def test_only_how_results_are_read_has_changed_so_they_are_read_and_nothing_is_executed(tmp_path, first):
+    _, before = execute(study(tmp_path, {"r.csv: acc": first}, COUNTS), row=3)
+    status, folder = execute(study(tmp_path, script=COUNTS), row=3)
+    assert (status, count_of(tmp_path)) == ("finished", 1)
+    shutil.rmtree(before.path)
+    summary = folder.read_summary()
+    assert summary is not None
+    assert summary["metrics"] == {"top1": 71.0}
+    assert (folder.path / "log.txt").read_text().startswith("did 1 ")
+    assert (folder.path / "output" / "r.csv").is_file()
+    attempt = next(event for event in folder.read_events() if event["kind"] == "attempt")
+    assert (attempt["read_from"], attempt["attempt"]) == (before.run_id, 1)
+    assert summary["ended_s"] < attempt["time_s"], "it was executed then"
+    assert json.loads(folder.env.read_text())["files"]
+
+
+@pytest.mark.parametrize("end", ["exit 3", "kill -SEGV $$"])
+def test_what_did_not_end_well_is_executed_again_when_results_are_read_otherwise(tmp_path, end):
+    script = COUNTS + end
+    execute(study(tmp_path, {"r.csv: acc": "no.csv: acc"}, script))
+    execute(study(tmp_path, script=script))
+    assert count_of(tmp_path) == 2
+
+
+def test_a_result_that_is_not_found_when_read_anew_is_executed_the_next_time(tmp_path):
+    execute(study(tmp_path, {"r.csv: acc": "no.csv: acc"}, COUNTS))
+    path = study(tmp_path, {"r.csv: acc": "neither.csv: acc"}, COUNTS)
+    status, folder = execute(path)
+    assert (status, count_of(tmp_path)) == ("failed", 1)
+    assert reason(folder).startswith("no result: the command ended well and wrote no neither.csv")
+    execute(path)
+    assert count_of(tmp_path) == 2
+
+
+def test_another_seed_row_or_script_is_no_earlier_execution(tmp_path):
+    execute(study(tmp_path, {"r.csv: acc": "no.csv: acc"}, COUNTS), row=0)
+    mended = study(tmp_path, script=COUNTS)
+    for row in (1, 3):
+        execute(mended, row=row)
+    assert count_of(tmp_path) == 3
+    execute(study(tmp_path, script=COUNTS + "# as before\n"), row=0)
+    assert count_of(tmp_path) == 4
 
 
 def test_a_script_that_changed_since_the_plan_is_not_run(tmp_path):
