@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     try:
-        argv = sys.argv[1:] if argv is None else argv
+        argv = (sys.argv[1:] if argv is None else argv) or ["--help"]
         args = _parsed(_with_negative(_behind_the_command(argv)))
         _forget_damage()
         if not (args.verbose or args.quiet):

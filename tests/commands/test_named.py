@@ -105,6 +105,13 @@ def test_the_version_has_a_short_form(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out == f"harness {__version__}\n"
 
 
+def test_without_a_command_all_of_them_are_shown(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as left:
+        main([])
+    assert left.value.code == 0
+    assert "\n    verify " in capsys.readouterr().out
+
+
 def test_every_command_says_what_it_does_and_what_each_argument_means():
     parser = build_parser()
     for name, command in parser._subparsers._group_actions[0].choices.items():  # type: ignore[union-attr]
