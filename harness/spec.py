@@ -31,8 +31,7 @@ BACKBONE, CLASSIFIER = "backbone", "classifier"  # parts that every network has
 FINISHED, DIVERGED, FAILED = "finished", "diverged", "failed"  # what became of a run
 ENDED = frozenset({FINISHED, DIVERGED})  # outcomes; `failed` is retried by the next `harness run`
 ACCURACIES = ("top1", "top5")  # results in percent; more is better
-# Measured where a study asks for them (training/evaluate.py), in percent; more is better.
-PER_CLASS = ("balanced_accuracy", "f1", "auroc")
+PER_CLASS = ("balanced_accuracy", "f1", "auroc")  # in percent, too, where a study asks for them
 ID_HEX_DIGITS = 32  # 128 bits of sha256
 MEMBER_STRIDE = 1000  # member k of the ensemble with seed s is the run with seed s + k * MEMBER_STRIDE
 
@@ -261,9 +260,7 @@ class ScriptArm:
     @property
     def command_id(self) -> str:
         """The same over all but `results`: arms that share it execute the same, and read it differently."""
-        plain = as_plain(self)
-        del plain["results"]
-        return digest(canonical_json(plain))
+        return dataclasses.replace(self, results={}).arm_id
 
     @property
     def line(self) -> str:

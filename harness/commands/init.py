@@ -146,7 +146,7 @@ def _of_images(name: str, folder: Path | None) -> tuple[str, list[str]]:
         side = max(each for each in SIDES if each <= max(SIDES[0], _shorter(train)))
         data = f"{{imagefolder: {{folder: '{what}'{'' if test else ', test_share: 0.2'}}}}}"
         parent = folder.resolve().parent
-        if parent != Path("data").resolve():
+        if parent not in (Path.cwd(), Path("data").resolve()):
             next_step += f" --data {parent}"
     epochs = max(LEAST_EPOCHS, math.ceil(UPDATES * BATCH / images))
     values = {"name": name, "what": what, "data": data, "about": about, "side": side}

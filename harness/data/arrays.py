@@ -28,6 +28,7 @@ from harness.data.entry import (
     PathList,
     Pixels,
     Source,
+    named_in,
 )
 from harness.data.folders import TO_SPLIT
 
@@ -39,7 +40,7 @@ WHOLE: Mapping[str, Any] = {"test_share": None}  # nothing is split
 
 
 def _path(args: Mapping[str, Any], data_dir: Path) -> Path:
-    return data_dir / args["file"]
+    return named_in(data_dir, args["file"])
 
 
 def _missing(args: Mapping[str, Any], data_dir: Path) -> str | None:

@@ -313,6 +313,13 @@ def _paths(part: Files) -> Sequence[Path]:
     return paths
 
 
+def named_in(data_dir: Path, name: str) -> Path:
+    """Where a file or folder lies that a study names: in the folder of data; else, where that is the `data`
+    of a project, in the project itself, such as `photos` beside the study. In the former if in neither."""
+    inside, beside = data_dir / name, data_dir.parent / name
+    return beside if data_dir.name == "data" and beside.exists() and not inside.exists() else inside
+
+
 def no_arguments_to_check(args: Mapping[str, Any]) -> None:
     """For data sets without arguments: their names were checked already."""
 

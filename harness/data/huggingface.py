@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.entry import Packed, Reading, Stored, cache_folder
+from harness.data.entry import Packed, Reading, Stored, cache_folder, named_in
 from harness.data.imagefolder import reading_of
 from harness.data.tables import IMAGES, LABELS, SHOWN, SPELT, WHOLE, ImageTable, entry_of, short
 from harness.errors import decided, unknown
@@ -111,7 +111,7 @@ def huggingface_table(args: Mapping[str, Any], data_dir: Path) -> ImageTable:
     """
     import numpy as np
 
-    root = data_dir / args["folder"]
+    root = named_in(data_dir, args["folder"])
     name = f"huggingface {args['folder']}"
     try:
         shards = {split: list(map(_Shard, paths)) for split, paths in shards_of(root).items()}
@@ -312,7 +312,7 @@ def is_huggingface(root: Path) -> bool:
 
 
 def _missing(args: Mapping[str, Any], data_dir: Path) -> str | None:
-    root = data_dir / args["folder"]
+    root = named_in(data_dir, args["folder"])
     if is_huggingface(root):
         return None
     return (

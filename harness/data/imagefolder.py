@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data import arrays, entry, folders
-from harness.data.entry import Entry, Files, Look, PathList, Pixels, Reading, Source
+from harness.data.entry import Entry, Files, Look, PathList, Pixels, Reading, Source, named_in
 from harness.data.folders import FolderPart, Found
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _missing(args: Mapping[str, Any], data_dir: Path) -> str | None:
-    root = data_dir / args["folder"]
+    root = named_in(data_dir, args["folder"])
     if args["test_share"] is not None and root.is_dir():
         return None
     return folders.missing_folder(root, f"imagefolder {args['folder']}")
@@ -226,11 +226,15 @@ IMAGEFOLDER = Entry(
     mean=entry.IMAGENET_MEAN,
     std=entry.IMAGENET_STD,
     missing=_missing,
-    load=lambda args, data_dir: load_folder(data_dir / args["folder"], args["side"], reading_of(args), args),
+    load=lambda args, data_dir: load_folder(
+        named_in(data_dir, args["folder"]), args["side"], reading_of(args), args
+    ),
     validate=_validate,
-    count_classes=lambda args, data_dir: len(folders.class_names(data_dir / args["folder"])),
-    listed=lambda args, data_dir: load_folder(data_dir / args["folder"], None, reading_of(args), args),
-    look=lambda args, data_dir: look_at(data_dir / args["folder"], reading_of(args), args),
+    count_classes=lambda args, data_dir: len(folders.class_names(named_in(data_dir, args["folder"]))),
+    listed=lambda args, data_dir: load_folder(
+        named_in(data_dir, args["folder"]), None, reading_of(args), args
+    ),
+    look=lambda args, data_dir: look_at(named_in(data_dir, args["folder"]), reading_of(args), args),
 )
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data import entry
-from harness.data.entry import Entry, Files, Look, Packed, Reading, Source
+from harness.data.entry import Entry, Files, Look, Packed, Reading, Source, named_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -451,7 +451,7 @@ def _refuse_changed(folder: Path, shards: list[Shard], wanted: list[str]) -> Non
 
 
 def _folder(args: Mapping[str, Any], data_dir: Path) -> Path:
-    return data_dir / str(args["folder"])
+    return named_in(data_dir, str(args["folder"]))
 
 
 def _missing(args: Mapping[str, Any], data_dir: Path) -> str | None:

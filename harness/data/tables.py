@@ -29,6 +29,7 @@ from harness.data.entry import (
     PathList,
     Pixels,
     Source,
+    named_in,
 )
 from harness.data.folders import SUFFIXES, TO_SPLIT, Found, composed, spelt
 from harness.data.imagefolder import reading_of
@@ -148,7 +149,7 @@ def csv_table(args: Mapping[str, Any], data_dir: Path) -> ImageTable:
         ValueError: with the line: what is wrong with the file, or which images are not there.
         OSError: it cannot be read.
     """
-    path = data_dir / args["file"]
+    path = named_in(data_dir, args["file"])
     stat = path.stat()
     key = json.dumps({**args, "folder": str(data_dir)}, default=str)
     try:
@@ -170,7 +171,7 @@ def _csv_table(key: str, path: str, _when: tuple[int, ...]) -> ImageTable:
     split = _column(found, args["split"], SPLITS, "split") if said else None
     lines = found.read(list(dict.fromkeys([*names, *([split] if split else [])])))
     rows = _Rows(found, lines.at, [[_text(cell) for cell in lines.cells[name]] for name in names])
-    root = Path(args["folder"]) / args["images"] if args["images"] else Path(path).parent
+    root = named_in(Path(args["folder"]), args["images"]) if args["images"] else Path(path).parent
     files = rows.files(root, args["suffix"])
     classes = sorted(set(rows.labels), key=_numbers_first)
     numbers = {name: index for index, name in enumerate(classes)}
@@ -470,7 +471,7 @@ def _validate(kind: str, key: str, args: Mapping[str, Any]) -> None:
 
 
 def _missing(args: Mapping[str, Any], data_dir: Path) -> str | None:
-    path = data_dir / args["file"]
+    path = named_in(data_dir, args["file"])
     return None if path.is_file() else f"csv needs the file {path}"
 
 

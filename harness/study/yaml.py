@@ -230,13 +230,12 @@ def study_file(name: Path) -> Path:
 def _not_there(path: Path) -> str:
     """Where a study was looked for, the nearest name and the valid ones."""
     if len(path.parts) > 1:
-        beside = [file.name for file in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        return "no such file; " + unknown("study", path.name, beside)
-    folders = (Path(), Path(STUDIES), shipped_studies())
-    files = {file.name: None for folder in folders for file in sorted(folder.glob("*.yaml"))}
-    names = files if path.suffix == ".yaml" else [Path(name).stem for name in files]
-    where = "no such file, here, in studies/ or among the shipped studies; "
-    return where + unknown("study", path.name, names)
+        folders, where = [path.parent], ""
+    else:
+        folders = [Path(), Path(STUDIES), shipped_studies()]
+        where = ", here, in studies/ or among the shipped studies"
+    names = {file.stem: None for folder in folders for file in folder.glob("*.yaml")}
+    return f"no such file{where}; {unknown('study', path.name.removesuffix('.yaml'), names)}"
 
 
 def _error(path: Path, line: int, message: str) -> StudyError:

@@ -67,6 +67,22 @@ def test_a_folder_of_images_is_described_and_planned(folder: Path, capsys: pytes
     assert plan["missing_data"] == []
 
 
+@pytest.mark.parametrize("where", ["photos", "data/photos"])
+def test_images_beside_the_study_or_in_its_data_folder_need_no_option(
+    folder: Path, where: str, capsys: pytest.CaptureFixture[str]
+):
+    for label in ("cat", "dog"):
+        (folder / where / label).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (40, 40), (number, 0, 9)).save(folder / where / label / f"{number}.png")
+    assert main(["init", "--data", where]) == 0
+    assert capsys.readouterr().out.endswith("next: harness plan photos.yaml\n")
+    assert planned(capsys, "photos.yaml")["missing_data"] == []
+    (folder / "data" / "photos").mkdir(parents=True, exist_ok=True)
+    missing = planned(capsys, "photos.yaml")["missing_data"]
+    assert bool(missing) == (where == "photos"), "what lies in the data folder comes first"
+
+
 def test_a_script_is_read_and_its_flags_become_rows(folder: Path, capsys: pytest.CaptureFixture[str]):
     (folder / "a train.py").write_text(FLAGS + "raise SystemExit('it was run')\n")
     assert main(["init", "flags", "--script", "a train.py"]) == 0
