@@ -85,7 +85,7 @@ def test_a_file_that_does_not_exist_names_those_beside_it(tmp_path: Path) -> Non
     path = tmp_path / "smal.yaml"
     with pytest.raises(StudyError) as caught:
         load_study(path, CATALOGUE)
-    expected = "no such file; unknown study 'smal.yaml'; did you mean 'small.yaml'? Valid: small.yaml"
+    expected = "no such file; unknown study 'smal'; did you mean 'small'? Valid: small"
     assert str(caught.value) == f"{path}: {expected}"
 
 
