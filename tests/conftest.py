@@ -21,6 +21,8 @@ import pytest
 from harness.tracking.store import Store
 
 CREATE_STORE = Store._create
+LAST_FAILED = "cache/lastfailed"
+WHOLE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 Made = TypeVar("Made")
 Once = Callable[[str, Callable[[Path], Made]], Made]
 
@@ -83,6 +85,19 @@ def pytest_runtest_logfinish() -> None:
 
 
 _looked = gc.get_stats()[2]["collections"]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[Any]:
+    """`--last-failed` after a run that did not come to its end runs all tests: what failed in it is not all
+    that has not passed. Of a file that could not be collected pytest runs nothing where others failed."""
+    kept = yield
+    cache = getattr(session.config, "cache", None)  # -p no:cacheprovider
+    if cache is not None and not hasattr(session.config, "workerinput"):
+        failed = cache.get(LAST_FAILED, {})
+        if exitstatus not in WHOLE or any("::" not in name for name in failed):
+            cache.set(LAST_FAILED, {})
+    return kept
 
 
 def mostly_campaign(parameters: Iterable[Any], *short: Any) -> list[Any]:
