@@ -72,6 +72,7 @@ def test_the_difference_has_welchs_interval_from_the_two_standard_errors():
     assert found.p == pytest.approx(2 * stats.t.sf(abs(found.estimate) / math.sqrt(variance), df))
 
 
+@pytest.mark.campaign
 def test_the_interval_covers_the_true_difference_at_its_nominal_rate():
     covered, times = 0, 300
     for k in range(times):

@@ -126,6 +126,7 @@ def test_an_arm_that_shares_seeds_with_a_wild_one_alone_loses_their_degrees_of_f
     assert fitted.df == 8
 
 
+@pytest.mark.campaign
 def test_by_chance_no_arm_is_wild():
     rng = np.random.default_rng(5)
     for arms, seeds in ((5, 3), (9, 3), (9, 10)):

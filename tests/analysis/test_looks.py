@@ -97,6 +97,7 @@ def test_with_no_true_effect_a_wrong_verdict_anywhere_is_made_in_at_most_five_pe
     assert np.mean(covered) >= 0.95
 
 
+@pytest.mark.campaign
 def test_an_effect_as_large_as_the_smallest_of_interest_is_rarely_called_no_difference():
     tables, rng = 200, np.random.default_rng(6)
     called = [words(draw(rng, [1.5, 1.5, 1.5])).count(NO_DIFFERENCE) for _ in range(tables)]

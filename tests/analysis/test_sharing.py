@@ -32,6 +32,7 @@ def misses(pair, roots, count=400):
     return missed / count
 
 
+@pytest.mark.campaign
 def test_intervals_between_different_networks_cover():
     assert misses((6, 3), None) > 0.09  # treated as independent rows: too short
     assert misses((6, 3), ROOTS) == pytest.approx(0.05, abs=0.03)

@@ -14,6 +14,7 @@ import bench_table
 from tests.benchmarks.test_reliability import rows_of
 
 
+@pytest.mark.campaign
 def test_every_shape_is_timed_and_weighed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(bench_table, ["--shapes", "2x3", "--repeats", "1"], tmp_path, monkeypatch)
     assert list(rows) == [f"6 lines, 2 rows: {what}" for what in ("CPU", "wall", "memory")]

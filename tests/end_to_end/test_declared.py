@@ -72,7 +72,7 @@ def amend(finished: Finished, folder: Path) -> Workplace:
     place.add_row("{label: Warmer, add: {distillation: {teacher: teacher, temperature: 5}}}")
     text = "this plan differs: row “Warmer” of only added"
     assert text in place.harness("plan").stdout
-    done = place.harness("run")
+    done = place.harness("run", "--on", "inline")
     assert done.returncode == 0, done.stderr
     assert "recorded as an amendment: row “Warmer” of only added" in done.stdout
     return place

@@ -73,7 +73,7 @@ def extend(finished: Finished, folder: Path) -> Extended:
     before = place.files()
     place.add_row("{label: Warmer, add: {distillation: {teacher: teacher, temperature: 5}}}")
     new = {run_id: seed for run_id, (_, seed) in place.runs().items() if run_id not in old}
-    return Extended(place, before, new, place.harness("run"))
+    return Extended(place, before, new, place.harness("run", "--on", "inline"))
 
 
 def test_adding_one_row_trains_only_that_rows_runs(extended: Extended):

@@ -16,7 +16,7 @@ from tests.fuzz.corpus import ROOT, seeds
 from tests.fuzz.judge import BUG
 from tests.timing import PATIENCE_S
 
-SHORT, LONG = 30, 300
+SHORT, LONG = 15, 300
 BUGS = {  # a study that shows what the judge must see -> what it says
     "a traceback": ("raise TypeError('x')", "TypeError: x"),
     "a warning": ("import warnings; warnings.warn('deprecated')", "UserWarning: deprecated"),
@@ -55,7 +55,7 @@ def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "cases", [SHORT, pytest.param(LONG, marks=pytest.mark.campaign)], ids=["30 cases", "300 cases"]
+    "cases", [SHORT, pytest.param(LONG, marks=pytest.mark.campaign)], ids=["15 cases", "300 cases"]
 )
 def test_damaged_studies_plan_or_are_refused_in_words(cases: int, tmp_path: Path) -> None:
     done = python("-m", "tests.fuzz.campaign", "--cases", str(cases), "--seed", "1", cwd=tmp_path)
