@@ -320,9 +320,10 @@ def guard_memory() -> bool:
 
 
 def work(request: Mapping[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
-    """Examine every layer of a request in its forms, until one is exact; each step is told before it is made.
+    """Examine the layers of a request, each in its form, until one is wrong.
 
-    Says `{"layer": i, "form": name}` before and `{"layer": i, "form": name, "fault": text}` after a form.
+    Says `{"layer": i}` before and `{"layer": i, "fault": text}` after a layer, and `{"end": true}` when all
+    are exact.
     """
     torch.set_num_threads(request["threads"])
     # It imports a second of modules; a forked child is as its parent already.
@@ -330,14 +331,12 @@ def work(request: Mapping[str, Any], say: Callable[[dict[str, Any]], None]) -> N
         torch.use_deterministic_algorithms(request["deterministic"])
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     guarded = guard_memory()
-    for index, (data, forms) in enumerate(request["layers"]):
-        call = LayerCall.from_json(data)
-        for form in forms:
-            say({"layer": index, "form": form})
-            fault = examine(call, form, request["repetitions"], guarded=guarded)
-            say({"layer": index, "form": form, "fault": fault})
-            if not fault:
-                break
+    for index, (data, form) in enumerate(request["layers"]):
+        say({"layer": index})
+        fault = examine(LayerCall.from_json(data), form, request["repetitions"], guarded=guarded)
+        say({"layer": index, "fault": fault})
+        if fault:
+            return
     say({"end": True})
 
 
@@ -388,7 +387,8 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        # It has nothing more to say, and memory that a layer broke may keep it from ending.
+        self._end(kill=True)
 
     def steps(self) -> Iterator[dict[str, Any]]:
         """What the child says, until it ends or says nothing for `LIMIT_S`; then `how` says how it ended."""
@@ -404,15 +404,15 @@ class Child:
             *lines, rest = (rest + data).split(b"\n")
             yield from map(json.loads, lines)
 
-    def _end(self) -> None:
+    def _end(self, *, kill: bool = False) -> None:
         if self._pid == 0:
             return
+        if kill:
+            # Not waited for yet, so that the number is no other process's.
+            os.kill(self._pid, signal.SIGKILL)
         if self._process is not None:
-            self._process.kill() if self.hung else None
             code = self._process.wait(timeout=LIMIT_S)
         else:
-            if self.hung:
-                os.kill(self._pid, signal.SIGKILL)
             code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         self._pid = 0
         os.close(self._pipe)

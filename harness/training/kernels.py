@@ -52,7 +52,7 @@ from harness.tricks.base import hooks_of
 from harness.tricks.build import make as make_trick
 
 # Of which version of the check an answer is: raise it when `kernel_probe` sees more than it did.
-CHECK_VERSION = 1
+CHECK_VERSION = 2
 # torch and oneDNN choose kernels by the batch up to here and not beyond: 1,680 layers at 16, 32, 128 and 250
 # images.
 LARGEST_BATCH = 16
@@ -321,8 +321,9 @@ class _Case:
 def examine_all(calls: Sequence[LayerCall]) -> list[KernelVerdict]:
     """What holds for each layer, in child processes of this one; this one computes nothing of it.
 
-    A child that dies names the layer that it was at. Memory that one layer broke may kill the child in a
-    later one, so the layer is then examined alone, often; where it is innocent, so are those before it, each
+    A child ends at the first layer that it finds wrong, or dies of: that layer may have broken its memory, in
+    which nothing else, and no other form of the layer, is to be judged. It may also be an earlier layer that
+    broke it. So the layer is examined again alone, often, and where it is innocent, those before it, each
     alone.
     """
     cases = [_Case(call, list(call.forms())) for call in calls]
@@ -336,33 +337,31 @@ def examine_all(calls: Sequence[LayerCall]) -> list[KernelVerdict]:
     return [case.verdict() for case in cases]
 
 
-def _find_culprit(before: Sequence[_Case], at: _Case, how: str) -> None:
-    """Blame the layers that end a child of their own; of none the one at which the first child ended."""
-    for suspects in ([at], before):
-        guilty = [case for case in suspects if _ends_alone(case)]
+def _find_culprit(before: Sequence[_Case], at: _Case, fault: str) -> None:
+    """Blame the layers that are wrong in a child of their own; where none is, or `at` was the first of its
+    child, `at`."""
+    for suspects in ([at], before) if before else ():
+        guilty = [case for case in suspects if _is_wrong_alone(case)]
         if guilty:
             return
-    at.fail(at.forms[0], how)
+    at.fail(at.forms[0], fault)
 
 
-def _ends_alone(case: _Case) -> bool:
-    """Whether a layer ends a child of its own in its present form; then it has failed."""
+def _is_wrong_alone(case: _Case) -> bool:
+    """Whether a layer is wrong in a child of its own in its present form; then it has failed."""
     form = case.forms[0]
-    alone = _Case(case.call, [form])
-    ended = _examine([alone], REPETITIONS_ALONE)
-    if ended is not None:
-        case.fail(form, ended[2])
-    elif alone.faults:
-        case.fail(form, alone.faults[form])
-    return form in case.faults
+    wrong = _examine([_Case(case.call, [form])], REPETITIONS_ALONE)
+    if wrong is not None:
+        case.fail(form, wrong[2])
+    return wrong is not None
 
 
 def _examine(cases: Sequence[_Case], repetitions: int) -> tuple[list[_Case], _Case, str] | None:
-    """Let one child examine cases, and take in what it says.
+    """Let one child examine cases, each in its present form, and take in what it finds exact.
 
     Returns:
-        Nothing when it came to its end; else the cases that it had examined, the one that it was at, and how
-        it ended.
+        Nothing when all are; else the cases that were, the one that was not, and how: what was wrong with it,
+        or how the child ended at it.
 
     Raises:
         ChildError: it ended before it examined anything, twice.
@@ -372,7 +371,7 @@ def _examine(cases: Sequence[_Case], repetitions: int) -> tuple[list[_Case], _Ca
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "repetitions": repetitions,
         "limit_s": kernel_probe.LIMIT_S * (1 + len(cases)),
-        "layers": [(asdict(case.call), case.forms) for case in cases],
+        "layers": [(asdict(case.call), case.forms[0]) for case in cases],
     }
     return _follow(request, cases, fork=can_fork())
 
@@ -380,29 +379,25 @@ def _examine(cases: Sequence[_Case], repetitions: int) -> tuple[list[_Case], _Ca
 def _follow(
     request: Mapping[str, Any], cases: Sequence[_Case], *, fork: bool
 ) -> tuple[list[_Case], _Case, str] | None:
-    before: list[_Case] = []
+    exact: list[_Case] = []
     at: _Case | None = None
-    child = Child(request, fork=fork)
-    with child:
+    with Child(request, fork=fork) as child:
         for step in child.steps():
             if "end" in step:
                 return None
             at = cases[step["layer"]]
-            if "fault" not in step:
-                continue
-            before.append(at)
-            if step["fault"]:
-                at.fail(step["form"], step["fault"])
-            else:
+            if step.get("fault"):
+                return exact, at, step["fault"]
+            if "fault" in step:
                 at.is_exact = True
-                at.forms = [step["form"]]
+                exact.append(at)
     # A forked child may hang or die for being forked: believe a fresh one, if it says anything.
     if fork and (at is None or child.hung):
         with contextlib.suppress(*([] if at is None else [ChildError])):
             return _follow(request, cases, fork=False)
     if at is None:
         raise ChildError(f"a child process {child.how}")
-    return [each for each in before if each is not at], at, child.how
+    return [each for each in exact if each is not at], at, child.how
 
 
 # What is known on this machine, kept in a file.
