@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from harness.errors import frozen
 from harness.spec import (
     CAME_LATER,
     Arm,
@@ -230,3 +234,46 @@ def test_set_may_change_every_field_of_recipe_and_augmentation() -> None:
 def test_named_recipes_leave_nothing_to_defaults(name: str) -> None:
     needed = {field.name for field in dataclasses.fields(Recipe)} - {"model", "data"}
     assert set(RECIPES[name]) == needed
+
+
+def _class_by(maker: Any) -> Any:
+    class Sample:
+        name: str
+        sizes: tuple[int, ...] = (1,)
+        args: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+        seen: list[int] = dataclasses.field(default_factory=list, repr=False)
+
+    return maker(Sample)
+
+
+def test_a_frozen_class_does_as_a_frozen_dataclass_of_python() -> None:
+    own, pythons = _class_by(frozen), _class_by(dataclass(frozen=True, slots=True, kw_only=True))
+    one, other = (make(name="a", sizes=(2, 3), args={"b": 1}, seen=()) for make in (own, pythons))
+    assert repr(one) == repr(other)
+    assert hash(one) == hash(other)
+    assert dataclasses.asdict(one) == dataclasses.asdict(other)
+    assert one == dataclasses.replace(one, args={}) != dataclasses.replace(one, name="b")
+    assert (one == other, one == "a", len({one, copy.copy(one)})) == (False, False, 1)
+    assert own(name="a").seen is not own(name="a").seen
+    assert own.__slots__ == pythons.__slots__
+    for made in (one, other):
+        with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'name'"):
+            made.name = "c"
+        with pytest.raises(dataclasses.FrozenInstanceError, match="cannot delete field 'name'"):
+            del made.name
+    for make in (own, pythons):
+        for wrong in ({}, {"name": "a", "nme": "b"}):
+            with pytest.raises(TypeError, match="keyword"):
+                make(**wrong)
+        with pytest.raises(TypeError, match="positional"):
+            make("a")
+
+
+def test_a_spec_survives_another_process_and_a_copy() -> None:
+    spec = RunSpec(
+        arm=Arm(recipe=_arm().recipe, tricks=(TrickSpec(name="mixup", options={"alpha": 0.2}),)), seed=3
+    )
+    for again in (pickle.loads(pickle.dumps(spec)), copy.deepcopy(spec)):
+        assert again == spec
+        assert again.arm.recipe is not spec.arm.recipe
+        assert again.run_id == spec.run_id
