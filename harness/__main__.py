@@ -11,9 +11,8 @@ from types import FrameType
 INTERRUPTED = 3
 SAID = b"interrupted; the same command goes on from here\n"
 # Commands that read, answer and end: what they make stays until then.
-BRIEF = frozenset(
-    {"plan", "status", "tricks", "models", "data", "studies", "logs", "audit", "cancel", "list"}
-)
+PLANNING = frozenset({"plan", "status"})
+BRIEF = PLANNING | frozenset({"tricks", "models", "data", "studies", "logs", "audit", "cancel", "list"})
 
 
 def main() -> int:
@@ -31,14 +30,18 @@ def main() -> int:
     try:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        return command()
+        code = command()
     except KeyboardInterrupt:  # between two statements that say so themselves
         _say()
-        return INTERRUPTED
+        code = INTERRUPTED
     finally:
         _flush()
         if is_brief:
             gc.freeze()
+    if named in PLANNING:
+        # Nothing is left to be done: taking all apart, object by object, would take 4 ms more.
+        os._exit(code)
+    return code
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
