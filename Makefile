@@ -17,7 +17,7 @@ demo: .venv/runtime  ## half of Bag of Tricks' Table 4 on embedded real data, at
 	$(BIN)/harness run $(DEMO) --budget $(BUDGET) || [ $$? -eq 3 ]
 	@echo "all of it, which takes an hour or more: $(BIN)/harness run studies/bag_of_tricks.yaml"
 
-test: .venv/dev  ## every test but the campaigns, 5 to 7 minutes on 2 quiet cores
+test: .venv/dev  ## every test but the campaigns, 3 to 4 minutes on 2 quiet cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not campaign" $(AGAIN)
 
 .PHONY: test-campaigns

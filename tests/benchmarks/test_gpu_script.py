@@ -177,6 +177,7 @@ def test_every_image_within_a_network_is_channels_last(name: str) -> None:
     assert seen or name == "bn_mlp"
 
 
+@pytest.mark.campaign
 def test_tests_that_take_too_long_say_how_many_passed_before(tmp_path: Path) -> None:
     text = "print('a PASSED [1%]\\nb FAILED [2%]', flush=True); import time; time.sleep(60)"
     row = exact.run_tests("tests", [sys.executable, "-c", text], 2.0, tmp_path)
