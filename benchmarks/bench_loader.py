@@ -362,7 +362,7 @@ def ours_shared(data_dir: Path) -> Callable[[int], None]:
     contents.fingerprint(source.train)
     loading.open_all(source.train)  # as `harness run` does
     read = ours(data_dir, "imagefolder", "photos", PLAIN)
-    os.environ["HARNESS_SHARED_MEMORY"] = str(loading.SHARE_OF_MEMORY)
+    del os.environ["HARNESS_SHARED_MEMORY"]
     read(0)
     os.environ["HARNESS_SHARED_MEMORY"] = "0"
     return read

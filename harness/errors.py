@@ -1,9 +1,13 @@
-"""What all import: errors that teach (where, what, nearest name), what may be shown, code, frozen data."""
+"""What all import: errors that teach (where, what, nearest name), variables of the environment, what may be
+shown, code, frozen data."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from itertools import islice
 from typing import Any, NamedTuple, Self, TextIO, TypeVar, cast, dataclass_transform
@@ -99,6 +103,57 @@ def visible(text: str) -> str:
 def shortened(name: str) -> str:
     """A name as it is shown in a sentence."""
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+
+
+# Variables of the environment that are no paths, which the harness reads where it needs them, often in a
+# process far from the command: `wrong_variables` says at its start what is wrong with one.
+
+
+SHARED_MEMORY, MEASURE, GRAPHS = "HARNESS_SHARED_MEMORY", "HARNESS_MEASURE", "HARNESS_GRAPHS"
+SHARE_OF_MEMORY = 0.25  # of what is free when a data set is opened, for all sets together
+
+
+def share_of_memory() -> float:
+    """How much of the free memory decoded images may take.
+
+    Raises:
+        ValueError: `HARNESS_SHARED_MEMORY` is no share.
+    """
+    said = os.environ.get(SHARED_MEMORY) or str(SHARE_OF_MEMORY)
+    with suppress(ValueError):
+        if 0 <= float(said) <= 1:
+            return float(said)
+    raise ValueError(f"{SHARED_MEMORY} must be a share of the memory from 0 to 1 (0: none), not '{said}'")
+
+
+def is_switched_off(name: str) -> bool:
+    """Whether this variable is 0.
+
+    Raises:
+        ValueError: it is set to something else than 0 or 1.
+    """
+    said = os.environ.get(name) or "1"
+    if said not in ("0", "1"):
+        raise ValueError(f"{name} must be 0 (off) or 1 (on, as where it is not set), not '{said}'")
+    return said == "0"
+
+
+READERS: Mapping[str, Callable[[], object]] = {
+    SHARED_MEMORY: share_of_memory,
+    MEASURE: partial(is_switched_off, MEASURE),
+    GRAPHS: partial(is_switched_off, GRAPHS),
+}
+
+
+def wrong_variables() -> dict[str, str]:
+    """What is wrong with the value of a variable of the environment, in a sentence, by its name."""
+    wrong = {}
+    for name, read in READERS.items():
+        try:
+            read()
+        except ValueError as error:
+            wrong[name] = str(error)
+    return wrong
 
 
 told: list[Callable[[str], None]] = []  # where `decided` goes: nowhere, unless the command line has --verbose

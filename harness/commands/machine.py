@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
-from harness.commands.step_times import CAPS, SWITCH
+from harness.commands.step_times import CAPS
 from harness.commands.workspace import Workspace
-from harness.errors import masked, printable, unknown
+from harness.errors import MEASURE, masked, printable, unknown, wrong_variables
 from harness.scheduling.base import available_cores
 
 # What a check says, and programs that are called with a limit on their time.
@@ -128,14 +128,17 @@ def last_line(text: str) -> str:
 
 
 FIRST_PYTHON = (3, 11)
-VARIABLES = {  # what the harness reads -> what it is
+VARIABLES = {  # what the harness reads or sets -> what it is
     "HARNESS_RUNS": "the run folders",
     "HARNESS_DATA": "your data sets",
     "HARNESS_CACHE": "what is known of your data files and of this machine",
     "HARNESS_SHARED_MEMORY": "the share of free memory for decoded images; 0: none",
     "HARNESS_MEASURE": "0: never measure what a step takes here",
+    "HARNESS_GRAPHS": "0: never record a step of a GPU and replay it",
     "HARNESS_STORE": "set by the harness for the processes of one run",
     "HARNESS_ORDERS": "set by the harness in a job of several nodes",
+    "HARNESS_SEED": "set by the harness for a script",
+    "HARNESS_FOLDER": "set by the harness for a script",
 }
 NEEDED_PER_CORE_GB = 1.0  # of a small run's worker, torch included
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -275,9 +278,9 @@ def _slow(environment: Mapping[str, str], cpu: str, cores: int) -> Iterator[Find
     if environment.get("PYTHONDONTWRITEBYTECODE"):
         says = "PYTHONDONTWRITEBYTECODE is set: every command compiles its imports again"
         yield Finding("speed", WARN, says, "unset it")
-    if environment.get(SWITCH) == "0":
-        says = f"{SWITCH}=0: plans do not measure what a step takes here, and may say no seconds"
-        yield Finding("speed", WARN, says, f"unset {SWITCH}")
+    if environment.get(MEASURE) == "0":
+        says = f"{MEASURE}=0: plans do not measure what a step takes here, and may say no seconds"
+        yield Finding("speed", WARN, says, f"unset {MEASURE}")
 
 
 def _memory_gb() -> float | None:
@@ -306,11 +309,14 @@ def typesetting(_place: Workspace) -> Iterator[Finding]:
 
 
 def environment(_place: Workspace) -> Iterator[Finding]:
-    """Variables that are set; one that nothing reads is a misspelling."""
+    """Variables that are set; one that nothing reads is a misspelling. No command loads a study while one is
+    wrong."""
     names = sorted(name for name in os.environ if name.startswith("HARNESS_"))
     for name in names:
         if name not in VARIABLES:
             yield Finding("environment", WARN, f"{name} is set, and nothing reads it", _nearest(name))
+    for name, says in wrong_variables().items():
+        yield Finding("environment", FAIL, says, f"set it to such a value, or unset {name}")
     read = [name for name in (*names, "MLFLOW_TRACKING_URI") if name in os.environ and name not in _ignored()]
     values = ", ".join(f"{name}={masked(os.environ[name])}" for name in read)
     yield Finding("environment", OK, values or "no HARNESS_ variable is set")

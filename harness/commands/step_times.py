@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from harness.data import DATASETS
 from harness.data.entry import cache_folder
-from harness.errors import decided
+from harness.errors import MEASURE, decided, is_switched_off
 from harness.runs.folder import read_json, write_json
 from harness.runs.provenance import cpu_name
 from harness.spec import Arm, CanonicalText, Recipe, RunSpec, TrickSpec, canonical_json, digest
@@ -36,7 +36,6 @@ RUN_S = 0.15  # of a run beside steps, evaluations and building: its files, its 
 MOST_IMAGES = 256  # of a measured batch; a larger one takes as long per image
 MOST_MACS = 2e10  # of one measured step; beyond that, fewer images
 CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
-SWITCH = "HARNESS_MEASURE"  # 0: never measure
 CURVE_IMAGES = 1000  # `training.evaluate.curve_subset`
 LAST_EPOCHS = {"median_of_last_5": 5}  # evaluations of a read-out; else 1
 _TORCH = re.compile(r"torch-[^-]+\.dist-info")
@@ -91,7 +90,7 @@ def estimate(plan: Plan, data_dir: Path, *, measure: bool) -> None:
         return
     questions = _questions(plan, todo)
     wanted = {each.key: each for each in questions.values()}
-    if measure and any(key not in known for key in wanted) and os.environ.get(SWITCH) != "0":
+    if measure and any(key not in known for key in wanted) and not is_switched_off(MEASURE):
         known |= _measure([each for key, each in wanted.items() if key not in known], data_dir)
         _keep(path, known)
     times = _times(questions, known)

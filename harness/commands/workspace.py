@@ -15,7 +15,7 @@ from harness.data import DATASETS
 from harness.data import look_at_data as look_at_one
 from harness.data import missing_data as missing_of_one
 from harness.data.entry import Entry, Facts, Look
-from harness.errors import Problem, StudyError, decided, masked, nearest, unknown
+from harness.errors import Problem, StudyError, decided, masked, nearest, unknown, wrong_variables
 from harness.models import MODELS, VARIANTS, find
 from harness.models.costs import lookup
 from harness.models.entry import Model
@@ -312,8 +312,8 @@ class Workspace(NamedTuple):
 def workspace(args: argparse.Namespace) -> Workspace:
     """Command line first, then the environment, then the project's folder."""
     project = project_folder(getattr(args, "study", None))
-    runs = args.runs or Path(os.environ.get("HARNESS_RUNS", project / "runs"))
-    data = args.data or Path(os.environ.get("HARNESS_DATA", project / "data"))
+    runs = args.runs or Path(os.environ.get("HARNESS_RUNS") or project / "runs")
+    data = args.data or Path(os.environ.get("HARNESS_DATA") or project / "data")
     uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     said = getattr(args, "study", None) or ()
     studies = ", ".join(map(str, said if isinstance(said, list | tuple) else [said]))
@@ -375,7 +375,13 @@ def expand_plan(
 def first_plan(
     args: argparse.Namespace, place: Workspace, file: Path | None = None, *, every_size: bool = True
 ) -> Plan:
-    """The plan as the study says it, before any look at results."""
+    """The plan as the study says it, before any look at results.
+
+    Raises:
+        StudyError: every mistake in the study; or in the environment's variables, which workers read late.
+    """
+    if wrong := wrong_variables():
+        raise StudyError([Problem("environment", 0, says) for says in wrong.values()])
     changes = tuple(getattr(args, "set", None) or ())
     options = ExpandOptions(
         size=args.size, seeds=args.seeds, smoke=args.smoke, changes=changes, every_size=every_size

@@ -43,7 +43,7 @@ from harness.data.entry import (
     checked,
 )
 from harness.data.pixels import CutImages, FileImages, Header, count_threads, decode, header
-from harness.errors import decided
+from harness.errors import SHARED_MEMORY, decided, share_of_memory
 
 # Images of one size held as a single uint8 array: one gather per batch, no decoding.
 
@@ -221,8 +221,6 @@ class _StoredFiles(Sequence[bytes]):
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108  a folder of its own in it, for this user alone
 CGROUPS = Path("/sys/fs/cgroup")
-SHARE_OF_MEMORY = 0.25  # of what is free when a set is opened, for all sets together
-SHARE_SET_BY = "HARNESS_SHARED_MEMORY"
 
 
 class SharedPixels:
@@ -319,19 +317,7 @@ def _why_no_room(folder: Path, wanted: int) -> str | None:
     most = min(int(share * free_memory()) - others, shutil.disk_usage(folder).free)
     if wanted <= most:
         return None
-    return f"{max(most, 0) / 1e6:,.0f} MB may be used ({SHARE_SET_BY}={share:g})"
-
-
-def share_of_memory() -> float:
-    """
-    Raises:
-        ValueError: `HARNESS_SHARED_MEMORY` is no share.
-    """
-    said = os.environ.get(SHARE_SET_BY, str(SHARE_OF_MEMORY))
-    with suppress(ValueError):
-        if 0 <= float(said) <= 1:
-            return float(said)
-    raise ValueError(f"{SHARE_SET_BY} must be a share of the memory from 0 to 1 (0: none), not '{said}'")
+    return f"{max(most, 0) / 1e6:,.0f} MB may be used ({SHARED_MEMORY}={share:g})"
 
 
 def free_memory() -> int:

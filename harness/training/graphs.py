@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.errors import DeviceLostError, decided
+from harness.errors import GRAPHS, DeviceLostError, decided, is_switched_off
 from harness.training.environment import is_out_of_memory
 
 WARM_UP = 3  # calls before the recording, in which libraries choose their kernels
@@ -27,7 +26,7 @@ def without_graphs(device: torch.device) -> str | None:
     """Why nothing is replayed on the device, "" where it is no GPU; None: it is."""
     if device.type != "cuda":
         return ""
-    return "HARNESS_GRAPHS is 0" if os.environ.get("HARNESS_GRAPHS") == "0" else None
+    return f"{GRAPHS} is 0" if is_switched_off(GRAPHS) else None
 
 
 @functools.cache

@@ -22,8 +22,9 @@ from harness.data import DATASETS, contents, loading, pixels
 from harness.data.augment import View, evaluation_images, training_batch
 from harness.data.entry import DataSet, Files
 from harness.data.imagefolder import load_folder
-from harness.data.loading import load_cached, open_all, share_of_memory
+from harness.data.loading import load_cached, open_all
 from harness.data.packed import Pack, PackSettings
+from harness.errors import share_of_memory
 from harness.spec import AugmentSpec
 
 VIEW = View(size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25), seed=5)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+import harness
+from harness.commands import machine
+from harness.errors import READERS
 from tests.end_to_end.workplace import Workplace
 
 MISTAKES = {  # what is typed -> what is in the file in place of what, the arguments, what is said
@@ -81,3 +87,51 @@ def test_an_unknown_command_gives_exit_code_2(fresh: Workplace):
     done = fresh.call("rnu", "tiny.yaml")
     assert done.returncode == 2
     assert "unknown command 'rnu'; did you mean 'run'?" in done.stderr
+
+
+VARIABLES = {  # a variable of the environment -> wrong values, what is said of them
+    "HARNESS_SHARED_MEMORY": (
+        ("50%", "2", "nan"),
+        "must be a share of the memory from 0 to 1 (0: none), not",
+    ),
+    "HARNESS_MEASURE": (("no", "2"), "must be 0 (off) or 1 (on, as where it is not set), not"),
+    "HARNESS_GRAPHS": (("false", "-1"), "must be 0 (off) or 1 (on, as where it is not set), not"),
+}
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_wrong_variable_is_said_when_the_command_starts(
+    fresh: Workplace, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    """And not by the first worker that reads it."""
+    values, says = VARIABLES[name]
+    before = fresh.files()
+    for value in values:
+        monkeypatch.setenv(name, value)
+        for command in ("plan", "run"):
+            done = fresh.call(command, "tiny.yaml")
+            assert done.returncode == 2
+            assert done.stderr.splitlines() == [
+                f"environment: {name} {says} '{value}'",
+                "1 problem; nothing was started.",
+            ]
+    assert fresh.files() == before
+
+
+def test_an_empty_variable_counts_as_not_set(fresh: Workplace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tests.end_to_end.workplace.NOT_INHERITED", ())
+    for name in (*VARIABLES, "HARNESS_RUNS", "HARNESS_DATA", "HARNESS_CACHE"):
+        monkeypatch.setenv(name, "")
+    done = fresh.call("plan", "tiny.yaml", "--verbose")
+    assert done.returncode == 0, done.stderr
+    assert f"runs in {fresh.runs_dir}; data in {fresh.path / 'data'};" in done.stderr
+
+
+def test_every_variable_that_the_harness_names_is_known_to_doctor_and_explained():
+    root = Path(harness.__file__).parents[1]
+    sources = (path.read_text() for path in (root / "harness").rglob("*.py"))
+    named = {name for text in sources for name in re.findall(r"\bHARNESS_[A-Z_]+\b", text)}
+    assert named == set(machine.VARIABLES)
+    explained = (root / "docs" / "running.md").read_text()
+    assert [name for name in sorted(named) if f"`{name}`" not in explained] == []
+    assert set(READERS) == set(VARIABLES)

@@ -459,6 +459,14 @@ def test_a_misspelt_variable_is_named_with_the_nearest_and_passwords_are_not_sho
     assert read.says == "HARNESS_DATA=here, MLFLOW_TRACKING_URI=https://***@example.org"
 
 
+def test_a_variable_with_a_wrong_value_is_a_failure(place, monkeypatch):
+    monkeypatch.setenv("HARNESS_SHARED_MEMORY", "lots")
+    wrong, read = machine.environment(place)
+    assert wrong.level == FAIL
+    assert wrong.says.endswith("from 0 to 1 (0: none), not 'lots'")
+    assert (read.level, read.says) == (OK, "HARNESS_SHARED_MEMORY=lots")
+
+
 TORCH = {"torch": "2.7.1", "torchvision": "0.22.0", "torchvision_error": None, "cuda": "12.6", "gpus": []}
 GPU = {"name": "H100", "memory_gb": 79.0, "error": None}
 
