@@ -36,7 +36,7 @@ MISTAKES = {  # what is typed -> what is in the file in place of what, the argum
     "a file that is not there": (
         ("", ""),
         ("run", "tinny.yaml"),
-        ("tinny.yaml: ", "no such file", "did you mean 'tiny.yaml'?"),
+        ("tinny.yaml: ", "no such file", "did you mean 'tiny'?"),
     ),
     "a broken file": (
         ("seeds: 2", "seeds: {start: 2"),
