@@ -61,7 +61,7 @@ REASONS = {  # Slurm's word -> what it means for who waits
 LATE_S = 5.0  # an answer this much younger than a submission knows of all of its jobs
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class GroupView:
     """One group of a submission: its runs that are not done, and its agents."""
 
@@ -85,7 +85,7 @@ class GroupView:
         return self.running * self.group.resources.least_beside
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class SubmissionView:
     """One open submission that has runs of the plan."""
 
@@ -93,7 +93,7 @@ class SubmissionView:
     groups: dict[str, GroupView]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class QueueView:
     """Everything that is known of the queue."""
 
@@ -199,9 +199,9 @@ ORDER = (FINISHED, DIVERGED, RUNNING, QUEUED, STOPPED, MISSING, OTHER_DATA, FAIL
 TO_DO = frozenset({RUNNING, QUEUED, STOPPED, MISSING, OTHER_DATA})
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Overview:
-    """A study as it stands now."""
+    """A study as it stands now; never changed once it is made."""
 
     plan: Plan
     views: Mapping[str, RunView]

@@ -365,14 +365,16 @@ class Images(Protocol):
         ...
 
 
-class Split(NamedTuple):
+@frozen
+class Split:
     """One part of a data set. labels: (N,) int64."""
 
     images: Images
     labels: Tensor
 
 
-class DataSet(NamedTuple):
+@frozen
+class DataSet:
     """A data set, ready to be read."""
 
     name: str

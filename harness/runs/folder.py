@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.errors import printable
+from harness.errors import frozen, printable
 from harness.runs import records
 from harness.runs.records import is_count, is_time, parsed, read_with_time
 from harness.spec import FAILED, FINISHED, Stop, sha256_of
@@ -36,7 +36,8 @@ MOST_PID = 2**31
 LONGEST_NAME = 300  # characters of a host, a job, ... in a claim
 
 
-class Holder(NamedTuple):
+@frozen
+class Holder:
     """What a claim file says. Everything but `number` and the beat is unknown where it is empty or cut."""
 
     number: int

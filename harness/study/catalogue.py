@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from harness.errors import Location, ProblemList, unknown
+from harness.errors import Location, ProblemList, frozen, unknown
 from harness.spec import AugmentSpec, DataSpec, ModelSpec, Recipe
 
 # What the plan must know about tricks, models and data sets, without importing torch.
@@ -20,7 +20,8 @@ from harness.spec import AugmentSpec, DataSpec, ModelSpec, Recipe
 Facts = tuple[int | None, int | None, int | None]  # classes, training images, test images; None: not known
 
 
-class TrickEntry(NamedTuple):
+@frozen
+class TrickEntry:
     """One paper trick: its options with their defaults, and how it edits a recipe."""
 
     name: str
@@ -39,14 +40,15 @@ class TrickEntry(NamedTuple):
     plugin: str | None = None  # file name of the plugin it comes from; None: of this harness
 
 
-class ModelEntry(NamedTuple):
+@frozen
+class ModelEntry:
     """One architecture, or one variant of it: its constructor arguments with their defaults."""
 
     name: str
     family: str  # the name in a spec; of a variant: the architecture it is a setting of
     args: Mapping[str, Any]  # of the family
     validate: Callable[[Mapping[str, Any]], None]  # raises ValueError on a bad argument value
-    preset: Mapping[str, Any] = MappingProxyType({})  # a variant's arguments
+    preset: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # a variant's arguments
     minimum_input: Callable[[Mapping[str, Any]], int] = lambda args: (
         1
     )  # smallest side in pixels, of all arguments
@@ -57,7 +59,8 @@ class ModelEntry(NamedTuple):
     plugin: str | None = None
 
 
-class DataEntry(NamedTuple):
+@frozen
+class DataEntry:
     """One data set: its arguments with their defaults, sizes and what is missing on this machine."""
 
     name: str

@@ -9,9 +9,9 @@ import re
 import sys
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from harness.errors import nearest, unknown
+from harness.errors import frozen, nearest, unknown
 from harness.tricks import TRICKS
 from harness.tricks.base import Trick, hooks_of, require
 
@@ -106,7 +106,8 @@ def _typed(trick_cls: type[Trick], key: str, expected: Any, value: Any) -> Any:
 LABELS = ("Paper", "Equation", "Acts on", "Defaults", "Differs")
 
 
-class Card(NamedTuple):
+@frozen
+class Card:
     """What a reader must know about a trick, in one line of text each."""
 
     summary: str

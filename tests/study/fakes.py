@@ -185,8 +185,12 @@ CATALOGUE = Catalogue(
                 validate=_width,
                 minimum_input=_small_images,
             ),
-            ModelEntry("timm/x", "timm/x", {}, lambda args: None, own_initialisation=True),
-            ModelEntry("lab_net", "lab_net", {"width": 1.0}, _width, plugin="lab.py"),
+            ModelEntry(
+                name="timm/x", family="timm/x", args={}, validate=lambda args: None, own_initialisation=True
+            ),
+            ModelEntry(
+                name="lab_net", family="lab_net", args={"width": 1.0}, validate=_width, plugin="lab.py"
+            ),
         )
     },
     data={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,8 @@ def test_a_size_maps_data_sets_also_the_one_that_the_baseline_has(tmp_path: Path
 def _corrupting(*names: str) -> Catalogue:
     """The catalogue in which these data sets have an argument `corrupt`."""
     changed = {
-        name: entry._replace(
+        name: replace(
+            entry,
             args={**entry.args, "corrupt": 0.0},
             said_if_set=frozenset({"corrupt"}),
             of_a_row=frozenset({"corrupt"}),

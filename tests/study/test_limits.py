@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,8 @@ def broken(**changes: object) -> Catalogue:
     def fail(*_values: object) -> None:
         raise TypeError("no such thing\nas this")
 
-    edited = CATALOGUE.tricks["cosine"]._replace(edit_recipe=fail)  # type: ignore[arg-type]
-    checked = CATALOGUE.tricks["mixup"]._replace(validate=fail)
+    edited = replace(CATALOGUE.tricks["cosine"], edit_recipe=fail)  # type: ignore[arg-type]
+    checked = replace(CATALOGUE.tricks["mixup"], validate=fail)
     return CATALOGUE._replace(
         tricks={**CATALOGUE.tricks, "cosine": edited, "mixup": checked},
         **changes,  # type: ignore[arg-type]
