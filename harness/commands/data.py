@@ -95,8 +95,10 @@ def with_records(
     specs = provenance.data_of(plan)
     keys = provenance.keys_of(plan)  # none of a script, whose data are not known
     known_here = ((run_id, record) for run_id, record in records.items() if run_id in keys)
-    seen = {run_id: {name: record.get(name) for name in COMPARED} for run_id, record in known_here}
-    _translate(seen, keys, specs, (data_dir, known.now))
+    seen: dict[str, Any] = dict(known_here)
+    if any(known.now.values()):
+        seen = {run_id: {name: record.get(name) for name in COMPARED} for run_id, record in seen.items()}
+        _translate(seen, keys, specs, (data_dir, known.now))
     why = provenance.outdated(plan, seen, known.now)
     return DataNow(
         summaries={run_id: found for run_id, found in records.items() if run_id not in why},

@@ -431,13 +431,13 @@ def reconcile(plan: Plan, runs_dir: Path) -> dict[str, dict[str, Any]]:
     precision and batch size; without any, of the same precision; without any, of all;
     without any, None.
     """
-    present = _folders(runs_dir)
+    present, within = _folders(runs_dir), f"{runs_dir}{os.sep}"
     planned = {run.run_id: run for run in plan.runs}
     speeds, specs = _Speeds(), Specs()
     summaries: dict[str, dict[str, Any]] = {}
     for name in (name for name in present if name in planned):
-        summary, touched_ns = _summary(runs_dir, name)
-        if summary is None or not _has_spec(runs_dir, name, specs, touched_ns):
+        summary, touched_ns = _summary(within, name)
+        if summary is None or not _has_spec(within, name, specs, touched_ns):
             continue
         summaries[name] = summary
         run = planned[name]
@@ -448,7 +448,7 @@ def reconcile(plan: Plan, runs_dir: Path) -> dict[str, dict[str, Any]]:
             speeds.add(summary)
     others = (name for name in present if name not in planned)
     for _, name in zip(range(OTHER_RECORDS), others, strict=False):
-        summary, _ = _summary(runs_dir, name)
+        summary, _ = _summary(within, name)
         if summary is not None:
             speeds.add(summary)
     speeds.done = [run for run in plan.runs if run.done and run.time_s is not None] if plan.scripts else []
@@ -517,12 +517,12 @@ def _names(runs_dir: Path) -> Iterator[str]:
         yield from (entry.name for entry in entries)
 
 
-def _summary(runs_dir: Path, name: str) -> tuple[dict[str, Any] | None, int]:
+def _summary(within: str, name: str) -> tuple[dict[str, Any] | None, int]:
     """As `RunFolder.read_summary`, without making paths and without a look at the spec: there may be ten
     thousand. None where there is none that can be relied on: then nothing is known about the run. Beside it
     when the file was written.
     """
-    path = f"{runs_dir}{os.sep}{name}{os.sep}summary.json"
+    path = f"{within}{name}{os.sep}summary.json"
     try:
         text, touched_ns = records.read_with_time(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -533,10 +533,10 @@ def _summary(runs_dir: Path, name: str) -> tuple[dict[str, Any] | None, int]:
     return records.summary_of(text, name, path), touched_ns
 
 
-def _has_spec(runs_dir: Path, name: str, specs: Specs, ended_ns: int) -> bool:
+def _has_spec(within: str, name: str, specs: Specs, ended_ns: int) -> bool:
     """As `RunFolder.has_spec`, of a run that has ended. The spec was checked when it began: only one that was
     written since the end is read. Whoever builds on a run or reports it reads it."""
-    path = f"{runs_dir}{os.sep}{name}{os.sep}spec.json"
+    path = f"{within}{name}{os.sep}spec.json"
     try:
         info = os.stat(path)
         if info.st_mtime_ns <= ended_ns and info.st_size and stat.S_ISREG(info.st_mode):
