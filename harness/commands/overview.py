@@ -20,12 +20,12 @@ from harness.errors import counted
 from harness.runs.folder import CANCELLED, MISSING, OTHER_DATA, RUNNING, STOPPED, Holder
 from harness.runs.state import QUEUED, SHORT_ID, LookRecord, RunView, look, read_blocks
 from harness.spec import DIVERGED, FAILED, FINISHED
-from harness.study.part import PlanPart
 from harness.study.plan import Plan, PlannedRun, without_garbage_collection
 
 if TYPE_CHECKING:
     from harness.slurm.queue import Queue
     from harness.slurm.submission import Group, Submission
+    from harness.study.part import PlanPart
 
 
 # Open submissions and what Slurm says of their agents, as far as it is known here. No controller is needed.

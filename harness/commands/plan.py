@@ -11,7 +11,6 @@ from typing import Any
 
 import harness
 from harness.commands.data import DataNow, again, counts_of, known_images
-from harness.commands.step_times import estimate
 from harness.commands.workspace import (
     Workspace,
     asked_part,
@@ -155,6 +154,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _one(args: argparse.Namespace, place: Workspace) -> None:
+    from harness.commands.step_times import estimate  # `status`, which imports this file, measures nothing
+
     whole, now = load_with_data(args, place, args.study[0])
     args.study = args.study[0]
     part = asked_part(args, whole)
@@ -177,6 +178,8 @@ def _one(args: argparse.Namespace, place: Workspace) -> None:
 
 
 def _several(args: argparse.Namespace, place: Workspace, files: Sequence[Path]) -> None:
+    from harness.commands.step_times import estimate
+
     refuse_parts_of_several(args)
     plans: list[Plan] = []
     looks: list[Look] = []

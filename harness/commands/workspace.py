@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from harness.commands.data import LOOK, QUICK, DataNow, look_at_records
-from harness.commands.step_times import estimate
 from harness.data import DATASETS
 from harness.data import look_at_data as look_at_one
 from harness.data import missing_data as missing_of_one
@@ -29,7 +28,6 @@ from harness.spec import PER_CLASS, DataSpec, ModelSpec, Recipe
 from harness.study.catalogue import Catalogue, Cost, DataEntry, ModelEntry, TrickEntry
 from harness.study.expand import ExpandOptions, expand, load_study
 from harness.study.names import study_plugins
-from harness.study.part import PartNames, PlanPart, part_of
 from harness.study.plan import Plan, PlannedRun
 from harness.study.schema import ALL
 from harness.study.yaml import STUDIES, is_script_study, shipped_studies
@@ -39,6 +37,7 @@ from harness.tricks.build import describe, instantiate
 
 if TYPE_CHECKING:
     from harness.plugins.load import Plugin
+    from harness.study.part import PartNames, PlanPart
     from harness.tracking.mirror import Mirror
     from harness.tracking.store import Store
 
@@ -359,6 +358,8 @@ def load_with_data(
     args: argparse.Namespace, place: Workspace, file: Path | None = None, *, how: str = LOOK
 ) -> tuple[Plan, DataNow]:
     """As `load_plan`, and which records saw other data than are there now; `how` to look at these."""
+    from harness.commands.step_times import estimate
+
     plan = expand_plan(args, place, file)
     found = look_at_records(plan, place.runs_dir, place.data_dir, how)
     estimate(plan, place.data_dir, measure=False)
@@ -492,8 +493,13 @@ MOST_LISTED = 6
 
 def part_names(args: argparse.Namespace) -> PartNames:
     """What `--table`, `--row` and `--column` name."""
-    named = (tuple(getattr(args, name, None) or ()) for name in ("table", "row", "column"))
-    return PartNames(**dict(zip(("tables", "rows", "columns"), named, strict=True)))
+    from harness.study.part import PartNames
+
+    return PartNames(*_named(args))
+
+
+def _named(args: argparse.Namespace) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(getattr(args, name, None) or ()) for name in ("table", "row", "column"))
 
 
 def asked_part(args: argparse.Namespace, plan: Plan) -> PlanPart | None:
@@ -502,8 +508,11 @@ def asked_part(args: argparse.Namespace, plan: Plan) -> PlanPart | None:
     Raises:
         StudyError: a name that the study does not have, or one of several things.
     """
-    names = part_names(args)
-    return part_of(plan, names, str(args.study)) if names else None
+    if any(_named(args)):
+        from harness.study.part import part_of
+
+        return part_of(plan, part_names(args), str(args.study))
+    return None
 
 
 def refuse_parts_of_several(args: argparse.Namespace) -> None:
@@ -511,7 +520,7 @@ def refuse_parts_of_several(args: argparse.Namespace) -> None:
     Raises:
         StudyError: a part is asked of several studies.
     """
-    if part_names(args):
+    if any(_named(args)):
         raise problem(args.study[0], "--table, --row and --column are for one study; name one")
 
 

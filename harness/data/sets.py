@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -262,6 +261,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 def _unzipped(path: Path) -> bytes:
     import gzip
+    import zlib
 
     try:
         with gzip.open(path) as file:

@@ -53,7 +53,7 @@ ELSEWHERE = ("subprocess", "shutil", "tempfile", "zipfile", "gzip", "traceback",
 ELSEWHERE += ("hashlib", "threading", "shlex")
 OF_DATA = ("harness.data.packed", "harness.data.tables", "harness.data.huggingface", "harness.data.loading")
 LATER = ("harness.scripts", "harness.runs.claims", "harness.slurm", "harness.scheduling", UNUSED)
-LATER += ("harness.plugins.load", *OF_DATA)
+LATER += ("harness.plugins.load", "harness.study.part", *OF_DATA)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ LATER += ("harness.plugins.load", *OF_DATA)
         (("tricks",), (*SLOW, "yaml", "harness.study.schema", "harness.models", "harness.data")),
         (("plan", BAG_OF_TRICKS), (*SLOW, *ELSEWHERE, *LATER)),
         (("plan", BAG_OF_TRICKS, "--json"), (*SLOW, *ELSEWHERE, *LATER, "harness.commands.display")),
-        (("status", BAG_OF_TRICKS), (*SLOW, *ELSEWHERE, *LATER)),
+        (("status", BAG_OF_TRICKS), (*SLOW, *ELSEWHERE, *LATER, "harness.commands.step_times", "zlib")),
     ],
     ids=lambda each: " ".join(each).replace(f"{ROOT}/", "") if each[0] not in SLOW else "",
 )
