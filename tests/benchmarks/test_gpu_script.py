@@ -22,7 +22,7 @@ from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec
 from harness.training.setup import build, build_network
 from harness.training.weights import write_torch_file
 from tests.ended import end
-from tests.timing import PATIENCE_S
+from tests.timing import FOREVER_S, PATIENCE_S, wait_until
 from tests.training.test_gpu import one_step
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -177,11 +177,19 @@ def test_every_image_within_a_network_is_channels_last(name: str) -> None:
     assert seen or name == "bn_mlp"
 
 
-@pytest.mark.campaign
-def test_tests_that_take_too_long_say_how_many_passed_before(tmp_path: Path) -> None:
-    text = "print('a PASSED [1%]\\nb FAILED [2%]', flush=True); import time; time.sleep(60)"
-    row = exact.run_tests("tests", [sys.executable, "-c", text], 2.0, tmp_path)
-    assert row.failed == "ended at its bound of 2 s, 1 passed; b FAILED [2%]"
+def test_tests_that_take_too_long_say_how_many_passed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Begun(subprocess.Popen):  # type: ignore[type-arg]
+        def wait(self, timeout: float | None = None) -> int:
+            """From the moment when it has said so."""
+            assert wait_until(lambda: "FAILED" in (tmp_path / "tests.txt").read_text())
+            return super().wait(timeout)
+
+    monkeypatch.setattr(exact.subprocess, "Popen", Begun)
+    text = f"print('a PASSED [1%]\\nb FAILED [2%]', flush=True); import time; time.sleep({FOREVER_S})"
+    row = exact.run_tests("tests", [sys.executable, "-c", text], 0.6, tmp_path)
+    assert row.failed == "ended at its bound of 1 s, 1 passed; b FAILED [2%]"
 
 
 def test_without_cuda_nothing_is_measured(blocked: Path) -> None:

@@ -32,7 +32,8 @@ from tests.tracking.servers import HOST, Postgres, Server, free_port, listening,
 
 ROOT = Path(__file__).parents[2]
 STUDY, SIZE = "bag_of_tricks", "mini"
-PATIENCE_S = 20.0  # until an error is said; the code promises 10 s for a connection
+# Until an error is said: less than MLflow's own limit of 134 s, and more than imports take on a busy machine.
+PATIENCE_S = 100.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
