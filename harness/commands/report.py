@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import webbrowser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -37,7 +37,7 @@ from harness.commands.workspace import (
 )
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError, counted
 from harness.runs.provenance import kept_changes
-from harness.runs.records import parsed, read_map, reason
+from harness.runs.records import read_map
 from harness.scheduling.base import Progress
 from harness.spec import ENDED, PER_CLASS, canonical_json
 from harness.study.declaration import ALPHA, exploratory
@@ -312,21 +312,15 @@ def inputs_digest(plan: Plan, place: Workspace) -> str:
 # `harness report A B`: reports side by side, from their report.json.
 
 
-KINDS: Mapping[str, type | tuple[type, ...]] = {
-    "study": str,
-    "title": str,
-    "size": str,
-    "findings": dict,
-    "arms": dict,
-    "runs": list,
-    "provenance": dict,
-}  # of report.json: what a comparison reads
-SCHEMAS = (1, 2)  # of report.json; 1: of before floors were measured
-
-
 def compare(args: argparse.Namespace) -> int:
     """args.study: two or more studies or folders of reports."""
-    from harness.reporting.compare import CompareInput, render_comparison
+    from harness.reporting.compare import (
+        CompareInput,
+        names_of,
+        read_report,
+        refuse_different_metrics,
+        render_comparison,
+    )
 
     folders = [folder_of(path, args.size, args.smoke) for path in args.study]
     reports = tuple(read_report(folder) for folder in folders)
@@ -357,54 +351,6 @@ def folder_of(path: Path, size: str = "", smoke: bool = False) -> Path:
         return folder
     text = f"has no report in {folder}; `harness report` writes one, or give the folder of a report"
     raise StudyError([Problem(str(path), 0, text)])
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """report.json of a folder.
-
-    Raises:
-        StudyError: it is not there, is damaged, or is not that of a report of this schema.
-    """
-    path = folder / "report.json"
-    try:
-        report = parsed(path.read_bytes())
-    except FileNotFoundError:
-        raise StudyError([Problem(str(path), 0, "is not there; give the folder of a report")]) from None
-    except (OSError, ValueError) as error:
-        raise StudyError([Problem(str(path), 0, f"cannot be read: {reason(error)}")]) from None
-    if not isinstance(report, dict) or report.get("kind") == "comparison":
-        raise StudyError([Problem(str(path), 0, "is not the report of a study")])
-    if report.get("schema") not in SCHEMAS:
-        text = f"is of schema {report.get('schema')}, this version reads {SCHEMAS[-1]}; write it again"
-        raise StudyError([Problem(str(path), 0, text)])
-    for key, kind in KINDS.items():
-        if not isinstance(report.get(key), kind):
-            raise StudyError([Problem(str(path), 0, f"is not a report: `{key}` is not there or damaged")])
-    return report
-
-
-def names_of(folders: Sequence[Path]) -> tuple[str, ...]:
-    """The folders' names, with as many of their parents as it takes to tell them apart."""
-    parts = [folder.resolve().parts for folder in folders]
-    if len(set(parts)) < len(parts):
-        raise StudyError([Problem(str(folders[0]), 0, "is given twice; name two different reports")])
-    depth = 1
-    while len({part[-depth:] for part in parts}) < len(parts):
-        depth += 1
-    return tuple("/".join(part[-depth:]) for part in parts)
-
-
-def refuse_different_metrics(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> None:
-    """Raises StudyError where the sides do not measure the same thing."""
-    try:
-        metrics = [report["findings"]["settings"]["metric"] for report in reports]
-    except (KeyError, TypeError):
-        raise StudyError([Problem(" and ".join(names), 0, "one has no settings; write it again")]) from None
-    if len(set(metrics)) > 1:
-        said = ", ".join(f"{name}: {metric}" for name, metric in zip(names, metrics, strict=True))
-        raise StudyError(
-            [Problem(" and ".join(names), 0, f"measure different things ({said}); nothing to compare")]
-        )
 
 
 # The report of a study that is under way: a process of its own writes it when another row is complete.

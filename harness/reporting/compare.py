@@ -24,6 +24,7 @@ from harness.analysis.comparison import (
 )
 from harness.analysis.findings import GLYPHS, Settings
 from harness.analysis.verdicts import metric_name, size_text
+from harness.errors import Problem, StudyError
 from harness.reporting import document as doc
 from harness.reporting import numbers as num
 from harness.reporting.frames import csv_text
@@ -33,6 +34,7 @@ from harness.reporting.markdown import to_markdown
 from harness.reporting.pdf import to_pdf
 from harness.reporting.render import Rendered, ReportDraft, refuse_foreign_folders, write_files
 from harness.reporting.report_input import plain
+from harness.runs.records import parsed, reason
 
 # The parts of a comparison of reports.
 
@@ -378,3 +380,66 @@ def _csv(inputs: CompareInput, rows: Sequence[ComparedRow]) -> str:
             values += [getattr(apart, f, None) for f in further]
             lines.append(values)
     return csv_text(head, lines)
+
+
+# Which reports are compared: their report.json, checked, and what they are called.
+
+
+KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "study": str,
+    "title": str,
+    "size": str,
+    "findings": dict,
+    "arms": dict,
+    "runs": list,
+    "provenance": dict,
+}  # of report.json: what a comparison reads
+SCHEMAS = (1, 2)  # of report.json; 1: of before floors were measured
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """report.json of a folder.
+
+    Raises:
+        StudyError: it is not there, is damaged, or is not that of a report of this schema.
+    """
+    path = folder / "report.json"
+    try:
+        report = parsed(path.read_bytes())
+    except FileNotFoundError:
+        raise StudyError([Problem(str(path), 0, "is not there; give the folder of a report")]) from None
+    except (OSError, ValueError) as error:
+        raise StudyError([Problem(str(path), 0, f"cannot be read: {reason(error)}")]) from None
+    if not isinstance(report, dict) or report.get("kind") == "comparison":
+        raise StudyError([Problem(str(path), 0, "is not the report of a study")])
+    if report.get("schema") not in SCHEMAS:
+        text = f"is of schema {report.get('schema')}, this version reads {SCHEMAS[-1]}; write it again"
+        raise StudyError([Problem(str(path), 0, text)])
+    for key, kind in KINDS.items():
+        if not isinstance(report.get(key), kind):
+            raise StudyError([Problem(str(path), 0, f"is not a report: `{key}` is not there or damaged")])
+    return report
+
+
+def names_of(folders: Sequence[Path]) -> tuple[str, ...]:
+    """The folders' names, with as many of their parents as it takes to tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    if len(set(parts)) < len(parts):
+        raise StudyError([Problem(str(folders[0]), 0, "is given twice; name two different reports")])
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(parts):
+        depth += 1
+    return tuple("/".join(part[-depth:]) for part in parts)
+
+
+def refuse_different_metrics(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> None:
+    """Raises StudyError where the sides do not measure the same thing."""
+    try:
+        metrics = [report["findings"]["settings"]["metric"] for report in reports]
+    except (KeyError, TypeError):
+        raise StudyError([Problem(" and ".join(names), 0, "one has no settings; write it again")]) from None
+    if len(set(metrics)) > 1:
+        said = ", ".join(f"{name}: {metric}" for name, metric in zip(names, metrics, strict=True))
+        raise StudyError(
+            [Problem(" and ".join(names), 0, f"measure different things ({said}); nothing to compare")]
+        )
