@@ -74,8 +74,9 @@ def cli_page() -> str:
 
 
 def whole_reports(folder: Path) -> list[Path]:
-    """Every report but those of a part, such as the demo's."""
-    return [each for each in folder.glob("*/report.json") if not each.parent.name.endswith("-part")]
+    """Every report but those that were made here, of a part or beside one, such as the demo's."""
+    made_here = ("-part", "-here")
+    return [each for each in folder.glob("*/report.json") if not each.parent.name.endswith(made_here)]
 
 
 def readme() -> str:

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import time
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,8 @@ from harness.commands.workspace import (
     workspace,
 )
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError, counted
-from harness.runs.provenance import kept_changes
+from harness.runs.folder import RunFolder
+from harness.runs.provenance import OTHER_DATA, kept_changes
 from harness.runs.records import read_map
 from harness.scheduling.base import Progress
 from harness.spec import ENDED, PER_CLASS, canonical_json
@@ -73,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
 
         print(to_short(collected_input(plan, place, part)), end="")
         return DONE
-    return write_report(plan, place, report_folder(args, plan), part)
+    return write_report(args, plan, place, part)
 
 
 def _mirror_what_is_new(plan: Plan, place: Workspace) -> None:
@@ -89,14 +91,68 @@ def _mirror_what_is_new(plan: Plan, place: Workspace) -> None:
         print(f"{error}; the report shows what was mirrored before", file=sys.stderr)
 
 
-def write_report(plan: Plan, place: Workspace, out_dir: Path, part: PlanPart | None = None) -> int:
-    """Write every format into `out_dir` and say so. Returns: the exit code."""
+def write_report(args: argparse.Namespace, plan: Plan, place: Workspace, part: PlanPart | None = None) -> int:
+    """Write every format into the report's folder and say so. Returns: the exit code."""
     from harness.reporting import render
 
-    rendered = render(collected_input(plan, place, part), out_dir)
+    found = collected_input(plan, place, part)
+    out_dir, why = _where_nothing_is_lost(args, found, place)
+    if why:
+        print(why, file=sys.stderr)
+    rendered = render(found, out_dir)
     print(f"report: {out_dir / 'report.md'} (.html, .pdf, .json; tables, figures and raw records beside)")
     show_shortfalls(rendered.failures, rendered.notes)
     return SOME_FAILED if rendered.failures else DONE
+
+
+BESIDE = "-here"  # after the name of a report's folder, where that keeps what is nowhere else
+
+
+def _where_nothing_is_lost(
+    args: argparse.Namespace, found: ReportInput, place: Workspace
+) -> tuple[Path, str]:
+    """The folder for a report, and what is to be said of it.
+
+    A report may be all that is left of its runs, as those that come with the code. Where it has runs of these
+    arms that are not here, this one is written beside it, unless `--out` names a folder.
+    """
+    folder, beside = report_folders(args, found.plan)
+    records = found.records[found.records["status"].isin(ENDED)]
+    here = dict(zip(records["run_id"], records["started_s"], strict=True)) if len(records) else {}
+    there = _ended_runs(folder, {run.arm_id for run in found.plan.runs})
+    only = [run_id for run_id in there if run_id not in here and not _was_here(place.folder(run_id))]
+    if args.out is None and only:
+        says = f"has {counted(len(only), 'run')} of which nothing is here, so it stays as it is"
+        return beside, f"{folder} {says}; this report is written beside it (--out {folder} would replace it)"
+    again = sum(run_id in here and here[run_id] != began_s for run_id, began_s in there.items())
+    says = f"{folder} was computed from other trainings of {counted(again, 'run')}; it is replaced"
+    return folder, says if again else ""
+
+
+def _ended_runs(folder: Path, arms: Collection[str]) -> dict[str, float | None]:
+    """run_id -> when it began, for the runs of these arms that a report lists; empty where there is none."""
+    listed = read_map(folder / "report.json").get("runs")
+    runs = [run for run in listed if isinstance(run, dict)] if isinstance(listed, list) else []
+    ended = [run for run in runs if run.get("status") in ENDED and run.get("arm_id") in arms]
+    return {str(run.get("run_id")): run.get("started_s") for run in ended}
+
+
+def _was_here(folder: RunFolder) -> bool:
+    """Whether a run has left something in its folder, be it on other data."""
+    return folder.summary.exists() or (folder.path / OTHER_DATA).exists()
+
+
+def report_folders(args: argparse.Namespace, plan: Plan) -> tuple[Path, Path]:
+    """Where the report of a study may be: in its folder, or in the one beside it."""
+    folder = report_folder(args, plan)
+    return folder, folder.with_name(folder.name + BESIDE)
+
+
+def written(args: argparse.Namespace, plan: Plan) -> Path:
+    """The one of these folders in which a report was written last."""
+    folders = report_folders(args, plan)
+    found = [path for folder in folders if (path := folder / "report.json").exists()]
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent if found else folders[0]
 
 
 def collected_input(
@@ -197,20 +253,6 @@ def part_json(part: PlanPart | None) -> dict[str, Any] | None:
     return {"schema": 1, **part.names.to_json(), "says": says}
 
 
-def wrong_with_part(kept: Mapping[str, Any]) -> str | None:
-    """What is not as `part_json` writes it; None: nothing."""
-    names = [kept.get(name) for name in ("tables", "rows", "columns")]
-    lists = all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in names)
-    if not lists or not any(names) or not isinstance(kept.get("says"), str):
-        return "is damaged: it names no part of a study"
-    return None
-
-
-def wrong_with_says(kept: Mapping[str, Any]) -> str | None:
-    """What is wrong with what a report under way kept; None: nothing."""
-    return None if isinstance(kept.get("says"), str) else "is damaged: it says nothing"
-
-
 def _kept_part(plan: Plan, kept: Mapping[str, Any] | None) -> PlanPart | None:
     if not kept:
         return None
@@ -280,7 +322,14 @@ def settings_of(plan: Plan) -> Settings:
     )
 
 
-def is_up_to_date(plan: Plan, place: Workspace, out_dir: Path, part: PlanPart | None = None) -> bool:
+def up_to_date(args: argparse.Namespace, plan: Plan, place: Workspace) -> Path | None:
+    """The folder whose report needs no writing; None: there is none."""
+    part = asked_part(args, plan)
+    found = (folder for folder in report_folders(args, plan) if _is_up_to_date(plan, place, folder, part))
+    return next(found, None)
+
+
+def _is_up_to_date(plan: Plan, place: Workspace, out_dir: Path, part: PlanPart | None) -> bool:
     """Whether the report in `out_dir` was written from just these inputs by this version."""
     from harness.reporting.frames import read_extra
 
@@ -396,7 +445,7 @@ class GrowingReport:
         start: Start | None = None,
     ) -> None:
         self._args, self._clock, self._start = args, clock, start or start_writing
-        self._out_dir = report_folder(args, plan)
+        self._written = partial(written, args, plan)
         self._left: dict[str, set[str]] = {}  # arm -> runs that have not ended
         for run in plan.runs:
             if not run.done:
@@ -441,7 +490,7 @@ class GrowingReport:
         self._next_s = max(self._began_s + SOONEST_S, self._clock() + SHARE * cost_s)
         if is_written and self._args.open and not self.is_open:
             self.is_open = True
-            open_report(self._out_dir)
+            open_report(self._written())
 
 
 def options_of(args: argparse.Namespace, left_s: float | None) -> dict[str, Any]:
@@ -484,7 +533,8 @@ def write_under_way() -> None:
     part = asked_part(args, plan)
     mine = part.plan if part else plan
     says = under_way(mine, options["left_s"])
-    render(collected_input(plan, place, part, says), report_folder(args, plan))
+    found = collected_input(plan, place, part, says)
+    render(found, _where_nothing_is_lost(args, found, place)[0])
 
 
 def under_way(plan: Plan, left_s: float | None) -> str:

@@ -24,7 +24,7 @@ from harness.commands.display import plan_line
 from harness.commands.floors import AfterTheFirstBlock, FloorsBeside, hopeless_by_now, measure_floors
 from harness.commands.plan import declare, read_anew
 from harness.commands.progress import ProgressDisplay
-from harness.commands.report import GrowingReport, is_up_to_date, open_report, settings_of, write_report
+from harness.commands.report import GrowingReport, open_report, settings_of, up_to_date, write_report, written
 from harness.commands.step_times import estimate
 from harness.commands.workspace import (
     Workspace,
@@ -33,7 +33,6 @@ from harness.commands.workspace import (
     load_with_data,
     mirror,
     project_folder,
-    report_folder,
     require_data,
     require_none,
     store_plugins,
@@ -275,7 +274,7 @@ def main(args: argparse.Namespace) -> int:
             floors.stop()
     code = _ended(args, place, progress, is_spent=is_spent)
     if args.open and not (train.growing and train.growing.is_open):
-        open_report(report_folder(args, plan))
+        open_report(written(args, plan))
     return code
 
 
@@ -586,13 +585,13 @@ def _slurm(args: argparse.Namespace, plan: Plan, place: Workspace) -> Slurm:
 
 def _report(args: argparse.Namespace, plan: Plan, place: Workspace, *, at_once: bool) -> int:
     """at_once: without what takes long, because somebody waits for the end of the command."""
-    out_dir, part = report_folder(args, plan), asked_part(args, plan)
+    part = asked_part(args, plan)
     if at_once and not any(place.folder(run.run_id).summary.exists() for run in plan.runs):
         return DONE
     if not at_once:
         measure_floors(part.plan if part else plan, place)
-    if is_up_to_date(plan, place, out_dir, part):
-        print(f"report: {out_dir / 'report.md'} is up to date")
+    if folder := up_to_date(args, plan, place):
+        print(f"report: {folder / 'report.md'} is up to date")
         return DONE
     mirror(plan, place.store()).sync([place.folder(run.run_id) for run in plan.runs])
-    return write_report(plan, place, out_dir, part)
+    return write_report(args, plan, place, part)

@@ -18,8 +18,6 @@ from harness.commands.report import (
     folder_of,
     inputs_digest,
     report_input,
-    wrong_with_part,
-    wrong_with_says,
 )
 from harness.commands.workspace import Workspace, first_plan, workspace
 from harness.errors import DONE, SOME_FAILED, Problem, StudyError, printable
@@ -317,6 +315,20 @@ def checked_extra(folder: Path, extra: dict[str, Mapping[str, Any]]) -> dict[str
         if wrong:
             raise StudyError([Problem(str(unpacked(folder)[0] / f"{name}.json"), 0, wrong)])
     return extra
+
+
+def wrong_with_part(kept: Mapping[str, Any]) -> str | None:
+    """What is not as `part_json` writes it; None: nothing."""
+    names = [kept.get(name) for name in ("tables", "rows", "columns")]
+    lists = all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in names)
+    if not lists or not any(names) or not isinstance(kept.get("says"), str):
+        return "is damaged: it names no part of a study"
+    return None
+
+
+def wrong_with_says(kept: Mapping[str, Any]) -> str | None:
+    """What is wrong with what a report under way kept; None: nothing."""
+    return None if isinstance(kept.get("says"), str) else "is damaged: it says nothing"
 
 
 def read_report(folder: Path) -> dict[str, Any]:
