@@ -70,9 +70,8 @@ class AugmentSpec:
     flip: float = 0.5  # probability
     jitter: float = 0.4  # brightness, saturation, hue coefficients ~ U[1 - jitter, 1 + jitter]
     pca_noise: float = 0.1  # standard deviation of the PCA coefficients
-    crop_pad: int = (
-        0  # pixels put around the network's input, of which a window of its size is then cut at random
-    )
+    # Pixels put around the network's input, of which a window of its size is then cut at random.
+    crop_pad: int = 0
 
 
 @frozen
@@ -97,9 +96,8 @@ class Recipe:
     schedule: str = "step"  # constant | step | cosine | exponential
     milestones: tuple[float, ...] = (30, 60, 90)  # epochs at which `step` multiplies by `decay`
     decay: float = 0.1
-    decay_every: float = (
-        2.0  # `exponential` multiplies by `decay` every so many epochs, in steps of a staircase
-    )
+    # `exponential` multiplies by `decay` every so many epochs, in steps of a staircase.
+    decay_every: float = 2.0
     warmup_epochs: float = 0.0
     warmup_lr: float = 0.0  # where the warm-up starts
     # proportional: i lr / m at batch i of m | linear: from warmup_lr to lr | constant: at warmup_lr

@@ -384,9 +384,7 @@ def first_plan(
     if wrong := wrong_variables():
         raise StudyError([Problem("environment", 0, says) for says in wrong.values()])
     changes = tuple(getattr(args, "set", None) or ())
-    options = ExpandOptions(
-        size=args.size, seeds=args.seeds, smoke=args.smoke, changes=changes, every_size=every_size
-    )
+    options = ExpandOptions(args.size, args.seeds, args.smoke, changes, every_size)
     return plan_of(file or args.study, place.data_dir, options)
 
 
@@ -414,9 +412,7 @@ def look_at_data(plan: Plan, place: Workspace) -> Look:
 
     To be asked before another plan is loaded, because data sets may come from the study's plugins.
     """
-    specs = {
-        (arm.recipe.data.name, repr(arm.recipe.data.args)): arm.recipe.data for arm in plan.arms.values()
-    }
+    specs = {(each.name, repr(each.args)): each for each in (arm.recipe.data for arm in plan.arms.values())}
     problems = list(_without_folder(plan))
     notes: list[str] = []
     for spec in specs.values():
@@ -591,10 +587,8 @@ def by_row(plan: Plan, row: str, seed: int | None, path: Path) -> str:
     if len(found) == 1:
         return found[0].run_id
     if not found:
-        seeds = sorted({run.seed for run in runs_of(plan, [row], [], path)})
-        raise problem(
-            path, f"row '{row}' has no run with the seed {seed}. Valid: {', '.join(map(str, seeds))}"
-        )
+        seeds = ", ".join(map(str, sorted({run.seed for run in runs_of(plan, [row], [], path)})))
+        raise problem(path, f"row '{row}' has no run with the seed {seed}. Valid: {seeds}")
     shown = [f"seed {run.seed} of {plan.arm_labels[run.arm_id]} is {run.run_id}" for run in found]
     more = f"; and {len(shown) - MOST_LISTED} more" if len(shown) > MOST_LISTED else ""
     text = f"row '{row}' has {len(found)} runs; name one with --seed, or by its run_id: "
