@@ -30,6 +30,7 @@ from harness.reporting.frames import ARCHIVE, packed, raw_files, read_raw, to_cs
 from harness.spec import Member
 from harness.study.plan import Claim, Plan
 from tests.analysis.plans import Noise, Row, frames_of, make_plan, observer, trained
+from tests.conftest import mostly_campaign
 from tests.fuzz.workplace import Workplace, finished_study
 from tests.reporting.edits import whole_text
 from tests.tracking.servers import free_port
@@ -382,7 +383,10 @@ def test_a_damaged_store_is_one_sentence_with_its_mend_and_exit_code_2(
         harness.load(place.study, runs=place.runs_dir).results()
 
 
-@pytest.mark.parametrize("tag", ["run_id", "arm_id", "seed", "status", "summary", "mirrored"])
+TAGS = ("run_id", "arm_id", "seed", "status", "summary", "mirrored")
+
+
+@pytest.mark.parametrize("tag", mostly_campaign(TAGS, "run_id", "status", "mirrored"))
 def test_a_half_mirrored_run_is_mirrored_again_and_never_counts_as_diverged(tag: str, place: Workplace):
     study = harness.load(place.study, runs=place.runs_dir)
     whole = study.results(sync=True)

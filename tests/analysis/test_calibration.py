@@ -7,6 +7,7 @@ from scipy import stats
 from harness.analysis.calibration import badge, calibrate, describe
 
 
+@pytest.mark.campaign
 def test_normal_noise_gives_few_false_alarms_and_says_how_sure_that_is():
     found = calibrate(np.random.default_rng(0).normal(70, 2, size=120), 5, 4, 1500)
     assert 0.005 < found.rate < 0.05

@@ -192,6 +192,7 @@ def test_tests_that_take_too_long_say_how_many_passed_before(
     assert row.failed == "ended at its bound of 1 s, 1 passed; b FAILED [2%]"
 
 
+@pytest.mark.campaign
 def test_without_cuda_nothing_is_measured(blocked: Path) -> None:
     done = run_script(blocked)
     assert (done.returncode, done.stdout.strip()) == (0, "not measured: no CUDA device")

@@ -39,6 +39,7 @@ def run_with(tmp_path: Path, init: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.campaign
 def test_a_torchvision_without_its_extension_is_imported(tmp_path: Path) -> None:
     done = run_with(tmp_path, FAKE["needs_schema"])
     assert done.stdout.strip() == "imported torchvision", done.stderr

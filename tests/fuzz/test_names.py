@@ -173,7 +173,7 @@ def check_report(labels: list[str], folder: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    "numbers", [range(5), pytest.param(range(30), marks=pytest.mark.campaign)], ids=["5 names", "30 names"]
+    "numbers", [range(3), pytest.param(range(30), marks=pytest.mark.campaign)], ids=["3 names", "30 names"]
 )
 def test_a_name_is_refused_in_one_line_or_whole_in_every_format(numbers, tmp_path: Path, capsys):
     check_report(check_places(numbers, tmp_path, capsys), tmp_path, capsys)

@@ -23,6 +23,7 @@ from harness.reporting.sections import paper as section
 from harness.reporting.sections.paper import LINES_OF_A_PAGE, MOST_PAGES, boards, caption, paper_tables
 from harness.reporting.sections.recipes import runs_section
 from harness.study import conditions
+from tests.conftest import mostly_campaign
 from tests.reporting.edits import edit_cells, edit_tables, only_table
 from tests.reporting.large import large_report
 from tests.reporting.sample import SETTINGS
@@ -183,7 +184,7 @@ def test_rows_that_do_not_fit_on_a_page_go_on_and_what_is_left_out_is_counted(re
 
 
 @pytest.mark.parametrize("label", ["+ a trick whose name goes on " * 10, HEBREW, "$x_1$ <b>"])
-@pytest.mark.parametrize("rows", [2, 60])
+@pytest.mark.parametrize("rows", mostly_campaign([2, 20, 60], 2, 20))
 def test_no_text_of_the_scoreboard_leaves_its_place(report, label, rows):
     many = edit_cells(stretched(report, rows), lambda cell: replace(cell, row=f"{cell.row} {label}"))
     with house_style(label):

@@ -31,6 +31,7 @@ from harness.training.feed import seed_default
 from harness.training.loop import Step
 from harness.training.parallel import World, share_statistics
 from harness.training.setup import Setup, build
+from tests.conftest import mostly_campaign
 from tests.training.runs import folder_of, machine_in, tiny_spec, train
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +167,7 @@ def test_a_worker_on_the_cpu_or_of_several_processes_sees_what_it_saw(
     assert not os.environ
 
 
+@pytest.mark.campaign
 def test_what_is_imported_before_workers_are_forked_asks_cuda_nothing() -> None:
     """A process that has started CUDA cannot be forked, and one that counted GPUs sees no others later."""
     program = """
@@ -537,7 +539,7 @@ def count(calls: Calls) -> int:
     return sum(not any(word in name for word in LOOKS_LIKE) for name in on_device(calls))
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", mostly_campaign(STEPS, "plain", "everything"))
 def test_a_step_is_given_to_the_device_in_one_copy_and_nothing_is_waited_for(
     name: str, meta: Callable[[str], Setup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -560,7 +562,7 @@ def test_a_step_is_given_to_the_device_in_one_copy_and_nothing_is_waited_for(
             assert len(kinds) < 2 or "copy" in operator, f"{operator} of tensors on {kinds}"
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", mostly_campaign(STEPS, "plain", "everything"))
 def test_a_step_has_no_more_operators_than_it_had(name: str, meta: Callable[[str], Setup]) -> None:
     """Budgets: lower them where a step has fewer, and raise none without a reason."""
     setup = meta(name)
@@ -576,7 +578,7 @@ class NoGraph:
         pass
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", mostly_campaign(STEPS, "plain", "everything"))
 def test_beside_what_is_replayed_a_step_has_at_most_20_operators(
     name: str, meta: Callable[[str], Setup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
