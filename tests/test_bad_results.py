@@ -482,22 +482,10 @@ def audited(text: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> tupl
     [
         ("label,value,plus_minus\na,76,0.2\nb,77,0.2\n", "cannot be told", "not stated and counted as 1"),
         ("label,value,runs\na,76,5\nb,77,5\n", "cannot be told", "no spread over runs is stated"),
-        (
-            "label,value,plus_minus,runs\na,76,0.1,5\nb,77,0.1,5\n",
-            "better",
-            "of unknown kind",
-        ),
-        (
-            "label,value,plus_minus,runs\na,76,0.1,1\nb,77,0.1,1\n",
-            "cannot be told",
-            "cannot be over",
-        ),
+        ("label,value,plus_minus,runs\na,76,0.1,5\nb,77,0.1,5\n", "better", "of unknown kind"),
+        ("label,value,plus_minus,runs\na,76,0.1,1\nb,77,0.1,1\n", "cannot be told", "cannot be over"),
         ("label,value,plus_minus,runs\na,76,0,5\nb,77,0,5\n", "cannot be told", "rounded away"),
-        (
-            "label,value,plus_minus,runs\na,76,0.1,5\nb,77,1e-300,5\n",
-            "cannot be told",
-            "rounded away",
-        ),
+        ("label,value,plus_minus,runs\na,76,0.1,5\nb,77,1e-300,5\n", "cannot be told", "rounded away"),
     ],
 )
 def test_an_audit_says_what_a_printed_table_leaves_open(

@@ -294,10 +294,7 @@ def test_every_third_party_package_with_a_place_is_a_declared_dependency():
     lines = [*project["dependencies"], *project["optional-dependencies"]["timm"]]
     lines += project["optional-dependencies"]["huggingface"]
     declared = {line.split(">")[0].split("=")[0].lower() for line in lines}
-    of_another_name = {
-        "pil": "pillow",
-        "yaml": "pyyaml",
-    }
+    of_another_name = {"pil": "pillow", "yaml": "pyyaml"}
     wanted = {of_another_name.get(name.lower(), name.lower()) for name in PLACES if name != "argparse"}
     assert wanted - declared == set()
 

@@ -79,11 +79,7 @@ def test_same_weights_give_the_same_logits_as_timm():
 
 @pytest.mark.parametrize(
     ("model", "args", "channels"),
-    [
-        (V1, {}, (256, 896, 1792)),
-        (V2, {}, (320, 1088, 2080)),
-        (V2, FIGURES, (384, 1152, 2144)),
-    ],
+    [(V1, {}, (256, 896, 1792)), (V2, {}, (320, 1088, 2080)), (V2, FIGURES, (384, 1152, 2144))],
     ids=["v1", "v2 released", "v2 figures"],
 )
 def test_residual_blocks_see_the_grids_and_channels_of_the_paper(model, args, channels):

@@ -128,11 +128,7 @@ def test_arguments_that_do_not_go_together_are_refused_once_all_are_known():
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        (
-            "resnet5",
-            {},
-            f"unknown model 'resnet5'; did you mean 'resnet50'? Valid: {EVERY_NAME}",
-        ),
+        ("resnet5", {}, f"unknown model 'resnet5'; did you mean 'resnet50'? Valid: {EVERY_NAME}"),
         (
             "resnet50",
             {"widht": 0.5},
