@@ -286,6 +286,17 @@ def test_the_time_left_is_what_finished_runs_took_per_multiply_add_over_the_work
     assert "; about 1 min 5 s left; " in quiet.lines[-1]
 
 
+def test_nothing_is_foretold_of_runs_whose_images_nobody_has_counted(plan, session):
+    plan.runs[0].macs = 1e9
+    for run in plan.runs[1:]:
+        run.macs = 0.0
+    quiet = session()
+    quiet.tell([0, 1])
+    quiet.end(0)
+    quiet.tell([1, 2], after_s=16)
+    assert "left" not in quiet.lines[-1]
+
+
 def test_until_a_run_has_finished_the_time_left_is_the_plans_estimate(plan, session):
     for run in plan.runs:
         run.time_s = 30.0

@@ -17,6 +17,7 @@ import pytest
 from harness.commands import step_times
 from harness.commands.step_times import Times, cache_file, estimate, machine_key
 from harness.commands.workspace import Workspace, first_plan, workspace
+from harness.data import ImageCounts
 from harness.runs.state import reconcile
 from harness.study.plan import Plan
 from tests.timing import PATIENCE_S
@@ -281,7 +282,7 @@ def test_the_real_measurement_answers_and_afterwards_without_torch(tmp_path: Pat
 
 def test_the_measured_recipe_is_the_runs_own_but_for_what_changes_no_time(here: Workspace):
     plan = plan_of(here, "bag_of_tricks")
-    for arm_id, question in step_times._questions(plan, plan.runs).items():
+    for arm_id, question in step_times._questions(plan, plan.runs, ImageCounts(here.data_dir)).items():
         own, measured = plan.arms[arm_id].recipe, question.spec.arm.recipe
         apart = {
             each.name

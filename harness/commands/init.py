@@ -18,12 +18,14 @@ from harness.commands.data import source_of, to_stderr
 from harness.commands.workspace import load_plugins, problem, workspace
 from harness.data import DATASETS
 from harness.errors import DONE, Problem, StudyError, counted, unknown
+from harness.study.conditions import updates_per_epoch
 
 if TYPE_CHECKING:
     from harness.data.entry import Entry, Source
 
 
 BATCH, LR_OF_256, UPDATES, LEAST_EPOCHS = 32, 0.1, 600, 10
+TEST_SHARE = 0.2  # where there is no test part
 SIDES = (32, 64, 96, 128, 160, 224)  # pixels; the largest that the images have
 EMBEDDED = 10_000  # training images of fashion_mnist
 MOST_ROWS, MOST_FLAGS = 4, 20
@@ -137,18 +139,19 @@ def _of_images(name: str, folder: Path | None) -> tuple[str, list[str]]:
         if found["problems"]:
             raise problem(folder, found["problems"][0])
         train, *test = found["parts"].values()
-        images, what = train["images"], folder.resolve().name
+        all_images, what = train["images"], folder.resolve().name
+        images = all_images if test else all_images - round(TEST_SHARE * all_images)
         classes = f"{counted(len(train['classes']), 'class')[:-1] + 'es'}"
         more = (
             f"+ {test[0]['images']:,} images" if test else "images, a fifth of them held out as the test part"
         )
-        about = f"{classes}, {images:,} {more}"
+        about = f"{classes}, {all_images:,} {more}"
         side = max(each for each in SIDES if each <= max(SIDES[0], _shorter(train)))
-        data = f"{{imagefolder: {{folder: '{what}'{'' if test else ', test_share: 0.2'}}}}}"
+        data = f"{{imagefolder: {{folder: '{what}'{'' if test else f', test_share: {TEST_SHARE}'}}}}}"
         parent = folder.resolve().parent
         if parent not in (Path.cwd(), Path("data").resolve()):
             next_step += f" --data {parent}"
-    epochs = max(LEAST_EPOCHS, math.ceil(UPDATES * BATCH / images))
+    epochs = max(LEAST_EPOCHS, math.ceil(UPDATES / updates_per_epoch(images, BATCH)))
     values = {"name": name, "what": what, "data": data, "about": about, "side": side}
     lr = LR_OF_256 * BATCH / 256
     return TRAINED.format(**values, epochs=epochs, batch=BATCH, lr=lr), [f"next: {next_step}"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.commands.data import DataNow, again, counts_of, known_images
+from harness.commands.data import DataNow, again, counts_of
 from harness.commands.workspace import (
     Workspace,
     asked_part,
@@ -220,11 +220,12 @@ def untestable(plan: Plan, place: Workspace) -> list[str]:
     if plan.header["smoke"]:
         return []
     from harness.commands.floors import read_floors
-    from harness.data import DATASETS
+    from harness.data import DATASETS, ImageCounts
 
+    counts = ImageCounts(place.data_dir)
     return foreseen(
         plan,
-        lambda spec: spec.train_images or known_images(spec, place.data_dir, look=False),
+        lambda spec: spec.train_images or counts(spec.name, spec.args)[0],
         lambda spec: DATASETS[spec.name].facts(spec.args)[0] if spec.name in DATASETS else None,
         read_floors(plan, place)["floors"],
     )

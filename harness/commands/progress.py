@@ -127,7 +127,7 @@ class Tally:
     def _time_s(self, run_id: str) -> float | None:
         """What is left of one run."""
         whole_s = self._planned_s[run_id]
-        if self._finished_macs:
+        if self._finished_macs and self._macs[run_id]:
             whole_s = self._macs[run_id] * self._finished_s / self._finished_macs
         if whole_s is None or run_id not in self.running:
             return whole_s

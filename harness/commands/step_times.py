@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.data import DATASETS
+from harness.data import ImageCounts
 from harness.data.entry import cache_folder
 from harness.errors import MEASURE, decided, is_switched_off
 from harness.runs.folder import read_json, write_json
@@ -88,19 +88,20 @@ def estimate(plan: Plan, data_dir: Path, *, measure: bool) -> None:
     known = _read(path)
     if not (measure or known):
         return
-    questions = _questions(plan, todo)
+    counts = ImageCounts(data_dir)
+    questions = _questions(plan, todo, counts)
     wanted = {each.key: each for each in questions.values()}
     if measure and any(key not in known for key in wanted) and not is_switched_off(MEASURE):
         known |= _measure([each for key, each in wanted.items() if key not in known], data_dir)
         _keep(path, known)
     times = _times(questions, known)
     for run in todo:
-        time_s = _time_s(plan, run, times)
+        time_s = _time_s(plan, run, times, counts)
         if time_s is not None:
             run.time_s, run.rough = time_s, False
 
 
-def _questions(plan: Plan, todo: Sequence[PlannedRun]) -> dict[str, Question]:
+def _questions(plan: Plan, todo: Sequence[PlannedRun], counts: ImageCounts) -> dict[str, Question]:
     """arm_id -> what is to be measured for it: of the arms that train, and those that evaluations observe."""
     share: dict[str, float] = {}
     for run in todo:
@@ -113,7 +114,7 @@ def _questions(plan: Plan, todo: Sequence[PlannedRun]) -> dict[str, Question]:
     text = CanonicalText()
     for arm_id, each in share.items():
         arm = plan.arms[arm_id]
-        images = _images(arm.recipe)
+        images, _ = _images(arm.recipe, counts)
         if arm.observes or arm.plugins or arm.recipe.trainer != "harness" or not images or not macs[arm_id]:
             continue
         per_image = macs[arm_id] / (images * arm.recipe.epochs)
@@ -247,10 +248,10 @@ def _from_relatives(question: Question, measured: Sequence[tuple[Question, Times
     )
 
 
-def _time_s(plan: Plan, run: PlannedRun, times: Mapping[str, Times]) -> float | None:
+def _time_s(plan: Plan, run: PlannedRun, times: Mapping[str, Times], counts: ImageCounts) -> float | None:
     """Wall time of one run on one core."""
     arm = plan.arms[run.arm_id]
-    images, tested = _images(arm.recipe), _tested(arm.recipe)
+    images, tested = _images(arm.recipe, counts)
     if arm.observes:
         if not tested or any(member.arm not in times for member in arm.observes):
             return None
@@ -270,18 +271,11 @@ def _time_s(plan: Plan, run: PlannedRun, times: Mapping[str, Times]) -> float | 
     return RUN_S + own.start_s + steps_per_epoch * recipe.epochs * step_s + curve_s + result_s
 
 
-def _images(recipe: Recipe) -> int | None:
-    """Training images; None where nobody knows."""
-    return recipe.data.train_images or _facts(recipe)[1]
-
-
-def _tested(recipe: Recipe) -> int | None:
-    return recipe.data.test_images or _facts(recipe)[2]
-
-
-def _facts(recipe: Recipe) -> tuple[int | None, int | None, int | None]:
-    entry = DATASETS.get(recipe.data.name)
-    return entry.facts(recipe.data.args) if entry is not None else (None, None, None)
+def _images(recipe: Recipe, counts: ImageCounts) -> tuple[int | None, int | None]:
+    """Training and test images; None where nobody knows."""
+    data = recipe.data
+    train, test = counts(data.name, data.args)
+    return data.train_images or train, data.test_images or test
 
 
 def machine_key() -> dict[str, str]:

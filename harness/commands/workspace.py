@@ -6,11 +6,12 @@ import argparse
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from harness.commands.data import LOOK, QUICK, DataNow, look_at_records
-from harness.data import DATASETS
+from harness.data import DATASETS, ImageCounts
 from harness.data import look_at_data as look_at_one
 from harness.data import missing_data as missing_of_one
 from harness.data.entry import Entry, Facts, Look
@@ -243,6 +244,7 @@ def _data_entry(name: str, data_dir: Path, plugin: str | None) -> DataEntry:
         said_if_set=entry.said_if_set,
         of_a_row=entry.of_a_row,
         plugin=plugin,
+        here=partial(ImageCounts(data_dir), name),
     )
 
 

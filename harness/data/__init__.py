@@ -79,6 +79,37 @@ def count_classes(name: str, args: Mapping[str, Any], data_dir: Path) -> int:
     return entry.count_classes({**entry.args, **args}, data_dir)
 
 
+class ImageCounts:
+    """How many images a data set has: as is known of it, else of the user's files, whose names are listed
+    once for each set."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._found: dict[str, tuple[int | None, int | None]] = {}
+
+    def __call__(self, name: str, args: Mapping[str, Any]) -> tuple[int | None, int | None]:
+        """Training and test images; None where the files are not here, not in order, or have to be read."""
+        if name not in DATASETS:
+            return None, None
+        _, train, test = DATASETS[name].facts(args)
+        if train and test:
+            return train, test
+        key = f"{name} {sorted(args.items())}"
+        if key not in self._found:
+            self._found[key] = self._listed(DATASETS[name], {**DATASETS[name].args, **args})
+        listed = self._found[key]
+        return train or listed[0], test or listed[1]
+
+    def _listed(self, entry: Entry, args: Mapping[str, Any]) -> tuple[int | None, int | None]:
+        if entry.listed is None or entry.missing(args, self._data_dir) is not None:
+            return None, None
+        try:
+            source = entry.listed(args, self._data_dir)
+        except (OSError, ValueError):  # said when a run reads them
+            return None, None
+        return len(source.train.labels), len(source.test.labels)
+
+
 def load(
     name: str,
     args: Mapping[str, Any],

@@ -479,6 +479,8 @@ class _Speeds:
         """Seconds, and whether they are rough."""
         if plan.scripts:
             return self._of_script(run)
+        if not run.macs:  # how many images there are is not known
+            return None, False
         recipe = plan.arms[run.arm_id].recipe
         alike = _likeness(run.arm_id, recipe.model.name, recipe.precision, recipe.batch_size)
         for rough, key in enumerate(alike):

@@ -77,6 +77,8 @@ class DataEntry:
     plugin: str | None = None
     said_if_set: frozenset[str] = frozenset()  # arguments that a spec holds where they are not the default
     of_a_row: frozenset[str] = frozenset()  # arguments that what stands for it at a size takes over
+    # Training and test images of the files that are here, for what a plan foretells: no part of any identity.
+    here: Callable[[Mapping[str, Any]], tuple[int | None, int | None]] = lambda args: (None, None)
 
     def facts(self, args: Mapping[str, Any]) -> Facts:
         """Classes, training images and test images with all arguments given."""

@@ -289,11 +289,14 @@ class Inputs:
 
     def train_images(self, data: DataSpec) -> int | None:
         """How many images are trained on; None where that is not known yet."""
-        return data.train_images or self._facts(data)[1]
+        return data.train_images or self._facts(data)[1] or self._here(data)[0]
 
     def test_images(self, data: DataSpec) -> int | None:
         """How many images are evaluated; None where that is not known yet."""
-        return data.test_images or self._facts(data)[2]
+        return data.test_images or self._facts(data)[2] or self._here(data)[1]
+
+    def _here(self, data: DataSpec) -> tuple[int | None, int | None]:
+        return self._catalogue.data[data.name].here(data.args)
 
     def _facts(self, data: DataSpec) -> Facts:
         return self._catalogue.data[data.name].facts(data.args)

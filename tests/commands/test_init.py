@@ -77,7 +77,9 @@ def test_images_beside_the_study_or_in_its_data_folder_need_no_option(
             Image.new("RGB", (40, 40), (number, 0, 9)).save(folder / where / label / f"{number}.png")
     assert main(["init", "--data", where]) == 0
     assert capsys.readouterr().out.endswith("next: harness plan photos.yaml\n")
-    assert planned(capsys, "photos.yaml")["missing_data"] == []
+    plan = planned(capsys, "photos.yaml")
+    assert plan["missing_data"] == plan["cannot_be_tested"] == []
+    assert plan["totals"]["macs"] > 0, "the files are counted"
     (folder / "data" / "photos").mkdir(parents=True, exist_ok=True)
     missing = planned(capsys, "photos.yaml")["missing_data"]
     assert bool(missing) == (where == "photos"), "what lies in the data folder comes first"

@@ -166,6 +166,9 @@ def test_reconcile_marks_outcomes_and_estimates_from_the_most_alike_records(tmp_
     assert not student.done
     assert student.time_s == student.macs / 18e6  # median of the two with this model, precision and batch
     assert large.time_s == large.macs / 12e6  # no record of resnet152: median of all with its precision
+    large.macs = 0.0  # of files that nobody has counted
+    reconcile(plan, runs)
+    assert large.time_s is None
     assert plan_to_json(plan)["totals"]["done"] == 1
 
 
