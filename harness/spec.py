@@ -239,10 +239,8 @@ class RunSpec:
 
 @frozen
 class ScriptArm:
-    """A command without its seed.
-
-    In `command`, {seed}, {data} and {folder} stand for what differs from run to run or from machine to
-    machine, and the name of a file in braces for a file whose place does.
+    """A command without its seed. {seed}, {data} and {folder} in it stand for what differs from run to run
+    or from machine to machine, and the name of a file in braces for a file whose place does.
     """
 
     command: tuple[str, ...]  # one entry per argument; no shell reads them
