@@ -217,9 +217,6 @@ def _model_entry(name: str, model: Model, preset: Mapping[str, Any], plugin: str
 def _data_entry(name: str, data_dir: Path, plugin: str | None) -> DataEntry:
     entry = DATASETS[name]
 
-    def missing(args: Mapping[str, Any]) -> str | None:
-        return entry.missing(args, data_dir)
-
     counted: dict[str, int | None] = {}  # the folder is listed once per plan
 
     def facts(args: Mapping[str, Any]) -> Facts:
@@ -237,7 +234,7 @@ def _data_entry(name: str, data_dir: Path, plugin: str | None) -> DataEntry:
         classes=entry.classes,
         train_images=entry.train_images,
         test_images=entry.test_images,
-        missing=missing,
+        missing=lambda args: entry.missing(args, data_dir),
         validate=entry.validate,
         for_reports=entry.for_reports,
         counts=facts,
