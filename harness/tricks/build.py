@@ -8,10 +8,12 @@ import math
 import re
 import sys
 import typing
+from collections import ChainMap
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, Literal
 
-from harness.errors import frozen, nearest, unknown
+from harness.errors import nearest, unknown
 from harness.tricks import TRICKS
 from harness.tricks.base import Trick, hooks_of, require
 
@@ -76,8 +78,9 @@ def _option_types(trick_cls: type[Trick]) -> dict[str, Any]:
     plain = {each.__name__: each for each in _WORDS}
     if all(field.type in plain for field in fields):  # without the annotations of every base class
         return {field.name: plain[str(field.type)] for field in fields}
-    hints = typing.get_type_hints(trick_cls)
-    return {field.name: hints[field.name] for field in fields}
+    said = SimpleNamespace(__annotations__={field.name: field.type for field in fields})
+    places = [vars(sys.modules[each.__module__]) for each in reversed(trick_cls.__mro__)]
+    return typing.get_type_hints(said, dict(ChainMap(*reversed(places))))
 
 
 def _typed(trick_cls: type[Trick], key: str, expected: Any, value: Any) -> Any:
@@ -106,8 +109,7 @@ def _typed(trick_cls: type[Trick], key: str, expected: Any, value: Any) -> Any:
 LABELS = ("Paper", "Equation", "Acts on", "Defaults", "Differs")
 
 
-@frozen
-class Card:
+class Card(NamedTuple):
     """What a reader must know about a trick, in one line of text each."""
 
     summary: str
