@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence, Set
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -439,28 +439,43 @@ def frozen(cls: type[_Class], *, slots: bool = True) -> type[_Class]:
     return cast(type[_Class], made)
 
 
+@dataclass_transform(kw_only_default=True)
+def mutable(cls: type[_Class]) -> type[_Class]:
+    """`dataclass(slots=True, kw_only=True)` that compares and shows as `frozen` does, made quicker."""
+    from dataclasses import dataclass
+
+    made: Any = dataclass(slots=True, kw_only=True, eq=False, repr=False)(cls)
+    made.__eq__, made.__hash__, made.__repr__ = _is_equal, None, _shown
+    return cast(type[_Class], made)
+
+
 def _init(fields: Sequence[Any], is_checked: bool) -> Callable[..., None]:
     from dataclasses import MISSING
 
-    plan = tuple((each.name, each.default, each.default_factory) for each in fields)
+    names = {each.name for each in fields}
+    defaults = {each.name: each.default for each in fields if each.default is not MISSING}
+    makers = {each.name: each.default_factory for each in fields if each.default_factory is not MISSING}
     put = object.__setattr__
 
     def __init__(self: Any, **given: Any) -> None:
-        for name, default, make in plan:
-            if name in given:
-                put(self, name, given.pop(name))
-            elif default is not MISSING:
-                put(self, name, default)
-            elif make is not MISSING:
-                put(self, name, make())
-            else:
-                raise TypeError(f"{type(self).__name__} lacks the keyword argument '{name}'")
-        if given:
-            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument '{next(iter(given))}'")
+        values = {**defaults, **given}
+        for name, make in makers.items():
+            if name not in given:
+                values[name] = make()
+        if values.keys() != names:
+            raise TypeError(_wrong_arguments(type(self).__name__, values.keys(), names))
+        for name, value in values.items():
+            put(self, name, value)
         if is_checked:
             self.__post_init__()
 
     return __init__
+
+
+def _wrong_arguments(name: str, given: Set[str], wanted: Set[str]) -> str:
+    lacking, unexpected = sorted(wanted - given), sorted(given - wanted)
+    what = f"got an unexpected keyword argument '{unexpected[0]}'" if unexpected else ""
+    return f"{name} {what or f'lacks the keyword argument {lacking[0]!r}'}"
 
 
 def _refuse(one: Any, name: str, *value: Any) -> None:

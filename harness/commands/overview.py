@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from harness.commands.data import QUICK, again, look_at_records
 from harness.commands.floors import below_by_now
 from harness.commands.workspace import asked_part, expand_plan, workspace
-from harness.errors import counted
+from harness.errors import counted, mutable
 from harness.runs.folder import CANCELLED, MISSING, OTHER_DATA, RUNNING, STOPPED, Holder
 from harness.runs.state import QUEUED, SHORT_ID, LookRecord, RunView, look, read_blocks
 from harness.spec import DIVERGED, FAILED, FINISHED
@@ -61,7 +61,7 @@ REASONS = {  # Slurm's word -> what it means for who waits
 LATE_S = 5.0  # an answer this much younger than a submission knows of all of its jobs
 
 
-@dataclass(slots=True, kw_only=True, eq=False, repr=False)
+@mutable
 class GroupView:
     """One group of a submission: its runs that are not done, and its agents."""
 
@@ -85,7 +85,7 @@ class GroupView:
         return self.running * self.group.resources.least_beside
 
 
-@dataclass(slots=True, kw_only=True, eq=False, repr=False)
+@mutable
 class SubmissionView:
     """One open submission that has runs of the plan."""
 
@@ -93,7 +93,7 @@ class SubmissionView:
     groups: dict[str, GroupView]
 
 
-@dataclass(slots=True, kw_only=True, eq=False, repr=False)
+@mutable
 class QueueView:
     """Everything that is known of the queue."""
 

@@ -310,15 +310,15 @@ class Workspace(NamedTuple):
 def workspace(args: argparse.Namespace) -> Workspace:
     """Command line first, then the environment, then the project's folder."""
     project = project_folder(getattr(args, "study", None))
-    runs = args.runs or Path(os.environ.get("HARNESS_RUNS") or project / "runs")
-    data = args.data or Path(os.environ.get("HARNESS_DATA") or project / "data")
+    runs = (args.runs or Path(os.environ.get("HARNESS_RUNS") or project / "runs")).resolve()
+    data = (args.data or Path(os.environ.get("HARNESS_DATA") or project / "data")).resolve()
     uri = args.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     said = getattr(args, "study", None) or ()
     studies = ", ".join(map(str, said if isinstance(said, list | tuple) else [said]))
     study = f"study {studies}; " if studies else ""
     store = "beside the runs" if uri is None else masked(uri)
-    decided(f"{study}runs in {runs.resolve()}; data in {data.resolve()}; tracking store {store}")
-    return Workspace(runs_dir=runs.resolve(), data_dir=data.resolve(), tracking_uri=uri)
+    decided(f"{study}runs in {runs}; data in {data}; tracking store {store}")
+    return Workspace(runs_dir=runs, data_dir=data, tracking_uri=uri)
 
 
 def project_folder(study: Path | Sequence[Path] | None) -> Path:

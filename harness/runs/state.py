@@ -6,12 +6,11 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.errors import printable
+from harness.errors import mutable, printable
 from harness.runs import records
 from harness.runs.folder import (
     CANCELLED,
@@ -269,7 +268,7 @@ RELEASED = b'"released": true'  # of a claim; within a text the quotes would be 
 ATTEMPT, EPOCH, PROGRESS = b'"kind": "attempt"', b'"kind": "epoch"', b'"kind": "progress"'
 
 
-@dataclass(slots=True)
+@mutable
 class RunView:
     """What is known of one run."""
 

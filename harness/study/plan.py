@@ -8,11 +8,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from harness.errors import frozen
+from harness.errors import frozen, mutable
 from harness.spec import (
     ACCURACIES,
     MEMBER_STRIDE,
@@ -159,7 +159,7 @@ class Claim:
     expect: str = "higher"  # higher | lower
 
 
-@dataclass(slots=True, kw_only=True)
+@mutable
 class PlannedRun:
     """One run, what must be finished before it, and what it will cost."""
 
@@ -173,7 +173,7 @@ class PlannedRun:
     done: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
+@mutable
 class Plan:
     """A study at one size, expanded. Runs are in submission order: seed-major, needs first.
 

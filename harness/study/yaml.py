@@ -58,6 +58,15 @@ class CoreLoader(_Fast):
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = _by_first_letter()
     _level = -1  # of the node that is composed; the root has 0
 
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
+        """The tag of a node without one of its own; `implicit`: whether it stands (plain, in quotes)."""
+        if kind is ScalarNode:
+            for tag, pattern in self.yaml_implicit_resolvers.get(value[:1], ()) if implicit[0] else ():
+                if pattern.match(value):
+                    return tag
+            return _TAG + "str"
+        return _TAG + ("seq" if kind is SequenceNode else "map")
+
     def descend_resolver(self, current_node: Any, current_index: Any) -> None:
         """Called before every node."""
         self._level += 1

@@ -184,3 +184,11 @@ def test_stored_answers_need_no_torch():
 def test_a_resolution_that_is_no_number_of_pixels_is_refused(resolution):
     with pytest.raises(ValueError, match="resnet50: the resolution must be a positive number of pixels"):
         lookup("resnet50", {}, resolution=resolution, classes=10)
+
+
+def test_every_answer_on_file_is_found_without_building_a_network(monkeypatch):
+    monkeypatch.setattr(costs, "measure", None)
+    for each in json.loads(costs.COSTS_FILE.read_text()):
+        asked = each["question"]
+        about = {name: asked[name] for name in ("resolution", "classes")}
+        assert lookup(asked["name"], asked["args"], **about) == (each["params"], each["macs"])
