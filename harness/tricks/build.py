@@ -11,7 +11,7 @@ import typing
 from collections import ChainMap
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.errors import nearest, unknown
 from harness.tricks import TRICKS
