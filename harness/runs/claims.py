@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from harness.runs.folder import (
     BEAT_S,
     PREFIX,
     STALE_S,
+    WRITABLE,
     Holder,
     RunFolder,
     identity,
@@ -180,6 +182,7 @@ class Claims:
         self._held: dict[str, int] = {}  # run_id -> the number of the claim
         self._own: dict[str, int] = {}  # the same, released or not
         self._withdrawn: dict[str, str] = {}
+        self._unwritten: dict[str, bytes] = {}  # run_id -> what its claim should say
         self._lock = threading.Lock()  # of what is held and withdrawn
         self._sightings = Sightings(runs_dir, beat_s=beat_s, stale_s=stale_s)
         self._closed = threading.Event()
@@ -216,18 +219,26 @@ class Claims:
     def release(self, run_id: str) -> None:
         """Let the run go, so that another may take it at once. The file stays: numbers are never used twice.
 
-        Where that cannot be written the claim dies with this process, or of its age.
+        Where no disk has space for that, nobody may write the file any more, which says the same. Where that
+        is not possible either, the claim dies with this process, or of its age.
         """
         with self._lock:
             number = self._held.pop(run_id, None)
             self._withdrawn.pop(run_id, None)
+            self._unwritten.pop(run_id, None)
         if number is None:
             return
         draft = f"{self._runs_dir}/{run_id}/.{PREFIX}{number}.{self._token}.draft"
-        with contextlib.suppress(OSError):
-            with open(draft, "wb", buffering=0) as file:
-                file.write(self._content(released=True))
-            os.replace(draft, self._file(run_id, number))
+        file = self._file(run_id, number)
+        try:
+            handle = os.open(draft, os.O_CREAT | os.O_WRONLY, 0o644)
+            if not _write(handle, self._content(released=True)):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), draft)
+            os.replace(draft, file)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.chmod(file, stat.S_IMODE(os.stat(file).st_mode) & ~WRITABLE)
+                os.unlink(draft)
 
     def withdrawn(self) -> dict[str, str]:
         """run_id -> "lost" (another has it now) or "cancelled", for runs held here that are to stop."""
@@ -243,6 +254,8 @@ class Claims:
         """
         for run_id, number in list(self._held.items()):
             try:
+                if run_id in self._unwritten:
+                    self._write_late(run_id, number)
                 os.utime(self._file(run_id, number))
                 names = os.listdir(f"{self._runs_dir}/{run_id}")  # NFS remembers that one name was not there
                 if newest_of(names) > number:
@@ -274,16 +287,21 @@ class Claims:
             handle = os.open(self._file(run_id, number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
-        try:
-            os.write(handle, self._content())
-        except OSError:
-            pass  # a full disk: an empty claim holds as well
-        finally:
-            os.close(handle)
+        content = self._content()
+        # On a full disk an empty claim, or a part of one, holds as well. A beat writes it when there is room.
+        if not _write(handle, content):
+            self._unwritten[run_id] = content
         self._held[run_id] = self._own[run_id] = number
         self._sightings.forget(run_id)
         self._start_to_beat()
         return True
+
+    def _write_late(self, run_id: str, number: int) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            # Not one that was released meanwhile, and no new file where the folder was deleted.
+            content = self._unwritten.get(run_id)
+            if content and _write(os.open(self._file(run_id, number), os.O_WRONLY), content):
+                del self._unwritten[run_id]
 
     def _content(self, **more: bool) -> bytes:
         said = {**identity(), "token": self._token, "job": self._job, "time_s": time.time(), **more}
@@ -305,6 +323,16 @@ class Claims:
 
     def _file(self, run_id: str, number: int) -> str:
         return f"{self._runs_dir}/{run_id}/{PREFIX}{number}"
+
+
+def _write(handle: int, content: bytes) -> bool:
+    """Write all of it into a file, which is closed then; whether that was possible."""
+    try:
+        return os.write(handle, content) == len(content)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
 
 
 def request_cancel(folder: RunFolder, by: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from harness.errors import frozen, printable
 from harness.runs import records
-from harness.runs.records import is_count, is_time, parsed, read_with_time
+from harness.runs.records import is_count, is_time, parsed, read_with_stat
 from harness.spec import FAILED, FINISHED, Stop, sha256_of
 
 # Who holds a run: the claims in its folder, read by any process on any machine. Nothing here writes.
@@ -31,19 +31,22 @@ from harness.spec import FAILED, FINISHED, Stop, sha256_of
 BEAT_S = 10.0
 STALE_S = 90.0
 PREFIX = "claim."
+WRITABLE = 0o222  # no such bit: the claim was released while no disk had space for a word
 MOST_DIGITS = 9  # of a claim's number; a file with more is nobody's claim
 MOST_PID = 2**31
+UNKNOWN_HOST = "an unknown host"
 LONGEST_NAME = 300  # characters of a host, a job, ... in a claim
 
 
 @frozen
 class Holder:
-    """What a claim file says. Everything but `number` and the beat is unknown where it is empty or cut."""
+    """What a claim file says. Where it is empty or cut, its number, the beat and whether it was released are
+    known."""
 
     number: int
     beat_ns: int  # the last beat, by the clock of the file system
     released: bool = False
-    host: str = "an unknown host"
+    host: str = UNKNOWN_HOST
     pid: int | None = None
     process_start: int | None = None  # clock ticks after boot: tells a pid from its next owner
     boot_id: str | None = None
@@ -60,7 +63,10 @@ class Holder:
     @property
     def place(self) -> str:
         """The process in words, for messages."""
-        where = f"process {self.pid} on {self.host}" if self.pid is not None else self.host
+        where = f"process {self.pid} on {self.host}"
+        if self.pid is None:
+            is_named = self.host != UNKNOWN_HOST
+            where = self.host if is_named else "a process that has not written its name (a full disk?)"
         return printable(f"{where} (job {self.job})" if self.job else where)
 
     def is_gone(self) -> bool:
@@ -158,14 +164,17 @@ def read_claim(folder: Path, number: int) -> Holder | None:
         OSError: it is there and cannot be read.
     """
     try:
-        text, beat_ns = read_with_time(folder / f"{PREFIX}{number}")
+        text, info = read_with_stat(folder / f"{PREFIX}{number}")
     except FileNotFoundError:
         return None
     try:
         data = parsed(text)
     except ValueError:  # empty or cut: it holds as well
         data = None
-    return _holder(data if isinstance(data, dict) else {}, number, beat_ns)
+    data = data if isinstance(data, dict) else {}
+    if not info.st_mode & WRITABLE:
+        data["released"] = True
+    return _holder(data, number, info.st_mtime_ns)
 
 
 def identity() -> dict[str, Any]:

@@ -130,11 +130,11 @@ def read_quickly(path: str | Path) -> bytes:
     Raises:
         OSError: it cannot be read, or is no file that a record could be: a folder, a pipe, without end.
     """
-    return read_with_time(path)[0]
+    return read_with_stat(path)[0]
 
 
-def read_with_time(path: str | Path) -> tuple[bytes, int]:
-    """As `read_quickly`, and when the file was last touched (ns, by the clock of the file system)."""
+def read_with_stat(path: str | Path) -> tuple[bytes, os.stat_result]:
+    """As `read_quickly`, and what the file system says of the file."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for its writer
     try:
         info = os.fstat(handle)
@@ -146,7 +146,7 @@ def read_with_time(path: str | Path) -> tuple[bytes, int]:
         if len(text) != info.st_size:  # a file that grows, or was read in parts
             while more := os.read(handle, AT_ONCE):
                 text += more
-        return text, info.st_mtime_ns
+        return text, info
     finally:
         os.close(handle)
 

@@ -525,13 +525,13 @@ def _summary(within: str, name: str) -> tuple[dict[str, Any] | None, int]:
     """
     path = f"{within}{name}{os.sep}summary.json"
     try:
-        text, touched_ns = records.read_with_time(path)
+        text, info = records.read_with_stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None, 0
     except OSError as error:
         records.note(path, records.reason(error))
         return None, 0
-    return records.summary_of(text, name, path), touched_ns
+    return records.summary_of(text, name, path), info.st_mtime_ns
 
 
 def _has_spec(within: str, name: str, specs: Specs, ended_ns: int) -> bool:

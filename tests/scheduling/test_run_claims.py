@@ -170,7 +170,10 @@ def newest(tmp_path: Path) -> Path:
 
 
 def test_of_64_processes_that_take_the_same_runs_at_once_one_has_each(tmp_path):
+    """One of them was let go by a holder who could not write that."""
     runs = ["a", "b", "c"]
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "claim.1").touch(0o444)
     crowd = subprocess.Popen(
         [sys.executable, "-c", CROWD, str(tmp_path), ",".join(runs)],
         stdin=subprocess.PIPE,
@@ -183,7 +186,8 @@ def test_of_64_processes_that_take_the_same_runs_at_once_one_has_each(tmp_path):
     assert len({pid for pid, *_ in lines}) == 64
     took = [runs_of.split(",") for _, *said in lines for runs_of in said]
     assert sorted(itertools.chain(*took)) == runs
-    assert [sorted(file.name for file in (tmp_path / run).iterdir()) for run in runs] == [["claim.1"]] * 3
+    found = [sorted(file.name for file in (tmp_path / run).iterdir()) for run in runs]
+    assert found == [["claim.1"], ["claim.1"], ["claim.1", "claim.2"]]
 
 
 @pytest.mark.parametrize("reaped", [False, True])
@@ -376,13 +380,16 @@ def test_who_holds_a_run_is_read_without_writing(holder, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def fail(number: int) -> Callable[..., int]:
+    """In place of a call to the system that ends with this error."""
+
+    def call(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
 def test_a_full_disk_is_waited_for_and_a_closed_folder_is_an_error(tmp_path, claims, monkeypatch):
-    def fail(number: int) -> Callable[..., int]:
-        def open_or_write(*_: object) -> int:
-            raise OSError(number, os.strerror(number))
-
-        return open_or_write
-
     monkeypatch.setattr(os, "open", fail(errno.ENOSPC))
     held = claims.take(RUN)
     assert isinstance(held, Held)
@@ -396,7 +403,44 @@ def test_a_full_disk_is_waited_for_and_a_closed_folder_is_an_error(tmp_path, cla
     monkeypatch.undo()
     monkeypatch.setattr(os, "replace", fail(errno.ENOSPC))
     claims.release(RUN)
+    monkeypatch.setattr(os, "chmod", fail(errno.EPERM))
+    claims.release(RUN)
     assert isinstance(claims.take(RUN), Taken), "its own claim, which it could not mark as released"
+
+
+SHORT = {  # what os.write does on a full disk
+    "nothing": fail(errno.ENOSPC),
+    "a part": lambda handle, content, write=os.write: write(handle, content[:5]),
+}
+
+
+@pytest.mark.parametrize("write", SHORT.values(), ids=SHORT)
+def test_a_claim_on_a_full_disk_is_let_go_without_a_word(tmp_path, claims, clock, monkeypatch, write):
+    with Claims(tmp_path) as first, monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        assert first.take(RUN) == Taken(1, None)
+        held = claims.take(RUN)
+        assert held.holder.place == "a process that has not written its name (a full disk?)"
+        assert run_state(RunFolder(tmp_path / RUN)) == RUNNING
+        first.release(RUN)
+        assert run_state(RunFolder(tmp_path / RUN)) == MISSING
+        assert [path.name for path in (tmp_path / RUN).iterdir()] == ["claim.1"]
+        assert claims.take(RUN) == Taken(2, None), "at once, and nobody has died"
+        assert isinstance(first.take(RUN), Held)
+
+
+def test_a_claim_of_a_full_disk_is_written_when_there_is_space(tmp_path, claims, monkeypatch):
+    with Claims(tmp_path, job="17", beat_s=FOREVER_S) as first:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", SHORT["a part"])
+            first.take(RUN)
+            first.beat()
+            assert claims.take(RUN).holder.pid is None
+        first.beat()
+        assert (claims.take(RUN).holder.pid, claims.take(RUN).holder.job) == (os.getpid(), "17")
+        first.release(RUN)
+        first.beat()
+        assert claims.take(RUN) == Taken(2, None), "a beat writes nothing over a claim that was let go"
 
 
 def test_taking_and_releasing_costs_about_a_millisecond_and_waits_for_no_disk(tmp_path, claims, monkeypatch):
