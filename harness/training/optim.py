@@ -18,28 +18,6 @@ from harness.models.half import EmulatedHalf
 from harness.spec import Recipe
 from harness.tricks.base import ParameterGroup, Trick
 
-
-class _ByGroup(Optimizer):
-    """A step that updates the parameters of a group together, by `_update`."""
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; many small tensors at a time, which on an
-        accelerator is a few kernels in all."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            if weights:
-                self._update(weights, group)
-        return loss
-
-    def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-
 # RMSProp as TensorFlow computes it, which the Inception papers trained with.
 #
 # Beside the learning rate's place, torch.optim.RMSprop differs in two ways that matter with the papers' eps
@@ -47,7 +25,7 @@ class _ByGroup(Optimizer):
 # 0.
 
 
-class RMSpropTF(_ByGroup):
+class RMSpropTF(Optimizer):
     """For each parameter w with gradient g, starting from s = 1 and m = 0:
 
         g <- g + weight_decay w
@@ -81,6 +59,19 @@ class RMSpropTF(_ByGroup):
             )
         numbers = {"alpha": alpha, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, {"lr": lr, **numbers})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update; many small tensors at a time, which on an accelerator is a few kernels in all."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if weights:
+                self._update(weights, group)
+        return loss
 
     def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         gradients = [weight.grad for weight in weights if weight.grad is not None]
@@ -117,43 +108,6 @@ def _add_quotients(
         torch._foreach_add_(sums, torch._foreach_div(torch._foreach_mul(gradients, lr), roots))
     else:
         torch._foreach_addcdiv_(sums, gradients, roots, value=lr)
-
-
-# SGD on a CPU. Around its one kernel torch sorts the tensors by device and format, looks each of them up
-# twice and asks the compiler; for a network of size mini that takes three times as long as the kernel.
-
-
-class BareSGD(_ByGroup, torch.optim.SGD):
-    """torch.optim.SGD(fused=True) for parameters of one format on a CPU: the same kernel with the same
-    arguments at every step, hence the same bits, and the same state and hooks."""
-
-    def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        numbers = ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
-        buffers = [self.state[weight]["momentum_buffer"] for weight in weights] if group["momentum"] else []
-        torch._fused_sgd_(
-            weights,
-            [weight.grad for weight in weights if weight.grad is not None],
-            buffers,
-            **{name: group[name] for name in numbers},
-            is_first_step=False,  # the momentum is there: `_start_momentum`
-            grad_scale=getattr(self, "grad_scale", None),
-            found_inf=getattr(self, "found_inf", None),
-        )
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As torch's, without its look at every gradient."""
-        if not set_to_none:
-            super().zero_grad(set_to_none=False)
-            return
-        for group in self.param_groups:
-            for weight in group["params"]:
-                weight.grad = None
-
-
-def _fit_bare(weights: list[Tensor]) -> bool:
-    """Whether `BareSGD` can update these: on a CPU, of one format."""
-    kinds = {(weight.device.type, weight.dtype) for weight in weights}
-    return len(kinds) == 1 and next(iter(kinds))[0] == "cpu"
 
 
 # Optimizers by name. The algorithms are torch.optim's, and TensorFlow's RMSProp.
@@ -216,9 +170,7 @@ def make_optimizer(recipe: Recipe, groups: Sequence[ParameterGroup]) -> Optimize
         # A first momentum of zeros, see below, equals the gradient only where nothing of it is damped.
         options.setdefault("fused", not options.get("dampening"))
     plain = [{**group, "params": [value for _, value in group["params"]]} for group in groups]
-    weights = [value for group in plain for value in group["params"]]
-    bare = entry.make is torch.optim.SGD and options.get("fused") and _fit_bare(weights)
-    make: Any = BareSGD if bare else entry.make
+    make: Any = entry.make
     optimizer: Optimizer = make(plain, lr=recipe.lr, **options)
     if options.get("fused") and options.get("momentum"):
         _start_momentum(optimizer)
