@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.findings import Findings
 from harness.reporting.document import setting_text
 from harness.reporting.numbers import is_number
+from harness.runs.provenance import data_name
 from harness.runs.records import parsed
 from harness.spec import ENDED, DataSpec
 from harness.study.plan import Plan
@@ -465,7 +466,7 @@ def places(plan: Plan) -> list[str]:
     """Every data set with its resolutions, for example "fashion_mnist (20 to 40 pixels)"."""
     sides: dict[str, set[int]] = {}
     for arm in plan.arms.values():
-        sides.setdefault(arm.recipe.data.name, set()).add(arm.recipe.data.resolution)
+        sides.setdefault(data_name(arm.recipe.data), set()).add(arm.recipe.data.resolution)
     return [f"{name} ({_sides(sorted(found))} pixels)" for name, found in sorted(sides.items())]
 
 

@@ -32,6 +32,7 @@ from harness.reporting.sections.results import (
     missing_of_file,
     scope_of_file,
 )
+from harness.runs.provenance import data_name
 from harness.spec import FINISHED
 from harness.study import conditions
 from harness.study.declaration import (
@@ -130,7 +131,7 @@ def _runs(report: ReportInput) -> list[str]:
 
 def data_names(report: ReportInput) -> list[str]:
     """The data sets of the plan, sorted."""
-    return sorted({arm.recipe.data.name for arm in report.plan.arms.values()})
+    return sorted({data_name(arm.recipe.data) for arm in report.plan.arms.values()})
 
 
 def answer(report: ReportInput, figures: Sequence[doc.Block] = ()) -> doc.Section:
