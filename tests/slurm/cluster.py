@@ -11,7 +11,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).with_name("cluster.sh")
 PORTS = 20  # that the script uses, from CLUSTER_PORT on
 MAX_ARRAY_TASKS = 2  # so that three are more than an array may hold
-INSTALL_S, START_S, STOP_S, COMMAND_S = 600, 120, 120, 60  # limits against hanging
+INSTALL_S, START_S, STOP_S, COMMAND_S = 1200, 600, 300, 300  # limits against hanging
 
 
 class NoClusterError(Exception):

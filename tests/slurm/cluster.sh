@@ -78,7 +78,7 @@ cmd_start() {
   for node in "${NODES[@]}"; do start_node "$node"; done
   if ! within 15 nodes_are_ready; then # one may be down from an earlier life
     for node in "${NODES[@]}"; do scontrol update nodename="$node" state=resume >/dev/null 2>&1 || true; done
-    within 30 nodes_are_ready || { sinfo -N -l >&2; die "the nodes did not come up: see $D/log"; }
+    within 120 nodes_are_ready || { sinfo -N -l >&2; die "the nodes did not come up: see $D/log"; }
   fi
   say "up in $D"
 }
@@ -110,7 +110,7 @@ start_munged() {
   rm -f "$D"/run/munge.socket*
   munged --force --key-file="$D/etc/munge.key" --socket="$D/run/munge.socket" --pid-file="$D/run/munged.pid" \
     --log-file="$D/log/munged.log" --seed-file="$D/state/munge.seed" --num-threads=2 2>>"$D/log/munged.log"
-  within 20 munge -n --socket "$D/run/munge.socket" || die "munged did not start: see $D/log"
+  within 120 munge -n --socket "$D/run/munge.socket" || die "munged did not start: see $D/log"
 }
 
 start_mariadbd() { # no network, no password: root by the identity of the unix socket's peer
@@ -122,25 +122,25 @@ start_mariadbd() { # no network, no password: root by the identity of the unix s
     --log-error="$D/log/mariadbd.log" --skip-networking --skip-name-resolve --skip-log-bin \
     --innodb-buffer-pool-size=64M --innodb-log-file-size=16M --innodb-lock-wait-timeout=900 \
     --innodb-flush-log-at-trx-commit=0 --innodb-doublewrite=0 </dev/null >/dev/null 2>&1 &
-  within 60 mariadb --no-defaults --socket="$D/run/mysql.sock" -u root -e 'select 1' ||
+  within 240 mariadb --no-defaults --socket="$D/run/mysql.sock" -u root -e 'select 1' ||
     die "mariadbd did not start: see $D/log"
 }
 
 cmd_dbd_start() {
   is_up slurmdbd && return
   MYSQL_UNIX_PORT="$D/run/mysql.sock" slurmdbd
-  within 60 sacctmgr -n show cluster || die "slurmdbd did not start: see $D/log"
+  within 240 sacctmgr -n show cluster || die "slurmdbd did not start: see $D/log"
   sacctmgr -n -P show cluster format=cluster | grep -qx test || sacctmgr -i add cluster test >/dev/null
 }
 
 cmd_ctld_start() {
   is_up slurmctld && return
   slurmctld
-  within 60 controller_answers || die "slurmctld did not start: see $D/log"
+  within 240 controller_answers || die "slurmctld did not start: see $D/log"
 }
 
 start_node() { is_up slurmd "$1" || slurmd -N "$1"; }
-cmd_node_start() { start_node "$1"; within 60 nodes_are_ready || die "the nodes are not ready: see $D/log"; }
+cmd_node_start() { start_node "$1"; within 240 nodes_are_ready || die "the nodes are not ready: see $D/log"; }
 
 controller_answers() { scontrol ping | grep -q 'is UP'; }
 nodes_are_ready() {

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.runs.folder import RunFolder
-from tests.end_to_end.workplace import NOT_INHERITED, ROOT, TINY, Workplace
+from tests.end_to_end.workplace import NOT_INHERITED, ROOT, TINY, Workplace, pending, state_of
 from tests.slurm.cluster import Cluster
 
-PATIENCE_S = 300  # a limit against hanging, not an expectation
+PATIENCE_S = 900  # a limit against hanging, not an expectation
 OPTIONS = ("--on", "slurm", "--cluster", "cluster.yaml", "--no-report")
 DEFAULTS = {"partition": "main", "cpus": 1, "memory_gb": 4, "time": "30min", "at_most": 2}
 
@@ -120,6 +122,32 @@ class SlurmPlace(Workplace):
         ids = ",".join(self.job_ids())
         return set(self.cluster.ask("squeue", "-h", "-r", "-j", ids, "-t", "R", "-o", "%N").split())
 
+    def processes(self) -> list[int]:
+        """The agents of this folder's jobs and their workers, on whichever node of this machine."""
+        marks = {f"SLURM_ARRAY_JOB_ID={job_id}".encode() for job_id in self.job_ids()}
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has just ended
+                is_ours = b"harness" in (process / "cmdline").read_bytes() or is_worker(process)
+                if is_ours and marks & set((process / "environ").read_bytes().split(b"\0")):
+                    found.append(int(process.name))
+        return found
+
+    @contextmanager
+    def standing_still(self) -> Iterator[Callable[[], bool]]:
+        """Nothing of its jobs goes on before Slurm has warned them, however quick the machine is and however
+        long Slurm takes: yields whether it has. Slurm itself may wake them."""
+        frozen = self.processes()
+        assert frozen, self.story()
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield lambda: any(map(is_warned, frozen))
+        finally:
+            for pid in frozen:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def cancel_everything(self) -> None:
         if ids := self.job_ids():
             self.cluster.ask("scancel", *ids)
@@ -164,6 +192,18 @@ def wait_until(condition: Callable[[], Any], what: Callable[[], str], time_s: fl
     while not condition():
         assert time.monotonic() < deadline_s, what()
         time.sleep(0.25)
+
+
+def is_worker(process: Path) -> bool:
+    return b"multiprocessing" in (process / "cmdline").read_bytes()
+
+
+def is_warned(pid: int) -> bool:
+    """Whether a process that stands still has been sent USR2, or goes on again."""
+    try:
+        return pending(pid, signal.SIGUSR2) or state_of(pid) not in "Tt"
+    except OSError:  # it has ended
+        return True
 
 
 def read_json(path: Path) -> dict[str, Any]:

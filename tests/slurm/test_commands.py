@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,13 @@ def test_after_kill_9_of_the_command_the_study_goes_on_and_the_next_command_only
     cluster: Cluster, at: At, undisturbed: Workplace
 ):
     place = at(cluster)
+    place.resources(sbatch=["--hold"])
     process = place.start_submitting()
     wait_until(place.is_submitted, lambda: f"nothing was submitted: {process.poll()} {place.story()}")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert len(place.results()) < len(undisturbed.results()), "it was killed before that was done"
+    assert set(place.tasks().values()) == {"PENDING"}, "it was killed before anything began"
+    cluster.ask("scontrol", "release", *place.job_ids())
     wait_until(lambda: not place.tasks(), place.story)
     assert place.results() == undisturbed.results(), place.story()
 
@@ -39,14 +42,20 @@ def test_after_kill_9_of_the_command_the_study_goes_on_and_the_next_command_only
 
 
 def test_after_kill_9_in_the_middle_of_submitting_the_next_command_submits_the_rest(
-    cluster: Cluster, at: At, undisturbed: Workplace
+    cluster: Cluster, at: At, undisturbed: Workplace, tmp_path: Path, monkeypatch
 ):
-    place = at(cluster)
-    process = place.start_submitting()
-    while process.poll() is None and not list(place.runs_dir.glob(".submissions/*/*.sh")):
-        pass  # it goes from here to the last group within a tenth of a second
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    place, second = at(cluster), tmp_path / "second"
+    with monkeypatch.context() as patch:
+        again = f"echo $$ > {second}.draft; mv {second}.draft {second}; sleep 1800"
+        hangs = f"[ -e {tmp_path}/first ] && {{ {again}; }}"
+        site_says(tmp_path, patch, f'{hangs}\n: > {tmp_path}/first\nsbatch "$@"')
+        process = place.start_submitting()
+        wait_until(second.exists, lambda: f"{process.poll()} {place.story()}")
+        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may be of the same group
+            os.killpg(os.getpgid(int(second.read_text())), signal.SIGKILL)
+        process.communicate()
+    assert len(place.job_ids()) == 1
     assert not place.is_submitted()
     done = place.submit()
     assert done.returncode == 0, done.stderr + place.story()
@@ -82,7 +91,7 @@ def test_ctrl_c_leaves_the_jobs_running_and_the_same_command_attaches_again(
     process = place.start_submitting()
     wait_until(place.is_submitted, place.story)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3, errors
     assert "go on without this command" in errors
     assert "Traceback" not in errors
@@ -121,15 +130,20 @@ SITES = {  # what a site's sbatch prints, in place of what Slurm's says
 }
 
 
+def site_says(folder: Path, patch: pytest.MonkeyPatch, words: str) -> None:
+    """Let the site have an sbatch of its own, which calls Slurm's."""
+    real = shutil.which("sbatch")
+    (folder / "bin").mkdir()
+    (folder / "bin" / "sbatch").write_text("#!/bin/bash\n" + words.replace("sbatch ", f"{real} ") + "\n")
+    (folder / "bin" / "sbatch").chmod(0o755)
+    patch.setenv("PATH", str(folder / "bin"), prepend=":")
+
+
 @pytest.mark.parametrize("words", SITES.values(), ids=SITES)
 def test_whatever_a_site_prints_every_run_is_submitted_once(
     cluster: Cluster, at: At, undisturbed: Workplace, tmp_path: Path, monkeypatch, words: str
 ):
-    real = shutil.which("sbatch")
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "sbatch").write_text("#!/bin/bash\n" + words.replace("sbatch ", f"{real} ") + "\n")
-    (tmp_path / "bin" / "sbatch").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    site_says(tmp_path, monkeypatch, words)
     place = at(cluster)
     done = place.submit()
     assert done.returncode == 0, done.stderr + place.story()

@@ -42,7 +42,9 @@ def test_a_preempted_job_goes_on_from_its_checkpoint_when_it_is_its_turn_again(
     place.resources(partition="low", at_most=1)
     assert place.submit("--seeds", "2", "--detach").returncode == 0
     wait_until(lambda: under_way(place), place.story)
-    urgent = cluster.sbatch("--partition=high", "--cpus-per-task=4", "--mem=1000", "--wrap=sleep 5")
+    with place.standing_still() as is_warned:
+        urgent = cluster.sbatch("--partition=high", "--cpus-per-task=4", "--mem=1000", "--wrap=sleep 5")
+        wait_until(is_warned, place.story)
     wait_until(lambda: urgent in cluster.ask("squeue", "-h", "-t", "R", "-o", "%i").split(), place.story)
     wait_until(lambda: not place.tasks(), place.story)
     assert_same(place, undisturbed_long, count=2)
@@ -50,13 +52,33 @@ def test_a_preempted_job_goes_on_from_its_checkpoint_when_it_is_its_turn_again(
     assert len(place.job_ids()) == 1, "it was requeued, not submitted again"
 
 
+def minutes_after(cluster: Cluster, task: str) -> int:
+    """The first limit of a running task that is at least 20 s ahead."""
+    minutes, seconds = cluster.ask("squeue", "-h", "-j", task, "-o", "%M").strip().split(":")
+    return (60 * int(minutes) + int(seconds) + 20) // 60 + 1
+
+
+def limit(cluster: Cluster, task: str, minutes: int) -> None:
+    cluster.ask("scontrol", "update", f"JobId={task}", f"TimeLimit={minutes}")
+
+
 def test_a_job_that_reaches_its_time_limit_goes_on_from_its_checkpoint(
     cluster: Cluster, at: At, undisturbed_long: Workplace
 ):
+    """The limit of a running job is cut, so that it is reached with work left on any machine; Slurm looks for
+    such jobs every 30 s."""
     place = at(cluster, **LONG)
-    place.resources(time="1min", at_most=1)
-    done = place.submit()
-    assert done.returncode == 0, done.stderr + place.story()
+    place.resources(time="30min", at_most=1)
+    process = place.start_submitting()
+    wait_until(lambda: under_way(place), lambda: f"{process.poll()} {place.story()}")
+    (task,) = place.tasks()
+    with place.standing_still() as is_warned:
+        limit(cluster, task, minutes_after(cluster, task))
+        wait_until(is_warned, place.story)
+    wait_until(lambda: place.tasks() == {task: "PENDING"}, place.story)
+    limit(cluster, task, minutes=30)
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, errors + place.story()
     assert_same(place, undisturbed_long, count=4)
     assert_went_on_from_a_checkpoint(place)
 
