@@ -47,7 +47,7 @@ def main() -> int:
     if not of_its_own:
         link(next((PLACE / "env" / "lib").glob("python*")) / "site-packages")
     print(f"{asked.versions}, Python {version_of(python)}: {', '.join(direct(python))}", flush=True)
-    tests = [python, "-m", "pytest", "-q", "-W", "ignore", "-m", "not slow and not campaign", *TESTS]
+    tests = [python, "-m", "pytest", "-W", "ignore", "-m", "not slow and not campaign", *TESTS]
     return subprocess.call(tests, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
