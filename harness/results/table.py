@@ -504,11 +504,11 @@ class _Making:
 
     def _tables(self, arms: Mapping[Key, str]) -> tuple[PlanTable, ...]:
         paper, metric = self._paper(), self._names()[0]
-        keys: dict[str, str] = {}
         tables = []
         of_table: dict[str, list[Key]] = {}
         for key in arms:
             of_table.setdefault(key[0], []).append(key)
+        keys = _keys(of_table)
         for table, inside in of_table.items():
             rows = {row: place for place, row in enumerate(dict.fromkeys(row for _, _, row in inside))}
             labels = list(rows)
@@ -525,7 +525,6 @@ class _Making:
                 )
                 for _, column, row in sorted(inside, key=lambda key: rows[key[2]])
             ]
-            keys[table] = _key(table, keys.values())
             columns = tuple(dict.fromkeys(column for _, column, _ in inside))
             title = table if table != OF_A_FILE or self.chosen.table else PurePath(self.source.path).name
             tables.append(
@@ -585,12 +584,16 @@ def _study_name(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "_", PurePath(path).stem).strip("_").lower()[:60] or OF_A_FILE
 
 
-def _key(title: str, taken: Iterable[str]) -> str:
-    """A table's name as a file of it is called."""
-    key = short(title)[:40] or "table"
-    if key[0].isdigit():
-        key = f"table_{key}"
-    used, number = set(taken), 2
-    while key in used:
-        key, number = f"{key}_{number}", number + 1
-    return key
+def _keys(titles: Iterable[str]) -> dict[str, str]:
+    """Of each table what its files are called: a, a_2, a_3 where titles begin alike."""
+    keys: dict[str, str] = {}
+    used, numbers = set[str](), dict[str, int]()
+    for title in titles:
+        first = short(title)[:40] or "table"
+        key = first = f"table_{first}" if first[0].isdigit() else first
+        while key in used:
+            numbers[first] = numbers.get(first, 1) + 1
+            key = f"{first}_{numbers[first]}"
+        used.add(key)
+        keys[title] = key
+    return keys

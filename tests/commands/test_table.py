@@ -147,6 +147,17 @@ def test_the_report_of_a_study_is_not_replaced(tmp_path: Path, capsys: pytest.Ca
     assert "has the report of a study" in capsys.readouterr().err
 
 
+def test_tables_that_begin_alike_have_short_names_of_their_own(tmp_path: Path):
+    alike = "the configuration that was tried in the experiment"
+    text = "".join(
+        f"{alike} {t},{row},{seed},9{seed}.5\n" for t in range(100) for row in "ab" for seed in (0, 1)
+    )
+    tables = read(tmp_path, "table,recipe,seed,acc\n" + text).plan.tables
+    keys = [table.key for table in tables]
+    first = "the_configuration_that_was_tried_in_the_"
+    assert keys == [first, *(f"{first}_{number}" for number in range(2, 101))]
+
+
 # How rows are compared.
 
 
