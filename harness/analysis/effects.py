@@ -175,10 +175,13 @@ def images_of(sides: tuple[Side, Side], settings: Settings) -> MeanSquares | Non
     if settings.metric in PER_CLASS or not (settings.metric == "top1" or settings.percent):
         return None
     pairs = []
-    for seed in sides[0].level.values:
-        bits = [_bits(side.runs.get(seed)) for side in sides if seed in side.level.values]
-        if len(bits) == 2 and bits[0] is not None and bits[1] is not None and bits[0].size == bits[1].size:
-            pairs.append(bits[0].astype(np.int8) - bits[1].astype(np.int8))
+    one, other = sides
+    for seed in one.level.values:
+        if seed not in other.level.values or (first := _bits(one.runs.get(seed))) is None:
+            continue
+        second = _bits(other.runs.get(seed))
+        if second is not None and first.size == second.size:
+            pairs.append(first.astype(np.int8) - second.astype(np.int8))
     if len(pairs) < 2 or len({pair.size for pair in pairs}) > 1 or pairs[0].size < 2:
         return None
     return intervals.mean_squares(np.stack(pairs))

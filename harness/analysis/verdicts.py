@@ -179,27 +179,29 @@ def level_of(runs: Mapping[int, Outcome], seeds: Sequence[int], metric: str) -> 
         for seed in seeds
         if seed in runs and runs[seed].status == FINISHED and metric in runs[seed].metrics
     }
-    diverged = sum(seed in runs and runs[seed].status == DIVERGED for seed in seeds)
-    n = len(values)
-    average = float(np.mean(list(values.values()))) if n else None
+    n, found = len(values), np.array(list(values.values()))
+    # Of a row whose runs are all there, nobody looks through them for what is missing.
+    lacking = seeds if n < len(seeds) else ()
+    diverged = sum(seed in runs and runs[seed].status == DIVERGED for seed in lacking)
+    average = float(np.mean(found)) if n else None
     sd = low = high = None
     if n > 1:
-        estimate = intervals.mean(list(values.values()))
+        estimate = intervals.mean(found)
         width = float(intervals.half_width(estimate, 0.05))
-        sd = float(np.std(list(values.values()), ddof=1))
+        sd = float(np.std(found, ddof=1))
         low, high = float(estimate.value) - width, float(estimate.value) + width
     return Level(
         n=n,
         diverged=diverged,
         missing=len(seeds) - n - diverged,
-        missing_reason=_missing_reason(runs, seeds, metric),
+        missing_reason=_missing_reason(runs, lacking, metric),
         mean=average,
         sd=sd,
         low=low,
         high=high,
         secondary=_secondary(runs, values, metric),
         values=values,
-        without_value=sum(lacks_value(runs.get(seed), metric) for seed in seeds),
+        without_value=sum(lacks_value(runs.get(seed), metric) for seed in lacking),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from typing import Any
 
 from harness.analysis.findings import GLYPHS, CellFinding, Effect, Settings, TableFinding
@@ -465,3 +466,34 @@ def as_slug(text: str) -> str:
     'table-5-model-tweaks'
     """
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+# Every text of a report, as fonts are chosen by them.
+
+
+NO_TEXT = frozenset((int, float, bool, bytes, type(None)))
+
+
+def all_text(*values: object) -> list[str]:
+    """Every text in plain data and in data classes, in any order."""
+    found: list[str] = []
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if type(value) in NO_TEXT:
+            continue
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif is_dataclass(value) and not isinstance(value, type):
+            waiting += [getattr(value, name) for name in _fields_of(type(value))]
+        elif isinstance(value, Mapping):
+            waiting += value.keys()
+            waiting += value.values()
+    return found
+
+
+@cache
+def _fields_of(kind: type) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from harness.reporting.document import NUMBER, TEXT, TextCell, TextColumn, TextRow, TextTable
 
@@ -22,6 +23,7 @@ _WIDTHS = (("0123456789", 0.5), ("−±+=×≈→", 0.78), (".,:;'il|", 0.28), (
            ("mwMW%▲▼", 0.83))  # fmt: skip
 _EM = {character: em for characters, em in _WIDTHS for character in characters}
 LOWER_EM, UPPER_EM = 0.53, 0.72
+MOST_KEPT = 2**15  # texts of which the width is kept: each is asked for in every style
 BOLD_EXTRA = 1.03  # safety: kerning and rounding
 MOST_LINES = 4  # of one row, where another style can do better
 LONGEST_DETAIL = 14  # characters of a remark inside a cell; longer ones become notes
@@ -57,8 +59,12 @@ class Layout:
 
 def text_width(text: str, style: Style) -> float:
     """About how wide a text is set, in points."""
-    em = sum(_EM.get(char, UPPER_EM if char.isupper() else LOWER_EM) for char in text)
-    return em * style.points * BOLD_EXTRA
+    return _em(text) * style.points * BOLD_EXTRA
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _em(text: str) -> float:
+    return sum(_EM.get(char, UPPER_EM if char.isupper() else LOWER_EM) for char in text)
 
 
 def is_interval(text: str) -> bool:

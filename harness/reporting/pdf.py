@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from harness.reporting.document import (
     RunsBlock,
     TextCell,
     TextTable,
+    all_text,
     code_spans,
 )
-from harness.reporting.figures.style import OWN, Fonts, all_text, files_of, fonts_for, outlined
+from harness.reporting.figures.style import OWN, Fonts, files_of, fonts_for, outlined
 from harness.reporting.html import TEMPLATES, block_kind
 
 EPOCH = datetime.datetime(
@@ -38,6 +39,7 @@ LONGEST_TEXT, LONGEST_DETAIL, SHORT_DETAIL, DETAIL_SHARE = 90, 40, 12, 0.55  # i
 WHOLE_TABLE_ROWS = 8  # a table up to this length stays on one page
 # What typst says, under UA-1, of a text without a glyph, and of a glyph without a text.
 _NO_GLYPH = ("could not be displayed", "missing codepoints")
+CELL_FIELDS = tuple(each.name for each in fields(TextCell))
 FIRST_WITH_UA1 = (0, 14)  # the typst release that can check PDF/UA-1
 
 
@@ -187,7 +189,7 @@ def _table(table: TextTable) -> dict[str, Any]:
         for index, column in enumerate(table.columns)
     ]
     groups = [
-        {"name": name, "rows": [[asdict(cell) for cell in row.cells] for row in rows]}
+        {"name": name, "rows": [[_cell(cell) for cell in row.cells] for row in rows]}
         for name, rows in table.groups()
     ]
     return {
@@ -200,6 +202,10 @@ def _table(table: TextTable) -> dict[str, Any]:
         "spans": [{"title": title, "columns": columns} for title, columns in table.spans],
         "breakable": len(table.rows) > WHOLE_TABLE_ROWS,
     }
+
+
+def _cell(cell: TextCell) -> dict[str, Any]:
+    return {name: getattr(cell, name) for name in CELL_FIELDS}
 
 
 def _share(table: TextTable, widths: list[float]) -> float:

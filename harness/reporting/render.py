@@ -33,7 +33,7 @@ from harness.reporting.html import to_html
 from harness.reporting.latex import paper_to_latex, to_latex
 from harness.reporting.markdown import details_to_markdown, to_markdown, to_short
 from harness.reporting.pdf import text_in, to_pdf
-from harness.reporting.report_input import ReportInput, arm_costs, place_labels, places
+from harness.reporting.report_input import ReportInput, RunCost, arm_costs, place_labels, places
 from harness.reporting.sections.claims import (
     claims_method,
     claims_section,
@@ -308,8 +308,9 @@ def add_document(document: doc.Document, svgs: Mapping[str, bytes], draft: Repor
 
 def _tables(report: ReportInput, draft: ReportDraft) -> None:
     findings = report.findings
+    of_one = partial(_of_table, report, draft, arm_costs(report.records))
     for place, table in enumerate(findings.tables):
-        draft.attempt(f"a table of {table.key}", partial(_of_table, report, table, draft))
+        draft.attempt(f"a table of {table.key}", partial(of_one, table))
         if report.by_class:
             draft.add(f"tables/{table.key}_classes.csv", partial(_classes_csv, report, place))
     for speed in findings.speed:
@@ -328,14 +329,16 @@ def _speed_to_latex(speed: SpeedFinding, report: ReportInput) -> str:
     return to_latex(speed_table(speed, report))
 
 
-def _of_table(report: ReportInput, table: TableFinding, draft: ReportDraft) -> None:
+def _of_table(
+    report: ReportInput, draft: ReportDraft, costs: Mapping[str, RunCost], table: TableFinding
+) -> None:
     settings, places = report.findings.settings, place_labels(report.plan)
     draft.add(f"tables/{table.key}.csv", lambda: to_csv(table))
     draft.add(f"tables/{table.key}.tex", lambda: _paper_latex(report, table))
     effects = of_plan(main_table(table, settings, places), report.plan)
     if effects.key != table.key:
         draft.add(f"tables/{effects.key}.tex", partial(_latex, effects))
-    if details := details_table(table, settings, arm_costs(report.records)):
+    if details := details_table(table, settings, costs):
         for more in (of_plan(values_table(table, settings), report.plan), details):
             draft.add(f"tables/{more.key}.tex", partial(_latex, more))
     if (credit := table.credit) is not None and credit.credits:

@@ -122,8 +122,8 @@ def _as_dict(value: Any) -> Any:
     """As `dataclasses.asdict`, which copies every number of a list by itself."""
     if type(value) is str or type(value) in NUMBERS:
         return value
-    if dataclasses.is_dataclass(value):
-        return {each.name: _as_dict(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: _as_dict(getattr(value, name)) for name in _names_of(type(value))}
     if isinstance(value, Mapping):
         if set(map(type, value.values())) <= NUMBERS:
             return dict(value)
@@ -132,6 +132,11 @@ def _as_dict(value: Any) -> Any:
         items = value if set(map(type, value)) <= NUMBERS else map(_as_dict, value)
         return tuple(items) if isinstance(value, tuple) else list(items)
     return value
+
+
+@cache
+def _names_of(kind: type) -> tuple[str, ...]:
+    return tuple(each.name for each in dataclasses.fields(kind))
 
 
 def plain(value: Any) -> Any:

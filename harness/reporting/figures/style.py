@@ -12,7 +12,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from html import unescape
 from itertools import chain, groupby
@@ -31,6 +31,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath, TextToPath
 
 from harness.analysis.findings import HELPS, HURTS
+from harness.reporting.document import all_text
 from harness.reporting.frames import csv_text
 from harness.study.plan import Plan
 
@@ -144,23 +145,9 @@ def _family(path: Path) -> str:
     return str(FT2Font(str(path)).family_name)
 
 
-def all_text(value: object) -> Iterable[str]:
-    """Every text in plain data."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from all_text(key)
-            yield from all_text(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from all_text(item)
-
-
 def text_of(plan: Plan) -> str:
     """Whatever a figure may show of a study: its labels, titles, tricks and data sets."""
-    shown = [plan.header, plan.arm_labels, *map(asdict, plan.tables), *map(asdict, plan.all_arms.values())]
-    return "".join(all_text(shown))
+    return "".join(all_text(plan.header, plan.arm_labels, plan.tables, plan.all_arms))
 
 
 # One look for every figure: width, fonts, colours that survive colour-blindness and grey printing.
