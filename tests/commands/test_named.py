@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -147,12 +149,25 @@ def test_an_installed_package_says_which_commit_it_was_built_from(tmp_path: Path
     assert code_version(tmp_path) == {"commit": "abc", "dirty": False}
 
 
+def has_setuptools() -> bool:
+    """Whether there is one as pyproject.toml asks for; a new environment of Python 3.11 has an older one."""
+    return find_spec("setuptools") is not None and int(version("setuptools").partition(".")[0]) >= 77
+
+
+def build(root: Path, kind: str, place: Path) -> Path:
+    """A distribution of the sources in `root`: bdist_wheel or sdist. Writes nothing there."""
+    place.mkdir()
+    made = ["build", "-b", place / "build"] if kind == "bdist_wheel" else []
+    command = [sys.executable, "setup.py", "-q", "egg_info", "-e", place, *made, kind, "-d", place]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    [file] = [path for path in place.iterdir() if path.suffix in (".whl", ".gz")]
+    return file
+
+
 @pytest.mark.campaign
-@pytest.mark.skipif(find_spec("setuptools") is None, reason="builds a wheel, which takes setuptools")
+@pytest.mark.skipif(not has_setuptools(), reason="builds a wheel, which takes setuptools 77 or newer")
 def test_a_wheel_has_the_studies_the_licences_and_its_commit(tmp_path: Path):
-    build = [sys.executable, "setup.py", "-q", "build", "-b", tmp_path / "b", "bdist_wheel", "-d", tmp_path]
-    subprocess.run([*build, "egg_info", "-e", tmp_path], cwd=ROOT, check=True, capture_output=True)
-    [wheel] = tmp_path.glob("*.whl")
+    wheel = build(ROOT, "bdist_wheel", tmp_path / "wheel")
     with zipfile.ZipFile(io.BytesIO(wheel.read_bytes())) as file:
         names = set(file.namelist())
         source = json.loads(file.read("harness/source.json"))
@@ -160,6 +175,34 @@ def test_a_wheel_has_the_studies_the_licences_and_its_commit(tmp_path: Path):
     assert shipped <= names
     assert source["commit"] == code_version(ROOT)["commit"]
     assert sum("licenses/" in name for name in names) == 2
+
+
+@pytest.mark.campaign
+@pytest.mark.skipif(not has_setuptools(), reason="builds a package, which takes setuptools 77 or newer")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="asks git which files there are")
+def test_a_source_distribution_is_the_checkout_and_what_is_installed_from_it_works(tmp_path: Path):
+    with tarfile.open(build(ROOT, "sdist", tmp_path / "sdist")) as file:
+        file.extractall(tmp_path / "unpacked", filter="data")
+    [sources] = (tmp_path / "unpacked").iterdir()
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
+    kept = [name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
+    assert [name for name in kept if not (sources / name).exists()] == [".gitignore"]
+
+    # As pip unpacks a wheel of Python alone, which it makes of the sources; no git is near.
+    with zipfile.ZipFile(build(sources, "bdist_wheel", tmp_path / "wheel")) as file:
+        file.extractall(tmp_path / "site")
+    assert code_version(tmp_path / "site")["commit"] == code_version(ROOT)["commit"]
+    (tmp_path / "empty").mkdir()
+    runs = "".join(f"{row},{seed},9{seed}.{row}\n" for row in range(3) for seed in range(3))
+    (tmp_path / "empty" / "r.csv").write_text(f"recipe,seed,acc\n{runs}")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import harness.cli as cli; "
+    code += "print(cli.__file__, flush=True); sys.exit(cli.main())"
+    for words in (["-V"], ["plan", "bag_of_tricks"], ["table", "r.csv", "--percent"]):
+        command = [sys.executable, "-P", "-c", code, *words]
+        done = subprocess.run(command, cwd=tmp_path / "empty", capture_output=True, text=True)
+        assert done.returncode == 0, (words, done.stderr)
+        assert done.stdout.startswith(str(tmp_path / "site")), words
+    assert (tmp_path / "empty" / "reports" / "r" / "report.pdf").exists()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
