@@ -168,7 +168,7 @@ def test_the_report_of_the_api_is_the_one_of_the_command_line(mirrored: Workplac
         (lambda results: results.table("figure_3"), "unknown table 'figure_3'; did you mean 'figure3'?"),
         (lambda results: results.seeds("nothing"), "unknown table 'nothing'. Valid: figure3, figure4"),
         (lambda _: harness.open_report(REPOSITORY / "docs"), "report.json: is not there; give the folder"),
-        (lambda _: harness.load(REPOSITORY / "studies" / "mixpu.yaml"), "did you mean 'mixup.yaml'?"),
+        (lambda _: harness.load(REPOSITORY / "studies" / "mixpu.yaml"), "did you mean 'mixup'?"),
         (lambda _: harness.load(REPOSITORY / "studies" / "mixup.yaml", size="tiny"), "unknown size 'tiny'"),
         (lambda _: harness.load(REPOSITORY / "studies" / "mixup.yaml", seeds="many"), "a number of seeds"),
     ],

@@ -11,6 +11,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from functools import partialmethod
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -27,7 +28,8 @@ CHANGING_SQL = re.compile(r"\s*(INSERT|UPDATE|DELETE|CREATE|ALTER|COMMIT)", re.I
 
 def install(injector: Injector) -> None:
     """From now on every write of this process below the watched folder goes through the injector."""
-    Machine.__init__.__kwdefaults__["checkpoint_every_s"] = injector.checkpoint_every_s
+    every_s = injector.checkpoint_every_s
+    Machine.__init__ = partialmethod(Machine.__init__, checkpoint_every_s=every_s)  # type: ignore[method-assign]
     for name in ON_ONE_PATH:
         setattr(os, name, _on_path(injector, name, 0))
     for name in ON_A_DESTINATION:

@@ -253,7 +253,7 @@ def test_quiet_and_verbose_stand_before_or_behind_the_command(tmp_path, monkeypa
     assert main(["-q", "plan", "flags.yaml", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["schema"]
     assert main(["plan", "flag.yaml", "--quiet"]) == 2
-    assert "did you mean 'flags.yaml'?" in capsys.readouterr().err
+    assert "did you mean 'flags'?" in capsys.readouterr().err
     (place.path / "train.py").write_text("raise SystemExit('no such flag')")
     assert main([*run, "--quiet"]) == 1
     assert "no such flag" in capsys.readouterr().err
