@@ -21,6 +21,7 @@ from harness.runs.folder import RunFolder
 from harness.spec import Arm, DataSpec, Machine, ModelSpec, Recipe, RunSpec
 from harness.training.setup import build, build_network
 from harness.training.weights import write_torch_file
+from tests.conftest import mostly_campaign
 from tests.ended import end
 from tests.timing import FOREVER_S, PATIENCE_S, wait_until
 from tests.training.test_gpu import one_step
@@ -150,7 +151,7 @@ def run_of(name: str) -> RunSpec:
     return steps.spec(name, args, pixels=pixels, batch=4, precision="fp32")
 
 
-@pytest.mark.parametrize("name", steps.FAMILIES)
+@pytest.mark.parametrize("name", mostly_campaign(steps.FAMILIES, "resnet50", "mobilenet_v1", "googlenet"))
 def test_torch_allows_the_operators_of_a_family_on_a_gpu_in_the_exact_mode(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

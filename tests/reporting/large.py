@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from harness.analysis import analyse
 from harness.analysis.findings import Settings
@@ -78,6 +79,7 @@ def _places() -> list[Row]:
     ]
 
 
+@cache
 def large_report(seeds: int = 3, lost: float = 0.03) -> ReportInput:
     """Eight tables; `lost`: the probability that a run has no result."""
     tables = {

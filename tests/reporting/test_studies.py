@@ -14,12 +14,13 @@ from harness.reporting import ReportInput
 from harness.reporting.render import outline
 from harness.study.expand import ExpandOptions, expand, load_study
 from tests.analysis.plans import Noise, frames_of
+from tests.conftest import mostly_campaign
 from tests.reporting.edits import sections_of, whole_text
 
 STUDIES = sorted((Path(__file__).resolve().parents[2] / "studies").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("lost", [0.0, 0.3])
+@pytest.mark.parametrize("lost", mostly_campaign([0.0, 0.3], 0.3))
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
 def test_a_shipped_study_renders_with_every_row_and_claim(study: Path, lost: float, tmp_path: Path):
     catalogue = build_catalogue(tmp_path)
