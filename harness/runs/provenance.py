@@ -442,11 +442,16 @@ def data_of(plan: Plan) -> dict[str, DataSpec]:
 
 def newest(keys: Mapping[str, str], records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Key of data -> the fingerprint that the record has which ended last."""
-    ended = sorted(
-        (record.get("ended_s") or 0.0, run_id) for run_id, record in records.items() if run_id in keys
-    )
-    seen = ((keys[run_id], records[run_id].get("data_fingerprint")) for _, run_id in ended)
-    return {key: str(fingerprint) for key, fingerprint in seen if fingerprint}
+    last: dict[
+        str, tuple[float, str]
+    ] = {}  # key -> when it ended, and the run's name where two ended at once
+    for run_id, record in records.items():
+        key = keys.get(run_id)
+        if key is not None and record.get("data_fingerprint"):
+            ended = (record.get("ended_s") or 0.0, run_id)
+            if key not in last or ended > last[key]:
+                last[key] = ended
+    return {key: str(records[run_id]["data_fingerprint"]) for key, (_, run_id) in last.items()}
 
 
 # What this machine is, read from the system; None where it does not tell. Does not import torch.
