@@ -12,6 +12,7 @@ import math
 import re
 import shlex
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -390,9 +391,17 @@ class _Files:
         raise AssertionError
 
 
-@cache
+RACY_NS = 2_000_000_000  # a file that changed so shortly before it was read may change again unseen
+
+
 def sha256_of(path: str, modified_ns: int) -> str:
     """Of a file's content; read once while it is not touched."""
+    is_settled = time.time_ns() - modified_ns > RACY_NS
+    return _sha256(path, modified_ns) if is_settled else _sha256.__wrapped__(path, modified_ns)
+
+
+@cache
+def _sha256(path: str, modified_ns: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
