@@ -317,7 +317,9 @@ def named_in(data_dir: Path, name: str) -> Path:
     """Where a file or folder lies that a study names: in the folder of data; else, where that is the `data`
     of a project, in the project itself, such as `photos` beside the study. In the former if in neither."""
     inside, beside = data_dir / name, data_dir.parent / name
-    return beside if data_dir.name == "data" and beside.exists() and not inside.exists() else inside
+    # A name that no file system takes is of neither: whoever reads the data says so.
+    is_there = os.path.exists
+    return beside if data_dir.name == "data" and is_there(beside) and not is_there(inside) else inside
 
 
 def no_arguments_to_check(args: Mapping[str, Any]) -> None:
