@@ -31,7 +31,8 @@ NEIGHBOURS = 5
 L2 = 0.003
 ITERATIONS = 50
 ONE_SIDED = 1.645  # standard errors: 95 %, one-sided
-BLOCK = 1000  # test images at a time
+BLOCK = 1000  # images that are read, and test images that are compared, at a time
+MOST_NUMBERS = 60_000_000  # of a table beside the images, 240 MB: fewer images at a time where it has more
 FEWEST_CLASSES, MOST_CLASSES = 2, 1000
 FEWEST_PER_CLASS = 2  # training images, on average
 MOST_IMAGES = 100_000  # of a part
@@ -130,24 +131,35 @@ def _measured(data: DataSet, side: int) -> Measured:
 
 def pixels_of(images: Images, side: int) -> Tensor:
     """The square in the middle of every image at `side` pixels: (N, C side side) float32 from 0 to 1."""
-    parts = []
+    found = torch.empty(len(images), images.channels * side * side)
     for indices in torch.arange(len(images)).split(BLOCK):
         sizes = images.sizes(indices)
         shorter = sizes.amin(1)
         boxes = torch.stack(
             [(sizes[:, 0] - shorter) // 2, (sizes[:, 1] - shorter) // 2, shorter, shorter], dim=1
         )
-        parts.append(images.crop_resize(indices, boxes, side).flatten(1))
-    return torch.cat(parts)
+        found[indices[0] : indices[-1] + 1] = images.crop_resize(indices, boxes, side).flatten(1)
+    return found
 
 
 def nearest(train: Tensor, test: Tensor) -> Tensor:
     """The indices of the nearest training images of every test image, (M, NEIGHBOURS) or fewer."""
-    squares = (train * train).sum(1)
+    squares = torch.cat([(block * block).sum(1) for block in train.split(BLOCK)])
     count = min(NEIGHBOURS, len(train))
-    # |a - b|^2 without |a|^2, which is the same for all b
-    blocks = (squares - 2.0 * block @ train.T for block in test.split(BLOCK))
-    return torch.cat([distances.topk(count, dim=1, largest=False).indices for distances in blocks])
+    found = []
+    for block in _blocks(test, len(train), BLOCK):
+        # |a - b|^2 without |a|^2, which is the same for all b
+        distances = 2.0 * block @ train.T
+        torch.sub(squares, distances, out=distances)
+        found.append(distances.topk(count, dim=1, largest=False).indices)
+        del distances
+    return torch.cat(found)
+
+
+def _blocks(values: Tensor, numbers: int, most: int | None = None) -> tuple[Tensor, ...]:
+    """Rows in parts, at most so many and such that as many numbers a row as these make no large table."""
+    fit = max(1, MOST_NUMBERS // numbers)
+    return values.split(min(fit, most or fit))
 
 
 def logistic_regression(images: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -158,12 +170,23 @@ def logistic_regression(images: Tensor, labels: Tensor, classes: int) -> Tensor:
         [weights, intercepts], max_iter=ITERATIONS, history_size=10, line_search_fn="strong_wolfe"
     )
 
+    # All but the last part hand their gradients on at once, and their tables with them.
+    *parts, last = zip(_blocks(images, 3 * classes), _blocks(labels, 3 * classes), strict=True)
+
+    def entropy(part: Tensor, right: Tensor) -> Tensor:
+        scores = part @ weights + intercepts
+        return torch.nn.functional.cross_entropy(scores, right) * (len(part) / len(images))
+
     def loss() -> Tensor:
         optimizer.zero_grad()
-        entropy = torch.nn.functional.cross_entropy(images @ weights + intercepts, labels)
-        total = entropy + L2 / 2 * (weights * weights).sum()
+        before = torch.zeros(())
+        for each in parts:
+            of_part = entropy(*each)
+            of_part.backward()
+            before += of_part.detach()
+        total = entropy(*last) + L2 / 2 * (weights * weights).sum()
         total.backward()
-        return total
+        return total + before
 
     optimizer.step(loss)
     return torch.cat([weights.detach(), intercepts.detach()[None]])

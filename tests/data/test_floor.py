@@ -26,7 +26,14 @@ def drawn(count, features, classes, seed):
     )
 
 
-def test_the_nearest_images_are_those_of_all_distances():
+@pytest.fixture(params=["at once", "in parts"])
+def memory(request, monkeypatch):
+    """Tables of all images, and of some at a time, as of many images."""
+    if request.param == "in parts":
+        monkeypatch.setattr(floor, "MOST_NUMBERS", 3 * 3 * 150)
+
+
+def test_the_nearest_images_are_those_of_all_distances(memory):
     train, test = drawn(300, 12, 3, 1)[0], drawn(40, 12, 3, 2)[0]
     distances = ((test[:, None].double() - train[None].double()) ** 2).sum(2)
     wanted = distances.topk(floor.NEIGHBOURS, largest=False).indices
@@ -34,7 +41,7 @@ def test_the_nearest_images_are_those_of_all_distances():
     assert [set(row) for row in found.tolist()] == [set(row) for row in wanted.tolist()]
 
 
-def test_logistic_regression_is_at_the_optimum_of_its_loss():
+def test_logistic_regression_is_at_the_optimum_of_its_loss(memory):
     images, labels = drawn(400, 6, 3, 3)
     images -= images.mean(0)
     x, y = images.double().numpy(), labels.numpy()
