@@ -463,6 +463,7 @@ def _agent(commands: argparse._SubParsersAction) -> None:
     agent.add_argument("runs_dir", type=Path)
     agent.add_argument("token")
     agent.add_argument("group")
+    agent.set_defaults(command="runs:agent")
 
 
 def _listings(commands: argparse._SubParsersAction) -> None:

@@ -1,4 +1,4 @@
-"""`harness list`, `clean`, `cancel`, `sync` and `ui`: run folders, runs that are to stop, their mirror."""
+"""`harness list`, `clean`, `cancel`, `sync`, `ui`, `agent`: run folders, runs to stop or take, the mirror."""
 
 from __future__ import annotations
 
@@ -537,3 +537,25 @@ def ui(args: argparse.Namespace) -> int:
         print(f"MLflow UI: http://{HOST}:{args.port}   (Ctrl-C ends it)", flush=True)
 
     return serve(ui_command(args.port), environment, args.port, say)
+
+
+# `harness agent`, which sbatch scripts call and nobody types: one task of an array of a submission.
+
+
+NOT_STARTED = 2  # an exit code: Slurm says FAILED, and the log says why
+
+
+def agent(args: argparse.Namespace) -> int:
+    from harness.slurm.agent import run_agent
+    from harness.slurm.submission import read_submission
+    from harness.training import PRELOAD, SCRIPT_PRELOAD, run_one
+
+    try:
+        submission = read_submission(args.runs_dir, args.token)
+        if args.group not in submission.groups:
+            raise ValueError(unknown("group", args.group, submission.groups))
+        preload = SCRIPT_PRELOAD if submission.is_of_a_script else PRELOAD
+        return run_agent(submission, submission.groups[args.group], run_one, preload)
+    except (OSError, ValueError) as error:
+        print(f"agent of submission {args.token}: {error}", file=sys.stderr)
+        return NOT_STARTED
