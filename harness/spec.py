@@ -472,7 +472,7 @@ class CanonicalText:
             found = self._frames[key] = (shared, self._frame(recipe))
         numbers = _numbers(recipe)
         if not math.isfinite(sum(numbers)):  # also where finite numbers have a sum that is too large
-            check_finite(recipe, _NUMBERS)
+            check_finite(recipe, _NUMBERS, _numbers)
         return found[1] % numbers  # JSON writes numbers as repr does
 
     def _of_arm(self, arm: Arm) -> tuple[Any, str, str]:
@@ -505,14 +505,14 @@ class CanonicalText:
         return known[1]
 
 
-def check_finite(recipe: Recipe, names: Sequence[str] = _FIELDS) -> None:
+def check_finite(recipe: Recipe, names: Sequence[str] = _FIELDS, of: Callable[[Any], Any] = _all) -> None:
     """
     Raises:
         ValueError: a number of these fields is infinite, or not a number.
     """
     wrong = [
         name
-        for name, value in zip(names, attrgetter(*names)(recipe), strict=True)
+        for name, value in zip(names, of(recipe), strict=True)
         if type(value) not in _NO_NUMBERS and not _is_finite(value)
     ]
     if wrong:
