@@ -120,9 +120,18 @@ class _Making:
             return f"The file has no seeds: no two runs are paired, and {each}"
         if max(counts.values()) < 2:
             return f"No two rows share a seed: {each}"
-        if len(self.runs.keys) * (len(own) + len(counts)) > LARGEST_FIT:
+        if self._largest_fit(own, len(counts)) > LARGEST_FIT:
             return f"There are too many runs for one fit over all seeds: {each}"
         return ""
+
+    def _largest_fit(self, own: Mapping[str, Sequence[int]], seeds: int) -> int:
+        """Runs times (rows + seeds) of the largest table: each table has a fit of its own."""
+        whole = len(self.runs.keys) * (len(own) + seeds)
+        if whole <= LARGEST_FIT:
+            return whole
+        runs = Counter(table for table, _, _ in self.runs.keys)
+        rows = Counter(table for table, _, _ in set(self.runs.keys))
+        return max(runs[table] * (rows[table] + seeds) for table in runs)
 
     def _names(self) -> list[str]:
         """The metrics as records call them."""

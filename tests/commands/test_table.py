@@ -687,6 +687,15 @@ def test_many_runs_are_compared_without_a_fit_over_all_seeds(tmp_path: Path, mon
     assert verdicts(results)["cosine"] == "helps"
 
 
+def test_many_tables_of_few_runs_have_a_fit_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    twice = [f"{table},{line}" for table in "ab" for line in as_csv().splitlines()[1:]]
+    monkeypatch.setattr("harness.results.table.LARGEST_FIT", 200)
+    results = read(tmp_path, "\n".join(["table,recipe,seed,acc", *twice]))
+    assert len(results.plan.tables) == 2
+    assert results.seeds_shared
+    assert results.notes == ()
+
+
 def test_a_page_has_the_first_rows_of_a_long_table_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
