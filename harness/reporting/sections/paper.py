@@ -64,10 +64,12 @@ def panels_of(table: TableFinding, settings: Settings) -> list[doc.ScorePanel]:
     """The effects of a table, those of each of its columns under their own title."""
     panels: list[doc.ScorePanel] = []
     name = doc.table_name(table)
+    # "Table 4" is known from the paper; a key that only the study's file has says nothing to a reader.
+    short = name if name == table.title else doc.short_name(table.key)
     for column in table.columns:
         cells = [cell for cell in table.cells if cell.column == column and cell.effect is not None]
         if cells:
-            title = name if column is None else f"{doc.short_name(table.key)}, {column}"
+            title = name if column is None else f"{short}, {column}"
             lines = tuple(_line(cell, cell.effect, settings) for cell in cells if cell.effect is not None)
             panels.append(doc.ScorePanel(title, lines))
     return panels
