@@ -144,16 +144,19 @@ def pixels_of(images: Images, side: int) -> Tensor:
 
 def nearest(train: Tensor, test: Tensor) -> Tensor:
     """The indices of the nearest training images of every test image, (M, NEIGHBOURS) or fewer."""
-    squares = torch.cat([(block * block).sum(1) for block in train.split(BLOCK)])
+    # Nothing is kept of a part but its numbers: a small tensor behind each large one would keep its memory.
+    squares = torch.empty(len(train))
+    for block, its_squares in zip(train.split(BLOCK), squares.split(BLOCK), strict=True):
+        its_squares[:] = (block * block).sum(1)
     count = min(NEIGHBOURS, len(train))
-    found = []
-    for block in _blocks(test, len(train), BLOCK):
+    found = torch.empty(len(test), count, dtype=torch.int64)
+    for block, its_nearest in zip(*(_blocks(each, len(train), BLOCK) for each in (test, found)), strict=True):
         # |a - b|^2 without |a|^2, which is the same for all b
         distances = 2.0 * block @ train.T
         torch.sub(squares, distances, out=distances)
-        found.append(distances.topk(count, dim=1, largest=False).indices)
+        its_nearest[:] = distances.topk(count, dim=1, largest=False).indices
         del distances
-    return torch.cat(found)
+    return found
 
 
 def _blocks(values: Tensor, numbers: int, most: int | None = None) -> tuple[Tensor, ...]:
