@@ -434,6 +434,7 @@ def frozen(cls: type[_Class], *, slots: bool = True) -> type[_Class]:
     made.__init__ = _init(made, fields(made), slots)
     made.__setattr__ = made.__delattr__ = _refuse
     made.__eq__, made.__hash__, made.__repr__ = _is_equal, _hash, _shown
+    made.__signature__ = _Signature()
     if slots:
         made.__setstate__ = _unpickle
     return cast(type[_Class], made)
@@ -474,6 +475,21 @@ def _init(made: Any, fields: Sequence[Any], slots: bool) -> Callable[..., None]:
             self.__post_init__()
 
     return __init__
+
+
+class _Signature:
+    """What `inspect`, `help` and editors show of such a class: its fields, looked at when they ask."""
+
+    def __get__(self, one: object, made: Any) -> Any:
+        from dataclasses import MISSING, fields
+        from inspect import Parameter, Signature
+
+        def parameter(each: Any) -> Parameter:
+            found = (way for way in (each.default, each.default_factory) if way is not MISSING)
+            default = next(found, Parameter.empty)
+            return Parameter(each.name, Parameter.KEYWORD_ONLY, default=default, annotation=each.type)
+
+        return Signature([parameter(each) for each in fields(made)])
 
 
 def _wrong_arguments(name: str, given: Set[str], wanted: Set[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import json
 import pickle
 from dataclasses import dataclass
@@ -256,6 +257,12 @@ def test_a_frozen_class_does_as_a_frozen_dataclass_of_python() -> None:
     assert (one == other, one == "a", len({one, copy.copy(one)})) == (False, False, 1)
     assert own(name="a").seen is not own(name="a").seen
     assert own.__slots__ == pythons.__slots__
+    shown = [
+        [(each.name, each.kind, each.annotation) for each in inspect.signature(make).parameters.values()]
+        for make in (own, pythons)
+    ]
+    assert shown[0] == shown[1]
+    assert [each.default for each in inspect.signature(own).parameters.values()][:2] == [inspect._empty, (1,)]
     for made in (one, other):
         with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'name'"):
             made.name = "c"
