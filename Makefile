@@ -21,7 +21,7 @@ test: .venv/dev  ## every test but the campaigns, 3 to 4 minutes on 2 quiet core
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not campaign" $(AGAIN)
 
 .PHONY: test-campaigns
-test-campaigns: .venv/dev  ## kills, fuzzing, error rates, browser, LaTeX, examples: the long tests; 8 minutes on 2 cores
+test-campaigns: .venv/dev  ## kills, fuzzing, error rates, browser, LaTeX, examples: the long tests; 5 minutes on 2 quiet cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "campaign and not slow" $(AGAIN)
 
 # What trains or computes networks runs a second time as on a CPU that has nothing newer than AVX2.
