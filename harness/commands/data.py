@@ -13,12 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.data import DATASETS, missing_data
+from harness.data import DATASETS, ImageCounts, missing_data
 from harness.runs import provenance
 from harness.runs.folder import RunFolder, write_bytes
 from harness.runs.provenance import Known
 from harness.runs.state import reconcile
 from harness.spec import (
+    ACCURACIES,
     TOO_FEW_NORM_IMAGES,
     Arm,
     DataSpec,
@@ -427,17 +428,29 @@ class Counts(NamedTuple):
 
 
 def counts_of(plan: Plan, data_dir: Path) -> Counts:
-    """Subsets with another number of images than was asked for, and rows whose batch norm has only one."""
+    """Subsets with another number of images than was asked for, test parts too small for the effects that
+    matter, and rows whose batch norm has only one image."""
     images: dict[str, int | None] = {}
     notes: list[str] = []
+    here = ImageCounts(data_dir)
     keys = provenance.keys_by_arm(plan)
     in_groups = {keys[arm_id] for arm_id, arm in plan.arms.items() if arm.recipe.norm_images}
     for key, spec in provenance.data_of(plan).items():
         images[key] = spec.train_images or known_images(spec, data_dir, look=key in in_groups)
         if (spec.train_images or spec.test_images) and spec.name in DATASETS:
             notes += subset_notes(spec, data_dir)
+        if not spec.test_images:  # else the study says how many it wants
+            notes += _too_coarse(plan, here(spec.name, spec.args)[1])
     few = list(_of_one_image(plan, {arm_id: images[key] for arm_id, key in keys.items()}))
     return Counts(tuple(dict.fromkeys(notes)), tuple(few))
+
+
+def _too_coarse(plan: Plan, tested: int | None) -> Iterator[str]:
+    """Where a single test image is more than the smallest effect of interest."""
+    metric, effect = plan.header["metric"], plan.header["smallest_effect"]
+    if tested and metric in ACCURACIES and 100 / tested > effect and not plan.header["smoke"]:
+        step = f"one of the {tested} test images is {100 / tested:.2g} points of {metric}"
+        yield f"{step}, more than the smallest effect of interest, {effect:g}; more test images tell more"
 
 
 def wrong_starts(plan: Plan) -> Iterator[str]:

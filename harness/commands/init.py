@@ -123,12 +123,8 @@ def _results(file: Path) -> int:
 
 def _of_images(name: str, folder: Path | None) -> tuple[str, list[str]]:
     """The study and what to do next, for images in one folder per class; None: the embedded ones."""
-    about, data, side, images = (
-        f"10 classes, {EMBEDDED:,} training images, embedded",
-        "fashion_mnist",
-        32,
-        EMBEDDED,
-    )
+    about, data = f"10 classes, {EMBEDDED:,} training images, embedded", "fashion_mnist"
+    side, images = 32, EMBEDDED
     what, next_step = "Fashion-MNIST", f"harness plan {name}.yaml"
     if folder is not None:
         from harness.data.contents import examine

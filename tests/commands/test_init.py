@@ -80,6 +80,11 @@ def test_images_beside_the_study_or_in_its_data_folder_need_no_option(
     plan = planned(capsys, "photos.yaml")
     assert plan["missing_data"] == plan["cannot_be_tested"] == []
     assert plan["totals"]["macs"] > 0, "the files are counted"
+    coarse = "one of the 4 test images is 25 points of top1, more than the smallest effect of interest, 1; "
+    assert any(note.startswith(coarse) for note in plan["data_notes"])
+    study = Path("photos.yaml").read_text()
+    Path("photos.yaml").write_text(study.replace("smallest_effect: 1.0", "smallest_effect: 25"))
+    assert not any(note.startswith("one of") for note in planned(capsys, "photos.yaml")["data_notes"])
     (folder / "data" / "photos").mkdir(parents=True, exist_ok=True)
     missing = planned(capsys, "photos.yaml")["missing_data"]
     assert bool(missing) == (where == "photos"), "what lies in the data folder comes first"
