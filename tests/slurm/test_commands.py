@@ -233,12 +233,17 @@ def test_a_budget_of_gpu_hours_cuts_and_the_same_command_goes_on(
     agent.write_text(text)
     place = at(cluster, code=tmp_path / "code", **LONG)
     place.resources(gpus=1)
-    done = place.submit("--budget", "0.002gpu-hours")
-    assert done.returncode == 3, done.stderr + place.story()
-    assert "the budget is spent" in done.stdout + done.stderr
-    assert len(place.results()) < len(undisturbed_long.results()), "it was cut"
-    wait_until(lambda: not place.tasks(), place.story)
-    assert any(place.events("checkpoint").values()), "what had begun was kept"
+    budget = 0.002
+    # Until the agents of this machine come to a first step within it.
+    while not any(place.events("checkpoint").values()):
+        done = place.submit("--budget", f"{budget}gpu-hours")
+        assert done.returncode == 3, done.stderr + place.story()
+        assert "the budget is spent" in done.stdout + done.stderr
+        assert len(place.results()) < len(undisturbed_long.results()), "it was cut"
+        wait_until(lambda: not place.tasks(), place.story)
+        begun = any(event for each in place.events("attempt").values() for event in each)
+        assert any(place.events("checkpoint").values()) >= begun, "what had begun was kept"
+        budget *= 2
     done = place.submit()
     assert done.returncode == 0, done.stderr + place.story()
     assert place.results() == undisturbed_long.results()
