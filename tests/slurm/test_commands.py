@@ -241,8 +241,6 @@ def test_a_budget_of_gpu_hours_cuts_and_the_same_command_goes_on(
         assert "the budget is spent" in done.stdout + done.stderr
         assert len(place.results()) < len(undisturbed_long.results()), "it was cut"
         wait_until(lambda: not place.tasks(), place.story)
-        begun = any(event for each in place.events("attempt").values() for event in each)
-        assert any(place.events("checkpoint").values()) >= begun, "what had begun was kept"
         budget *= 2
     done = place.submit()
     assert done.returncode == 0, done.stderr + place.story()
