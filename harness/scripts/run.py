@@ -109,10 +109,10 @@ def _executed_before(spec: ScriptRun, folder: RunFolder) -> RunFolder | None:
 
 def _has_ended_well(folder: RunFolder) -> bool:
     """Whether its command ended with exit code 0, whatever could be read, and what it wrote is there."""
-    if not (folder.path / OUTPUT).is_dir():
+    events = folder.read_events() if (folder.path / OUTPUT).is_dir() else []
+    if not any(event["kind"] == "attempt" for event in events):
         return False
-    last = folder.read_events()[-1]
-    return last["kind"] == "end" or (last["kind"] == FAILED and last.get("code") == 0)
+    return events[-1]["kind"] == "end" or (events[-1]["kind"] == FAILED and events[-1].get("code") == 0)
 
 
 def _check_code(spec: ScriptRun, place: ScriptPlace) -> None:

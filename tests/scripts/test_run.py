@@ -208,6 +208,13 @@ def test_a_result_that_is_not_found_when_read_anew_is_executed_the_next_time(tmp
     assert count_of(tmp_path) == 2
 
 
+def test_a_run_that_was_killed_before_its_first_event_is_no_earlier_execution(tmp_path):
+    _, before = execute(study(tmp_path, {"r.csv: acc": "no.csv: acc"}, COUNTS))
+    before.events.unlink()
+    assert execute(study(tmp_path, script=COUNTS))[0] == "finished"
+    assert count_of(tmp_path) == 2
+
+
 def test_another_seed_row_or_script_is_no_earlier_execution(tmp_path):
     execute(study(tmp_path, {"r.csv: acc": "no.csv: acc"}, COUNTS), row=0)
     mended = study(tmp_path, script=COUNTS)
