@@ -25,8 +25,13 @@ def main() -> int:
     if is_brief:
         # Looking for dropped objects, while importing and at the end, takes a fifth of the time of `plan`.
         gc.disable()
+    import argparse
+
     from harness.cli import main as command
 
+    # We speak English: argparse would look for a translation of its words each time. In this process only: a
+    # program that imports ours may have words of its own.
+    argparse._ = str  # type: ignore[attr-defined]
     try:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -24,9 +24,6 @@ from typing import Any, TextIO, cast
 from harness import __version__
 from harness.errors import DONE, INTERRUPTED, USAGE_ERROR, Problem, StudyError, Visible, counted, printable
 
-# The harness speaks English: argparse would look for a translation of its own words, each time it uses one.
-argparse._ = str  # type: ignore[attr-defined]
-
 TALKING = ("-q", "--quiet", "-v", "--verbose")
 SIZES = "one of the study's sizes (default: mini where it has that, else its first)"
 # What `harness calibrate` may be told.
